@@ -1,0 +1,108 @@
+//! Identifiers as validated text: once a value has one of these types, it is well formed.
+
+use std::borrow::Borrow;
+use std::fmt;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+/// Why a text is not an identifier of the type asked for.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum IdError {
+    /// Not `[A-Za-z0-9][A-Za-z0-9._@-]{0,127}`.
+    #[error("expected 1 to 128 of A-Z a-z 0-9 . _ @ -, the first a letter or digit")]
+    Name,
+    /// A call id that is empty, too long, or contains control characters.
+    #[error("expected 1 to 128 bytes without control characters")]
+    CallId,
+}
+
+macro_rules! text_id {
+    ($(#[$doc:meta])* $name:ident, $check:path) => {
+        $(#[$doc])*
+        #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[serde(try_from = "String", into = "String")]
+        pub struct $name(Arc<str>);
+
+        impl $name {
+            /// Checks and keeps `text`.
+            pub fn new(text: &str) -> Result<Self, IdError> {
+                $check(text)?;
+                Ok(Self(Arc::from(text)))
+            }
+
+            /// The text as it was given.
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl TryFrom<String> for $name {
+            type Error = IdError;
+            fn try_from(text: String) -> Result<Self, IdError> {
+                Self::new(&text)
+            }
+        }
+
+        impl From<$name> for String {
+            fn from(id: $name) -> String {
+                id.0.as_ref().to_owned()
+            }
+        }
+
+        impl Borrow<str> for $name {
+            fn borrow(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+    };
+}
+
+fn check_name(text: &str) -> Result<(), IdError> {
+    let bytes = text.as_bytes();
+    let well_formed = (1..=128).contains(&bytes.len())
+        && bytes[0].is_ascii_alphanumeric()
+        && bytes.iter().all(|b| b.is_ascii_alphanumeric() || b"._@-".contains(b));
+    if well_formed { Ok(()) } else { Err(IdError::Name) }
+}
+
+fn check_call_id(text: &str) -> Result<(), IdError> {
+    let well_formed = (1..=128).contains(&text.len()) && !text.chars().any(char::is_control);
+    if well_formed { Ok(()) } else { Err(IdError::CallId) }
+}
+
+fn any_text(_: &str) -> Result<(), IdError> {
+    Ok(())
+}
+
+text_id! {
+    /// An organisation; every balance belongs to exactly one.
+    TenantId, check_name
+}
+
+text_id! {
+    /// Who pays: a user, a meeting organiser, a service number or a resource account.
+    PayerId, check_name
+}
+
+text_id! {
+    /// One call leg, named by the client (contract rule 1); opaque.
+    CallId, check_call_id
+}
+
+text_id! {
+    /// A monthly pool of minutes, such as `US:MCOPSTN1:DOMESTIC:2026-11`. Made by
+    /// [`crate::charging::entitlement`], never by a client.
+    PoolId, any_text
+}
+
+text_id! {
+    /// A lot of the wallet: the key of the purchase that made it.
+    LotId, check_call_id
+}
