@@ -135,7 +135,12 @@ impl Decision {
             _ => (403, Some(21)),
         };
         let reroute_allowed = self == Decision::LedgerUnavailable;
-        Some(Response { sip_status, sip_phrase: sip_phrase(sip_status), q850_cause, reroute_allowed })
+        Some(Response {
+            sip_status,
+            sip_phrase: sip_phrase(sip_status),
+            q850_cause,
+            reroute_allowed,
+        })
     }
 }
 

@@ -102,6 +102,23 @@ text_id! {
     PoolId, any_text
 }
 
+impl PoolId {
+    /// The pool of `family` (such as `US:MCOPSTN1:DOMESTIC`) in the month of that key.
+    pub fn of(family: &str, month: &str) -> PoolId {
+        PoolId(Arc::from(format!("{family}:{month}")))
+    }
+
+    /// The pool without its month.
+    pub fn family(&self) -> &str {
+        self.0.rsplit_once(':').map_or(&*self.0, |(family, _)| family)
+    }
+
+    /// The key of its month.
+    pub fn month(&self) -> &str {
+        self.0.rsplit_once(':').map_or("", |(_, month)| month)
+    }
+}
+
 text_id! {
     /// A lot of the wallet: the key of the purchase that made it.
     LotId, check_call_id

@@ -1,0 +1,539 @@
+//! The ledger port: the commands that change balances, and what they answer.
+//!
+//! A ledger keeps every tenant's buckets, calls and journal, and applies each command atomically by
+//! its own clock. It decides nothing about entitlement or price: the caller says what may be taken
+//! ([`Offer`]), the ledger whether it is still there, and takes it. Two implementations stand behind
+//! the port, `memory` and `redis`; one contract suite and one model test judge both.
+
+pub mod memory;
+pub mod state;
+
+use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+
+use serde::{Deserialize, Serialize};
+
+use crate::charging::decision::{Decision, Nuance};
+use crate::charging::ids::{CallId, PayerId, PoolId, TenantId};
+use crate::charging::month::Month;
+use crate::charging::profile::{PayerProfile, Purchase, TenantProfile};
+use crate::charging::rating::Tariff;
+use crate::charging::units::{Micros, Millis, Seconds};
+use crate::ledger::state::{Bucket, Call, Entry, Lot, PayerAccount, TenantAccount, Terms, Wallet};
+
+/// Why a command has no outcome.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum LedgerError {
+    /// The command never arrived; it may be sent again.
+    #[error("the ledger is out of reach: {0}")]
+    Unavailable(String),
+    /// The command may have been applied; send it again with the same key.
+    #[error("the ledger did not answer in time; the command may have been applied: {0}")]
+    Indeterminate(String),
+    /// What is stored cannot be read: an alarm, not a retry.
+    #[error("the ledger holds a value that cannot be read: {0}")]
+    Corrupt(String),
+    /// A page was asked for with a cursor that no page ever gave.
+    #[error("expected a cursor from an earlier page, found {0:?}")]
+    BadCursor(String),
+}
+
+/// An outcome with the instant of the store's clock at which it was decided.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reply<T> {
+    /// The store's clock.
+    pub now: Millis,
+    /// What happened.
+    pub outcome: T,
+}
+
+/// What a caller knew when it made a proposal; the ledger answers stale when it has moved on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Versions {
+    /// Of the tenant; 0 where it is unknown.
+    pub tenant: u64,
+    /// Of the payer; 0 where it is unknown.
+    pub payer: u64,
+}
+
+/// Decide a call, and hold what it may cost.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Authorize {
+    /// Whose ledger.
+    pub tenant: TenantId,
+    /// The call leg.
+    pub call: CallId,
+    /// Digest of the fields that change money (contract rule 3).
+    pub fingerprint: String,
+    /// Who pays; need not exist when the proposal is a refusal.
+    pub payer: PayerId,
+    /// The SBC trunk; may be empty.
+    pub trunk: String,
+    /// What the proposal rests on.
+    pub versions: Versions,
+    /// Kept with the call and its journal entry, never read.
+    pub context: Vec<u8>,
+    /// What the rules say, as far as they can say it without balances.
+    pub proposal: Proposal,
+    /// How long a refusal is kept for retries.
+    pub denied_retention: Seconds,
+    /// How long holds that expire on the way are kept for late reports.
+    pub ended_retention: Seconds,
+}
+
+/// What the rules say before balances are looked at.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Proposal {
+    /// Refused, whatever the balances are.
+    Refuse(Decision, Nuance),
+    /// To be granted if limits and balances allow.
+    Grant(Offer),
+    /// Granted already, without the ledger (contract rule 13): no version, limit or balance is
+    /// looked at, only the record is kept.
+    Record(Offer),
+}
+
+/// What a call may take, in funding order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Offer {
+    /// The decision if it is granted.
+    pub decision: Decision,
+    /// The month that the caller believes it is; the ledger answers stale outside it.
+    pub month: Month,
+    /// Frozen terms.
+    pub terms: Terms,
+    /// How long the call asks for.
+    pub requested: Seconds,
+    /// Pools that cover the call, in funding order.
+    pub pools: Vec<PoolOffer>,
+    /// Whether and how credits may pay.
+    pub money: Option<MoneyOffer>,
+    /// Limits to check before funding.
+    pub limits: CallLimits,
+    /// The refusal when no source has a first increment left.
+    pub when_exhausted: Decision,
+    /// The refusal when the spend limit forbids the first increment.
+    pub when_spend_limited: Decision,
+}
+
+/// A pool that covers a call.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PoolOffer {
+    /// The pool without its month, such as `US:MCOPSTN1:DOMESTIC`.
+    pub family: String,
+    /// The family of a counter that closes this one when used up (D11); empty where there is none.
+    pub closed_by: String,
+    /// Charging increment (D1).
+    pub increment: Seconds,
+}
+
+/// Credits for a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MoneyOffer {
+    /// To be frozen.
+    pub tariff: Tariff,
+    /// The payer's monthly spend limit.
+    pub spend_limit: Option<Micros>,
+}
+
+/// Limits on the number of calls; absent means none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CallLimits {
+    /// The payer's open calls.
+    pub payer_calls: Option<u32>,
+    /// The tenant's open calls.
+    pub tenant_calls: Option<u32>,
+    /// The tenant's decisions in one second of the store's clock.
+    pub calls_per_second: Option<u32>,
+}
+
+/// The answer to [`Authorize`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Authorized {
+    /// Decided now: the call is ringing or denied.
+    Decided(Call),
+    /// Decided before, with the same payload: denied, ringing or answered.
+    Replayed(Call),
+    /// The key was used with another payload; nothing changed.
+    Conflict,
+    /// The call of this key is over; nothing changed.
+    Ended,
+    /// Too many calls this second; nothing is stored as an answer.
+    RateLimited,
+    /// A version or the month moved on: decide again from fresh data.
+    Stale,
+}
+
+/// The call was answered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answer {
+    /// Whose ledger.
+    pub tenant: TenantId,
+    /// The call leg.
+    pub call: CallId,
+}
+
+/// The answer to [`Answer`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Answered {
+    /// No such call.
+    NotFound,
+    /// The call was refused.
+    Denied(Call),
+    /// Where it stands now.
+    Standing(Call),
+}
+
+/// Report usage, ask for more.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Extend {
+    /// Whose ledger.
+    pub tenant: TenantId,
+    /// The call leg.
+    pub call: CallId,
+    /// Usage since answer.
+    pub used: Seconds,
+    /// Number of the report; absent means newer than any before.
+    pub sequence: Option<i64>,
+    /// How long beyond `used` the call asks for.
+    pub requested: Seconds,
+}
+
+/// The answer to [`Extend`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Extended {
+    /// No such call.
+    NotFound,
+    /// The call was refused; the usage is recorded as unauthorized.
+    Denied(Call),
+    /// The call is over.
+    Ended(Call),
+    /// The grant in force; `replayed` when the report was an old one.
+    Granted {
+        /// The call after it.
+        call: Call,
+        /// Whether this repeats an earlier answer.
+        replayed: bool,
+    },
+    /// Usage is recorded, nothing is granted: the tenant is suspended or the payer blocked.
+    Stopped(Call, Decision),
+}
+
+/// End a call.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct End {
+    /// Whose ledger.
+    pub tenant: TenantId,
+    /// The call leg.
+    pub call: CallId,
+    /// How it ended.
+    pub how: Ending,
+    /// Kept with the journal entry, never read.
+    pub report: Vec<u8>,
+    /// How long the ended call is kept for repeats and late reports.
+    pub ended_retention: Seconds,
+}
+
+/// How a call ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// After so much usage; zero is never answered.
+    Settle(Seconds),
+    /// Never answered; refused after an answer.
+    Release,
+    /// Ended by an operator or a restarted SBC: the proven usage is charged.
+    Proven,
+}
+
+/// The answer to [`End`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// The call as it is recorded now.
+    Done {
+        /// What became of it.
+        result: EndResult,
+        /// The call after it.
+        call: Call,
+        /// Whether this repeats an earlier end.
+        replayed: bool,
+    },
+    /// A release after the answer; nothing changed.
+    AnsweredAlready(Call),
+    /// [`Ending::Proven`] only: no such open call.
+    NotOpen,
+}
+
+/// What became of an ended call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EndResult {
+    /// Charged.
+    Settled,
+    /// Charged before, with another usage; the recorded values stand.
+    AlreadySettled,
+    /// Nothing charged, everything given back.
+    Released,
+    /// Usage without a grant is recorded, nothing charged.
+    Parked,
+}
+
+/// What a sweep did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Swept {
+    /// Holds that ran out.
+    pub expired: u32,
+    /// Ended calls and refusals forgotten.
+    pub forgotten: u32,
+    /// Lots that lapsed.
+    pub lapsed: u32,
+}
+
+/// The answer to a purchase.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purchased {
+    /// The lot is in the wallet.
+    Applied,
+    /// The same purchase was applied before.
+    Replayed,
+    /// The key was used for another amount or instant; nothing changed.
+    Conflict,
+}
+
+/// A tenant as it is stored: what was applied, and the deck in force.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TenantRecord {
+    /// What was applied.
+    pub profile: TenantProfile,
+    /// Version of the active deck named by the profile.
+    pub deck: Option<String>,
+}
+
+/// A tenant as a sidecar caches it.
+#[derive(Clone, Debug, Default)]
+pub struct TenantView {
+    /// Checked by the ledger at every authorize; 0 where the tenant is unknown.
+    pub version: u64,
+    /// `None` where the tenant is unknown.
+    pub record: Option<TenantRecord>,
+    /// Every number of the tenant's payers, for on-net calls.
+    pub numbers: std::collections::HashSet<String>,
+}
+
+/// A payer as a sidecar caches it.
+#[derive(Clone, Debug, Default)]
+pub struct PayerView {
+    /// Checked by the ledger at every authorize; 0 where the payer is unknown.
+    pub version: u64,
+    /// `None` where the payer is unknown.
+    pub profile: Option<PayerProfile>,
+}
+
+/// A payer to create or update.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PayerUpdate {
+    /// The new profile.
+    pub profile: PayerProfile,
+    /// Seconds that the payer's licences add to each pool family per month (rule 3).
+    pub seats: Vec<(String, Seconds)>,
+}
+
+/// The answer to an update of payers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Applied {
+    /// So many were not as they already stood.
+    Changed(usize),
+    /// The month moved on: send it again with the right one.
+    Stale,
+}
+
+/// Balances of one tenant at one instant.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Balance {
+    /// Seconds per month of every pool family.
+    pub sizes: Vec<(String, Seconds)>,
+    /// Every pool of every month on record.
+    pub pools: Vec<(PoolId, Bucket)>,
+    /// Every lot, soonest bought first.
+    pub lots: Vec<Lot>,
+    /// Open calls that hold money.
+    pub wallet_holds: i64,
+}
+
+/// What one call would find; for quotes, which hold nothing.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Position {
+    /// The tenant's counters.
+    pub tenant: TenantAccount,
+    /// The payer's counters.
+    pub payer: PayerAccount,
+    /// The pools asked for, in order; as they would be created where they do not exist yet.
+    pub pools: Vec<Bucket>,
+    /// Money that anybody may take now.
+    pub credits: Micros,
+    /// Open calls that hold money.
+    pub wallet_holds: i64,
+    /// The call of that key, where there is one.
+    pub call: Option<Call>,
+}
+
+/// Everything of one tenant at one instant, for the audit.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Snapshot {
+    /// The tenant's counters.
+    pub tenant: TenantAccount,
+    /// Every payer's counters.
+    pub payers: Vec<(PayerId, PayerAccount)>,
+    /// Seconds per month of every pool family.
+    pub sizes: Vec<(String, Seconds)>,
+    /// Every pool of every month on record.
+    pub pools: Vec<(PoolId, Bucket)>,
+    /// Every lot.
+    pub lots: Vec<Lot>,
+    /// The drawing order.
+    pub wallet: Wallet,
+    /// Every call that is not forgotten.
+    pub calls: Vec<(CallId, Call)>,
+    /// The deadlines of the open calls.
+    pub deadlines: Vec<(CallId, Millis)>,
+    /// Everything that happened, oldest first.
+    pub journal: Vec<Entry>,
+}
+
+/// A page of a list and the cursor of the next.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Page<T> {
+    /// The items.
+    pub items: Vec<T>,
+    /// Where the next page begins; `None` on the last.
+    pub next: Option<String>,
+}
+
+/// A store of balances, calls and journals that applies each command atomically.
+///
+/// Commands are idempotent by their key, so that [`LedgerError::Indeterminate`] may be repeated.
+pub trait Ledger: Send + Sync + 'static {
+    /// The tenant, its active deck and numbers.
+    fn tenant(&self, tenant: &TenantId) -> impl Fallible<Reply<TenantView>>;
+    /// One payer.
+    fn payer(&self, tenant: &TenantId, payer: &PayerId) -> impl Fallible<Reply<PayerView>>;
+    /// Every tenant that was ever applied.
+    fn tenants(&self) -> impl Fallible<Vec<TenantId>>;
+
+    /// See [`Authorize`].
+    fn authorize(&self, command: &Authorize) -> impl Fallible<Reply<Authorized>>;
+    /// See [`Answer`].
+    fn answer(&self, command: &Answer) -> impl Fallible<Reply<Answered>>;
+    /// See [`Extend`].
+    fn extend(&self, command: &Extend) -> impl Fallible<Reply<Extended>>;
+    /// See [`End`].
+    fn end(&self, command: &End) -> impl Fallible<Reply<Ended>>;
+    /// Expires at most `most` due holds, forgets at most `most` ended calls, lapses due lots.
+    fn sweep(
+        &self,
+        tenant: &TenantId,
+        most: u32,
+        ended_retention: Seconds,
+    ) -> impl Fallible<Reply<Swept>>;
+
+    /// Creates or updates the tenant; whether anything changed.
+    fn apply_tenant(&self, tenant: &TenantId, record: &TenantRecord) -> impl Fallible<Reply<bool>>;
+    /// Creates or updates payers, and resizes the pools of `month` at once (D9).
+    fn apply_payers(
+        &self,
+        tenant: &TenantId,
+        month: &Month,
+        updates: &[PayerUpdate],
+    ) -> impl Fallible<Reply<Applied>>;
+    /// Adds a lot, once per key.
+    fn purchase(
+        &self,
+        tenant: &TenantId,
+        purchase: &Purchase,
+        expires_at: Millis,
+    ) -> impl Fallible<Reply<Purchased>>;
+
+    /// Keeps the text of a deck under its version.
+    fn put_deck(&self, version: &str, csv: &[u8]) -> impl Fallible<()>;
+    /// The text of a deck.
+    fn deck(&self, version: &str) -> impl Fallible<Option<Vec<u8>>>;
+    /// Makes `version` the one that tenants naming `name` get.
+    fn name_deck(&self, name: &str, version: &str) -> impl Fallible<()>;
+    /// The version that tenants naming `name` get.
+    fn named_deck(&self, name: &str) -> impl Fallible<Option<String>>;
+
+    /// All balances.
+    fn balance(&self, tenant: &TenantId) -> impl Fallible<Reply<Balance>>;
+    /// What a call of `payer` would find in `pools` of `month`.
+    fn position(
+        &self,
+        tenant: &TenantId,
+        payer: &PayerId,
+        call: &CallId,
+        month: &Month,
+        families: &[String],
+    ) -> impl Fallible<Reply<Position>>;
+    /// One call.
+    fn call(&self, tenant: &TenantId, call: &CallId) -> impl Fallible<Option<Call>>;
+    /// Open calls by deadline, at most `most` from the cursor.
+    fn open_calls(
+        &self,
+        tenant: &TenantId,
+        cursor: Option<&str>,
+        most: usize,
+    ) -> impl Fallible<Page<(CallId, Call)>>;
+    /// Journal entries, newest first, at most `most` before the cursor.
+    fn journal(
+        &self,
+        tenant: &TenantId,
+        before: Option<&str>,
+        most: usize,
+    ) -> impl Fallible<Page<Entry>>;
+    /// Everything, at one instant.
+    fn snapshot(&self, tenant: &TenantId) -> impl Fallible<Reply<Snapshot>>;
+    /// Whether the store answers.
+    fn ping(&self) -> impl Fallible<()>;
+}
+
+/// A future of a ledger's outcome, shorthand for the signatures of [`Ledger`].
+pub trait Fallible<T>: Future<Output = Result<T, LedgerError>> + Send {}
+
+impl<T, F: Future<Output = Result<T, LedgerError>> + Send> Fallible<T> for F {}
+
+/// A distance from the real clock that tests and the demo set; zero everywhere else.
+#[derive(Clone, Debug, Default)]
+pub struct ClockOffset(Arc<AtomicI64>);
+
+impl ClockOffset {
+    /// Moves the clock forward.
+    pub fn advance(&self, by: Seconds) {
+        self.0.fetch_add(by.0 * 1000, Ordering::Relaxed);
+    }
+
+    /// The distance in milliseconds.
+    pub fn millis(&self) -> i64 {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    /// Sets the distance in milliseconds.
+    pub fn set_millis(&self, millis: i64) {
+        self.0.store(millis, Ordering::Relaxed);
+    }
+}
+
+/// Due holds that one authorize expires on its way, so that returned funds are seen at once.
+pub const SWEPT_PER_AUTHORIZE: u32 = 2;
+
+/// Names a bucket in postings.
+pub fn pool_bucket(pool: &str) -> String {
+    format!("p:{pool}")
+}
+
+/// Names a bucket in postings.
+pub fn lot_bucket(lot: &str) -> String {
+    format!("l:{lot}")
+}
+
+/// The pool of `family` in a month.
+pub fn pool_id(family: &str, month: &str) -> String {
+    format!("{family}:{month}")
+}

@@ -1,0 +1,251 @@
+//! The embedded ledger: everything in this process, gone with it.
+//!
+//! It is the default, so that the program runs with nothing installed, and the model that judges the
+//! Redis ledger. One lock a tenant; no command waits for anything but that.
+
+mod book;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use crate::charging::ids::{CallId, PayerId, TenantId};
+use crate::charging::month::Month;
+use crate::charging::profile::Purchase;
+use crate::charging::units::{Millis, Seconds};
+use crate::ledger::memory::book::Book;
+use crate::ledger::state::{Call, Entry};
+use crate::ledger::{
+    Answer, Answered, Applied, Authorize, Authorized, Balance, ClockOffset, End, Ended, Extend,
+    Extended, Ledger, LedgerError, Page, PayerUpdate, PayerView, Position, Purchased, Reply,
+    Snapshot, Swept, TenantRecord, TenantView,
+};
+
+/// See the module.
+#[derive(Default)]
+pub struct MemoryLedger {
+    offset: ClockOffset,
+    books: RwLock<HashMap<TenantId, Arc<Mutex<Book>>>>,
+    decks: Mutex<Decks>,
+}
+
+#[derive(Default)]
+struct Decks {
+    by_version: HashMap<String, Vec<u8>>,
+    by_name: HashMap<String, String>,
+}
+
+impl MemoryLedger {
+    /// An empty ledger whose clock is the system's plus `offset`.
+    pub fn new(offset: ClockOffset) -> Self {
+        MemoryLedger { offset, ..MemoryLedger::default() }
+    }
+
+    fn now(&self) -> Millis {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Millis(i64::try_from(since.as_millis()).unwrap_or(i64::MAX / 2) + self.offset.millis())
+    }
+
+    /// Looks at a tenant's book at one instant; at an empty one where the tenant has none.
+    fn read<T>(&self, tenant: &TenantId, look: impl FnOnce(&Book, Millis) -> T) -> Reply<T> {
+        let known = locked(self.books.read()).get(tenant).cloned();
+        let book = known.unwrap_or_default();
+        let book: MutexGuard<'_, Book> = locked(book.lock());
+        let now = self.now();
+        Reply { now, outcome: look(&book, now) }
+    }
+
+    /// Runs one command on a tenant's book, alone, at one instant.
+    fn on<T>(&self, tenant: &TenantId, command: impl FnOnce(&mut Book, Millis) -> T) -> Reply<T> {
+        let known = locked(self.books.read()).get(tenant).cloned();
+        let book = known.unwrap_or_else(|| {
+            locked(self.books.write()).entry(tenant.clone()).or_default().clone()
+        });
+        let mut book: MutexGuard<'_, Book> = locked(book.lock());
+        let now = self.now();
+        Reply { now, outcome: command(&mut book, now) }
+    }
+}
+
+/// A command that panicked left its book as whole as any other: each is written by one thread, and
+/// refusing every later call would harm more.
+fn locked<T>(lock: Result<T, PoisonError<T>>) -> T {
+    lock.unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Ledger for MemoryLedger {
+    async fn tenant(&self, tenant: &TenantId) -> Result<Reply<TenantView>, LedgerError> {
+        Ok(self.read(tenant, |book, _| book.view()))
+    }
+
+    async fn payer(
+        &self,
+        tenant: &TenantId,
+        payer: &PayerId,
+    ) -> Result<Reply<PayerView>, LedgerError> {
+        Ok(self.read(tenant, |book, _| book.payer_view(payer)))
+    }
+
+    async fn tenants(&self) -> Result<Vec<TenantId>, LedgerError> {
+        let books = locked(self.books.read());
+        let known = books.iter().filter(|(_, book)| locked(book.lock()).is_known());
+        let mut tenants: Vec<_> = known.map(|(tenant, _)| tenant.clone()).collect();
+        tenants.sort();
+        Ok(tenants)
+    }
+
+    async fn authorize(&self, command: &Authorize) -> Result<Reply<Authorized>, LedgerError> {
+        Ok(self.on(&command.tenant, |book, now| book.authorize(now, command)))
+    }
+
+    async fn answer(&self, command: &Answer) -> Result<Reply<Answered>, LedgerError> {
+        Ok(self.on(&command.tenant, |book, now| book.answer(now, &command.call)))
+    }
+
+    async fn extend(&self, command: &Extend) -> Result<Reply<Extended>, LedgerError> {
+        Ok(self.on(&command.tenant, |book, now| book.extend(now, command)))
+    }
+
+    async fn end(&self, command: &End) -> Result<Reply<Ended>, LedgerError> {
+        Ok(self.on(&command.tenant, |book, now| book.end(now, command)))
+    }
+
+    async fn sweep(
+        &self,
+        tenant: &TenantId,
+        most: u32,
+        ended_retention: Seconds,
+    ) -> Result<Reply<Swept>, LedgerError> {
+        Ok(self.on(tenant, |book, now| {
+            let swept = book.sweep(now, most, ended_retention);
+            Swept { lapsed: book.lapse(now), ..swept }
+        }))
+    }
+
+    async fn apply_tenant(
+        &self,
+        tenant: &TenantId,
+        record: &TenantRecord,
+    ) -> Result<Reply<bool>, LedgerError> {
+        Ok(self.on(tenant, |book, _| book.apply_tenant(record)))
+    }
+
+    async fn apply_payers(
+        &self,
+        tenant: &TenantId,
+        month: &Month,
+        updates: &[PayerUpdate],
+    ) -> Result<Reply<Applied>, LedgerError> {
+        Ok(self.on(tenant, |book, now| book.apply_payers(now, month, updates)))
+    }
+
+    async fn purchase(
+        &self,
+        tenant: &TenantId,
+        purchase: &Purchase,
+        expires_at: Millis,
+    ) -> Result<Reply<Purchased>, LedgerError> {
+        let context = serde_json::to_vec(&purchase.payment).unwrap_or_default();
+        Ok(self.on(tenant, |book, now| book.purchase(now, purchase, expires_at, context)))
+    }
+
+    async fn put_deck(&self, version: &str, csv: &[u8]) -> Result<(), LedgerError> {
+        locked(self.decks.lock()).by_version.insert(version.to_owned(), csv.to_vec());
+        Ok(())
+    }
+
+    async fn deck(&self, version: &str) -> Result<Option<Vec<u8>>, LedgerError> {
+        Ok(locked(self.decks.lock()).by_version.get(version).cloned())
+    }
+
+    async fn name_deck(&self, name: &str, version: &str) -> Result<(), LedgerError> {
+        locked(self.decks.lock()).by_name.insert(name.to_owned(), version.to_owned());
+        Ok(())
+    }
+
+    async fn named_deck(&self, name: &str) -> Result<Option<String>, LedgerError> {
+        Ok(locked(self.decks.lock()).by_name.get(name).cloned())
+    }
+
+    async fn balance(&self, tenant: &TenantId) -> Result<Reply<Balance>, LedgerError> {
+        Ok(self.read(tenant, |book, _| book.balance()))
+    }
+
+    async fn position(
+        &self,
+        tenant: &TenantId,
+        payer: &PayerId,
+        call: &CallId,
+        month: &Month,
+        families: &[String],
+    ) -> Result<Reply<Position>, LedgerError> {
+        Ok(self.read(tenant, |book, now| book.position(now, payer, call, month, families)))
+    }
+
+    async fn call(&self, tenant: &TenantId, call: &CallId) -> Result<Option<Call>, LedgerError> {
+        Ok(self.read(tenant, |book, _| book.call(call)).outcome)
+    }
+
+    async fn open_calls(
+        &self,
+        tenant: &TenantId,
+        cursor: Option<&str>,
+        most: usize,
+    ) -> Result<Page<(CallId, Call)>, LedgerError> {
+        let start = cursor.map(read_open_cursor).transpose()?;
+        Ok(self
+            .read(tenant, |book, _| {
+                let mut open = book
+                    .open_calls()
+                    .skip_while(|(key, _)| start.as_ref().is_some_and(|s| *key <= s));
+                let mut last = None;
+                let mut items = vec![];
+                for (key, call) in open.by_ref().take(most) {
+                    last = Some(format!("{}-{}", key.0, key.1));
+                    items.push((key.1.clone(), call.clone()));
+                }
+                Page { items, next: open.next().and(last) }
+            })
+            .outcome)
+    }
+
+    async fn journal(
+        &self,
+        tenant: &TenantId,
+        before: Option<&str>,
+        most: usize,
+    ) -> Result<Page<Entry>, LedgerError> {
+        let before = before.map(|cursor| cursor.parse().map_err(|_| bad_cursor(cursor)));
+        let before: Option<usize> = before.transpose()?;
+        Ok(self
+            .read(tenant, |book, _| {
+                let all = book.journal();
+                let end = before.unwrap_or(all.len()).min(all.len());
+                let start = end.saturating_sub(most);
+                Page {
+                    items: all[start..end].iter().rev().cloned().collect(),
+                    next: (start > 0).then(|| start.to_string()),
+                }
+            })
+            .outcome)
+    }
+
+    async fn snapshot(&self, tenant: &TenantId) -> Result<Reply<Snapshot>, LedgerError> {
+        Ok(self.read(tenant, |book, _| book.snapshot()))
+    }
+
+    async fn ping(&self) -> Result<(), LedgerError> {
+        Ok(())
+    }
+}
+
+fn read_open_cursor(cursor: &str) -> Result<(Millis, CallId), LedgerError> {
+    let parts = cursor
+        .split_once('-')
+        .and_then(|(at, call)| Some((Millis(at.parse().ok()?), CallId::new(call).ok()?)));
+    parts.ok_or_else(|| bad_cursor(cursor))
+}
+
+fn bad_cursor(cursor: &str) -> LedgerError {
+    LedgerError::BadCursor(cursor.to_owned())
+}

@@ -1,0 +1,1068 @@
+//! One tenant's ledger as a plain state machine: every command, by an instant that is given.
+//!
+//! This is the model that the Lua scripts must equal, so it is written to be read.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use crate::charging::decision::{Decision, Nuance};
+use crate::charging::funding::{Reach, Reservation, charge, reserve};
+use crate::charging::ids::{CallId, LotId, PayerId, PoolId};
+use crate::charging::month::Month;
+use crate::charging::profile::{PayerProfile, PayerState, Purchase, TenantState};
+use crate::charging::units::{Micros, Millis, Seconds};
+use crate::ledger::state::{
+    Bucket, Call, CallState, Entry, EntryKind, Lot, LotLine, MoneyLine, PayerAccount, PoolLine,
+    Posting, TenantAccount, Terms, Wallet, credit_side, nuance_code, pool_sides, reach_code,
+};
+use crate::ledger::{
+    Answered, Applied, Authorize, Authorized, Balance, CallLimits, End, EndResult, Ended, Ending,
+    Extend, Extended, Offer, PayerUpdate, PayerView, Position, Proposal, Purchased,
+    SWEPT_PER_AUTHORIZE, Snapshot, Swept, TenantRecord, TenantView, Versions, lot_bucket,
+    pool_bucket, pool_id,
+};
+
+/// One tenant's balances, calls and journal.
+#[derive(Default)]
+pub(super) struct Book {
+    tenant: TenantAccount,
+    record: Option<TenantRecord>,
+    payers: HashMap<PayerId, Payer>,
+    sizes: BTreeMap<String, Seconds>,
+    pools: BTreeMap<String, Bucket>,
+    lots: BTreeMap<LotId, Bucket>,
+    wallet: Wallet,
+    calls: HashMap<CallId, Call>,
+    /// Open calls by expiry.
+    deadlines: BTreeSet<(Millis, CallId)>,
+    /// All other calls, by the instant at which they are forgotten.
+    retained: BTreeSet<(Millis, CallId)>,
+    journal: Vec<Entry>,
+}
+
+#[derive(Default)]
+struct Payer {
+    account: PayerAccount,
+    profile: Option<PayerProfile>,
+    seats: Vec<(String, Seconds)>,
+}
+
+impl Book {
+    pub(super) fn authorize(&mut self, now: Millis, command: &Authorize) -> Authorized {
+        self.sweep(now, SWEPT_PER_AUTHORIZE, command.ended_retention);
+        if let Some(call) = self.calls.get(&command.call) {
+            return self.authorize_again(now, command, call.clone());
+        }
+        let offer = match &command.proposal {
+            Proposal::Record(offer) => {
+                let call = self.new_call(now, command, CallState::Ringing, Some(offer.decision));
+                return self.grant(now, command, offer, call);
+            }
+            _ if self.versions(&command.payer) != command.versions => return Authorized::Stale,
+            Proposal::Refuse(decision, nuance) => {
+                return self.deny(now, command, *decision, *nuance);
+            }
+            Proposal::Grant(offer) => offer,
+        };
+        if now < offer.month.starts || now >= offer.month.ends {
+            return Authorized::Stale;
+        }
+        if let Some(refusal) = self.check_limits(now, &command.payer, &offer.limits) {
+            if refusal.0 == Decision::RateLimited {
+                self.note_refusal(now, command, Decision::RateLimited);
+                return Authorized::RateLimited;
+            }
+            return self.deny(now, command, refusal.0, refusal.1);
+        }
+        let call = self.new_call(now, command, CallState::Ringing, Some(offer.decision));
+        self.grant(now, command, offer, call)
+    }
+
+    fn authorize_again(&mut self, now: Millis, command: &Authorize, call: Call) -> Authorized {
+        if let Proposal::Record(offer) = &command.proposal {
+            return self.record_again(now, command, offer, call);
+        }
+        if call.state == CallState::Ended {
+            self.note_refusal(now, command, Decision::CallAlreadyEnded);
+            return Authorized::Ended;
+        }
+        if call.fingerprint != command.fingerprint {
+            self.note_refusal(now, command, Decision::KeyConflict);
+            return Authorized::Conflict;
+        }
+        match call.state {
+            CallState::Denied | CallState::Ringing | CallState::Answered => {
+                Authorized::Replayed(call)
+            }
+            _ => {
+                self.note_refusal(now, command, Decision::CallAlreadyEnded);
+                Authorized::Ended
+            }
+        }
+    }
+
+    /// A call that was granted without the ledger, and whose key the ledger knows: its repeat, or its
+    /// end that overtook it. Anything else keeps the record and leaves the call as it is.
+    fn record_again(
+        &mut self,
+        now: Millis,
+        command: &Authorize,
+        offer: &Offer,
+        mut call: Call,
+    ) -> Authorized {
+        if call.state != CallState::Ended {
+            if call.fingerprint == command.fingerprint && call.decision == Some(offer.decision) {
+                return Authorized::Replayed(call);
+            }
+            let unknown = self.new_call(now, command, CallState::Ringing, Some(offer.decision));
+            self.note_call(now, EntryKind::Authorized, &unknown, &command.call, vec![]);
+            self.tenant.decisions += 1;
+            return Authorized::Conflict;
+        }
+        let was = call;
+        call = self.new_call(now, command, CallState::Released, Some(offer.decision));
+        call.terms = offer.terms;
+        call.granted = offer.requested;
+        call.ended_at = was.ended_at;
+        call.deadline = was.deadline;
+        call.used = was.parked;
+        call.settle_used = was.parked.0;
+        self.note_call(now, EntryKind::Authorized, &call, &command.call, vec![]);
+        self.tenant.decisions += 1;
+        let kind = if was.parked.is_positive() {
+            call.state = CallState::Settled;
+            EntryKind::Settled
+        } else {
+            EntryKind::Released
+        };
+        self.note_call(now, kind, &call, &command.call, vec![]);
+        self.calls.insert(command.call.clone(), call.clone());
+        Authorized::Decided(call)
+    }
+
+    fn check_limits(
+        &mut self,
+        now: Millis,
+        payer: &PayerId,
+        limits: &CallLimits,
+    ) -> Option<(Decision, Nuance)> {
+        if let Some(most) = limits.calls_per_second {
+            let second = now.0 / 1000;
+            if self.tenant.second != second {
+                self.tenant.second = second;
+                self.tenant.calls_in_second = 0;
+            }
+            if self.tenant.calls_in_second >= i64::from(most) {
+                return Some((Decision::RateLimited, Nuance::None));
+            }
+            self.tenant.calls_in_second += 1;
+        }
+        let of_payer = self.payers.get(payer).map_or(0, |payer| payer.account.open);
+        if limits.payer_calls.is_some_and(|most| of_payer >= i64::from(most)) {
+            return Some((Decision::ConcurrencyLimit, Nuance::None));
+        }
+        if limits.tenant_calls.is_some_and(|most| self.tenant.open >= i64::from(most)) {
+            return Some((Decision::ConcurrencyLimit, Nuance::OfTenant));
+        }
+        None
+    }
+
+    fn grant(
+        &mut self,
+        now: Millis,
+        command: &Authorize,
+        offer: &Offer,
+        mut call: Call,
+    ) -> Authorized {
+        call.terms = offer.terms;
+        call.pools = offer.pools.iter().map(|pool| self.pool_line(pool, &offer.month)).collect();
+        call.money = offer.money.map(|money| MoneyLine {
+            tariff: money.tariff,
+            spend_limit: money.spend_limit.map_or(-1, |limit| limit.0),
+            month: offer.month.key.clone(),
+            lots: vec![],
+        });
+        let mut postings = vec![];
+        if offer.terms.free {
+            call.granted = offer.requested;
+        } else {
+            let reservation = self.plan(now, &call, offer.requested, Some(offer));
+            if !reservation.covered.is_positive() {
+                let decision = match reservation.reach {
+                    Reach::SpendLimit => offer.when_spend_limited,
+                    _ => offer.when_exhausted,
+                };
+                return self.deny(now, command, decision, Nuance::None);
+            }
+            for pool in &offer.pools {
+                self.open_pool(&pool.family, &offer.month);
+            }
+            call.granted = reservation.covered.min(offer.requested);
+            call.reach = reach_code(reservation.reach);
+            postings = self.hold(now, &mut call, &reservation);
+        }
+        let mut life = call.terms.ringing;
+        if !call.terms.reports_answer {
+            life = life + call.granted + call.terms.grace;
+        }
+        self.open(&command.call, &mut call, now.after(life));
+        self.note_call(now, EntryKind::Authorized, &call, &command.call, postings);
+        self.tenant.decisions += 1;
+        Authorized::Decided(call)
+    }
+
+    fn pool_line(&self, offer: &crate::ledger::PoolOffer, month: &Month) -> PoolLine {
+        let closed_by = match offer.closed_by.as_str() {
+            "" => String::new(),
+            family => pool_id(family, &month.key),
+        };
+        PoolLine {
+            pool: PoolId::of(&offer.family, &month.key),
+            closed_by,
+            increment: offer.increment,
+            held: Seconds::ZERO,
+            spent: Seconds::ZERO,
+        }
+    }
+
+    fn deny(
+        &mut self,
+        now: Millis,
+        command: &Authorize,
+        decision: Decision,
+        nuance: Nuance,
+    ) -> Authorized {
+        let mut call = self.new_call(now, command, CallState::Denied, Some(decision));
+        call.nuance = nuance_code(nuance);
+        self.retain(&command.call, &mut call, now.after(command.denied_retention));
+        self.note_call(now, EntryKind::Refused, &call, &command.call, vec![]);
+        self.tenant.decisions += 1;
+        Authorized::Decided(call)
+    }
+
+    pub(super) fn answer(&mut self, now: Millis, id: &CallId) -> Answered {
+        let Some(mut call) = self.calls.get(id).cloned() else { return Answered::NotFound };
+        match call.state {
+            CallState::Denied => return Answered::Denied(call),
+            CallState::Answered | CallState::Settled | CallState::Released | CallState::Ended => {
+                return Answered::Standing(call);
+            }
+            CallState::Ringing => {}
+            CallState::Expired => {
+                let target = call.granted;
+                self.reopen(now, id, &mut call, target);
+            }
+        }
+        self.mark_answered(now, &mut call);
+        call.used = call.used.max(Seconds(1));
+        let deadline = self.in_call_deadline(now, &call);
+        self.open_again_at(id, &mut call, deadline);
+        Answered::Standing(call)
+    }
+
+    pub(super) fn extend(&mut self, now: Millis, command: &Extend) -> Extended {
+        let Some(mut call) = self.calls.get(&command.call).cloned() else {
+            return Extended::NotFound;
+        };
+        match call.state {
+            CallState::Denied => {
+                self.park(now, &command.call, &mut call, command.used);
+                return Extended::Denied(call);
+            }
+            CallState::Settled | CallState::Released | CallState::Ended => {
+                return Extended::Ended(call);
+            }
+            CallState::Ringing | CallState::Answered | CallState::Expired => {}
+        }
+        let old = command.sequence.is_some_and(|sequence| sequence <= call.sequence);
+        if old && call.state.is_open() {
+            call.used = call.used.max(command.used);
+            self.calls.insert(command.call.clone(), call.clone());
+            return Extended::Granted { call, replayed: true };
+        }
+        let stop = self.stopped(&call);
+        if let Some(stop) = stop
+            && !call.state.is_open()
+        {
+            return Extended::Stopped(call, stop);
+        }
+        call.sequence = call.sequence.max(command.sequence.unwrap_or(-1));
+        call.used = call.used.max(command.used);
+        if let Some(stop) = stop {
+            self.mark_answered(now, &mut call);
+            self.calls.insert(command.call.clone(), call.clone());
+            return Extended::Stopped(call, stop);
+        }
+        let target = call.used + command.requested;
+        if call.state == CallState::Expired {
+            self.reopen(now, &command.call, &mut call, target);
+        } else {
+            let postings = self.lengthen(now, &mut call, target);
+            self.note_call(now, EntryKind::Extended, &call, &command.call, postings);
+        }
+        self.mark_answered(now, &mut call);
+        let deadline = self.in_call_deadline(now, &call);
+        self.open_again_at(&command.call, &mut call, deadline);
+        Extended::Granted { call, replayed: false }
+    }
+
+    pub(super) fn end(&mut self, now: Millis, command: &End) -> Ended {
+        let done = |result, call, replayed| Ended::Done { result, call, replayed };
+        let keep = now.after(command.ended_retention);
+        let reported = match command.how {
+            Ending::Settle(used) => used,
+            Ending::Release | Ending::Proven => Seconds::ZERO,
+        };
+        let Some(mut call) = self.calls.get(&command.call).cloned() else {
+            if command.how == Ending::Proven {
+                return Ended::NotOpen;
+            }
+            let mut call = tombstone(now);
+            self.retain(&command.call, &mut call, keep);
+            if reported.is_positive() {
+                self.park(now, &command.call, &mut call, reported);
+                return done(EndResult::Parked, call, false);
+            }
+            return done(EndResult::Released, call, false);
+        };
+        if command.how == Ending::Proven && !call.state.is_open() {
+            return Ended::NotOpen;
+        }
+        match call.state {
+            CallState::Denied | CallState::Ended if reported.is_positive() => {
+                let replayed = reported <= call.parked;
+                if !replayed {
+                    self.unlist(&command.call, &call);
+                    self.retain(&command.call, &mut call, keep);
+                    self.park(now, &command.call, &mut call, reported);
+                }
+                done(EndResult::Parked, call, replayed)
+            }
+            CallState::Denied | CallState::Ended => done(EndResult::Released, call, true),
+            CallState::Answered if command.how == Ending::Release => Ended::AnsweredAlready(call),
+            CallState::Ringing if !reported.is_positive() => {
+                let postings = self.settle_lines(now, &mut call, Seconds::ZERO);
+                call.settle_used = 0;
+                self.close(&command.call, &mut call, CallState::Released, now, keep);
+                self.note_end(now, EntryKind::Released, &call, command, postings);
+                done(EndResult::Released, call, false)
+            }
+            CallState::Ringing | CallState::Answered => {
+                call.used = call.used.max(reported);
+                call.settle_used = reported.0;
+                let usage = call.used;
+                let postings = self.settle_lines(now, &mut call, usage);
+                self.close(&command.call, &mut call, CallState::Settled, now, keep);
+                self.note_end(now, EntryKind::Settled, &call, command, postings);
+                done(EndResult::Settled, call, false)
+            }
+            CallState::Settled => {
+                let same = !reported.is_positive()
+                    || reported == call.used
+                    || reported.0 == call.settle_used;
+                let result = if same { EndResult::Settled } else { EndResult::AlreadySettled };
+                done(result, call, true)
+            }
+            CallState::Released | CallState::Expired if reported.is_positive() => {
+                call.used = call.used.max(reported);
+                call.settle_used = reported.0;
+                let usage = call.used;
+                let postings = self.settle_lines(now, &mut call, usage);
+                self.unlist(&command.call, &call);
+                call.state = CallState::Settled;
+                call.ended_at = now;
+                self.retain(&command.call, &mut call, keep);
+                self.note_end(now, EntryKind::SettledLate, &call, command, postings);
+                done(EndResult::Settled, call, false)
+            }
+            CallState::Released => done(EndResult::Released, call, true),
+            CallState::Expired => {
+                let charged = call.used.is_positive();
+                let result = if charged { EndResult::Settled } else { EndResult::Released };
+                done(result, call, true)
+            }
+        }
+    }
+
+    pub(super) fn sweep(&mut self, now: Millis, most: u32, ended_retention: Seconds) -> Swept {
+        let mut swept = Swept::default();
+        while swept.expired < most {
+            let Some((deadline, id)) = self.deadlines.first().cloned() else { break };
+            if deadline > now {
+                break;
+            }
+            self.expire(now, &id, now.after(ended_retention));
+            swept.expired += 1;
+        }
+        while swept.forgotten < most {
+            let Some((deadline, id)) = self.retained.first().cloned() else { break };
+            if deadline > now {
+                break;
+            }
+            self.retained.remove(&(deadline, id.clone()));
+            self.calls.remove(&id);
+            swept.forgotten += 1;
+        }
+        swept
+    }
+
+    fn expire(&mut self, now: Millis, id: &CallId, keep: Millis) {
+        let Some(mut call) = self.calls.get(id).cloned() else { return };
+        if call.state == CallState::Answered && call.terms.charge_granted_when_lost {
+            call.used = call.used.max(call.granted);
+        }
+        let usage = call.used;
+        let postings = self.settle_lines(now, &mut call, usage);
+        self.close(id, &mut call, CallState::Expired, now, keep);
+        self.note_call(now, EntryKind::Expired, &call, id, postings);
+    }
+
+    /// Moves what nobody holds of a lapsed lot to `expired` (rule 47); how many lots that were.
+    pub(super) fn lapse(&mut self, now: Millis) -> u32 {
+        let mut lapsed = 0;
+        for lot in self.wallet.live.clone() {
+            let Some(bucket) = self.lots.get_mut(&lot) else { continue };
+            let rest = bucket.available();
+            if bucket.ends > now || rest == 0 {
+                continue;
+            }
+            bucket.expired += rest;
+            lapsed += 1;
+            let posting = Posting { expired: rest, ..posting(lot_bucket(lot.as_str())) };
+            self.note(Entry {
+                subject: lot.as_str().to_owned(),
+                postings: vec![posting],
+                ..entry(now, EntryKind::LotExpired)
+            });
+        }
+        self.drop_empty_lots();
+        lapsed
+    }
+
+    // Holds.
+
+    /// What the call may additionally hold to run for `target`; `offer` while its pools may not exist.
+    fn plan(
+        &self,
+        now: Millis,
+        call: &Call,
+        target: Seconds,
+        offer: Option<&Offer>,
+    ) -> Reservation {
+        let pools = pool_sides(call, |pool| {
+            let new = || {
+                let offer = offer?;
+                let found =
+                    offer.pools.iter().find(|p| pool_id(&p.family, &offer.month.key) == pool);
+                found.map(|p| self.new_pool(&p.family, &offer.month))
+            };
+            self.pools.get(pool).copied().or_else(new)
+        });
+        let credits = call.money.as_ref().map(|money| {
+            let account = self.payer_account(&call.payer);
+            credit_side(money, self.credits(now), self.wallet.holds, &account)
+        });
+        reserve(target, &pools, credits.as_ref())
+    }
+
+    /// Takes a reservation out of the buckets and adds it to the call's lines.
+    fn hold(&mut self, now: Millis, call: &mut Call, reservation: &Reservation) -> Vec<Posting> {
+        let mut postings = vec![];
+        for (line, &added) in call.pools.iter_mut().zip(&reservation.pools) {
+            if !added.is_positive() {
+                continue;
+            }
+            let bucket = self.pools.entry(line.pool.as_str().to_owned()).or_default();
+            bucket.held += added.0;
+            bucket.holds += i64::from(!line.held.is_positive());
+            line.held += added;
+            postings.push(Posting { held: added.0, ..posting(pool_bucket(line.pool.as_str())) });
+        }
+        let Some(money) = call.money.as_mut().filter(|_| reservation.money.is_positive()) else {
+            return postings;
+        };
+        self.wallet.holds += i64::from(!money.held().is_positive());
+        let mut rest = reservation.money;
+        for lot in self.valid_lots(now) {
+            let Some(bucket) = self.lots.get_mut(&lot) else { continue };
+            let taken = rest.min(Micros(bucket.available()));
+            if !taken.is_positive() {
+                continue;
+            }
+            let line = lot_line(money, &lot);
+            bucket.held += taken.0;
+            bucket.holds += i64::from(!line.held.is_positive());
+            line.held += taken;
+            rest -= taken;
+            postings.push(Posting { held: taken.0, ..posting(lot_bucket(lot.as_str())) });
+        }
+        let month = money.month.clone();
+        self.count_money(&call.payer, &month, reservation.money, Micros::ZERO);
+        postings
+    }
+
+    /// Charges `used` to the call's lines and gives back everything else that they hold.
+    fn settle_lines(&mut self, now: Millis, call: &mut Call, used: Seconds) -> Vec<Posting> {
+        if call.terms.free {
+            return vec![];
+        }
+        let pools = pool_sides(call, |pool| self.pools.get(pool).copied());
+        let credits = call.money.as_ref().map(|money| {
+            let account = self.payer_account(&call.payer);
+            credit_side(money, self.credits(now), self.wallet.holds, &account)
+        });
+        let charge = charge(used, &pools, credits.as_ref());
+        call.money_duration = charge.money_duration;
+        call.shortfall_duration = charge.shortfall_duration;
+        call.shortfall_money = charge.shortfall_money;
+        let mut postings = vec![];
+        for (line, &charged) in call.pools.iter_mut().zip(&charge.pools) {
+            let (held, spent) = (-line.held.0, (charged - line.spent).0);
+            if held == 0 && spent == 0 {
+                continue;
+            }
+            let bucket = self.pools.entry(line.pool.as_str().to_owned()).or_default();
+            bucket.held += held;
+            bucket.spent += spent;
+            bucket.holds -= i64::from(line.held.is_positive());
+            line.held = Seconds::ZERO;
+            line.spent = charged;
+            postings.push(Posting { held, spent, ..posting(pool_bucket(line.pool.as_str())) });
+        }
+        let Some(mut money) = call.money.take() else { return postings };
+        let (held, before) = (money.held(), money.spent());
+        self.charge_lots(now, &mut money, charge.money - before, &mut postings);
+        self.wallet.holds -= i64::from(held.is_positive());
+        self.count_money(&call.payer, &money.month, Micros(-held.0), charge.money - before);
+        call.money = Some(money);
+        self.drop_empty_lots();
+        postings
+    }
+
+    /// Charges `owed` to the lots: first what the call holds, in the order held, then what is left,
+    /// soonest bought first. What a lapsed lot gets back has expired (D17).
+    fn charge_lots(
+        &mut self,
+        now: Millis,
+        money: &mut MoneyLine,
+        owed: Micros,
+        postings: &mut Vec<Posting>,
+    ) {
+        let mut rest = owed;
+        for line in &mut money.lots {
+            if !line.held.is_positive() {
+                continue;
+            }
+            let Some(bucket) = self.lots.get_mut(&line.lot) else { continue };
+            let paid = rest.min(line.held);
+            rest -= paid;
+            let unused = line.held - paid;
+            let lapsed = if bucket.ends <= now { unused.0 } else { 0 };
+            bucket.held -= line.held.0;
+            bucket.spent += paid.0;
+            bucket.expired += lapsed;
+            bucket.holds -= 1;
+            postings.push(Posting {
+                held: -line.held.0,
+                spent: paid.0,
+                expired: lapsed,
+                ..posting(lot_bucket(line.lot.as_str()))
+            });
+            line.held = Micros::ZERO;
+            line.spent += paid;
+        }
+        for lot in self.valid_lots(now) {
+            let Some(bucket) = self.lots.get_mut(&lot) else { continue };
+            let paid = rest.min(Micros(bucket.available()));
+            if !paid.is_positive() {
+                continue;
+            }
+            rest -= paid;
+            bucket.spent += paid.0;
+            lot_line(money, &lot).spent += paid;
+            postings.push(Posting { spent: paid.0, ..posting(lot_bucket(lot.as_str())) });
+        }
+    }
+
+    /// Holds more, so that the call can run to `target`, and lengthens the grant; never shortens it.
+    fn lengthen(&mut self, now: Millis, call: &mut Call, target: Seconds) -> Vec<Posting> {
+        let mut covered = target;
+        let mut postings = vec![];
+        call.reach = reach_code(Reach::Full);
+        if !call.terms.free {
+            let reservation = self.plan(now, call, target, None);
+            call.reach = reach_code(reservation.reach);
+            covered = reservation.covered.min(target);
+            postings = self.hold(now, call, &reservation);
+        }
+        call.granted = call.granted.max(covered);
+        call.granted_from = call.used;
+        postings
+    }
+
+    fn reopen(&mut self, now: Millis, id: &CallId, call: &mut Call, target: Seconds) {
+        self.unlist(id, call);
+        call.state = CallState::Answered;
+        call.ended_at = Millis::ZERO;
+        call.money_duration = Seconds::ZERO;
+        call.shortfall_duration = Seconds::ZERO;
+        call.shortfall_money = Micros::ZERO;
+        let postings = self.lengthen(now, call, target);
+        let deadline = self.in_call_deadline(now, call);
+        self.open(id, call, deadline);
+        self.note_call(now, EntryKind::Reopened, call, id, postings);
+    }
+
+    // Calls and their deadlines.
+
+    fn new_call(
+        &self,
+        now: Millis,
+        command: &Authorize,
+        state: CallState,
+        decision: Option<Decision>,
+    ) -> Call {
+        Call {
+            state,
+            fingerprint: command.fingerprint.clone(),
+            decision,
+            payer: command.payer.as_str().to_owned(),
+            trunk: command.trunk.clone(),
+            context: command.context.clone(),
+            ..tombstone(now)
+        }
+    }
+
+    fn mark_answered(&self, now: Millis, call: &mut Call) {
+        call.state = CallState::Answered;
+        if call.answered_at == Millis::ZERO {
+            call.answered_at = now;
+        }
+    }
+
+    fn in_call_deadline(&self, now: Millis, call: &Call) -> Millis {
+        now.after(call.granted.minus_or_zero(call.used) + call.terms.grace)
+    }
+
+    fn open(&mut self, id: &CallId, call: &mut Call, deadline: Millis) {
+        if call.terms.counted {
+            self.tenant.open += 1;
+            self.payer_mut(&call.payer.clone(), |payer| payer.open += 1);
+        }
+        call.deadline = deadline;
+        self.deadlines.insert((deadline, id.clone()));
+        self.calls.insert(id.clone(), call.clone());
+    }
+
+    fn open_again_at(&mut self, id: &CallId, call: &mut Call, deadline: Millis) {
+        self.deadlines.remove(&(call.deadline, id.clone()));
+        call.deadline = deadline;
+        self.deadlines.insert((deadline, id.clone()));
+        self.calls.insert(id.clone(), call.clone());
+    }
+
+    fn close(&mut self, id: &CallId, call: &mut Call, state: CallState, now: Millis, keep: Millis) {
+        if call.terms.counted {
+            self.tenant.open -= 1;
+            self.payer_mut(&call.payer.clone(), |payer| payer.open -= 1);
+        }
+        self.unlist(id, call);
+        call.state = state;
+        call.ended_at = now;
+        self.retain(id, call, keep);
+    }
+
+    fn unlist(&mut self, id: &CallId, call: &Call) {
+        self.deadlines.remove(&(call.deadline, id.clone()));
+        self.retained.remove(&(call.deadline, id.clone()));
+    }
+
+    fn retain(&mut self, id: &CallId, call: &mut Call, until: Millis) {
+        call.deadline = until;
+        self.retained.insert((until, id.clone()));
+        self.calls.insert(id.clone(), call.clone());
+    }
+
+    /// Records usage that nothing was granted for.
+    fn park(&mut self, now: Millis, id: &CallId, call: &mut Call, used: Seconds) {
+        if used <= call.parked {
+            return;
+        }
+        call.parked = used;
+        self.calls.insert(id.clone(), call.clone());
+        self.note_call(now, EntryKind::Parked, call, id, vec![]);
+    }
+
+    fn stopped(&self, call: &Call) -> Option<Decision> {
+        if self.tenant.suspended {
+            Some(Decision::TenantSuspended)
+        } else if self.payer_account(&call.payer).blocked {
+            Some(Decision::FraudSuspected)
+        } else {
+            None
+        }
+    }
+
+    // Accounts and buckets.
+
+    fn versions(&self, payer: &PayerId) -> Versions {
+        Versions {
+            tenant: self.tenant.version,
+            payer: self.payers.get(payer).map_or(0, |payer| payer.account.version),
+        }
+    }
+
+    fn payer_account(&self, payer: &str) -> PayerAccount {
+        self.payers.get(payer).map(|payer| payer.account.clone()).unwrap_or_default()
+    }
+
+    fn payer_mut(&mut self, payer: &str, change: impl FnOnce(&mut PayerAccount)) {
+        if let Some(payer) = self.payers.get_mut(payer) {
+            change(&mut payer.account);
+        }
+    }
+
+    /// Counts money towards the payer's spend limit of `month`; an older month no longer counts.
+    fn count_money(&mut self, payer: &str, month: &str, held: Micros, spent: Micros) {
+        self.payer_mut(payer, |account| {
+            if account.month.as_str() < month {
+                account.month = month.to_owned();
+                account.held = Micros::ZERO;
+                account.spent = Micros::ZERO;
+            }
+            if account.month == month {
+                account.held += held;
+                account.spent += spent;
+            }
+        });
+    }
+
+    fn new_pool(&self, family: &str, month: &Month) -> Bucket {
+        let funded = self.sizes.get(family).copied().unwrap_or_default().0;
+        Bucket { funded, starts: month.starts, ends: month.ends, ..Bucket::default() }
+    }
+
+    fn open_pool(&mut self, family: &str, month: &Month) {
+        let new = self.new_pool(family, month);
+        self.pools.entry(pool_id(family, &month.key)).or_insert(new);
+    }
+
+    fn valid_lots(&self, now: Millis) -> Vec<LotId> {
+        let valid = |lot: &&LotId| {
+            self.lots.get(*lot).is_some_and(|bucket| bucket.starts <= now && now < bucket.ends)
+        };
+        self.wallet.live.iter().filter(valid).cloned().collect()
+    }
+
+    fn credits(&self, now: Millis) -> Micros {
+        let lots = self.valid_lots(now);
+        Micros(lots.iter().filter_map(|lot| self.lots.get(lot)).map(Bucket::available).sum())
+    }
+
+    fn drop_empty_lots(&mut self) {
+        let lots = &self.lots;
+        self.wallet.live.retain(|lot| {
+            lots.get(lot).is_some_and(|bucket| bucket.available() > 0 || bucket.held > 0)
+        });
+    }
+
+    // The journal.
+
+    fn note(&mut self, entry: Entry) {
+        self.journal.push(entry);
+    }
+
+    fn note_call(
+        &mut self,
+        now: Millis,
+        kind: EntryKind,
+        call: &Call,
+        id: &CallId,
+        postings: Vec<Posting>,
+    ) {
+        self.note(Entry {
+            subject: id.as_str().to_owned(),
+            payer: call.payer.clone(),
+            decision: call.decision,
+            used: if kind == EntryKind::Parked { call.parked } else { call.used },
+            granted: call.granted,
+            shortfall_duration: call.shortfall_duration,
+            shortfall_money: call.shortfall_money,
+            postings,
+            context: call.context.clone(),
+            ..entry(now, kind)
+        });
+    }
+
+    fn note_end(
+        &mut self,
+        now: Millis,
+        kind: EntryKind,
+        call: &Call,
+        command: &End,
+        postings: Vec<Posting>,
+    ) {
+        self.note_call(now, kind, call, &command.call, postings);
+        if let Some(last) = self.journal.last_mut() {
+            last.report = command.report.clone();
+        }
+    }
+
+    /// A decision that leaves the call of its key as it is.
+    fn note_refusal(&mut self, now: Millis, command: &Authorize, decision: Decision) {
+        let call = self.new_call(now, command, CallState::Denied, Some(decision));
+        self.note_call(now, EntryKind::Refused, &call, &command.call, vec![]);
+        self.tenant.decisions += 1;
+    }
+
+    // Provisioning.
+
+    pub(super) fn view(&self) -> TenantView {
+        let profiles = self.payers.values().filter_map(|payer| payer.profile.as_ref());
+        let numbers = profiles
+            .filter(|profile| profile.state != PayerState::Removed)
+            .flat_map(|profile| profile.numbers.iter().cloned())
+            .collect();
+        TenantView { version: self.tenant.version, record: self.record.clone(), numbers }
+    }
+
+    pub(super) fn payer_view(&self, payer: &PayerId) -> PayerView {
+        let Some(payer) = self.payers.get(payer) else { return PayerView::default() };
+        PayerView { version: payer.account.version, profile: payer.profile.clone() }
+    }
+
+    pub(super) fn apply_tenant(&mut self, record: &TenantRecord) -> bool {
+        if self.record.as_ref() == Some(record) {
+            return false;
+        }
+        self.tenant.version += 1;
+        self.tenant.suspended = record.profile.state == TenantState::Suspended;
+        self.record = Some(record.clone());
+        true
+    }
+
+    pub(super) fn apply_payers(
+        &mut self,
+        now: Millis,
+        month: &Month,
+        updates: &[PayerUpdate],
+    ) -> Applied {
+        if now < month.starts || now >= month.ends {
+            return Applied::Stale;
+        }
+        let mut changed = 0;
+        let mut numbers_changed = false;
+        for PayerUpdate { profile, seats } in updates {
+            let payer = self.payers.entry(profile.id.clone()).or_default();
+            let known = payer.profile.as_ref();
+            if known == Some(profile) && payer.seats == *seats {
+                continue;
+            }
+            changed += 1;
+            numbers_changed |= known.map_or(&[][..], |old| &old.numbers) != profile.numbers
+                || known.map(|old| old.state) != Some(profile.state);
+            payer.account.version += 1;
+            payer.account.blocked = profile.state == PayerState::Blocked;
+            payer.profile = Some(profile.clone());
+            let old = std::mem::replace(&mut payer.seats, seats.clone());
+            for (sign, changes) in [(-1, &old), (1, seats)] {
+                for (family, seconds) in changes {
+                    let size = self.sizes.entry(family.clone()).or_default();
+                    *size += Seconds(sign * seconds.0);
+                }
+            }
+            for (family, _) in old.iter().chain(seats) {
+                let size = self.sizes.get(family).copied().unwrap_or_default();
+                if let Some(bucket) = self.pools.get_mut(&pool_id(family, &month.key)) {
+                    bucket.funded = size.0;
+                }
+            }
+        }
+        if numbers_changed {
+            self.tenant.version += 1;
+        }
+        Applied::Changed(changed)
+    }
+
+    pub(super) fn purchase(
+        &mut self,
+        now: Millis,
+        purchase: &Purchase,
+        expires_at: Millis,
+        context: Vec<u8>,
+    ) -> Purchased {
+        if let Some(known) = self.lots.get(&purchase.key) {
+            let same = known.funded == purchase.amount.0 && known.starts == purchase.purchased_at;
+            return if same { Purchased::Replayed } else { Purchased::Conflict };
+        }
+        let bucket = Bucket {
+            funded: purchase.amount.0,
+            starts: purchase.purchased_at,
+            ends: expires_at,
+            ..Bucket::default()
+        };
+        self.lots.insert(purchase.key.clone(), bucket);
+        self.wallet.live.push(purchase.key.clone());
+        let lots = &self.lots;
+        self.wallet.live.sort_by_key(|lot| {
+            (lots.get(lot).map_or(Millis::ZERO, |bucket| bucket.starts), lot.clone())
+        });
+        let bought =
+            Posting { funded: bucket.funded, ..posting(lot_bucket(purchase.key.as_str())) };
+        self.note(Entry {
+            subject: purchase.key.as_str().to_owned(),
+            postings: vec![bought],
+            context,
+            ..entry(now, EntryKind::Purchased)
+        });
+        Purchased::Applied
+    }
+
+    // Reading.
+
+    pub(super) fn is_known(&self) -> bool {
+        self.record.is_some()
+    }
+
+    pub(super) fn balance(&self) -> Balance {
+        Balance {
+            sizes: self.sizes.iter().map(|(family, size)| (family.clone(), *size)).collect(),
+            pools: self.pool_list(),
+            lots: self.lot_list(),
+            wallet_holds: self.wallet.holds,
+        }
+    }
+
+    pub(super) fn position(
+        &self,
+        now: Millis,
+        payer: &PayerId,
+        call: &CallId,
+        month: &Month,
+        families: &[String],
+    ) -> Position {
+        let pool = |family: &String| {
+            let known = self.pools.get(&pool_id(family, &month.key)).copied();
+            known.unwrap_or_else(|| self.new_pool(family, month))
+        };
+        Position {
+            tenant: self.tenant,
+            payer: self.payer_account(payer.as_str()),
+            pools: families.iter().map(pool).collect(),
+            credits: self.credits(now),
+            wallet_holds: self.wallet.holds,
+            call: self.calls.get(call).cloned(),
+        }
+    }
+
+    pub(super) fn call(&self, id: &CallId) -> Option<Call> {
+        self.calls.get(id).cloned()
+    }
+
+    pub(super) fn open_calls(&self) -> impl Iterator<Item = (&(Millis, CallId), &Call)> {
+        self.deadlines.iter().filter_map(|key| Some((key, self.calls.get(&key.1)?)))
+    }
+
+    pub(super) fn journal(&self) -> &[Entry] {
+        &self.journal
+    }
+
+    pub(super) fn snapshot(&self) -> Snapshot {
+        let mut payers: Vec<_> =
+            self.payers.iter().map(|(id, payer)| (id.clone(), payer.account.clone())).collect();
+        payers.sort_by(|a, b| a.0.cmp(&b.0));
+        let mut calls: Vec<_> =
+            self.calls.iter().map(|(id, call)| (id.clone(), call.clone())).collect();
+        calls.sort_by(|a, b| a.0.cmp(&b.0));
+        let mut deadlines: Vec<_> =
+            self.deadlines.iter().map(|(at, id)| (id.clone(), *at)).collect();
+        deadlines.sort();
+        Snapshot {
+            tenant: self.tenant,
+            payers,
+            sizes: self.sizes.iter().map(|(family, size)| (family.clone(), *size)).collect(),
+            pools: self.pool_list(),
+            lots: self.lot_list(),
+            wallet: self.wallet.clone(),
+            calls,
+            deadlines,
+            journal: self.journal.clone(),
+        }
+    }
+
+    fn pool_list(&self) -> Vec<(PoolId, Bucket)> {
+        let ids = self.pools.iter();
+        ids.filter_map(|(id, bucket)| Some((PoolId::new(id).ok()?, *bucket))).collect()
+    }
+
+    fn lot_list(&self) -> Vec<Lot> {
+        let mut lots: Vec<Lot> = self
+            .lots
+            .iter()
+            .map(|(key, bucket)| Lot { key: key.clone(), bucket: *bucket })
+            .collect();
+        lots.sort_by(|a, b| (a.bucket.starts, &a.key).cmp(&(b.bucket.starts, &b.key)));
+        lots
+    }
+}
+
+fn lot_line<'a>(money: &'a mut MoneyLine, lot: &LotId) -> &'a mut LotLine {
+    let index = match money.lots.iter().position(|line| line.lot == *lot) {
+        Some(index) => index,
+        None => {
+            let new = LotLine { lot: lot.clone(), held: Micros::ZERO, spent: Micros::ZERO };
+            money.lots.push(new);
+            money.lots.len() - 1
+        }
+    };
+    &mut money.lots[index]
+}
+
+fn tombstone(now: Millis) -> Call {
+    Call {
+        state: CallState::Ended,
+        fingerprint: String::new(),
+        decision: None,
+        nuance: 0,
+        payer: String::new(),
+        trunk: String::new(),
+        context: vec![],
+        authorized_at: now,
+        answered_at: Millis::ZERO,
+        ended_at: Millis::ZERO,
+        deadline: Millis::ZERO,
+        sequence: -1,
+        used: Seconds::ZERO,
+        settle_used: -1,
+        granted: Seconds::ZERO,
+        granted_from: Seconds::ZERO,
+        reach: 0,
+        terms: Terms::default(),
+        pools: vec![],
+        money: None,
+        money_duration: Seconds::ZERO,
+        shortfall_duration: Seconds::ZERO,
+        shortfall_money: Micros::ZERO,
+        parked: Seconds::ZERO,
+    }
+}
+
+fn posting(bucket: String) -> Posting {
+    Posting { bucket, funded: 0, held: 0, spent: 0, expired: 0 }
+}
+
+fn entry(now: Millis, kind: EntryKind) -> Entry {
+    Entry {
+        kind,
+        at: now,
+        subject: String::new(),
+        payer: String::new(),
+        decision: None,
+        used: Seconds::ZERO,
+        granted: Seconds::ZERO,
+        shortfall_duration: Seconds::ZERO,
+        shortfall_money: Micros::ZERO,
+        postings: vec![],
+        context: vec![],
+        report: vec![],
+    }
+}

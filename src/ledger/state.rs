@@ -1,0 +1,484 @@
+//! What a ledger remembers: calls with their holds, buckets, counters and the journal.
+//!
+//! Both ledgers keep these values; the Redis one stores each as a MessagePack array in the order of
+//! the fields here, which `redis/scripts/lib.lua` repeats as its table of positions.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::charging::decision::{Decision, Nuance};
+use crate::charging::funding::{CreditSide, PoolSide, Reach};
+use crate::charging::ids::{LotId, PoolId};
+use crate::charging::rating::Tariff;
+use crate::charging::units::{Micros, Millis, Seconds};
+
+/// Where a call stands (the columns of the contract's state table; "none" is absence).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(into = "u8", try_from = "u8")]
+pub enum CallState {
+    /// Refused; the answer is kept for retries.
+    Denied = 0,
+    /// Authorized, not yet known to be answered.
+    Ringing = 1,
+    /// Answered; usage runs.
+    Answered = 2,
+    /// Charged.
+    Settled = 3,
+    /// Never answered; everything given back.
+    Released = 4,
+    /// Nobody said how it ended; the proven usage is charged.
+    Expired = 5,
+    /// Ended before it was authorized; a late authorize holds nothing.
+    Ended = 6,
+}
+
+impl CallState {
+    /// Whether the call holds funds and counts as concurrent.
+    pub fn is_open(self) -> bool {
+        matches!(self, CallState::Ringing | CallState::Answered)
+    }
+}
+
+impl From<CallState> for u8 {
+    fn from(state: CallState) -> u8 {
+        state as u8
+    }
+}
+
+impl TryFrom<u8> for CallState {
+    type Error = String;
+    fn try_from(code: u8) -> Result<Self, String> {
+        use CallState::*;
+        [Denied, Ringing, Answered, Settled, Released, Expired, Ended]
+            .into_iter()
+            .find(|state| *state as u8 == code)
+            .ok_or_else(|| format!("expected a call state from 0 to 6, found {code}"))
+    }
+}
+
+impl fmt::Display for CallState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            CallState::Denied => "denied",
+            CallState::Ringing => "ringing",
+            CallState::Answered => "answered",
+            CallState::Settled => "settled",
+            CallState::Released => "released",
+            CallState::Expired => "expired",
+            CallState::Ended => "ended",
+        })
+    }
+}
+
+/// What a call agreed to at authorize, besides its price; frozen.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Terms {
+    /// The client will report the answer: the ringing expiry is separate (contract rule 6).
+    pub reports_answer: bool,
+    /// Nothing to pay: every target is covered, with no lines.
+    pub free: bool,
+    /// Whether the call counts as concurrent; emergency calls do not (D22).
+    pub counted: bool,
+    /// An answered call that was never settled is charged what was granted, not what was proven.
+    pub charge_granted_when_lost: bool,
+    /// How long the called party may ring.
+    pub ringing: Seconds,
+    /// What an expiry waits beyond the hard stop.
+    pub grace: Seconds,
+}
+
+/// A call's line on a pool.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PoolLine {
+    /// The pool of the month in which the call was authorized (D3).
+    pub pool: PoolId,
+    /// Another counter that closes this one when it is used up (D11); empty where there is none.
+    pub closed_by: String,
+    /// Charging increment (D1).
+    pub increment: Seconds,
+    /// Seconds held.
+    pub held: Seconds,
+    /// Seconds charged.
+    pub spent: Seconds,
+}
+
+/// A money line's part on one lot.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LotLine {
+    /// The lot.
+    pub lot: LotId,
+    /// Money held.
+    pub held: Micros,
+    /// Money charged.
+    pub spent: Micros,
+}
+
+/// A call's line on the wallet: present where credits may pay, even while they hold nothing.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MoneyLine {
+    /// Frozen at authorize (contract rule 10).
+    pub tariff: Tariff,
+    /// The payer's monthly spend limit; -1 where there is none.
+    pub spend_limit: i64,
+    /// Key of the month whose spend limit counts, such as `2026-11`.
+    pub month: String,
+    /// Parts by lot, in the order held.
+    pub lots: Vec<LotLine>,
+}
+
+impl MoneyLine {
+    /// Money held on all lots.
+    pub fn held(&self) -> Micros {
+        self.lots.iter().map(|lot| lot.held).sum()
+    }
+
+    /// Money charged on all lots.
+    pub fn spent(&self) -> Micros {
+        self.lots.iter().map(|lot| lot.spent).sum()
+    }
+}
+
+/// One call leg.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Call {
+    /// Where it stands.
+    pub state: CallState,
+    /// Digest of the fields that change money (contract rule 3); empty for an ended-before-authorize.
+    pub fingerprint: String,
+    /// The decision that is repeated to retries; empty for an ended-before-authorize.
+    #[serde(with = "decision_name")]
+    pub decision: Option<Decision>,
+    /// Detail of a refusal.
+    pub nuance: u8,
+    /// Who pays; empty for an ended-before-authorize.
+    pub payer: String,
+    /// The SBC trunk, for `EndCalls`; may be empty.
+    pub trunk: String,
+    /// What Rust wants back with the call; opaque to the ledger.
+    #[serde(with = "serde_bytes")]
+    pub context: Vec<u8>,
+    /// When it was decided, or ended before that.
+    pub authorized_at: Millis,
+    /// When the answer was first reported or implied; zero while it was not.
+    pub answered_at: Millis,
+    /// When it was settled, released or expired; zero before.
+    pub ended_at: Millis,
+    /// When an open call expires; when any other is forgotten.
+    pub deadline: Millis,
+    /// Highest sequence seen; -1 before the first.
+    pub sequence: i64,
+    /// Proven usage since answer; once ended, the recorded usage.
+    pub used: Seconds,
+    /// The usage that the settle itself named, so that its repeat is known; -1 before.
+    pub settle_used: i64,
+    /// Hard stop since answer, cumulative.
+    pub granted: Seconds,
+    /// Usage at which the last grant began.
+    pub granted_from: Seconds,
+    /// Why the grant ends where it ends, as a number of [`reach_code`].
+    pub reach: u8,
+    /// Frozen terms.
+    pub terms: Terms,
+    /// Lines on pools, in funding order; present even while they hold nothing.
+    pub pools: Vec<PoolLine>,
+    /// The line on the wallet, at most one.
+    #[serde(with = "at_most_one")]
+    pub money: Option<MoneyLine>,
+    /// Billed seconds that money paid for, once charged.
+    pub money_duration: Seconds,
+    /// Used seconds that nothing paid for, once charged.
+    pub shortfall_duration: Seconds,
+    /// Their price.
+    pub shortfall_money: Micros,
+    /// Usage that arrived without a grant: reported, never charged.
+    pub parked: Seconds,
+}
+
+impl Call {
+    /// Seconds charged to pools.
+    pub fn pool_spent(&self) -> Seconds {
+        self.pools.iter().map(|line| line.spent).sum()
+    }
+
+    /// Money charged.
+    pub fn money_spent(&self) -> Micros {
+        self.money.as_ref().map(MoneyLine::spent).unwrap_or_default()
+    }
+
+    /// Whether no more funds were to be had when the last grant was made.
+    pub fn final_grant(&self) -> bool {
+        matches!(reach_of(self.reach), Some(Reach::Exhausted | Reach::SpendLimit))
+    }
+}
+
+/// The stored number of a [`Reach`].
+pub fn reach_code(reach: Reach) -> u8 {
+    match reach {
+        Reach::Full => 0,
+        Reach::Shared => 1,
+        Reach::Exhausted => 2,
+        Reach::SpendLimit => 3,
+    }
+}
+
+/// The [`Reach`] of a stored number.
+pub fn reach_of(code: u8) -> Option<Reach> {
+    [Reach::Full, Reach::Shared, Reach::Exhausted, Reach::SpendLimit]
+        .get(usize::from(code))
+        .copied()
+}
+
+/// The stored number of a [`Nuance`].
+pub fn nuance_code(nuance: Nuance) -> u8 {
+    match nuance {
+        Nuance::None => 0,
+        Nuance::TooShort => 1,
+        Nuance::OfTenant => 2,
+    }
+}
+
+/// The [`Nuance`] of a stored number; unknown numbers say nothing more.
+pub fn nuance_of(code: u8) -> Nuance {
+    [Nuance::None, Nuance::TooShort, Nuance::OfTenant]
+        .get(usize::from(code))
+        .copied()
+        .unwrap_or_default()
+}
+
+/// Something finite that is held and spent: a month's pool (seconds) or a lot (micro-units).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Bucket {
+    /// Pool: minutes of the assigned licences now. Lot: money bought.
+    pub funded: i64,
+    /// Sum of the corrections.
+    pub adjusted: i64,
+    /// Held by open calls.
+    pub held: i64,
+    /// Charged.
+    pub spent: i64,
+    /// Lots only: lapsed unused.
+    pub expired: i64,
+    /// Open calls that hold something here.
+    pub holds: i64,
+    /// First instant at which a call may be authorized on it.
+    pub starts: Millis,
+    /// First instant at which none may any more.
+    pub ends: Millis,
+}
+
+impl Bucket {
+    /// What anybody may still take. A pool that shrank below what is held and spent has none until
+    /// holds return (D9).
+    pub fn available(&self) -> i64 {
+        (self.funded + self.adjusted - self.held - self.spent - self.expired).max(0)
+    }
+
+    /// Whether all of it is spent (D11 judges a counter by that).
+    pub fn is_used_up(&self) -> bool {
+        self.spent >= self.funded + self.adjusted
+    }
+}
+
+/// The order in which lots are drawn: live lots, soonest bought first (rule 48).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Wallet {
+    /// Open calls that hold money.
+    pub holds: i64,
+    /// Lots that may still be drawn.
+    pub live: Vec<LotId>,
+}
+
+/// A lot as it is listed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lot {
+    /// Key of its purchase.
+    pub key: LotId,
+    /// Its balance; `starts` is the purchase, `ends` the expiry.
+    pub bucket: Bucket,
+}
+
+/// Counters of the tenant as a whole.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TenantAccount {
+    /// Moves whenever anything changes that a sidecar may have cached about the tenant; 0: unknown.
+    pub version: u64,
+    /// No new calls, no extensions.
+    pub suspended: bool,
+    /// Open calls that count.
+    pub open: i64,
+    /// The second in which `calls_in_second` were authorized.
+    pub second: i64,
+    /// For the limit of calls per second.
+    pub calls_in_second: i64,
+    /// Decisions made, each of which has one journal entry.
+    pub decisions: i64,
+}
+
+/// Counters of one payer.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PayerAccount {
+    /// Moves with the payer's profile; 0: unknown.
+    pub version: u64,
+    /// No new calls, no extensions.
+    pub blocked: bool,
+    /// Open calls that count.
+    pub open: i64,
+    /// Month that the money below belongs to.
+    pub month: String,
+    /// Money held in that month.
+    pub held: Micros,
+    /// Money charged in that month.
+    pub spent: Micros,
+}
+
+/// What a journal entry tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EntryKind {
+    /// A decision: granted.
+    Authorized,
+    /// A decision: refused.
+    Refused,
+    /// A call's hold grew.
+    Extended,
+    /// An expired call holds again.
+    Reopened,
+    /// A call was charged.
+    Settled,
+    /// A released or expired call was charged after all.
+    SettledLate,
+    /// A call was never answered.
+    Released,
+    /// A hold ran out; what was proven is charged.
+    Expired,
+    /// Usage without a grant; nothing is charged.
+    Parked,
+    /// A lot was bought.
+    Purchased,
+    /// A lot's unused rest lapsed.
+    LotExpired,
+}
+
+/// A change of one bucket.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Posting {
+    /// `p:` and a [`PoolId`], or `l:` and a [`LotId`].
+    pub bucket: String,
+    /// Added to `funded`.
+    pub funded: i64,
+    /// Added to `held`.
+    pub held: i64,
+    /// Added to `spent`.
+    pub spent: i64,
+    /// Added to `expired`.
+    pub expired: i64,
+}
+
+/// One line of a tenant's journal: what happened, and which buckets it moved.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Entry {
+    /// What it tells.
+    pub kind: EntryKind,
+    /// By the store's clock.
+    pub at: Millis,
+    /// The call, or the lot for purchases and lapses.
+    pub subject: String,
+    /// Who pays; empty where nobody does.
+    pub payer: String,
+    /// Of authorized and refused entries.
+    #[serde(with = "decision_name")]
+    pub decision: Option<Decision>,
+    /// Usage since answer known at this entry.
+    pub used: Seconds,
+    /// Hard stop in force.
+    pub granted: Seconds,
+    /// Used seconds that nothing paid for.
+    pub shortfall_duration: Seconds,
+    /// Their price.
+    pub shortfall_money: Micros,
+    /// What moved.
+    pub postings: Vec<Posting>,
+    /// What Rust said about the call, or about the purchase.
+    #[serde(with = "serde_bytes")]
+    pub context: Vec<u8>,
+    /// What the client said about the end of the call; empty elsewhere.
+    #[serde(with = "serde_bytes")]
+    pub report: Vec<u8>,
+}
+
+/// The pools of a call as the funding arithmetic sees them, given how to look a bucket up.
+pub fn pool_sides(call: &Call, bucket: impl Fn(&str) -> Option<Bucket>) -> Vec<PoolSide> {
+    call.pools
+        .iter()
+        .map(|line| {
+            let found = bucket(line.pool.as_str()).unwrap_or_default();
+            let closed = !line.closed_by.is_empty()
+                && bucket(&line.closed_by).is_some_and(|other| other.is_used_up());
+            PoolSide {
+                taken: line.held + line.spent,
+                available: Seconds(if closed { 0 } else { found.available() }),
+                others: found.holds - i64::from(line.held.is_positive()),
+                increment: line.increment,
+            }
+        })
+        .collect()
+}
+
+/// The wallet of a call as the funding arithmetic sees it.
+pub fn credit_side(
+    money: &MoneyLine,
+    available: Micros,
+    wallet_holds: i64,
+    payer: &PayerAccount,
+) -> CreditSide {
+    let limit = (money.spend_limit >= 0).then(|| {
+        let used = if payer.month == money.month { payer.held + payer.spent } else { Micros::ZERO };
+        Micros(money.spend_limit).minus_or_zero(used)
+    });
+    CreditSide {
+        taken: money.held() + money.spent(),
+        available,
+        others: wallet_holds - i64::from(money.held().is_positive()),
+        limit,
+        tariff: money.tariff,
+    }
+}
+
+/// A decision by its name; an absent one is the empty text, since arrays of Lua hold no nil.
+pub(crate) mod decision_name {
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+    use crate::charging::decision::Decision;
+
+    pub fn serialize<S: Serializer>(value: &Option<Decision>, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_str(value.map(Decision::name).unwrap_or_default())
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Decision>, D::Error> {
+        let name = <&str>::deserialize(from)?;
+        if name.is_empty() {
+            return Ok(None);
+        }
+        let found = Decision::parse(name);
+        found.map(Some).ok_or_else(|| D::Error::custom(format!("unknown decision {name:?}")))
+    }
+}
+
+/// An option as an array of nothing or one, since arrays of Lua hold no nil.
+pub(crate) mod at_most_one {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    pub fn serialize<T: Serialize, S: Serializer>(
+        value: &Option<T>,
+        to: S,
+    ) -> Result<S::Ok, S::Error> {
+        value.as_slice().serialize(to)
+    }
+
+    pub fn deserialize<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
+        from: D,
+    ) -> Result<Option<T>, D::Error> {
+        Ok(Vec::<T>::deserialize(from)?.into_iter().next())
+    }
+}
