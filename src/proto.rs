@@ -2,6 +2,8 @@
 //!
 //! Only the edges (`grpc` and `cli`) may use them.
 
+pub mod json;
+
 /// The package `tollgate.v1`: messages, clients and servers.
 #[allow(missing_docs, clippy::all, rustdoc::all)]
 pub mod v1 {
@@ -9,7 +11,7 @@ pub mod v1 {
 }
 
 /// All files and what they import, with their comments, as an encoded
-/// `google.protobuf.FileDescriptorSet`: for server reflection.
+/// `google.protobuf.FileDescriptorSet`: for server reflection and for [`json`].
 pub const FILE_DESCRIPTOR_SET: &[u8] = tonic::include_file_descriptor_set!("tollgate_descriptor");
 
 #[cfg(test)]
