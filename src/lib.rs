@@ -5,4 +5,5 @@
 //! into the use cases; `grpc` and `cli` are the edges; `app` builds the parts.
 
 pub mod charging;
+pub mod grpc;
 pub mod proto;
