@@ -2,4 +2,5 @@
 //!
 //! Wire types stop here: nothing below knows prost or tonic.
 
+pub mod convert;
 pub mod status;
