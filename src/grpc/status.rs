@@ -1,0 +1,132 @@
+//! Errors become a [`Status`] here and nowhere else.
+
+use std::fmt::Display;
+
+use tonic::{Code, Status};
+use tonic_types::{ErrorDetails, FieldViolation, StatusExt};
+
+/// Most bytes of field violations in one status: details travel in a header, of which common clients
+/// take 8 KiB in all, encoded by a third longer.
+const MAX_DETAIL_BYTES: usize = 4096;
+
+/// Longest description of one violation, in bytes; a longer one is cut.
+const MAX_DESCRIPTION_BYTES: usize = 256;
+
+/// What is wrong with a request, field by field, so that its sender learns of all mistakes at once.
+#[derive(Debug, Default)]
+pub struct FieldViolations {
+    violations: Vec<FieldViolation>,
+}
+
+impl FieldViolations {
+    /// None yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Notes that the field at `path`, such as `funding[0].money`, breaks an expectation.
+    pub fn add(&mut self, path: impl Into<String>, description: impl Display) {
+        let mut description = description.to_string();
+        description.truncate(description.floor_char_boundary(MAX_DESCRIPTION_BYTES));
+        self.violations.push(FieldViolation::new(path, description));
+    }
+
+    /// The value of a field that was read, or nothing and a violation noted.
+    pub fn take<T, E: Display>(
+        &mut self,
+        path: impl Into<String>,
+        value: Result<T, E>,
+    ) -> Option<T> {
+        value.map_err(|error| self.add(path, error)).ok()
+    }
+
+    /// Whether nothing is wrong.
+    pub fn is_empty(&self) -> bool {
+        self.violations.is_empty()
+    }
+
+    /// The request that was read, if nothing is wrong with it; else INVALID_ARGUMENT.
+    ///
+    /// `request` is `None` only where [`Self::take`] returned `None` for one of its fields.
+    pub fn finish<T>(self, request: Option<T>) -> Result<T, Status> {
+        match request {
+            Some(request) if self.violations.is_empty() => Ok(request),
+            _ => Err(self.into_status()),
+        }
+    }
+
+    /// One sentence for each, for requests that are served nevertheless (contract rule 13).
+    pub fn into_warnings(self) -> Vec<String> {
+        self.violations.into_iter().map(|v| format!("{}: {}", v.field, v.description)).collect()
+    }
+
+    /// INVALID_ARGUMENT with a `google.rpc.BadRequest` of as many violations as a header can carry.
+    pub fn into_status(self) -> Status {
+        let count = self.violations.len();
+        let message = match self.violations.first() {
+            None => "malformed request".to_owned(),
+            Some(first) if count == 1 => format!("{}: {}", first.field, first.description),
+            Some(first) => {
+                format!("{}: {}; {} mistakes in all", first.field, first.description, count)
+            }
+        };
+        let mut bytes = 0;
+        let listed: Vec<FieldViolation> = self
+            .violations
+            .into_iter()
+            .take_while(|violation| {
+                bytes += violation.field.len() + violation.description.len() + 8;
+                bytes <= MAX_DETAIL_BYTES
+            })
+            .collect();
+        let mut details = ErrorDetails::new();
+        details.set_bad_request(listed);
+        Status::with_error_details(Code::InvalidArgument, message, details)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_violation_is_in_the_details_and_the_first_in_the_message() {
+        let mut violations = FieldViolations::new();
+        assert_eq!(violations.take("call_id", Ok::<_, &str>(7)), Some(7));
+        assert!(violations.is_empty());
+        assert_eq!(violations.take::<u8, _>("tenant_id", Err("expected a name")), None);
+        violations.add("labels", "expected at most 16");
+        let status = violations.finish(Some(())).expect_err("two violations");
+        assert_eq!(status.code(), Code::InvalidArgument);
+        assert_eq!(status.message(), "tenant_id: expected a name; 2 mistakes in all");
+        let details = status.get_details_bad_request().expect("details").field_violations;
+        let fields: Vec<_> = details.iter().map(|v| v.field.as_str()).collect();
+        assert_eq!(fields, ["tenant_id", "labels"]);
+        assert_eq!(details[1].description, "expected at most 16");
+    }
+
+    #[test]
+    fn a_request_without_violations_passes() {
+        assert_eq!(FieldViolations::new().finish(Some(1)).expect("no violation"), 1);
+    }
+
+    #[test]
+    fn a_thousand_violations_still_fit_into_a_header() {
+        let mut violations = FieldViolations::new();
+        for user in 0..1000 {
+            violations.add(format!("tenants[0].users[{user}].id"), "é".repeat(1000));
+        }
+        let status = violations.into_status();
+        assert!(status.message().ends_with("; 1000 mistakes in all"), "{}", status.message());
+        assert!(status.message().len() < 400);
+        assert!(status.details().len() < 6 * 1024, "{} bytes", status.details().len());
+        assert!(status.get_details_bad_request().expect("details").field_violations.len() > 10);
+    }
+
+    #[test]
+    fn violations_read_as_warnings_where_the_request_is_served_nevertheless() {
+        let mut violations = FieldViolations::new();
+        violations.add("payer_id", "expected a name");
+        assert_eq!(violations.into_warnings(), ["payer_id: expected a name"]);
+    }
+}

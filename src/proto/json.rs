@@ -1,0 +1,126 @@
+//! Messages as canonical protobuf JSON, the way any other protobuf library prints them.
+
+use std::sync::OnceLock;
+
+use prost::{Message, Name};
+use prost_reflect::{DescriptorError, DescriptorPool, DynamicMessage, SerializeOptions};
+use serde_json::Serializer;
+
+use crate::proto::FILE_DESCRIPTOR_SET;
+
+/// Why a message cannot be printed.
+#[derive(Debug, thiserror::Error)]
+pub enum JsonError {
+    /// The descriptors that were built in cannot be read.
+    #[error("expected readable descriptors of tollgate.v1")]
+    Descriptors(#[source] DescriptorError),
+    /// Not a message of `tollgate.v1`.
+    #[error("expected a message of tollgate.v1, found {0}")]
+    UnknownMessage(String),
+    /// The encoded message does not fit its descriptor.
+    #[error("expected a message that fits its descriptor")]
+    Message(#[from] prost::DecodeError),
+    /// A value that JSON cannot express, such as a timestamp in the year 10000.
+    #[error("expected a message that JSON can express")]
+    Value(#[from] serde_json::Error),
+}
+
+fn descriptors() -> Result<&'static DescriptorPool, JsonError> {
+    static POOL: OnceLock<DescriptorPool> = OnceLock::new();
+    if let Some(pool) = POOL.get() {
+        return Ok(pool);
+    }
+    let pool = DescriptorPool::decode(FILE_DESCRIPTOR_SET).map_err(JsonError::Descriptors)?;
+    Ok(POOL.get_or_init(|| pool))
+}
+
+/// The message as indented JSON, without a line feed at its end.
+///
+/// Fields are in the order of their numbers; scalars, enums and lists are printed when they have their
+/// default value too ("allowed": false), absent messages are not.
+pub fn to_json<M: Message + Name>(message: &M) -> Result<String, JsonError> {
+    let name = M::full_name();
+    let descriptor =
+        descriptors()?.get_message_by_name(&name).ok_or(JsonError::UnknownMessage(name))?;
+    let dynamic = DynamicMessage::decode(descriptor, message.encode_to_vec().as_slice())?;
+    let mut json = Vec::new();
+    dynamic.serialize_with_options(
+        &mut Serializer::pretty(&mut json),
+        &SerializeOptions::new().skip_default_fields(false),
+    )?;
+    Ok(String::from_utf8_lossy(&json).into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proto::v1::{
+        AuthorizeCallResponse, Decision, Denial, ExtendCallRequest, Money, SettleCallResponse,
+    };
+
+    #[track_caller]
+    fn check<M: Message + Name>(message: &M, expected: &str) {
+        let json: serde_json::Value =
+            serde_json::from_str(&to_json(message).expect("printable")).expect("JSON");
+        let expected: serde_json::Value = serde_json::from_str(expected).expect("JSON");
+        assert_eq!(json, expected);
+    }
+
+    #[test]
+    fn a_denial_prints_its_defaults_and_no_grant() {
+        check(
+            &AuthorizeCallResponse {
+                decision: Decision::PoolExhausted.into(),
+                denial: Some(Denial {
+                    reason: Decision::PoolExhausted.into(),
+                    sip_status: 403,
+                    retry_after: Some(prost_types::Duration::default()),
+                    ..Denial::default()
+                }),
+                ..AuthorizeCallResponse::default()
+            },
+            r#"{
+                "decision": "DECISION_POOL_EXHAUSTED", "allowed": false, "replayed": false,
+                "denial": {
+                    "reason": "DECISION_POOL_EXHAUSTED", "sipStatus": 403, "sipPhrase": "",
+                    "q850Cause": 0, "rerouteAllowed": false, "retryAfter": "0s", "detail": ""
+                },
+                "funding": [], "decisionId": "", "deckVersion": "", "warnings": []
+            }"#,
+        );
+    }
+
+    #[test]
+    fn durations_and_moneys_print_when_zero_too() {
+        check(
+            &SettleCallResponse {
+                charged_duration: Some(prost_types::Duration { seconds: 60, nanos: 0 }),
+                charged_money: Some(Money { currency_code: "USD".into(), amount: "0".into() }),
+                shortfall_duration: Some(prost_types::Duration::default()),
+                ..SettleCallResponse::default()
+            },
+            r#"{
+                "result": "SETTLE_RESULT_UNSPECIFIED", "replayed": false,
+                "chargedDuration": "60s", "chargedMoney": {"currencyCode": "USD", "amount": "0"},
+                "funding": [], "shortfallDuration": "0s"
+            }"#,
+        );
+    }
+
+    #[test]
+    fn an_absent_sequence_is_not_printed_and_a_zero_one_is() {
+        let mut request = ExtendCallRequest::default();
+        let absent = to_json(&request).expect("printable");
+        assert!(!absent.contains("sequence"), "{absent}");
+        request.sequence = Some(0);
+        let zero = to_json(&request).expect("printable");
+        assert!(zero.contains(r#""sequence": "0""#), "{zero}");
+    }
+
+    #[test]
+    fn fields_are_in_the_order_of_their_numbers() {
+        let json = to_json(&SettleCallResponse::default()).expect("printable");
+        let places = ["result", "replayed", "funding"].map(|name| json.find(name));
+        assert!(places.is_sorted() && places[0].is_some(), "{json}");
+    }
+}
