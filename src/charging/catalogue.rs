@@ -232,6 +232,12 @@ pub fn is_domestic_for_policy(from: CountryCode, to: CountryCode) -> bool {
     same(from, to, |country| country.policy_group)
 }
 
+/// Whether a number, in E.164 without the plus, lies under a prefix that counts as premium whatever its
+/// type, such as the shared-cost numbers of GB (rule 23).
+pub(crate) fn has_premium_prefix(digits: &str) -> bool {
+    DATA.premium_prefixes.iter().any(|row| digits.starts_with(&row.prefix))
+}
+
 fn same(from: CountryCode, to: CountryCode, group: fn(&Country) -> CountryCode) -> bool {
     from == to || country(from).map(group).is_some_and(|from| country(to).map(group) == Some(from))
 }
@@ -561,7 +567,7 @@ mod tests {
     fn every_row_of_every_table_is_read() {
         let data = parse_data().expect("tables");
         assert_eq!(data.countries.len(), 253);
-        assert_eq!(data.premium_prefixes.len(), 7);
+        assert_eq!(data.premium_prefixes.len(), 9);
         let listed = data.countries.iter().filter(|c| c.outbound_listed && c.parent.is_none());
         assert_eq!(listed.count(), 198, "the list of rule 22 has 198 entries");
         assert_eq!(data.countries.iter().filter(|c| c.zone_a).count(), 44, "rule 57");
