@@ -196,6 +196,36 @@ pub struct Call {
 }
 
 impl Call {
+    /// A call of which nothing is known but where it stands since when.
+    pub fn new(state: CallState, now: Millis) -> Call {
+        Call {
+            state,
+            fingerprint: String::new(),
+            decision: None,
+            nuance: 0,
+            payer: String::new(),
+            trunk: String::new(),
+            context: vec![],
+            authorized_at: now,
+            answered_at: Millis::ZERO,
+            ended_at: Millis::ZERO,
+            deadline: Millis::ZERO,
+            sequence: -1,
+            used: Seconds::ZERO,
+            settle_used: -1,
+            granted: Seconds::ZERO,
+            granted_from: Seconds::ZERO,
+            reach: 0,
+            terms: Terms::default(),
+            pools: vec![],
+            money: None,
+            money_duration: Seconds::ZERO,
+            shortfall_duration: Seconds::ZERO,
+            shortfall_money: Micros::ZERO,
+            parked: Seconds::ZERO,
+        }
+    }
+
     /// Seconds charged to pools.
     pub fn pool_spent(&self) -> Seconds {
         self.pools.iter().map(|line| line.spent).sum()

@@ -12,7 +12,7 @@ use crate::charging::profile::{PayerProfile, PayerState, Purchase, TenantState};
 use crate::charging::units::{Micros, Millis, Seconds};
 use crate::ledger::state::{
     Bucket, Call, CallState, Entry, EntryKind, Lot, LotLine, MoneyLine, PayerAccount, PoolLine,
-    Posting, TenantAccount, Terms, Wallet, credit_side, nuance_code, pool_sides, reach_code,
+    Posting, TenantAccount, Wallet, credit_side, nuance_code, pool_sides, reach_code,
 };
 use crate::ledger::{
     Answered, Applied, Authorize, Authorized, Balance, CallLimits, End, EndResult, Ended, Ending,
@@ -316,7 +316,7 @@ impl Book {
             if command.how == Ending::Proven {
                 return Ended::NotOpen;
             }
-            let mut call = tombstone(now);
+            let mut call = Call::new(CallState::Ended, now);
             self.retain(&command.call, &mut call, keep);
             if reported.is_positive() {
                 self.park(now, &command.call, &mut call, reported);
@@ -622,13 +622,12 @@ impl Book {
         decision: Option<Decision>,
     ) -> Call {
         Call {
-            state,
             fingerprint: command.fingerprint.clone(),
             decision,
             payer: command.payer.as_str().to_owned(),
             trunk: command.trunk.clone(),
             context: command.context.clone(),
-            ..tombstone(now)
+            ..Call::new(state, now)
         }
     }
 
@@ -1015,35 +1014,6 @@ fn lot_line<'a>(money: &'a mut MoneyLine, lot: &LotId) -> &'a mut LotLine {
         }
     };
     &mut money.lots[index]
-}
-
-fn tombstone(now: Millis) -> Call {
-    Call {
-        state: CallState::Ended,
-        fingerprint: String::new(),
-        decision: None,
-        nuance: 0,
-        payer: String::new(),
-        trunk: String::new(),
-        context: vec![],
-        authorized_at: now,
-        answered_at: Millis::ZERO,
-        ended_at: Millis::ZERO,
-        deadline: Millis::ZERO,
-        sequence: -1,
-        used: Seconds::ZERO,
-        settle_used: -1,
-        granted: Seconds::ZERO,
-        granted_from: Seconds::ZERO,
-        reach: 0,
-        terms: Terms::default(),
-        pools: vec![],
-        money: None,
-        money_duration: Seconds::ZERO,
-        shortfall_duration: Seconds::ZERO,
-        shortfall_money: Micros::ZERO,
-        parked: Seconds::ZERO,
-    }
 }
 
 fn posting(bucket: String) -> Posting {

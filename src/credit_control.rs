@@ -1,0 +1,684 @@
+//! The use cases: authorize, report an answer, extend, settle, release, quote, end.
+//!
+//! Generic over the ledger; knows nothing of gRPC or Redis. Emergency calls are decided first, from
+//! local data ([`emergency`]). Everything else is one command to the ledger, made from what the
+//! [`directory`] remembers and checked by the ledger against its versions.
+
+pub mod answer;
+pub mod directory;
+pub mod emergency;
+pub mod quote;
+pub mod records;
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use sha2::{Digest, Sha256};
+use tokio::time::Instant;
+
+use crate::charging::catalogue::CountryCode;
+use crate::charging::decision::{Decision, Nuance};
+use crate::charging::entitlement::{self, Attempt, CallType, Entitlement, Setup, Verdict};
+use crate::charging::ids::{CallId, PayerId, TenantId};
+use crate::charging::profile::{OnFailure, OnLostSettle, PayerKind, TenantProfile};
+use crate::charging::units::{Micros, Millis, Seconds};
+use crate::credit_control::answer::{
+    Answer, CallContext, Charge, EndReport, denial, explain, funding_charged, trunk,
+};
+use crate::credit_control::directory::{Directory, Tenant};
+use crate::credit_control::records::Records;
+use crate::ledger::state::{Call, Terms};
+use crate::ledger::{
+    Answered, Authorize, Authorized, CallLimits, End, EndResult, Ended, Ending, Extend, Extended,
+    Ledger, LedgerError, MoneyOffer, Offer, PayerView, PoolOffer, Proposal, Versions,
+};
+
+/// How often a decision is made again because the ledger answered stale, before it counts as away.
+const MAX_DECISIONS: usize = 4;
+
+/// Shortest length that is granted to a free call that names none.
+const FREE_GRANT: Seconds = Seconds(4 * 3600);
+
+/// Settings of the use cases.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Length of a grant or extension that names none (D5).
+    pub default_grant: Seconds,
+    /// Longest length of one grant or extension (D5).
+    pub max_grant: Seconds,
+    /// How long a called party may ring.
+    pub ringing_timeout: Seconds,
+    /// What an expiry waits beyond the hard stop.
+    pub grace: Seconds,
+    /// How long refusals are kept for retries (contract rule 3).
+    pub denied_retention: Seconds,
+    /// How long ended calls are kept for repeats and late reports (contract rule 3).
+    pub ended_retention: Seconds,
+    /// Longest wait for the ledger; a caller's shorter deadline cuts it.
+    pub ledger_timeout: Duration,
+    /// Whose emergency numbers count when neither payer nor trunk says (contract rule 13).
+    pub emergency_country: Option<CountryCode>,
+}
+
+/// A request to authorize or quote a call.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AuthorizeRequest {
+    /// Whose call.
+    pub tenant: TenantId,
+    /// Names the call leg (contract rule 1).
+    pub call: CallId,
+    /// What kind.
+    pub call_type: CallType,
+    /// Who is to pay.
+    pub payer: PayerId,
+    /// As presented; may be empty.
+    pub calling_number: String,
+    /// As dialled.
+    pub called_number: String,
+    /// As dialled before the SBC rewrote it; may be empty.
+    pub original_called_number: String,
+    /// How long; `None`: the server chooses.
+    pub requested: Option<Seconds>,
+    /// How the call came about; empty for a direct one.
+    pub origin: String,
+    /// Who had it made; may be empty.
+    pub on_behalf_of: String,
+    /// May be empty.
+    pub conference_id: String,
+    /// May be empty.
+    pub sip_call_id: String,
+    /// The SBC trunk; may be empty.
+    pub trunk: String,
+    /// Whether [`CreditControl::report_answer`] will follow.
+    pub reports_answer: bool,
+    /// The client's own.
+    pub labels: BTreeMap<String, String>,
+}
+
+/// A request to end a call.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EndRequest {
+    /// Whose call.
+    pub tenant: TenantId,
+    /// The call leg.
+    pub call: CallId,
+    /// How it ended.
+    pub how: Ending,
+    /// What the client says about it.
+    pub report: EndReport,
+}
+
+/// Why a use case has no answer.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum UseCaseError {
+    /// No call of that key.
+    #[error("no such call")]
+    NoSuchCall,
+    /// A release after the answer.
+    #[error("the call was answered; settle it with what was used")]
+    AnsweredAlready,
+    /// The ledger gave no outcome.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+}
+
+/// What `EndCalls` did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct EndedCalls {
+    /// The calls that were ended, each with what it was charged.
+    pub calls: Vec<(CallId, Seconds, Micros)>,
+    /// How many of them were never answered.
+    pub released: u32,
+    /// ISO 4217 code of the tenant.
+    pub currency: String,
+}
+
+/// The use cases on one ledger.
+pub struct CreditControl<L> {
+    ledger: Arc<L>,
+    directory: Directory,
+    settings: Settings,
+    records: Records,
+    /// Store's clock less this machine's, in milliseconds, as last seen.
+    clock_distance: AtomicI64,
+}
+
+impl<L: Ledger> CreditControl<L> {
+    /// Joins a ledger and settings; starts the task that delivers records of calls that were decided
+    /// without the ledger, so it must be called within a runtime.
+    pub fn new(ledger: Arc<L>, settings: Settings) -> Self {
+        let records = Records::start(ledger.clone());
+        CreditControl {
+            ledger,
+            directory: Directory::default(),
+            settings,
+            records,
+            clock_distance: AtomicI64::new(0),
+        }
+    }
+
+    /// The ledger.
+    pub fn ledger(&self) -> &Arc<L> {
+        &self.ledger
+    }
+
+    /// What is remembered of tenants, payers and decks.
+    pub fn directory(&self) -> &Directory {
+        &self.directory
+    }
+
+    /// The settings.
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// Decides a call that is no emergency, and holds what it may cost.
+    ///
+    /// A refusal is an answer; so is a ledger that is out of reach ([`Decision::LedgerUnavailable`]).
+    pub async fn authorize(&self, request: &AuthorizeRequest, deadline: Instant) -> Answer {
+        let mut tries = 1;
+        loop {
+            match self.try_authorize(request, deadline).await {
+                Ok(answer) => return answer,
+                Err(error) => {
+                    let retry = tries < 2
+                        && Instant::now() < deadline
+                        && self.on_failure(request) == OnFailure::RetryThenTerminate;
+                    if !retry {
+                        return self.without_ledger(request, &error);
+                    }
+                    tries += 1;
+                }
+            }
+        }
+    }
+
+    async fn try_authorize(
+        &self,
+        request: &AuthorizeRequest,
+        deadline: Instant,
+    ) -> Result<Answer, LedgerError> {
+        let AuthorizeRequest { tenant: tenant_id, payer: payer_id, .. } = request;
+        for _ in 0..MAX_DECISIONS {
+            let (tenant, payer) = self.look_up(tenant_id, payer_id, deadline).await?;
+            if tenant.profile().is_none() {
+                let detail = format!("no tenant {tenant_id}");
+                let denial = denial(Decision::PayerUnknown, Nuance::None, detail, None);
+                return Ok(Answer::refused(denial, None));
+            }
+            let command = self.command(request, &tenant, &payer);
+            let reply = self.within(deadline, self.ledger.authorize(&command)).await?;
+            self.set_clock(reply.now);
+            let profile = tenant.profile();
+            let refused = |decision: Decision| {
+                let detail = explain(decision).to_owned();
+                let denial = denial(decision, Nuance::None, detail, trunk(profile, &request.trunk));
+                Answer::refused(denial, CallContext::decode(&command.context))
+            };
+            return Ok(match reply.outcome {
+                Authorized::Decided(call) => Answer::of(&call, profile, reply.now, false),
+                Authorized::Replayed(call) => Answer::of(&call, profile, reply.now, true),
+                Authorized::Conflict => refused(Decision::KeyConflict),
+                Authorized::Ended => refused(Decision::CallAlreadyEnded),
+                Authorized::RateLimited => refused(Decision::RateLimited),
+                Authorized::Stale => {
+                    self.directory.forget(tenant_id, payer_id);
+                    continue;
+                }
+            });
+        }
+        Err(LedgerError::Unavailable(format!("{MAX_DECISIONS} decisions in a row were stale")))
+    }
+
+    async fn look_up(
+        &self,
+        tenant: &TenantId,
+        payer: &PayerId,
+        deadline: Instant,
+    ) -> Result<(Arc<Tenant>, Arc<PayerView>), LedgerError> {
+        if let (Some(tenant), Some(payer)) = self.directory.remembered(tenant, payer) {
+            return Ok((tenant, payer));
+        }
+        let read = async {
+            let found = self.directory.tenant(&*self.ledger, tenant).await?;
+            let payer = match found.profile() {
+                Some(_) => self.directory.payer(&*self.ledger, tenant, payer).await?,
+                None => Arc::default(),
+            };
+            Ok((found, payer))
+        };
+        self.within(deadline, read).await
+    }
+
+    /// The rules' verdict as a command to the ledger.
+    fn command(&self, request: &AuthorizeRequest, tenant: &Tenant, payer: &PayerView) -> Authorize {
+        let now = self.now();
+        let verdict = entitlement::decide(&attempt(request, now), &setup(tenant, payer), &mut ());
+        let (proposal, context) = self.propose(request, tenant, payer, verdict, now);
+        Authorize {
+            tenant: request.tenant.clone(),
+            call: request.call.clone(),
+            fingerprint: fingerprint(request),
+            payer: request.payer.clone(),
+            trunk: request.trunk.clone(),
+            versions: Versions { tenant: tenant.view.version, payer: payer.version },
+            context: context.encode(),
+            proposal,
+            denied_retention: self.settings.denied_retention,
+            ended_retention: self.settings.ended_retention,
+        }
+    }
+
+    fn propose(
+        &self,
+        request: &AuthorizeRequest,
+        tenant: &Tenant,
+        payer: &PayerView,
+        verdict: Verdict,
+        now: Millis,
+    ) -> (Proposal, CallContext) {
+        let mut context = self.context(request, tenant, &verdict);
+        let free = verdict.entitlement == Entitlement::Free;
+        let default = if free { FREE_GRANT } else { self.settings.default_grant };
+        let requested = self.clamp(request.requested.unwrap_or(default), &mut context.warnings);
+        let mut offer = Offer {
+            decision: Decision::AllowedFree,
+            month: tenant.month(now).as_ref().clone(),
+            terms: self.terms(request.reports_answer, free, tenant.profile()),
+            requested,
+            pools: vec![],
+            money: None,
+            limits: limits(tenant, payer),
+            when_exhausted: Decision::PoolExhausted,
+            when_spend_limited: Decision::PoolExhausted,
+        };
+        match verdict.entitlement {
+            Entitlement::Refused(decision, nuance) => {
+                return (Proposal::Refuse(decision, nuance), context);
+            }
+            Entitlement::Free => {}
+            Entitlement::Funded { pools, credits, when_exhausted, when_spend_limited } => {
+                offer.decision = Decision::Allowed;
+                offer.pools = pools
+                    .into_iter()
+                    .map(|pool| PoolOffer {
+                        family: pool.family,
+                        closed_by: pool.closed_by,
+                        increment: entitlement::POOL_INCREMENT,
+                    })
+                    .collect();
+                let spend_limit = payer.profile.as_ref().and_then(|payer| payer.spend_limit);
+                offer.money = credits.ok().map(|tariff| MoneyOffer { tariff, spend_limit });
+                offer.when_exhausted = when_exhausted;
+                offer.when_spend_limited = when_spend_limited;
+            }
+        }
+        (Proposal::Grant(offer), context)
+    }
+
+    fn terms(&self, reports_answer: bool, free: bool, tenant: Option<&TenantProfile>) -> Terms {
+        let lost = tenant.map(|tenant| tenant.on_lost_settle).unwrap_or_default();
+        Terms {
+            reports_answer,
+            free,
+            counted: true,
+            charge_granted_when_lost: lost == OnLostSettle::Granted,
+            ringing: self.settings.ringing_timeout,
+            grace: self.settings.grace,
+        }
+    }
+
+    fn clamp(&self, requested: Seconds, warnings: &mut Vec<String>) -> Seconds {
+        let most = self.settings.max_grant;
+        if requested > most {
+            warnings.push(format!("requested_duration is cut to {most} s"));
+        }
+        requested.min(most)
+    }
+
+    fn context(
+        &self,
+        request: &AuthorizeRequest,
+        tenant: &Tenant,
+        verdict: &Verdict,
+    ) -> CallContext {
+        CallContext {
+            decision_id: uuid::Uuid::now_v7().to_string(),
+            call_type: request.call_type,
+            calling_number: request.calling_number.clone(),
+            called_number: request.called_number.clone(),
+            original_called_number: request.original_called_number.clone(),
+            classification: verdict.classification.clone(),
+            destination: verdict.destination.clone(),
+            deck_version: tenant.deck.as_ref().map(|d| d.version().to_owned()).unwrap_or_default(),
+            currency: tenant.profile().map(|t| t.currency.clone()).unwrap_or_default(),
+            detail: verdict.detail.clone(),
+            warnings: verdict.warnings.iter().map(|&warning| warning.to_owned()).collect(),
+            flags: vec![],
+            origin: request.origin.clone(),
+            on_behalf_of: request.on_behalf_of.clone(),
+            conference_id: request.conference_id.clone(),
+            sip_call_id: request.sip_call_id.clone(),
+            labels: request.labels.clone(),
+        }
+    }
+
+    /// The answer when the ledger gives none: free calls go through where the rules can be asked without
+    /// it (contract rule 13), all others are refused, to be tried elsewhere (D20).
+    fn without_ledger(&self, request: &AuthorizeRequest, error: &LedgerError) -> Answer {
+        tracing::warn!(tenant = %request.tenant, %error, "authorize without ledger");
+        if let (Some(tenant), Some(payer)) =
+            self.directory.remembered(&request.tenant, &request.payer)
+        {
+            let mut command = self.command(request, &tenant, &payer);
+            if let Proposal::Grant(offer) = &command.proposal
+                && offer.terms.free
+            {
+                command.proposal = Proposal::Record(offer.clone());
+                return self.decide_locally(command, tenant.profile());
+            }
+        }
+        let detail = error.to_string();
+        let denial = denial(Decision::LedgerUnavailable, Nuance::None, detail, None);
+        Answer::refused(denial, None)
+    }
+
+    /// The answer of a command that needs no ledger; its record goes there when it can.
+    fn decide_locally(&self, command: Authorize, tenant: Option<&TenantProfile>) -> Answer {
+        let now = self.now();
+        let call = records::granted_call(&command, now);
+        self.records.keep(command);
+        Answer::of(&call, tenant, now, false)
+    }
+
+    fn on_failure(&self, request: &AuthorizeRequest) -> OnFailure {
+        let (tenant, _) = self.directory.remembered(&request.tenant, &request.payer);
+        let Some(handling) = tenant.as_ref().and_then(|t| Some(t.profile()?.failure_handling))
+        else {
+            return OnFailure::Terminate;
+        };
+        match request.call_type {
+            CallType::UserOutbound => handling.user_outbound,
+            CallType::ConferenceDialOut => handling.conference_dial_out,
+            CallType::TollFreeInbound => handling.toll_free_inbound,
+            CallType::ConferenceDialIn | CallType::UserInbound => OnFailure::Terminate,
+        }
+    }
+
+    /// The call was answered: its hold moves from the ringing expiry to the in-call expiry.
+    pub async fn report_answer(
+        &self,
+        tenant: &TenantId,
+        call: &CallId,
+        deadline: Instant,
+    ) -> Result<Answer, UseCaseError> {
+        let known = self.known_tenant(tenant, deadline).await?;
+        let command = crate::ledger::Answer { tenant: tenant.clone(), call: call.clone() };
+        let reply = self.within(deadline, self.ledger.answer(&command)).await?;
+        self.set_clock(reply.now);
+        match reply.outcome {
+            Answered::NotFound => Err(UseCaseError::NoSuchCall),
+            Answered::Denied(call) => Ok(Answer::of(&call, known.profile(), reply.now, true)),
+            Answered::Standing(call) if call.state.is_open() => {
+                Ok(Answer::of(&call, known.profile(), reply.now, false))
+            }
+            Answered::Standing(call) => Ok(ended_answer(&call, known.profile())),
+        }
+    }
+
+    /// Records usage, and lengthens the grant as far as funds allow.
+    pub async fn extend(
+        &self,
+        tenant: &TenantId,
+        call: &CallId,
+        used: Seconds,
+        sequence: Option<i64>,
+        requested: Option<Seconds>,
+        deadline: Instant,
+    ) -> Result<Answer, UseCaseError> {
+        let known = self.known_tenant(tenant, deadline).await?;
+        let mut warnings = vec![];
+        let requested = self.clamp(requested.unwrap_or(self.settings.default_grant), &mut warnings);
+        let command =
+            Extend { tenant: tenant.clone(), call: call.clone(), used, sequence, requested };
+        let reply = self.within(deadline, self.ledger.extend(&command)).await?;
+        self.set_clock(reply.now);
+        let profile = known.profile();
+        let mut answer = match reply.outcome {
+            Extended::NotFound => return Err(UseCaseError::NoSuchCall),
+            Extended::Denied(call) => {
+                tracing::warn!(%tenant, call = %command.call, "usage of a refused call");
+                Answer::of(&call, profile, reply.now, true)
+            }
+            Extended::Ended(call) => ended_answer(&call, profile),
+            Extended::Granted { call, replayed } => {
+                if used > reply.now.seconds_since(call.authorized_at) + Seconds(1) {
+                    warnings.push("used_duration is longer than the call has existed".to_owned());
+                }
+                Answer::of(&call, profile, reply.now, replayed)
+            }
+            Extended::Stopped(call, decision) => {
+                let detail = explain(decision).to_owned();
+                let denial = denial(decision, Nuance::None, detail, trunk(profile, &call.trunk));
+                Answer::refused(denial, CallContext::decode(&call.context))
+            }
+        };
+        answer.warnings.append(&mut warnings);
+        Ok(answer)
+    }
+
+    /// Ends a call: charges what was used and gives back the rest.
+    ///
+    /// Once begun it runs to its end even if the client leaves.
+    pub async fn end(
+        self: &Arc<Self>,
+        request: EndRequest,
+        deadline: Instant,
+    ) -> Result<Charge, UseCaseError> {
+        let control = self.clone();
+        let running = tokio::spawn(async move { control.try_end(request, deadline).await });
+        running.await.unwrap_or_else(|stopped| {
+            Err(LedgerError::Indeterminate(format!("the settle was cut off: {stopped}")).into())
+        })
+    }
+
+    async fn try_end(
+        &self,
+        request: EndRequest,
+        deadline: Instant,
+    ) -> Result<Charge, UseCaseError> {
+        let known = self.known_tenant(&request.tenant, deadline).await?;
+        let currency = known.profile().map(|t| t.currency.clone()).unwrap_or_default();
+        let command = End {
+            tenant: request.tenant,
+            call: request.call,
+            how: request.how,
+            report: rmp_serde::to_vec_named(&request.report).unwrap_or_default(),
+            ended_retention: self.settings.ended_retention,
+        };
+        let reply = self.within(deadline, self.ledger.end(&command)).await?;
+        self.set_clock(reply.now);
+        match reply.outcome {
+            Ended::AnsweredAlready(_) => Err(UseCaseError::AnsweredAlready),
+            Ended::NotOpen => Err(UseCaseError::NoSuchCall),
+            Ended::Done { result, call, replayed } => {
+                if result == EndResult::Parked && !replayed {
+                    let used = call.parked;
+                    tracing::warn!(tenant = %command.tenant, call = %command.call, %used,
+                        "usage without a grant is parked");
+                }
+                Ok(charge_of(&call, result, replayed, currency))
+            }
+        }
+    }
+
+    /// Ends every open call of a trunk that was authorized before an instant, each charged its last
+    /// proven usage: what an SBC asks for after a restart.
+    pub async fn end_calls(
+        &self,
+        tenant: &TenantId,
+        trunk: &str,
+        before: Millis,
+        deadline: Instant,
+    ) -> Result<EndedCalls, UseCaseError> {
+        const PAGE: usize = 500;
+        let known = self.known_tenant(tenant, deadline).await?;
+        let currency = known.profile().map(|t| t.currency.clone()).unwrap_or_default();
+        let mut ended = EndedCalls { currency, ..EndedCalls::default() };
+        let mut cursor = None;
+        loop {
+            let page = self.ledger.open_calls(tenant, cursor.as_deref(), PAGE);
+            let page = self.within(deadline, page).await?;
+            let of_trunk = page
+                .items
+                .into_iter()
+                .filter(|(_, call)| call.trunk == trunk && call.authorized_at < before);
+            for (call, _) in of_trunk {
+                let command = End {
+                    tenant: tenant.clone(),
+                    call: call.clone(),
+                    how: Ending::Proven,
+                    report: vec![],
+                    ended_retention: self.settings.ended_retention,
+                };
+                let reply = self.within(deadline, self.ledger.end(&command)).await?;
+                if let Ended::Done { result, call: done, .. } = reply.outcome {
+                    ended.released += u32::from(result == EndResult::Released);
+                    ended.calls.push((
+                        call,
+                        done.pool_spent() + done.money_duration,
+                        done.money_spent(),
+                    ));
+                }
+            }
+            cursor = page.next;
+            if cursor.is_none() {
+                return Ok(ended);
+            }
+        }
+    }
+
+    /// The tenant, or an error where nobody knows it: an unknown tenant has no calls.
+    async fn known_tenant(
+        &self,
+        tenant: &TenantId,
+        deadline: Instant,
+    ) -> Result<Arc<Tenant>, UseCaseError> {
+        let found = self.within(deadline, self.directory.tenant(&*self.ledger, tenant)).await?;
+        let emergencies = tenant.as_str() == emergency::UNATTRIBUTED;
+        if found.profile().is_none() && !emergencies {
+            return Err(UseCaseError::NoSuchCall);
+        }
+        Ok(found)
+    }
+
+    /// Waits for the ledger no longer than it may take.
+    async fn within<T>(
+        &self,
+        deadline: Instant,
+        command: impl Future<Output = Result<T, LedgerError>>,
+    ) -> Result<T, LedgerError> {
+        let limit = deadline.min(Instant::now() + self.settings.ledger_timeout);
+        let late = || LedgerError::Indeterminate("no answer within the time limit".to_owned());
+        tokio::time::timeout_at(limit, command).await.unwrap_or_else(|_| Err(late()))
+    }
+
+    /// The store's clock as far as it is known here: picks the month and the deck's row, which the
+    /// ledger then checks by its own.
+    pub fn now(&self) -> Millis {
+        Millis(local_millis() + self.clock_distance.load(Ordering::Relaxed))
+    }
+
+    fn set_clock(&self, store: Millis) {
+        self.clock_distance.store(store.0 - local_millis(), Ordering::Relaxed);
+    }
+
+    /// Delivers what is still waiting for the ledger; `false` where time ran out first.
+    pub async fn flush_records(&self, limit: Duration) -> bool {
+        self.records.flush(limit).await
+    }
+}
+
+fn local_millis() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or_default()
+}
+
+/// What entitlement looks at of a request.
+fn attempt(request: &AuthorizeRequest, at: Millis) -> Attempt<'_> {
+    Attempt {
+        call_type: request.call_type,
+        calling_number: &request.calling_number,
+        called_number: &request.called_number,
+        at,
+    }
+}
+
+/// What entitlement looks at of a tenant.
+fn setup<'a>(tenant: &'a Tenant, payer: &'a PayerView) -> Setup<'a> {
+    Setup {
+        tenant: tenant.profile(),
+        numbers: &tenant.view.numbers,
+        payer: payer.profile.as_ref(),
+        deck: tenant.deck.as_deref(),
+    }
+}
+
+fn limits(tenant: &Tenant, payer: &PayerView) -> CallLimits {
+    let of_tenant = tenant.profile().map(|tenant| tenant.limits).unwrap_or_default();
+    CallLimits {
+        // A service number has no callers of its own to be busy for.
+        payer_calls: payer
+            .profile
+            .as_ref()
+            .filter(|payer| payer.kind != PayerKind::TollFreeNumber)
+            .and_then(|payer| payer.concurrent_calls),
+        tenant_calls: of_tenant.concurrent_calls,
+        calls_per_second: of_tenant.calls_per_second,
+    }
+}
+
+/// Digest of the fields that change money (contract rule 3), 128 bits as hex.
+fn fingerprint(request: &AuthorizeRequest) -> String {
+    let requested = request.requested.map_or(-1, |seconds| seconds.0).to_string();
+    let fields = [
+        request.tenant.as_str(),
+        request.call_type.name(),
+        request.payer.as_str(),
+        &request.calling_number,
+        &request.called_number,
+        &request.original_called_number,
+        &requested,
+    ];
+    let mut digest = Sha256::new();
+    for field in fields {
+        digest.update(field.len().to_be_bytes());
+        digest.update(field.as_bytes());
+    }
+    hex::encode(&digest.finalize()[..16])
+}
+
+fn ended_answer(call: &Call, tenant: Option<&TenantProfile>) -> Answer {
+    let decision = Decision::CallAlreadyEnded;
+    let detail = explain(decision).to_owned();
+    let denial = denial(decision, Nuance::None, detail, trunk(tenant, &call.trunk));
+    Answer::refused(denial, CallContext::decode(&call.context))
+}
+
+fn charge_of(call: &Call, result: EndResult, replayed: bool, currency: String) -> Charge {
+    let recorded = if result == EndResult::Parked { call.parked } else { call.used };
+    Charge {
+        result,
+        replayed,
+        charged_duration: call.pool_spent() + call.money_duration,
+        charged_money: call.money_spent(),
+        funding: funding_charged(call),
+        shortfall_duration: call.shortfall_duration,
+        shortfall_money: call.shortfall_money,
+        recorded_duration: recorded,
+        currency,
+    }
+}

@@ -1,0 +1,214 @@
+//! Emergency calls: decided first, from local data, whatever else is wrong (contract rule 13).
+
+use sha2::{Digest, Sha256};
+use tokio::time::Instant;
+
+use crate::charging::catalogue::CountryCode;
+use crate::charging::decision::Decision;
+use crate::charging::entitlement::{CallClass, CallType, Classification};
+use crate::charging::ids::{CallId, PayerId, TenantId};
+use crate::charging::number;
+use crate::charging::profile::PayerState;
+use crate::charging::units::Seconds;
+use crate::credit_control::CreditControl;
+use crate::credit_control::answer::{Answer, CallContext};
+use crate::ledger::state::Terms;
+use crate::ledger::{Authorize, CallLimits, Ledger, Offer, Proposal, Versions};
+
+/// Where the record of an emergency call goes that names no well-formed tenant.
+pub const UNATTRIBUTED: &str = "unattributed";
+
+/// How long an emergency call may last: nobody hangs up on it, but no timer may be endless.
+const EMERGENCY_GRANT: Seconds = Seconds(24 * 3600);
+
+/// How long when only the number before the SBC's rewriting is an emergency number.
+const REWRITTEN_GRANT: Seconds = Seconds(4 * 3600);
+
+/// A request as it came, nothing in it checked.
+#[derive(Clone, Copy, Debug)]
+pub struct RawRequest<'a> {
+    /// May be malformed or unknown.
+    pub tenant: &'a str,
+    /// May be malformed.
+    pub call: &'a str,
+    /// `None` where the request says nothing known.
+    pub call_type: Option<CallType>,
+    /// May be malformed or unknown.
+    pub payer: &'a str,
+    /// As presented.
+    pub calling_number: &'a str,
+    /// As dialled.
+    pub called_number: &'a str,
+    /// As dialled before the SBC rewrote it.
+    pub original_called_number: &'a str,
+    /// May be malformed or unknown.
+    pub trunk: &'a str,
+    /// Whether the answer will be reported.
+    pub reports_answer: bool,
+}
+
+impl<L: Ledger> CreditControl<L> {
+    /// The grant if this is an emergency call, else `None`.
+    ///
+    /// The ledger is asked at most for the payer's country, and only when the number is an emergency
+    /// number somewhere; where it does not answer, somewhere is enough.
+    pub async fn authorize_emergency(
+        &self,
+        raw: &RawRequest<'_>,
+        deadline: Instant,
+    ) -> Option<Answer> {
+        let dialled = [raw.called_number, raw.original_called_number];
+        if !dialled.iter().any(|number| number::is_emergency_anywhere(number)) {
+            return None;
+        }
+        if raw.call_type.is_some_and(|of| {
+            matches!(
+                of,
+                CallType::UserInbound | CallType::TollFreeInbound | CallType::ConferenceDialIn
+            )
+        }) {
+            return None;
+        }
+        let country = self.emergency_country(raw, deadline).await;
+        let is_emergency = |number: &str| match country {
+            Country::Known(country) => number::is_emergency(number, Some(country)),
+            Country::Unknown(fallback) => {
+                number::is_emergency(number, None)
+                    || fallback.is_some_and(|country| number::is_emergency(number, Some(country)))
+            }
+            Country::Unreachable => number::is_emergency_anywhere(number),
+        };
+        let rewritten = !is_emergency(raw.called_number);
+        if rewritten && !is_emergency(raw.original_called_number) {
+            return None;
+        }
+        let answer = self.grant_emergency(raw, rewritten);
+        tracing::info!(
+            tenant = raw.tenant.escape_debug().to_string(),
+            decision_id = answer.decision_id,
+            rewritten,
+            "emergency call"
+        );
+        Some(answer)
+    }
+
+    async fn emergency_country(&self, raw: &RawRequest<'_>, deadline: Instant) -> Country {
+        let default = self.settings().emergency_country;
+        let Ok(tenant_id) = TenantId::new(raw.tenant) else { return Country::Unknown(default) };
+        let payer_id = PayerId::new(raw.payer);
+        let found = match &payer_id {
+            Ok(payer) => self.look_up(&tenant_id, payer, deadline).await,
+            Err(_) => {
+                let tenant = self.directory().tenant(&**self.ledger(), &tenant_id);
+                self.within(deadline, tenant).await.map(|tenant| (tenant, Default::default()))
+            }
+        };
+        let Ok((tenant, payer)) = found else { return Country::Unreachable };
+        let known = payer.profile.as_ref().filter(|payer| payer.state != PayerState::Removed);
+        if let Some(payer) = known {
+            return Country::Known(payer.usage_location);
+        }
+        let trunk = tenant.profile().and_then(|tenant| tenant.trunk(raw.trunk));
+        Country::Unknown(trunk.and_then(|trunk| trunk.emergency_country).or(default))
+    }
+
+    fn grant_emergency(&self, raw: &RawRequest<'_>, rewritten: bool) -> Answer {
+        let decision_id = emergency_id(raw);
+        let mut warnings = vec![];
+        let mut warn = |what: &str| {
+            warnings.push(format!("{what} is malformed; the emergency call goes on"));
+        };
+        let tenant = TenantId::new(raw.tenant).unwrap_or_else(|_| {
+            warn("tenant_id");
+            TenantId::literal(UNATTRIBUTED)
+        });
+        let call = CallId::new(raw.call).or_else(|_| {
+            warn("call_id");
+            CallId::new(&decision_id)
+        });
+        let payer = PayerId::new(raw.payer).unwrap_or_else(|_| {
+            warn("payer_id");
+            PayerId::literal(UNATTRIBUTED)
+        });
+        if raw.call_type.is_none() {
+            warn("call_type");
+        }
+        let flags = match rewritten {
+            true => vec!["EMERGENCY_BY_ORIGINAL_NUMBER".to_owned()],
+            false => vec![],
+        };
+        let context = CallContext {
+            decision_id: decision_id.clone(),
+            call_type: raw.call_type.unwrap_or(CallType::UserOutbound),
+            calling_number: bounded(raw.calling_number),
+            called_number: bounded(raw.called_number),
+            original_called_number: bounded(raw.original_called_number),
+            classification: Some(Classification::without_number(CallClass::Emergency)),
+            destination: String::new(),
+            deck_version: String::new(),
+            currency: String::new(),
+            detail: String::new(),
+            warnings,
+            flags,
+            origin: String::new(),
+            on_behalf_of: String::new(),
+            conference_id: String::new(),
+            sip_call_id: String::new(),
+            labels: Default::default(),
+        };
+        let now = self.now();
+        let month = crate::charging::month::Month::containing(now, &jiff::tz::TimeZone::UTC);
+        let offer = Offer {
+            decision: Decision::AllowedEmergency,
+            month,
+            terms: Terms { counted: false, ..self.terms(raw.reports_answer, true, None) },
+            requested: if rewritten { REWRITTEN_GRANT } else { EMERGENCY_GRANT },
+            pools: vec![],
+            money: None,
+            limits: CallLimits::default(),
+            when_exhausted: Decision::AllowedEmergency,
+            when_spend_limited: Decision::AllowedEmergency,
+        };
+        let command = Authorize {
+            tenant,
+            call: call.unwrap_or_else(|_| CallId::literal(UNATTRIBUTED)),
+            fingerprint: decision_id,
+            payer,
+            trunk: bounded(raw.trunk),
+            versions: Versions::default(),
+            context: context.encode(),
+            proposal: Proposal::Record(offer),
+            denied_retention: self.settings().denied_retention,
+            ended_retention: self.settings().ended_retention,
+        };
+        self.decide_locally(command, None)
+    }
+}
+
+enum Country {
+    /// The payer's.
+    Known(CountryCode),
+    /// The payer is unknown: that of the trunk or the server, where there is one.
+    Unknown(Option<CountryCode>),
+    /// The ledger does not say who the payer is.
+    Unreachable,
+}
+
+/// The same for every repeat of a request, so that its record is kept once.
+fn emergency_id(raw: &RawRequest<'_>) -> String {
+    let mut digest = Sha256::new();
+    for field in [raw.tenant, raw.call, raw.called_number, raw.original_called_number] {
+        digest.update(field.len().to_be_bytes());
+        digest.update(field.as_bytes());
+    }
+    if raw.call.is_empty() {
+        // Nothing tells two such calls apart: each is a decision of its own.
+        digest.update(uuid::Uuid::now_v7().as_bytes());
+    }
+    hex::encode(&digest.finalize()[..16])
+}
+
+/// A text as a record may keep it: at most 256 characters, none of them a control.
+fn bounded(text: &str) -> String {
+    text.chars().filter(|c| !c.is_control()).take(256).collect()
+}

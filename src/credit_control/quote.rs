@@ -1,0 +1,199 @@
+//! Quotes: the decision that an authorize would make, with every step, and nothing held.
+
+use tokio::time::Instant;
+
+use crate::charging::decision::{Decision, Nuance};
+use crate::charging::entitlement::{self, Explain, Step};
+use crate::charging::funding::{Reach, reserve};
+use crate::charging::money::format_micros;
+use crate::charging::units::{Micros, Millis, Seconds};
+use crate::credit_control::answer::{Answer, CallContext, denial, explain, trunk};
+use crate::credit_control::{AuthorizeRequest, CreditControl, attempt, setup};
+use crate::ledger::state::{
+    Call, CallState, LotLine, MoneyLine, PoolLine, credit_side, nuance_code, pool_sides, reach_code,
+};
+use crate::ledger::{Authorize, Ledger, LedgerError, Offer, Position, Proposal, pool_id};
+
+impl<L: Ledger> CreditControl<L> {
+    /// What [`CreditControl::authorize`] would answer now, and why; holds and records nothing.
+    ///
+    /// A quote judges a new call: it does not look at the state of its `call_id`.
+    pub async fn quote(
+        &self,
+        request: &AuthorizeRequest,
+        deadline: Instant,
+    ) -> Result<Answer, LedgerError> {
+        let (tenant, payer) = self.look_up(&request.tenant, &request.payer, deadline).await?;
+        let now = self.now();
+        let mut steps: Vec<Step> = vec![];
+        entitlement::decide(&attempt(request, now), &setup(&tenant, &payer), &mut steps);
+        let command = self.command(request, &tenant, &payer);
+        let offer = match &command.proposal {
+            Proposal::Refuse(decision, nuance) => {
+                let context = CallContext::decode(&command.context);
+                let detail = match &context {
+                    Some(context) if !context.detail.is_empty() => context.detail.clone(),
+                    _ => explain(*decision).to_owned(),
+                };
+                let trunk = trunk(tenant.profile(), &request.trunk);
+                let denial = denial(*decision, *nuance, detail, trunk);
+                return Ok(quoted(Answer { steps, ..Answer::refused(denial, context) }));
+            }
+            Proposal::Grant(offer) | Proposal::Record(offer) => offer,
+        };
+        let mut families: Vec<String> = offer.pools.iter().map(|p| p.family.clone()).collect();
+        families.extend(offer.pools.iter().map(|p| p.closed_by.clone()).filter(|f| !f.is_empty()));
+        let position = self.ledger().position(
+            &request.tenant,
+            &request.payer,
+            &request.call,
+            &offer.month,
+            &families,
+        );
+        let reply = self.within(deadline, position).await?;
+        let call = weigh(&command, offer, &families, &reply.outcome, reply.now, &mut steps);
+        let answer = Answer::of(&call, tenant.profile(), reply.now, false);
+        Ok(quoted(Answer { steps, ..answer }))
+    }
+}
+
+/// A quote is no decision of record.
+fn quoted(answer: Answer) -> Answer {
+    Answer { decision_id: String::new(), ..answer }
+}
+
+/// The call as an authorize would leave it, from the balances of one instant.
+fn weigh(
+    command: &Authorize,
+    offer: &Offer,
+    families: &[String],
+    position: &Position,
+    now: Millis,
+    steps: &mut Vec<Step>,
+) -> Call {
+    let mut call = Call::new(CallState::Ringing, now);
+    call.payer = command.payer.as_str().to_owned();
+    call.trunk = command.trunk.clone();
+    call.context = command.context.clone();
+    call.terms = offer.terms;
+    call.decision = Some(offer.decision);
+    call.deadline = now;
+    if let Some((decision, nuance)) = over_limits(offer, position, now, steps) {
+        call.decision = Some(decision);
+        call.nuance = nuance_code(nuance);
+        return call;
+    }
+    if offer.terms.free {
+        call.granted = offer.requested;
+        return call;
+    }
+    let id = |family: &str| pool_id(family, &offer.month.key);
+    call.pools = offer
+        .pools
+        .iter()
+        .map(|pool| PoolLine {
+            pool: crate::charging::ids::PoolId::of(&pool.family, &offer.month.key),
+            closed_by: match pool.closed_by.as_str() {
+                "" => String::new(),
+                family => id(family),
+            },
+            increment: pool.increment,
+            held: Seconds::ZERO,
+            spent: Seconds::ZERO,
+        })
+        .collect();
+    call.money = offer.money.map(|money| MoneyLine {
+        tariff: money.tariff,
+        spend_limit: money.spend_limit.map_or(-1, |limit| limit.0),
+        month: offer.month.key.clone(),
+        lots: vec![],
+    });
+    let pools = pool_sides(&call, |name| {
+        let index = families.iter().position(|family| id(family) == name)?;
+        position.pools.get(index).copied()
+    });
+    let credits = call
+        .money
+        .as_ref()
+        .map(|money| credit_side(money, position.credits, position.wallet_holds, &position.payer));
+    let reservation = reserve(offer.requested, &pools, credits.as_ref());
+    for ((line, side), added) in call.pools.iter_mut().zip(&pools).zip(&reservation.pools) {
+        let (left, others) = (side.available, side.others);
+        steps.step(
+            &format!("POOL {}", line.pool),
+            added.is_positive(),
+            "27",
+            format_args!("{left} s available, {others} other holds: {added} s would be held"),
+        );
+        line.held = *added;
+    }
+    if let (Some(side), Some(money)) = (&credits, call.money.as_mut()) {
+        let price = format_micros(reservation.money);
+        let left = format_micros(side.available);
+        let limit = side.limit.map_or(String::new(), |limit| {
+            format!(", spend limit leaves {}", format_micros(limit.max(Micros::ZERO)))
+        });
+        let pays = reservation.money.is_positive();
+        let detail = format_args!("{left} available{limit}: {price} would be held");
+        steps.step("CREDITS BALANCE", pays, "27", detail);
+        if pays {
+            let lot = crate::charging::ids::LotId::literal("wallet");
+            money.lots.push(LotLine { lot, held: reservation.money, spent: Micros::ZERO });
+        }
+    }
+    if !reservation.covered.is_positive() {
+        call.decision = Some(match reservation.reach {
+            Reach::SpendLimit => offer.when_spend_limited,
+            _ => offer.when_exhausted,
+        });
+        return call;
+    }
+    call.granted = reservation.covered.min(offer.requested);
+    call.reach = reach_code(reservation.reach);
+    let life = match call.terms.reports_answer {
+        true => call.terms.ringing,
+        false => call.terms.ringing + call.granted + call.terms.grace,
+    };
+    call.deadline = now.after(life);
+    call
+}
+
+/// The limits that an authorize checks before funding, in the same order.
+fn over_limits(
+    offer: &Offer,
+    position: &Position,
+    now: Millis,
+    steps: &mut Vec<Step>,
+) -> Option<(Decision, Nuance)> {
+    let same_second = position.tenant.second == now.0 / 1000;
+    let this_second = if same_second { position.tenant.calls_in_second } else { 0 };
+    let checks = [
+        (
+            "CALLS PER SECOND",
+            this_second,
+            offer.limits.calls_per_second,
+            (Decision::RateLimited, Nuance::None),
+        ),
+        (
+            "CONCURRENCY OF PAYER",
+            position.payer.open,
+            offer.limits.payer_calls,
+            (Decision::ConcurrencyLimit, Nuance::None),
+        ),
+        (
+            "CONCURRENCY OF TENANT",
+            position.tenant.open,
+            offer.limits.tenant_calls,
+            (Decision::ConcurrencyLimit, Nuance::OfTenant),
+        ),
+    ];
+    for (check, now, most, refusal) in checks {
+        let Some(most) = most else { continue };
+        let passed = now < i64::from(most);
+        steps.step(check, passed, "", format_args!("{now} of {most}"));
+        if !passed {
+            return Some(refusal);
+        }
+    }
+    None
+}
