@@ -5,3 +5,5 @@
 //! into the use cases; `grpc` and `cli` are the edges; `app` builds the parts.
 
 pub mod charging;
+pub mod duration;
+pub mod organisation;
