@@ -5,5 +5,6 @@
 //! into the use cases; `grpc` and `cli` are the edges; `app` builds the parts.
 
 pub mod charging;
+pub mod config;
 pub mod duration;
 pub mod organisation;
