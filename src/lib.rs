@@ -7,4 +7,5 @@
 pub mod charging;
 pub mod config;
 pub mod duration;
+pub mod ops;
 pub mod organisation;
