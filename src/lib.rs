@@ -5,6 +5,7 @@
 //! into the use cases; `grpc` and `cli` are the edges; `app` builds the parts.
 
 pub mod charging;
+pub mod cli;
 pub mod config;
 pub mod duration;
 pub mod ops;

@@ -1,4 +1,4 @@
-use clap::{Args, CommandFactory, FromArgMatches, Parser};
+use clap::{Args, Parser};
 
 use super::*;
 
@@ -92,15 +92,6 @@ fn a_flag_wins_over_the_file_and_the_file_over_the_default() {
     assert_eq!(config.sweep_interval, Duration::from_secs(1));
     // What is overruled is not judged.
     assert!(from(&["--grace", "20s"], "grace = \"never\"").is_ok());
-}
-
-#[test]
-fn a_variable_counts_as_a_flag() {
-    // The environment of a test is shared: clap is given its answer instead.
-    let command = Program::command().mut_arg("grace", |arg| arg.default_value("20s"));
-    let matches = command.get_matches_from(["tollgate"]);
-    let flags = Flags::from_arg_matches(&matches).expect("the matches are complete");
-    assert_eq!(flags.grace.as_deref(), Some("20s"));
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::str::FromStr;
 use std::time::Duration;
 
 use jiff::SignedDuration;
@@ -24,6 +25,18 @@ impl Listen {
     /// Whether both cannot be bound at once.
     pub(super) fn collides_with(&self, other: &Listen) -> bool {
         !matches!(self, Listen::Tcp(address) if address.port() == 0) && self == other
+    }
+}
+
+impl FromStr for Listen {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Listen, String> {
+        let listen = match text.strip_prefix("unix:") {
+            Some(path) => (!path.is_empty()).then(|| Listen::Unix(path.into())),
+            None => text.parse().ok().map(Listen::Tcp),
+        };
+        listen.ok_or_else(|| "expected IP:PORT such as 127.0.0.1:7601, or unix:PATH".to_owned())
     }
 }
 
@@ -92,13 +105,7 @@ pub(super) fn ledger(text: &str) -> Result<LedgerUrl, String> {
 }
 
 pub(super) fn listen(text: &str) -> Result<Listen, String> {
-    let listen = match text.strip_prefix("unix:") {
-        Some(path) => (!path.is_empty()).then(|| Listen::Unix(path.into())),
-        None => text.parse().ok().map(Listen::Tcp),
-    };
-    listen.ok_or_else(|| {
-        format!("expected IP:PORT such as 127.0.0.1:7601, or unix:PATH, found {text:?}")
-    })
+    text.parse().map_err(|expected| format!("{expected}, found {text:?}"))
 }
 
 pub(super) fn country_or_none(text: &str) -> Result<Option<CountryCode>, String> {
