@@ -5,6 +5,7 @@
 //! ([`Offer`]), the ledger whether it is still there, and takes it. Two implementations stand behind
 //! the port, `memory` and `redis`; one contract suite and one model test judge both.
 
+pub mod audit;
 pub mod memory;
 pub mod state;
 
