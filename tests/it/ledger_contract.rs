@@ -57,6 +57,7 @@ crate::on_every_ledger! {
     an_emergency_is_recorded_whatever_the_state_of_its_payer
     an_emergency_whose_end_came_first_is_recorded_with_its_usage
     an_emergency_on_a_used_key_leaves_the_other_call_alone
+    an_open_call_of_an_unknown_payer_is_counted_when_the_payer_appears
     a_suspended_tenant_gets_no_extension_but_its_usage_is_kept
     a_blocked_payer_gets_no_extension
     an_old_sequence_repeats_the_grant_and_keeps_the_usage
@@ -638,6 +639,22 @@ async fn an_emergency_on_a_used_key_leaves_the_other_call_alone<L: Ledger>(stage
     assert_eq!(stage.authorize("c", ask).await, Authorized::Conflict);
     assert_eq!(stage.call("c").await, Some(call));
     assert_eq!(stage.snapshot().await.tenant.decisions, 2);
+}
+
+async fn an_open_call_of_an_unknown_payer_is_counted_when_the_payer_appears<L: Ledger>(
+    stage: &Stage<L>,
+) {
+    let mut ask = request().free().of("carol");
+    ask.record = true;
+    stage.grant("c", ask).await;
+    stage.set_payer("carol", PayerState::Active, &[]).await;
+    let account = |snapshot: Snapshot| {
+        let mut payers = snapshot.payers.into_iter();
+        payers.find(|(id, _)| id.as_str() == "carol").unwrap().1
+    };
+    assert_eq!(account(stage.snapshot().await).open, 1);
+    stage.settled("c", 10).await;
+    assert_eq!(account(stage.snapshot().await).open, 0);
 }
 
 // Extensions.

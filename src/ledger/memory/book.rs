@@ -715,9 +715,11 @@ impl Book {
         self.payers.get(payer).map(|payer| payer.account.clone()).unwrap_or_default()
     }
 
+    /// A payer that is not applied yet has an account from its first counted call on, so that what
+    /// is counted up before it is applied can be counted down after.
     fn payer_mut(&mut self, payer: &str, change: impl FnOnce(&mut PayerAccount)) {
-        if let Some(payer) = self.payers.get_mut(payer) {
-            change(&mut payer.account);
+        if let Ok(id) = PayerId::new(payer) {
+            change(&mut self.payers.entry(id).or_default().account);
         }
     }
 
