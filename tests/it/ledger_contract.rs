@@ -61,6 +61,7 @@ crate::on_every_ledger! {
     a_suspended_tenant_gets_no_extension_but_its_usage_is_kept
     a_blocked_payer_gets_no_extension
     an_old_sequence_repeats_the_grant_and_keeps_the_usage
+    usage_reported_out_of_order_before_the_answer_is_not_released_for_nothing
     a_call_without_new_funds_keeps_its_last_hard_stop
     an_expired_call_holds_again_and_counts_again
     lots_that_nobody_used_go_back_whole
@@ -703,6 +704,17 @@ async fn an_old_sequence_repeats_the_grant_and_keeps_the_usage<L: Ledger>(stage:
         panic!("a new sequence extends");
     };
     assert_eq!(call.granted, Seconds(460));
+}
+
+async fn usage_reported_out_of_order_before_the_answer_is_not_released_for_nothing<L: Ledger>(
+    stage: &Stage<L>,
+) {
+    stage.set_pool(DOMESTIC, 600).await;
+    stage.grant("c", request().pool(DOMESTIC)).await;
+    stage.extend("c", 50, Some(-1), 300).await;
+    let answer = stage.release("c").await;
+    assert!(matches!(answer, Ended::AnsweredAlready(_)), "{answer:?}");
+    check_charge(&stage.settled("c", 0).await, 60, 0, (0, 0));
 }
 
 async fn a_call_without_new_funds_keeps_its_last_hard_stop<L: Ledger>(stage: &Stage<L>) {

@@ -276,6 +276,11 @@ impl Book {
         let old = command.sequence.is_some_and(|sequence| sequence <= call.sequence);
         if old && call.state.is_open() {
             call.used = call.used.max(command.used);
+            if call.state == CallState::Ringing && call.used.is_positive() {
+                self.mark_answered(now, &mut call);
+                let deadline = self.in_call_deadline(now, &call);
+                self.open_again_at(&command.call, &mut call, deadline);
+            }
             self.calls.insert(command.call.clone(), call.clone());
             return Extended::Granted { call, replayed: true };
         }
