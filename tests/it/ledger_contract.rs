@@ -27,6 +27,7 @@ crate::on_every_ledger! {
     a_call_needs_the_fee_and_the_first_increment
     a_spend_limit_gives_what_is_left_and_then_refuses
     a_spend_limit_counts_holds_and_starts_anew_each_month
+    an_old_call_spends_nothing_beyond_its_month_s_limit
     lots_are_drawn_soonest_bought_first
     a_lot_that_lapses_while_held_settles_and_loses_its_rest
     a_purchase_in_the_future_pays_for_nothing_yet
@@ -231,6 +232,22 @@ async fn a_spend_limit_counts_holds_and_starts_anew_each_month<L: Ledger>(stage:
     stage.grant("c4", ask()).await;
     stage.grant("c5", ask()).await;
     assert_eq!(stage.refusal("c6", ask()).await, Decision::SpendLimitReached);
+}
+
+async fn an_old_call_spends_nothing_beyond_its_month_s_limit<L: Ledger>(stage: &Stage<L>) {
+    near_the_end_of_the_month(stage);
+    stage.buy("po-1", 100 * UNIT).await;
+    let ask = || request().money(at_most(1_000_000)).lasting(180);
+    stage.grant("c1", ask()).await;
+    stage.settled("c1", 180).await;
+    stage.grant("c2", ask()).await;
+    stage.extended("c2", 0, 180).await;
+    stage.pass_to_next_month();
+    // From here on the new month is counted: what the old one had left is no longer known.
+    stage.grant("c3", ask()).await;
+    let old = stage.extended("c2", 180, 6000).await;
+    assert_eq!(old.money.as_ref().unwrap().held(), Micros(350_000));
+    assert_eq!((old.granted, old.final_grant()), (Seconds(180), true));
 }
 
 /// 30 s before the month of the stage ends.
