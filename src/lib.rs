@@ -6,7 +6,12 @@
 //! parts.
 
 pub mod charging;
+pub mod cli;
+pub mod config;
 pub mod credit_control;
+pub mod duration;
 pub mod grpc;
 pub mod ledger;
+pub mod ops;
+pub mod organisation;
 pub mod proto;

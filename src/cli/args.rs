@@ -1,0 +1,615 @@
+//! Commands and their arguments.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use jiff::Timestamp;
+
+use crate::config::{Config, Flags, Listen, Mistake};
+use crate::duration;
+
+/// Real-time call authorization for session border controllers.
+#[derive(Debug, Parser)]
+#[command(
+    name = "tollgate",
+    version,
+    about,
+    arg_required_else_help = true,
+    after_help = "Exit codes: 0 carried out (a refused call is an answer), 1 failed, 64 arguments or settings cannot be used."
+)]
+pub struct Cli {
+    /// Form of what is printed on standard output; json is one protobuf JSON message per line
+    #[arg(long, global = true, value_enum, env = "TOLLGATE_OUTPUT", default_value = "table")]
+    pub output: Output,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Serve calls and administration until SIGTERM or SIGINT
+    Serve(Box<ServeArgs>),
+    /// Play a day of calls on an embedded ledger with the sample organisation, then keep serving
+    Demo(DemoArgs),
+    /// Create or update tenants from an organisation file; nothing is applied when anything in it is wrong
+    Apply(ApplyArgs),
+    /// Check or activate a rate deck
+    Rates(RatesArgs),
+    /// Ask whether a call may start, and hold what its grant may cost
+    Authorize(AuthorizeArgs),
+    /// Report that a call was answered
+    Answer(AnswerArgs),
+    /// Report usage so far and ask for a further grant
+    Extend(ExtendArgs),
+    /// End a call: charge what was used, give back the rest
+    Settle(SettleArgs),
+    /// End a call that was never answered: give everything back
+    Release(ReleaseArgs),
+    /// Ask what authorize would decide, and why, holding nothing
+    Quote(QuoteArgs),
+    /// Show the pools and credits of a tenant
+    Balance(BalanceArgs),
+    /// List the open calls of a tenant with what they hold, show one call, or end those of a trunk
+    Calls(CallsArgs),
+    /// List decisions, the newest first
+    Decisions(DecisionsArgs),
+    /// Prove the invariants of the ledger; exits with 1 and the first offending key when one is broken
+    Audit(AuditArgs),
+}
+
+impl Command {
+    /// The word on the command line.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Command::Serve(_) => "serve",
+            Command::Demo(_) => "demo",
+            Command::Apply(_) => "apply",
+            Command::Rates(_) => "rates",
+            Command::Authorize(_) => "authorize",
+            Command::Answer(_) => "answer",
+            Command::Extend(_) => "extend",
+            Command::Settle(_) => "settle",
+            Command::Release(_) => "release",
+            Command::Quote(_) => "quote",
+            Command::Balance(_) => "balance",
+            Command::Calls(_) => "calls",
+            Command::Decisions(_) => "decisions",
+            Command::Audit(_) => "audit",
+        }
+    }
+}
+
+/// Form of the results.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    /// For people.
+    Table,
+    /// Protobuf JSON.
+    Json,
+}
+
+/// Where the server is, and how long to wait for it.
+#[derive(Clone, Debug, Args)]
+pub struct Server {
+    /// Listener for calls: http://HOST:PORT or unix:PATH
+    #[arg(
+        long,
+        env = "TOLLGATE_ENDPOINT",
+        value_name = "ADDRESS",
+        default_value = "http://127.0.0.1:7601"
+    )]
+    pub endpoint: Endpoint,
+    /// Listener for administration: http://HOST:PORT or unix:PATH
+    #[arg(
+        long,
+        env = "TOLLGATE_ADMIN_ENDPOINT",
+        value_name = "ADDRESS",
+        default_value = "http://127.0.0.1:7602"
+    )]
+    pub admin_endpoint: Endpoint,
+    /// How long to wait for an answer
+    #[arg(long, env = "TOLLGATE_TIMEOUT", value_name = "TIME", default_value = "10s", value_parser = length)]
+    pub timeout: Duration,
+}
+
+/// An address to connect to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Endpoint {
+    /// `http://HOST:PORT`.
+    Url(String),
+    /// A socket of the file system.
+    Unix(PathBuf),
+}
+
+impl FromStr for Endpoint {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Endpoint, String> {
+        let endpoint = match text.strip_prefix("unix:") {
+            Some(path) => (!path.is_empty()).then(|| Endpoint::Unix(path.into())),
+            None => text
+                .strip_prefix("http://")
+                .filter(|rest| rest.parse::<axum::http::uri::Authority>().is_ok())
+                .map(|_| Endpoint::Url(text.to_owned())),
+        };
+        endpoint.ok_or_else(|| "expected http://HOST:PORT or unix:PATH".to_owned())
+    }
+}
+
+impl fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Endpoint::Url(url) => f.write_str(url),
+            Endpoint::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+/// Arguments of `serve`.
+#[derive(Debug, Args)]
+pub struct ServeArgs {
+    /// TOML file with settings; flags and variables win over it
+    #[arg(long, env = "TOLLGATE_CONFIG", value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// The settings.
+    #[command(flatten)]
+    pub flags: Flags,
+}
+
+impl ServeArgs {
+    /// The settings, or every mistake in them.
+    pub fn config(self) -> Result<Config, Vec<Mistake>> {
+        crate::config::load(self.flags, self.config.as_deref())
+    }
+}
+
+/// Arguments of `demo`.
+#[derive(Debug, Args)]
+pub struct DemoArgs {
+    /// Listener for calls: IP:PORT or unix:PATH
+    #[arg(long, env = "TOLLGATE_LISTEN", default_value = "127.0.0.1:7601")]
+    pub listen: Listen,
+    /// Listener for administration: IP:PORT or unix:PATH
+    #[arg(long, env = "TOLLGATE_ADMIN_LISTEN", default_value = "127.0.0.1:7602")]
+    pub admin_listen: Listen,
+    /// Listener for HTTP /livez and /readyz: IP:PORT or unix:PATH
+    #[arg(long, env = "TOLLGATE_HTTP_LISTEN", default_value = "127.0.0.1:7603")]
+    pub http_listen: Listen,
+    /// Exit after the last call instead of serving on
+    #[arg(long)]
+    pub once: bool,
+}
+
+/// Arguments of `apply`.
+#[derive(Debug, Args)]
+pub struct ApplyArgs {
+    /// The organisation file, YAML; - reads standard input
+    #[arg(short, long, value_name = "FILE")]
+    pub file: PathBuf,
+    /// Check the file and print its warnings, without a server
+    #[arg(long)]
+    pub dry_run: bool,
+    /// The server.
+    #[command(flatten)]
+    pub server: Server,
+}
+
+/// Arguments of `rates`.
+#[derive(Debug, Args)]
+pub struct RatesArgs {
+    /// What to do with the deck.
+    #[command(subcommand)]
+    pub command: RatesCommand,
+}
+
+/// What to do with a deck.
+#[derive(Debug, Subcommand)]
+pub enum RatesCommand {
+    /// List every bad line of a deck, with its number and the reason
+    Check {
+        /// The deck, CSV; - reads standard input
+        file: PathBuf,
+        /// The server.
+        #[command(flatten)]
+        server: Server,
+    },
+    /// Check a deck whole and let it price the calls that start from now on
+    Activate {
+        /// Name that tenants use for the deck
+        #[arg(long, value_name = "NAME", default_value = "default")]
+        deck: String,
+        /// The deck, CSV; - reads standard input
+        file: PathBuf,
+        /// The server.
+        #[command(flatten)]
+        server: Server,
+    },
+}
+
+/// Which call.
+#[derive(Clone, Debug, Args)]
+pub struct CallKey {
+    /// Tenant
+    #[arg(long, env = "TOLLGATE_TENANT", value_name = "ID")]
+    pub tenant: String,
+    /// Call leg, named by you: 1 to 128 bytes, unique per leg, the same in every message about it
+    #[arg(long, value_name = "ID")]
+    pub call_id: String,
+}
+
+/// The call that is asked about.
+#[derive(Clone, Debug, Args)]
+pub struct CallFacts {
+    /// Which call.
+    #[command(flatten)]
+    pub key: CallKey,
+    /// Type of call
+    #[arg(
+        long = "type",
+        value_enum,
+        ignore_case = true,
+        value_name = "TYPE",
+        default_value = "user_outbound"
+    )]
+    pub call_type: CallType,
+    /// Who pays: user, meeting organiser, service number or resource account
+    #[arg(long, value_name = "ID")]
+    pub payer: String,
+    /// Caller's number; may be left out
+    #[arg(long, value_name = "NUMBER", default_value = "", hide_default_value = true)]
+    pub calling: String,
+    /// Number as dialled
+    #[arg(long, value_name = "NUMBER")]
+    pub called: String,
+    /// What the caller dialled, when the SBC itself rewrote it
+    #[arg(long, value_name = "NUMBER", default_value = "", hide_default_value = true)]
+    pub original_called: String,
+    /// Length asked for, such as 10m; the server chooses when it is left out
+    #[arg(long, value_name = "TIME", value_parser = length)]
+    pub duration: Option<Duration>,
+    /// How the call came about
+    #[arg(long, value_enum, ignore_case = true, value_name = "ORIGIN", default_value = "direct")]
+    pub origin: Origin,
+    /// On whose behalf the payer calls
+    #[arg(long, value_name = "ID", default_value = "", hide_default_value = true)]
+    pub on_behalf_of: String,
+    /// Conference that the leg belongs to
+    #[arg(long, value_name = "ID", default_value = "", hide_default_value = true)]
+    pub conference_id: String,
+    /// SIP Call-ID, for records
+    #[arg(long, value_name = "ID", default_value = "", hide_default_value = true)]
+    pub sip_call_id: String,
+    /// Trunk of the SBC
+    #[arg(long, value_name = "ID", default_value = "", hide_default_value = true)]
+    pub trunk: String,
+    /// The answer of the call will be reported
+    #[arg(long)]
+    pub reports_answer: bool,
+    /// Number of this attempt, for records
+    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
+    pub attempt: u32,
+    /// Label for records; may be given several times
+    #[arg(long = "label", value_name = "KEY=VALUE", value_parser = label)]
+    pub labels: Vec<(String, String)>,
+}
+
+/// Type of call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[value(rename_all = "snake_case")]
+pub enum CallType {
+    /// A user calls out
+    UserOutbound,
+    /// A conference calls out; the organiser pays
+    ConferenceDialOut,
+    /// Somebody dials into a conference
+    ConferenceDialIn,
+    /// Somebody calls a toll-free service number
+    TollFreeInbound,
+    /// Somebody calls a user
+    UserInbound,
+}
+
+/// How a call came about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[value(rename_all = "snake_case")]
+pub enum Origin {
+    /// Dialled
+    Direct,
+    /// By a transfer
+    Transfer,
+    /// By forwarding
+    Forward,
+    /// By adding a party
+    AddParty,
+    /// For somebody else
+    OnBehalf,
+}
+
+/// Arguments of `authorize`.
+#[derive(Debug, Args)]
+pub struct AuthorizeArgs {
+    /// The call.
+    #[command(flatten)]
+    pub call: CallFacts,
+    /// The server.
+    #[command(flatten)]
+    pub server: Server,
+}
+
+/// Arguments of `quote`.
+#[derive(Debug, Args)]
+pub struct QuoteArgs {
+    /// The call.
+    #[command(flatten)]
+    pub call: CallFacts,
+    /// The server.
+    #[command(flatten)]
+    pub server: Server,
+}
+
+/// Arguments of `answer`.
+#[derive(Debug, Args)]
+pub struct AnswerArgs {
+    /// Which call.
+    #[command(flatten)]
+    pub key: CallKey,
+    /// When it was answered, RFC 3339; for records
+    #[arg(long, value_name = "INSTANT")]
+    pub answered_at: Option<Timestamp>,
+    /// The server.
+    #[command(flatten)]
+    pub server: Server,
+}
+
+/// Arguments of `extend`.
+#[derive(Debug, Args)]
+pub struct ExtendArgs {
+    /// Which call.
+    #[command(flatten)]
+    pub key: CallKey,
+    /// Used so far since the answer, such as 4m
+    #[arg(long, value_name = "TIME", value_parser = length)]
+    pub used: Duration,
+    /// Number of this message: higher than that of the one before
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub sequence: u64,
+    /// Length asked for, counted from what is used; the server chooses when it is left out
+    #[arg(long, value_name = "TIME", value_parser = length)]
+    pub duration: Option<Duration>,
+    /// Token of the last grant
+    #[arg(long, default_value = "", hide_default_value = true)]
+    pub token: String,
+    /// The server.
+    #[command(flatten)]
+    pub server: Server,
+}
+
+/// Arguments of `settle`.
+#[derive(Debug, Args)]
+pub struct SettleArgs {
+    /// Which call.
+    #[command(flatten)]
+    pub key: CallKey,
+    /// Used since the answer, such as 90s; exactly 0s: never answered
+    #[arg(long, value_name = "TIME", value_parser = length)]
+    pub used: Duration,
+    /// Number of this message: higher than that of the one before
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub sequence: u64,
+    /// Q.850 cause of the end, for records
+    #[arg(long, value_name = "CAUSE", value_parser = clap::value_parser!(u32).range(1..=127))]
+    pub q850_cause: Option<u32>,
+    /// When it was answered, RFC 3339; for records
+    #[arg(long, value_name = "INSTANT")]
+    pub answered_at: Option<Timestamp>,
+    /// When it ended, RFC 3339; for records
+    #[arg(long, value_name = "INSTANT")]
+    pub ended_at: Option<Timestamp>,
+    /// Token of the last grant
+    #[arg(long, default_value = "", hide_default_value = true)]
+    pub token: String,
+    /// Label for records; may be given several times
+    #[arg(long = "label", value_name = "KEY=VALUE", value_parser = label)]
+    pub labels: Vec<(String, String)>,
+    /// The server.
+    #[command(flatten)]
+    pub server: Server,
+}
+
+/// Arguments of `release`.
+#[derive(Debug, Args)]
+pub struct ReleaseArgs {
+    /// Which call.
+    #[command(flatten)]
+    pub key: CallKey,
+    /// Q.850 cause of the end, for records
+    #[arg(long, value_name = "CAUSE", value_parser = clap::value_parser!(u32).range(1..=127))]
+    pub q850_cause: Option<u32>,
+    /// The server.
+    #[command(flatten)]
+    pub server: Server,
+}
+
+/// Arguments of `balance`.
+#[derive(Debug, Args)]
+pub struct BalanceArgs {
+    /// Tenant
+    #[arg(long, env = "TOLLGATE_TENANT", value_name = "ID")]
+    pub tenant: String,
+    /// The server.
+    #[command(flatten)]
+    pub server: Server,
+}
+
+/// Arguments of `calls`: without a command, the open calls of `tenant` are listed.
+#[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+pub struct CallsArgs {
+    /// What else to do with calls.
+    #[command(subcommand)]
+    pub command: Option<CallsCommand>,
+    /// Tenant
+    #[arg(long, env = "TOLLGATE_TENANT", value_name = "ID", required = true)]
+    pub tenant: Option<String>,
+    /// The server.
+    #[command(flatten)]
+    pub server: Server,
+}
+
+/// What to do with calls.
+#[derive(Debug, Subcommand)]
+pub enum CallsCommand {
+    /// Show one call, open or ended
+    Show {
+        /// Which call.
+        #[command(flatten)]
+        key: CallKey,
+        /// The server.
+        #[command(flatten)]
+        server: Server,
+    },
+    /// End the open calls of a trunk whose SBC has restarted, each charged its last proven usage
+    End {
+        /// Tenant
+        #[arg(long, env = "TOLLGATE_TENANT", value_name = "ID")]
+        tenant: String,
+        /// Trunk of the SBC
+        #[arg(long, value_name = "ID")]
+        trunk: String,
+        /// Only calls that started before this instant, RFC 3339: when the SBC restarted
+        #[arg(long, value_name = "INSTANT")]
+        before: Timestamp,
+        /// The server.
+        #[command(flatten)]
+        server: Server,
+    },
+}
+
+/// Arguments of `decisions`.
+#[derive(Debug, Args)]
+pub struct DecisionsArgs {
+    /// Tenant
+    #[arg(long, env = "TOLLGATE_TENANT", value_name = "ID")]
+    pub tenant: String,
+    /// Only those about this call
+    #[arg(long, value_name = "ID")]
+    pub call_id: Option<String>,
+    /// At most so many
+    #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub limit: u32,
+    /// The server.
+    #[command(flatten)]
+    pub server: Server,
+}
+
+/// Arguments of `audit`.
+#[derive(Debug, Args)]
+pub struct AuditArgs {
+    /// Only this tenant
+    #[arg(long, env = "TOLLGATE_TENANT", value_name = "ID")]
+    pub tenant: Option<String>,
+    /// The server.
+    #[command(flatten)]
+    pub server: Server,
+}
+
+fn length(text: &str) -> Result<Duration, String> {
+    duration::parse(text).ok_or_else(|| "expected a length of time such as 90s or 5m".to_owned())
+}
+
+fn label(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
+        _ => Err("expected KEY=VALUE".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    fn parse(line: &str) -> Result<Command, clap::Error> {
+        Cli::try_parse_from(line.split(' ')).map(|cli| cli.command)
+    }
+
+    #[test]
+    fn the_commands_are_consistent_and_every_argument_is_explained() {
+        fn explained(command: &clap::Command) {
+            assert!(command.get_about().is_some(), "{}", command.get_name());
+            for argument in command.get_arguments().filter(|arg| arg.get_id() != "help") {
+                let what = format!("{} {}", command.get_name(), argument.get_id());
+                assert!(argument.get_help().is_some(), "{what}");
+            }
+            command.get_subcommands().for_each(explained);
+        }
+        Cli::command().debug_assert();
+        explained(&Cli::command());
+    }
+
+    #[test]
+    fn a_call_is_read() {
+        let line = "tollgate authorize --tenant contoso --call-id a|b --payer alice \
+                    --called +14255550100 --type TOLL_FREE_INBOUND --duration 10m --label k=v=w";
+        let Ok(Command::Authorize(authorize)) = parse(line) else { panic!("expected authorize") };
+        assert_eq!(authorize.call.call_type, CallType::TollFreeInbound);
+        assert_eq!(authorize.call.duration, Some(Duration::from_secs(600)));
+        assert_eq!(authorize.call.labels, [("k".to_owned(), "v=w".to_owned())]);
+        assert_eq!(authorize.server.endpoint.to_string(), "http://127.0.0.1:7601");
+    }
+
+    #[test]
+    fn open_calls_are_listed_without_a_command() {
+        let Ok(Command::Calls(calls)) = parse("tollgate calls --tenant a --endpoint unix:/a")
+        else {
+            panic!("expected calls")
+        };
+        assert!(calls.command.is_none());
+        assert_eq!(calls.tenant.as_deref(), Some("a"));
+        assert_eq!(calls.server.endpoint.to_string(), "unix:/a");
+
+        let Ok(Command::Calls(calls)) = parse("tollgate calls show --tenant a --call-id b") else {
+            panic!("expected calls")
+        };
+        assert!(
+            matches!(calls.command, Some(CallsCommand::Show { key, .. }) if key.call_id == "b")
+        );
+    }
+
+    #[test]
+    fn endpoints_are_urls_or_sockets() {
+        for text in ["http://localhost:7601", "http://[::1]:7601", "unix:/run/tollgate.sock"] {
+            assert_eq!(
+                text.parse::<Endpoint>().map(|endpoint| endpoint.to_string()),
+                Ok(text.to_owned())
+            );
+        }
+        for text in ["", "localhost:7601", "https://localhost", "http://", "http://a/b", "unix:"] {
+            assert!(text.parse::<Endpoint>().is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_missing_or_malformed_is_refused() {
+        for line in [
+            "tollgate authorize --call-id a --payer b",
+            "tollgate settle --tenant a --call-id b --used ten",
+            "tollgate settle --tenant a --call-id b --used 1s --q850-cause 128",
+            "tollgate decisions --tenant a --limit 0",
+            "tollgate calls end --tenant a --trunk b --before noon",
+            "tollgate balance --tenant a --admin-endpoint nowhere",
+            "tollgate rates",
+            "tollgate calls",
+            "tollgate demo --listen here",
+            "tollgate nothing",
+        ] {
+            assert!(parse(line).is_err_and(|error| error.use_stderr()), "{line}");
+        }
+    }
+}

@@ -1,0 +1,260 @@
+//! The settings of `tollgate serve`: flag, environment variable or key of one TOML file, in that order.
+//!
+//! Each setting is one entry of the list below; flag, variable, key, default and help come from it, so
+//! that the three can never differ. All mistakes are found before any is reported. Nothing else in
+//! the program reads the environment.
+
+mod values;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::Duration;
+
+use toml::de::{DeTable, DeValue};
+
+use crate::charging::catalogue::CountryCode;
+pub use crate::config::values::{LedgerUrl, Listen, LogFormat};
+use crate::config::values::{
+    country_or_none, filter, flag, hours, length, millis, minutes, size, whole, word,
+};
+
+/// Declares the settings: the flags, the checked form and the way from one to the other.
+macro_rules! settings {
+    ($($name:ident: $type:ty = $default:literal, $env:literal, $read:expr, $help:literal;)*) => {
+        /// What was given by flag or environment variable; nothing checked.
+        #[derive(Clone, Debug, Default, clap::Args)]
+        pub struct Flags {
+            $(
+                #[doc = $help]
+                // Values are hidden: the URL of a ledger may hold a password.
+                #[arg(long, env = $env, hide_env_values = true, value_name = "VALUE",
+                      help = concat!($help, " [default: ", $default, "]"))]
+                pub $name: Option<String>,
+            )*
+        }
+
+        /// The settings, checked.
+        #[derive(Clone, Debug, PartialEq, Eq)]
+        pub struct Config {
+            $(
+                #[doc = concat!($help, ".")]
+                pub $name: $type,
+            )*
+        }
+
+        /// Every setting.
+        pub const SETTINGS: &[Setting] = &[
+            $(Setting { key: stringify!($name), variable: $env, default: $default, help: $help },)*
+        ];
+
+        impl Config {
+            fn read(mut given: Given, mistakes: &mut Vec<Mistake>) -> Option<Config> {
+                $(let $name = given.take(stringify!($name), $env, $default, $read, mistakes);)*
+                Some(Config { $($name: $name?,)* })
+            }
+        }
+
+        impl Flags {
+            fn into_map(self) -> BTreeMap<&'static str, String> {
+                let all = [$((stringify!($name), self.$name),)*];
+                all.into_iter().filter_map(|(key, value)| Some((key, value?))).collect()
+            }
+        }
+    };
+}
+
+settings! {
+    ledger: LedgerUrl = "memory", "TOLLGATE_LEDGER", values::ledger,
+        "Where balances, holds and calls live: memory, redis://HOST:PORT, rediss://HOST:PORT or redis+unix://PATH";
+    listen: Listen = "127.0.0.1:7601", "TOLLGATE_LISTEN", values::listen,
+        "Listener for calls: IP:PORT or unix:PATH";
+    admin_listen: Listen = "127.0.0.1:7602", "TOLLGATE_ADMIN_LISTEN", values::listen,
+        "Listener for administration: IP:PORT or unix:PATH";
+    http_listen: Listen = "127.0.0.1:7603", "TOLLGATE_HTTP_LISTEN", values::listen,
+        "Listener for HTTP /livez and /readyz: IP:PORT or unix:PATH";
+    emergency_country: Option<CountryCode> = "none", "TOLLGATE_EMERGENCY_COUNTRY", country_or_none,
+        "ISO 3166-1 alpha-2 country whose emergency numbers count when neither payer nor trunk is known; 112 and 911 always do";
+    default_grant: Duration = "5m", "TOLLGATE_DEFAULT_GRANT", length(millis(1000), hours(24)),
+        "First grant, and each extension, when the caller asks for no length; 1s to 24h";
+    max_grant: Duration = "4h", "TOLLGATE_MAX_GRANT", length(millis(1000), hours(24)),
+        "Longest grant; a longer request is cut to it; 1s to 24h, at least default_grant";
+    ringing_timeout: Duration = "3m", "TOLLGATE_RINGING_TIMEOUT", length(millis(1000), hours(1)),
+        "How long a call may ring before its hold expires; 1s to 1h";
+    grace: Duration = "60s", "TOLLGATE_GRACE", length(millis(1000), hours(1)),
+        "How long after its hard stop a call may settle before its hold expires; 1s to 1h";
+    denied_retention: Duration = "10m", "TOLLGATE_DENIED_RETENTION", length(millis(1000), hours(24)),
+        "How long a refusal is remembered as the answer to its call_id; 1s to 24h";
+    ended_retention: Duration = "24h", "TOLLGATE_ENDED_RETENTION", length(minutes(1), hours(31 * 24)),
+        "How long an ended call is remembered; 1m to 744h";
+    sweep_interval: Duration = "1s", "TOLLGATE_SWEEP_INTERVAL", length(millis(10), hours(1)),
+        "Time between two looks for expired holds; 10ms to 1h";
+    sweep_batch: u32 = "128", "TOLLGATE_SWEEP_BATCH", whole(1, 10_000),
+        "Most holds that one look lets expire; 1 to 10000";
+    ledger_timeout: Duration = "250ms", "TOLLGATE_LEDGER_TIMEOUT", length(millis(10), minutes(1)),
+        "How long to wait for the ledger; must be below the callers' deadlines; 10ms to 1m";
+    require_ledger_at_start: bool = "false", "TOLLGATE_REQUIRE_LEDGER_AT_START", flag,
+        "true: exit when the ledger cannot be reached at start; false: wait for it, answering emergency calls";
+    max_requests_in_flight: u32 = "1024", "TOLLGATE_MAX_REQUESTS_IN_FLIGHT", whole(1, 1_000_000),
+        "Most requests served at a time, further ones are shed; 1 to 1000000";
+    max_message_size: u32 = "64KiB", "TOLLGATE_MAX_MESSAGE_SIZE", size(4 << 10, 16 << 20),
+        "Largest message on the listener for calls; 4KiB to 16MiB";
+    shutdown_grace: Duration = "10s", "TOLLGATE_SHUTDOWN_GRACE", length(Duration::ZERO, hours(1)),
+        "How long running requests may go on after SIGTERM; 0s to 1h";
+    log_format: LogFormat = "text", "TOLLGATE_LOG_FORMAT", word(&[("text", LogFormat::Text), ("json", LogFormat::Json)]),
+        "Form of the log on standard error: text or json";
+    log_filter: String = "info", "TOLLGATE_LOG_FILTER", filter,
+        "What is logged: a level, or targets with levels such as warn,tollgate=debug";
+}
+
+/// One setting, as it may be given.
+#[derive(Clone, Copy, Debug)]
+pub struct Setting {
+    /// Key in the file; with dashes, the flag.
+    pub key: &'static str,
+    /// Environment variable.
+    pub variable: &'static str,
+    /// Value when it is not given.
+    pub default: &'static str,
+    /// Meaning, unit and range.
+    pub help: &'static str,
+}
+
+/// A setting that cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{place}: {message}")]
+pub struct Mistake {
+    /// The flag and its variable, or file, line and key.
+    pub place: String,
+    /// What was expected.
+    pub message: String,
+}
+
+/// Reads the settings: `flags` first, then `file`, then the defaults.
+pub fn load(flags: Flags, file: Option<&Path>) -> Result<Config, Vec<Mistake>> {
+    let mut mistakes = Vec::new();
+    let mut text = String::new();
+    if let Some(path) = file {
+        match std::fs::read_to_string(path) {
+            Ok(read) => text = read,
+            Err(error) => {
+                let message = format!("cannot be read: {error}");
+                mistakes.push(Mistake { place: path.display().to_string(), message });
+            }
+        }
+    }
+    let name = file.map(|path| path.display().to_string()).unwrap_or_default();
+    resolve(flags, &name, &text, mistakes)
+}
+
+fn resolve(
+    flags: Flags,
+    file_name: &str,
+    file: &str,
+    mut mistakes: Vec<Mistake>,
+) -> Result<Config, Vec<Mistake>> {
+    let file = read_file(file_name, file, &mut mistakes);
+    let config = Config::read(Given { flags: flags.into_map(), file }, &mut mistakes);
+    if let Some(config) = &config {
+        mistakes.extend(contradictions(config));
+    }
+    match config {
+        Some(config) if mistakes.is_empty() => Ok(config),
+        _ => Err(mistakes),
+    }
+}
+
+/// Settings that are right alone but not together.
+fn contradictions(config: &Config) -> Vec<Mistake> {
+    let mut mistakes = Vec::new();
+    let mut add = |place: &str, message: &str| {
+        mistakes.push(Mistake { place: place.to_owned(), message: message.to_owned() });
+    };
+    if config.default_grant > config.max_grant {
+        add("default_grant", "expected at most max_grant");
+    }
+    if config.admin_listen.collides_with(&config.listen) {
+        add("admin_listen", "expected another address than listen");
+    }
+    if config.http_listen.collides_with(&config.listen)
+        || config.http_listen.collides_with(&config.admin_listen)
+    {
+        add("http_listen", "expected another address than listen and admin_listen");
+    }
+    mistakes
+}
+
+/// The texts given for settings, with where they came from.
+struct Given {
+    flags: BTreeMap<&'static str, String>,
+    file: BTreeMap<&'static str, (String, String)>,
+}
+
+impl Given {
+    fn take<T>(
+        &mut self,
+        key: &'static str,
+        variable: &str,
+        default: &str,
+        read: impl Fn(&str) -> Result<T, String>,
+        mistakes: &mut Vec<Mistake>,
+    ) -> Option<T> {
+        let from_file = self.file.remove(key);
+        let (place, text) = match self.flags.remove(key) {
+            Some(text) => (format!("--{} or {variable}", key.replace('_', "-")), text),
+            None => from_file.unwrap_or_else(|| (key.to_owned(), default.to_owned())),
+        };
+        read(&text).map_err(|message| mistakes.push(Mistake { place, message })).ok()
+    }
+}
+
+/// The known keys of the file, with their places; everything else in it is a mistake.
+fn read_file(
+    name: &str,
+    text: &str,
+    mistakes: &mut Vec<Mistake>,
+) -> BTreeMap<&'static str, (String, String)> {
+    let place_of = |offset: usize| {
+        let line = text.bytes().take(offset).filter(|&byte| byte == b'\n').count() + 1;
+        format!("{name} line {line}")
+    };
+    // The parser goes on behind an error, so that all are reported.
+    let (table, errors) = DeTable::parse_recoverable(text);
+    let mut wrong = Vec::new();
+    for error in errors {
+        let offset = error.span().map_or(0, |span| span.start);
+        wrong.push((offset, place_of(offset), error.message().to_owned()));
+    }
+    let mut known = BTreeMap::new();
+    for (key, value) in table.get_ref() {
+        let offset = key.span().start;
+        let place = format!("{}: {}", place_of(offset), key.get_ref());
+        let setting = SETTINGS.iter().find(|setting| setting.key == key.get_ref().as_ref());
+        let message = match (setting, scalar(value.get_ref())) {
+            (Some(setting), Some(text)) => {
+                known.insert(setting.key, (place, text));
+                continue;
+            }
+            (Some(_), None) => "expected a text, a whole number, true or false".to_owned(),
+            (None, _) => {
+                let keys: Vec<&str> = SETTINGS.iter().map(|setting| setting.key).collect();
+                format!("unknown key, expected one of {}", keys.join(", "))
+            }
+        };
+        wrong.push((offset, place, message));
+    }
+    wrong.sort();
+    mistakes.extend(wrong.into_iter().map(|(_, place, message)| Mistake { place, message }));
+    known
+}
+
+fn scalar(value: &DeValue<'_>) -> Option<String> {
+    match value {
+        DeValue::String(text) => Some(text.to_string()),
+        DeValue::Integer(number) => Some(number.to_string()),
+        DeValue::Boolean(value) => Some(value.to_string()),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,199 @@
+use clap::{Args, Parser};
+
+use super::*;
+
+#[derive(Parser)]
+struct Program {
+    #[command(flatten)]
+    flags: Flags,
+}
+
+fn flags(arguments: &[&str]) -> Flags {
+    let arguments = std::iter::once("tollgate").chain(arguments.iter().copied());
+    Program::try_parse_from(arguments).expect("the flags are known").flags
+}
+
+fn from(arguments: &[&str], file: &str) -> Result<Config, Vec<String>> {
+    resolve(flags(arguments), "tollgate.toml", file, Vec::new())
+        .map_err(|mistakes| mistakes.iter().map(Mistake::to_string).collect())
+}
+
+fn defaults() -> Config {
+    from(&[], "").expect("the defaults are right")
+}
+
+/// A file of one line is at fault, for that reason.
+#[track_caller]
+fn check(line: &str, message: &str) {
+    let key = line.split_once(' ').expect("key = value").0;
+    assert_eq!(from(&[], line), Err(vec![format!("tollgate.toml line 1: {key}: {message}")]));
+}
+
+#[test]
+fn the_defaults_are_those_of_the_documentation() {
+    let config = defaults();
+    assert_eq!(config.ledger, LedgerUrl::Memory);
+    assert_eq!(config.listen.to_string(), "127.0.0.1:7601");
+    assert_eq!(config.admin_listen.to_string(), "127.0.0.1:7602");
+    assert_eq!(config.http_listen.to_string(), "127.0.0.1:7603");
+    assert_eq!(config.emergency_country, None);
+    assert_eq!(config.default_grant, Duration::from_secs(300));
+    assert_eq!(config.max_grant, Duration::from_secs(4 * 3600));
+    assert_eq!(config.ringing_timeout, Duration::from_secs(180));
+    assert_eq!(config.ledger_timeout, Duration::from_millis(250));
+    assert_eq!(config.max_message_size, 65_536);
+    assert!(!config.require_ledger_at_start);
+}
+
+/// What `samples/tollgate.toml` must be: every key at its default, with its help.
+fn sample_file() -> String {
+    let mut text = "# The settings of `tollgate serve`, each with its default.\n\
+         # A flag wins over its environment variable, both win over this file.\n"
+        .to_owned();
+    for Setting { key, variable, default, help } in SETTINGS {
+        let bare = matches!(*default, "true" | "false") || default.parse::<u32>().is_ok();
+        let quote = if bare { "" } else { "\"" };
+        text += &format!("\n# {help}.\n# --{}, {variable}\n", key.replace('_', "-"));
+        text += &format!("{key} = {quote}{default}{quote}\n");
+    }
+    text
+}
+
+#[test]
+fn the_sample_file_has_every_key_at_its_default() {
+    let sample = include_str!("../../samples/tollgate.toml");
+    assert_eq!(sample, sample_file(), "the right side is what the file must be");
+    assert_eq!(from(&[], sample), Ok(defaults()));
+    let table: toml::Table = sample.parse().expect("the sample is TOML");
+    assert_eq!(table.len(), SETTINGS.len());
+}
+
+#[test]
+fn flags_variables_and_keys_are_one_set() {
+    let command = Flags::augment_args(clap::Command::new("tollgate"));
+    let arguments: Vec<_> = command.get_arguments().collect();
+    assert_eq!(arguments.len(), SETTINGS.len());
+    for (argument, setting) in arguments.into_iter().zip(SETTINGS) {
+        assert_eq!(argument.get_id(), setting.key);
+        assert_eq!(argument.get_long(), Some(setting.key.replace('_', "-").as_str()));
+        let variable = format!("TOLLGATE_{}", setting.key.to_uppercase());
+        assert_eq!(argument.get_env(), Some(variable.as_ref()));
+        assert_eq!(setting.variable, variable);
+        assert!(argument.is_hide_env_values_set());
+    }
+}
+
+#[test]
+fn a_flag_wins_over_the_file_and_the_file_over_the_default() {
+    let file = "grace = \"30s\"\nsweep_batch = 7\n";
+    let config = from(&["--grace", "20s"], file).expect("all are right");
+    assert_eq!(config.grace, Duration::from_secs(20));
+    assert_eq!(config.sweep_batch, 7);
+    assert_eq!(config.sweep_interval, Duration::from_secs(1));
+    // What is overruled is not judged.
+    assert!(from(&["--grace", "20s"], "grace = \"never\"").is_ok());
+}
+
+#[test]
+fn all_mistakes_are_reported_at_once() {
+    let file = "graze = 1\nmax_grant = [1]\n\n[log]\nformat = \"text\"\n";
+    let mistakes = from(&["--listen", "here", "--sweep-batch", "0"], file)
+        .expect_err("there are five mistakes");
+    let places: Vec<&str> =
+        mistakes.iter().map(|mistake| mistake.split(": ").next().unwrap_or_default()).collect();
+    assert_eq!(
+        places,
+        [
+            "tollgate.toml line 1",
+            "tollgate.toml line 2",
+            "tollgate.toml line 4",
+            "--listen or TOLLGATE_LISTEN",
+            "--sweep-batch or TOLLGATE_SWEEP_BATCH",
+        ]
+    );
+    assert!(mistakes[0].contains("graze: unknown key, expected one of ledger, listen, "));
+}
+
+#[test]
+fn text_that_is_not_toml_is_a_mistake_with_its_line() {
+    let mistakes =
+        from(&[], "grace = \"5s\"\nledger = \nlisten = [\n").expect_err("it is not TOML");
+    assert!(mistakes[0].starts_with("tollgate.toml line 2: "), "{mistakes:?}");
+    let twice = from(&[], "grace = \"5s\"\ngrace = \"6s\"\n").expect_err("a key is there twice");
+    assert_eq!(twice, ["tollgate.toml line 2: duplicate key"]);
+}
+
+#[test]
+fn a_file_that_cannot_be_read_is_a_mistake() {
+    let mistakes =
+        load(flags(&[]), Some(Path::new("/does/not/exist"))).expect_err("there is no such file");
+    assert!(mistakes[0].to_string().starts_with("/does/not/exist: cannot be read: "));
+}
+
+#[test]
+fn values_are_in_range() {
+    for text in ["0s", "999ms", "25h", "5", "-5m", ""] {
+        check(
+            &format!("default_grant = \"{text}\""),
+            &format!("expected a length of time from 1s to 24h, found {text:?}"),
+        );
+    }
+    check("sweep_batch = 0", "expected a whole number from 1 to 10000, found \"0\"");
+    check(
+        "max_message_size = \"17MiB\"",
+        "expected a size from 4096 to 16777216 bytes such as 64KiB, found \"17MiB\"",
+    );
+    check("require_ledger_at_start = 1", "expected one of true, false, found \"1\"");
+    check("log_format = \"xml\"", "expected one of text, json, found \"xml\"");
+    check(
+        "emergency_country = \"USA\"",
+        "expected an ISO 3166-1 alpha-2 country code such as US, or none, found \"USA\"",
+    );
+    check(
+        "log_filter = \"tollgate=loud\"",
+        "expected a level such as info, or targets with levels such as warn,tollgate=debug, found \"tollgate=loud\"",
+    );
+    for text in ["7601", "localhost", "unix:", "127.0.0.1:70000"] {
+        check(
+            &format!("listen = \"{text}\""),
+            &format!("expected IP:PORT such as 127.0.0.1:7601, or unix:PATH, found {text:?}"),
+        );
+    }
+}
+
+#[test]
+fn settings_that_contradict_each_other_are_refused() {
+    assert_eq!(
+        from(&["--max-grant", "1m", "--http-listen", "127.0.0.1:7602"], ""),
+        Err(vec![
+            "default_grant: expected at most max_grant".to_owned(),
+            "http_listen: expected another address than listen and admin_listen".to_owned(),
+        ])
+    );
+    let any = "127.0.0.1:0";
+    assert!(from(&["--listen", any, "--admin-listen", any, "--http-listen", any], "").is_ok());
+}
+
+#[test]
+fn ledgers_are_known_by_their_scheme() {
+    let expected = "expected memory, redis://HOST:PORT, rediss://HOST:PORT or redis+unix://PATH";
+    for (url, shown) in [
+        ("redis://localhost:6379", "redis://localhost:6379"),
+        ("rediss://me:secret@host:6380/2", "rediss://host:6380/2"),
+        ("redis+unix:///run/redis.sock?pass=secret", "redis+unix:///run/redis.sock"),
+    ] {
+        let config = from(&["--ledger", url], "").expect("the ledger is known");
+        assert_eq!(config.ledger, LedgerUrl::Redis(url.to_owned()));
+        assert_eq!(config.ledger.to_string(), shown);
+        assert!(!format!("{config:?}").contains("secret"));
+    }
+    for scheme in ["redis+sentinel", "redis+cluster", "file"] {
+        check(
+            &format!("ledger = \"{scheme}://x\""),
+            &format!("{scheme}: is not supported in this version, {expected}"),
+        );
+    }
+    for text in ["", "redis", "redis:", "redis://", "postgres://me:secret@x"] {
+        check(&format!("ledger = \"{text}\""), expected);
+    }
+}

@@ -1,0 +1,199 @@
+//! Single settings: text in, checked value or what was expected out.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use jiff::SignedDuration;
+use tracing_subscriber::EnvFilter;
+
+use crate::charging::catalogue::CountryCode;
+use crate::duration;
+
+/// Where a server listens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Listen {
+    /// An address of TCP; port 0 lets the system choose.
+    Tcp(SocketAddr),
+    /// A socket of the file system.
+    Unix(PathBuf),
+}
+
+impl Listen {
+    /// Whether both cannot be bound at once.
+    pub(super) fn collides_with(&self, other: &Listen) -> bool {
+        !matches!(self, Listen::Tcp(address) if address.port() == 0) && self == other
+    }
+}
+
+impl FromStr for Listen {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Listen, String> {
+        let listen = match text.strip_prefix("unix:") {
+            Some(path) => (!path.is_empty()).then(|| Listen::Unix(path.into())),
+            None => text.parse().ok().map(Listen::Tcp),
+        };
+        listen.ok_or_else(|| "expected IP:PORT such as 127.0.0.1:7601, or unix:PATH".to_owned())
+    }
+}
+
+impl fmt::Display for Listen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Listen::Tcp(address) => address.fmt(f),
+            Listen::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+/// Which ledger.
+#[derive(Clone, PartialEq, Eq)]
+pub enum LedgerUrl {
+    /// The embedded one; gone when the program ends.
+    Memory,
+    /// A Redis server, by its URL.
+    Redis(String),
+}
+
+/// Without the user and password that a URL may hold.
+impl fmt::Display for LedgerUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let LedgerUrl::Redis(url) = self else { return f.write_str("memory") };
+        let (scheme, rest) = url.split_once("://").unwrap_or(("redis", url));
+        let address = rest.rsplit_once('@').map_or(rest, |(_, address)| address);
+        // A query may hold a password too (redis+unix://PATH?pass=...).
+        let address = address.split_once('?').map_or(address, |(address, _)| address);
+        write!(f, "{scheme}://{address}")
+    }
+}
+
+impl fmt::Debug for LedgerUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "LedgerUrl({self})")
+    }
+}
+
+/// Form of the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object per line.
+    Json,
+}
+
+/// The text itself is not repeated: it may hold a password.
+pub(super) fn ledger(text: &str) -> Result<LedgerUrl, String> {
+    let expected = "expected memory, redis://HOST:PORT, rediss://HOST:PORT or redis+unix://PATH";
+    if text == "memory" {
+        return Ok(LedgerUrl::Memory);
+    }
+    match text.split_once(':') {
+        Some((scheme @ ("redis+sentinel" | "redis+cluster" | "file"), _)) => {
+            Err(format!("{scheme}: is not supported in this version, {expected}"))
+        }
+        Some(("redis" | "rediss" | "redis+unix", rest))
+            if rest.strip_prefix("//").is_some_and(|rest| !rest.is_empty()) =>
+        {
+            Ok(LedgerUrl::Redis(text.to_owned()))
+        }
+        _ => Err(expected.to_owned()),
+    }
+}
+
+pub(super) fn listen(text: &str) -> Result<Listen, String> {
+    text.parse().map_err(|expected| format!("{expected}, found {text:?}"))
+}
+
+pub(super) fn country_or_none(text: &str) -> Result<Option<CountryCode>, String> {
+    if text == "none" {
+        return Ok(None);
+    }
+    CountryCode::parse(text).map(Some).ok_or_else(|| {
+        format!("expected an ISO 3166-1 alpha-2 country code such as US, or none, found {text:?}")
+    })
+}
+
+pub(super) const fn millis(number: u64) -> Duration {
+    Duration::from_millis(number)
+}
+
+pub(super) const fn minutes(number: u64) -> Duration {
+    Duration::from_secs(number * 60)
+}
+
+pub(super) const fn hours(number: u64) -> Duration {
+    Duration::from_secs(number * 3600)
+}
+
+pub(super) fn length(least: Duration, most: Duration) -> impl Fn(&str) -> Result<Duration, String> {
+    move |text| {
+        duration::parse(text).filter(|length| (least..=most).contains(length)).ok_or_else(|| {
+            format!(
+                "expected a length of time from {} to {}, found {text:?}",
+                shown(least),
+                shown(most)
+            )
+        })
+    }
+}
+
+fn shown(length: Duration) -> String {
+    SignedDuration::try_from(length).map_or_else(|_| String::new(), |length| format!("{length:#}"))
+}
+
+pub(super) fn whole(least: u32, most: u32) -> impl Fn(&str) -> Result<u32, String> {
+    move |text| {
+        text.parse().ok().filter(|number| (least..=most).contains(number)).ok_or_else(|| {
+            format!("expected a whole number from {least} to {most}, found {text:?}")
+        })
+    }
+}
+
+/// Bytes: a whole number, or one with KiB or MiB.
+pub(super) fn size(least: u32, most: u32) -> impl Fn(&str) -> Result<u32, String> {
+    move |text| {
+        let (number, unit) = match (text.strip_suffix("KiB"), text.strip_suffix("MiB")) {
+            (Some(number), _) => (number, 1 << 10),
+            (_, Some(number)) => (number, 1 << 20),
+            _ => (text, 1),
+        };
+        number
+            .parse::<u32>()
+            .ok()
+            .and_then(|number| number.checked_mul(unit))
+            .filter(|bytes| (least..=most).contains(bytes))
+            .ok_or_else(|| {
+                format!(
+                    "expected a size from {least} to {most} bytes such as 64KiB, found {text:?}"
+                )
+            })
+    }
+}
+
+pub(super) fn flag(text: &str) -> Result<bool, String> {
+    word(&[("true", true), ("false", false)])(text)
+}
+
+pub(super) fn word<T: Copy>(
+    words: &'static [(&'static str, T)],
+) -> impl Fn(&str) -> Result<T, String> {
+    move |text| {
+        words.iter().find(|(word, _)| *word == text).map(|(_, value)| *value).ok_or_else(|| {
+            let words: Vec<&str> = words.iter().map(|(word, _)| *word).collect();
+            format!("expected one of {}, found {text:?}", words.join(", "))
+        })
+    }
+}
+
+pub(super) fn filter(text: &str) -> Result<String, String> {
+    match EnvFilter::try_new(text) {
+        Ok(_) if !text.trim().is_empty() => Ok(text.to_owned()),
+        _ => Err(format!(
+            "expected a level such as info, or targets with levels such as warn,tollgate=debug, found {text:?}"
+        )),
+    }
+}

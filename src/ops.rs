@@ -1,0 +1,8 @@
+//! Running the program: listeners, health, shutdown and the log.
+//!
+//! Knows nothing of calls and money.
+
+pub mod health;
+pub mod listener;
+pub mod shutdown;
+pub mod telemetry;

@@ -1,0 +1,93 @@
+//! The log: on standard error, as text or JSON lines.
+
+use std::io::IsTerminal;
+
+use tracing::Subscriber;
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::MakeWriter;
+
+use crate::config::LogFormat;
+
+/// Why there is no log.
+#[derive(Debug, thiserror::Error)]
+pub enum TelemetryError {
+    /// The filter is malformed.
+    #[error("cannot read the log filter: {0}")]
+    Filter(#[from] tracing_subscriber::filter::ParseError),
+    /// The process has a log already.
+    #[error("cannot set up the log: {0}")]
+    AlreadySet(#[from] tracing::subscriber::SetGlobalDefaultError),
+}
+
+/// Sets up the log of the process; once.
+pub fn init(format: LogFormat, filter: &str) -> Result<(), TelemetryError> {
+    let colours = std::io::stderr().is_terminal();
+    let subscriber = subscriber(format, filter, colours, std::io::stderr)?;
+    tracing::subscriber::set_global_default(subscriber)?;
+    Ok(())
+}
+
+fn subscriber<W>(
+    format: LogFormat,
+    filter: &str,
+    colours: bool,
+    writer: W,
+) -> Result<Box<dyn Subscriber + Send + Sync>, TelemetryError>
+where
+    W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
+{
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(EnvFilter::try_new(filter)?)
+        .with_ansi(colours)
+        .with_writer(writer);
+    Ok(match format {
+        LogFormat::Text => Box::new(log.finish()),
+        LogFormat::Json => Box::new(log.json().flatten_event(true).finish()),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use super::*;
+
+    #[derive(Clone, Default)]
+    struct Log(Arc<Mutex<Vec<u8>>>);
+
+    impl std::io::Write for Log {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().expect("no writer panics").write(bytes)
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    /// What is logged of one warning and one piece of information.
+    fn logged(format: LogFormat, filter: &str) -> String {
+        let log = Log::default();
+        let writer = log.clone();
+        let subscriber = subscriber(format, filter, false, move || writer.clone())
+            .expect("the filter is well formed");
+        tracing::subscriber::with_default(subscriber, || {
+            tracing::warn!(attempt = 2, "ledger away");
+            tracing::info!("hidden");
+        });
+        let bytes = log.0.lock().expect("no writer panics").clone();
+        String::from_utf8(bytes).expect("the log is text")
+    }
+
+    #[test]
+    fn the_filter_hides_and_the_form_is_as_asked() {
+        let text = logged(LogFormat::Text, "warn");
+        assert!(text.contains("WARN") && text.contains("ledger away attempt=2"), "{text}");
+        assert_eq!(text.lines().count(), 1);
+
+        let json = logged(LogFormat::Json, "warn");
+        let line: serde_json::Value = serde_json::from_str(&json).expect("a line is JSON");
+        assert_eq!((line["level"].as_str(), line["attempt"].as_i64()), (Some("WARN"), Some(2)));
+        assert_eq!(logged(LogFormat::Text, "info").lines().count(), 2);
+    }
+}
