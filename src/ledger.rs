@@ -499,24 +499,54 @@ pub trait Fallible<T>: Future<Output = Result<T, LedgerError>> + Send {}
 
 impl<T, F: Future<Output = Result<T, LedgerError>> + Send> Fallible<T> for F {}
 
-/// A distance from the real clock that tests and the demo set; zero everywhere else.
+/// How a ledger's clock stands to the real one; tests and the demo move it, nobody else does.
+///
+/// One number, so that it is read whole: twice the milliseconds, plus one where the clock is frozen.
 #[derive(Clone, Debug, Default)]
 pub struct ClockOffset(Arc<AtomicI64>);
 
+/// One look at a [`ClockOffset`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClockReading {
+    /// The real clock plus so many milliseconds.
+    Shifted(i64),
+    /// Always this instant.
+    Frozen(Millis),
+}
+
 impl ClockOffset {
-    /// Moves the clock forward.
+    /// Moves the clock forward, a frozen one too.
     pub fn advance(&self, by: Seconds) {
-        self.0.fetch_add(by.0 * 1000, Ordering::Relaxed);
+        self.0.fetch_add(by.0 * 2000, Ordering::Relaxed);
     }
 
-    /// The distance in milliseconds.
-    pub fn millis(&self) -> i64 {
-        self.0.load(Ordering::Relaxed)
+    /// Stops the clock at an instant; it moves by [`ClockOffset::advance`] alone from here.
+    pub fn freeze_at(&self, instant: Millis) {
+        self.0.store(instant.0 * 2 + 1, Ordering::Relaxed);
     }
 
-    /// Sets the distance in milliseconds.
+    /// Sets the distance from the real clock in milliseconds; a frozen clock runs again.
     pub fn set_millis(&self, millis: i64) {
-        self.0.store(millis, Ordering::Relaxed);
+        self.0.store(millis * 2, Ordering::Relaxed);
+    }
+
+    /// Where the clock stands.
+    pub fn reading(&self) -> ClockReading {
+        let word = self.0.load(Ordering::Relaxed);
+        match word & 1 {
+            0 => ClockReading::Shifted(word >> 1),
+            _ => ClockReading::Frozen(Millis(word >> 1)),
+        }
+    }
+}
+
+impl ClockReading {
+    /// The ledger's instant, given the real one.
+    pub fn at(self, real: Millis) -> Millis {
+        match self {
+            ClockReading::Shifted(millis) => Millis(real.0 + millis),
+            ClockReading::Frozen(instant) => instant,
+        }
     }
 }
 
@@ -536,4 +566,21 @@ pub fn lot_bucket(lot: &str) -> String {
 /// The pool of `family` in a month.
 pub fn pool_id(family: &str, month: &str) -> String {
     format!("{family}:{month}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_frozen_clock_moves_by_steps_alone() {
+        let clock = ClockOffset::default();
+        clock.advance(Seconds(2));
+        assert_eq!(clock.reading().at(Millis(500)), Millis(2_500));
+        clock.freeze_at(Millis(1_001));
+        clock.advance(Seconds(3));
+        assert_eq!(clock.reading().at(Millis(77)), Millis(4_001));
+        clock.set_millis(-1_001);
+        assert_eq!(clock.reading().at(Millis(2_000)), Millis(999));
+    }
 }

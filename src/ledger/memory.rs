@@ -36,14 +36,15 @@ struct Decks {
 }
 
 impl MemoryLedger {
-    /// An empty ledger whose clock is the system's plus `offset`.
+    /// An empty ledger whose clock is the system's, moved by `offset`.
     pub fn new(offset: ClockOffset) -> Self {
         MemoryLedger { offset, ..MemoryLedger::default() }
     }
 
     fn now(&self) -> Millis {
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Millis(i64::try_from(since.as_millis()).unwrap_or(i64::MAX / 2) + self.offset.millis())
+        let real = Millis(i64::try_from(since.as_millis()).unwrap_or(i64::MAX / 4));
+        self.offset.reading().at(real)
     }
 
     /// Looks at a tenant's book at one instant; at an empty one where the tenant has none.
