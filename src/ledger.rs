@@ -5,6 +5,7 @@
 //! ([`Offer`]), the ledger whether it is still there, and takes it. Two implementations stand behind
 //! the port, `memory` and `redis`; one contract suite and one model test judge both.
 
+pub mod audit;
 pub mod memory;
 pub mod state;
 
@@ -416,6 +417,9 @@ pub trait Ledger: Send + Sync + 'static {
     fn tenant(&self, tenant: &TenantId) -> impl Fallible<Reply<TenantView>>;
     /// One payer.
     fn payer(&self, tenant: &TenantId, payer: &PayerId) -> impl Fallible<Reply<PayerView>>;
+    /// Several payers at one instant, in the order asked for.
+    fn payers(&self, tenant: &TenantId, payers: &[PayerId])
+    -> impl Fallible<Reply<Vec<PayerView>>>;
     /// Every tenant that was ever applied.
     fn tenants(&self) -> impl Fallible<Vec<TenantId>>;
 

@@ -23,6 +23,12 @@ use serde_saphyr::{DuplicateKeyPolicy, Options};
 /// The largest document that is read, in bytes.
 pub const MAX_BYTES: usize = 64 * 1024 * 1024;
 
+/// The most keys and values that are read: 200,000 users with every key need 7 million.
+const MAX_NODES: usize = 10_000_000;
+
+/// The deepest nesting that is read; the format has 6 levels.
+const MAX_DEPTH: usize = 16;
+
 /// The most faults, and the most warnings of one tenant, that are listed one by one.
 pub const MAX_LISTED: usize = 1000;
 
@@ -68,11 +74,10 @@ pub fn read(yaml: &str) -> Result<RawOrganisation, Vec<Fault>> {
 fn options() -> Options {
     serde_saphyr::options! {
         budget: serde_saphyr::budget! {
-            // 200,000 users need 7 million; the memory is then some hundred MB.
-            max_events: 25_000_000,
-            max_nodes: 10_000_000,
+            max_events: 3 * MAX_NODES,
+            max_nodes: MAX_NODES,
             max_total_scalar_bytes: MAX_BYTES,
-            max_depth: 16,
+            max_depth: MAX_DEPTH,
             max_documents: 1,
             max_anchors: 1000,
             max_aliases: 10_000,
@@ -117,6 +122,14 @@ fn plainly(error: &serde_saphyr::Error) -> String {
         }
         Error::Budget { breach: BudgetBreach::Documents { .. }, .. } => {
             "expected one document".to_owned()
+        }
+        Error::Budget { breach: BudgetBreach::Depth { .. }, .. } => {
+            format!("expected at most {MAX_DEPTH} levels")
+        }
+        Error::Budget {
+            breach: BudgetBreach::Nodes { .. } | BudgetBreach::Events { .. }, ..
+        } => {
+            format!("expected at most {MAX_NODES} values and keys")
         }
         // The position is said once, at the front.
         error => error.to_string().split(" at line ").next().unwrap_or_default().to_owned(),

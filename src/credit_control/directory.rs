@@ -138,6 +138,11 @@ impl Directory {
         (self.tenants.get(tenant), self.payers.get(&(tenant.clone(), payer.clone())))
     }
 
+    /// Forgets a tenant, because it was changed here.
+    pub fn forget_tenant(&self, tenant: &TenantId) {
+        self.tenants.invalidate(tenant);
+    }
+
     /// Forgets a tenant and one of its payers, because the ledger answered stale.
     pub fn forget(&self, tenant: &TenantId, payer: &PayerId) {
         self.tenants.invalidate(tenant);

@@ -87,6 +87,14 @@ impl Ledger for MemoryLedger {
         Ok(self.read(tenant, |book, _| book.payer_view(payer)))
     }
 
+    async fn payers(
+        &self,
+        tenant: &TenantId,
+        payers: &[PayerId],
+    ) -> Result<Reply<Vec<PayerView>>, LedgerError> {
+        Ok(self.read(tenant, |book, _| payers.iter().map(|id| book.payer_view(id)).collect()))
+    }
+
     async fn tenants(&self) -> Result<Vec<TenantId>, LedgerError> {
         let books = locked(self.books.read());
         let known = books.iter().filter(|(_, book)| locked(book.lock()).is_known());

@@ -24,7 +24,7 @@ use crate::organisation::{Fault, MAX_LISTED};
 
 /// Judges a document: all of its tenants, or everything that is wrong with it.
 ///
-/// At most [`MAX_LISTED`] faults are listed, then how many more there are.
+/// At most [`MAX_LISTED`] faults are listed; a last one says when there may be more.
 pub fn check(raw: &RawOrganisation) -> Result<Vec<TenantDocument>, Vec<Fault>> {
     let mut faults = Faults::default();
     faults.unknown(&At::ROOT, RawOrganisation::KEYS, &raw.unknown);
@@ -432,7 +432,7 @@ impl<'a> Seen<'a> {
     }
 
     fn once(&mut self, f: &mut Faults, at: &At<'_>, text: Option<&'a Text>) {
-        let Some(text) = text else { return };
+        let Some(text) = text.filter(|_| !f.are_enough()) else { return };
         if let Some(first) = self.first.get(text.value.as_str()) {
             let message = format!("{} {:?} is already used by {first}", self.what, text.value);
             f.add(at, text.line, message);

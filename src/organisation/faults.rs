@@ -65,25 +65,28 @@ impl fmt::Display for Short<'_> {
     }
 }
 
-/// All faults found so far.
+/// The faults found so far. Once [`MAX_LISTED`] are, nothing more is judged: a hostile document may
+/// hold millions.
 #[derive(Default)]
-pub(super) struct Faults {
-    listed: Vec<Fault>,
-    more: usize,
-}
+pub(super) struct Faults(Vec<Fault>);
 
 impl Faults {
+    pub(super) fn are_enough(&self) -> bool {
+        self.0.len() >= MAX_LISTED
+    }
+
     pub(super) fn add(&mut self, at: &At<'_>, line: Option<u64>, message: String) {
-        if self.listed.len() < MAX_LISTED {
-            self.listed.push(Fault { line, field: at.to_string(), message });
-        } else {
-            self.more += 1;
+        if !self.are_enough() {
+            self.0.push(Fault { line, field: at.to_string(), message });
         }
     }
 
     /// Keys that the format does not have.
     pub(super) fn unknown(&mut self, at: &At<'_>, known: &[&str], unknown: &[Text]) {
         for key in unknown {
+            if self.are_enough() {
+                return;
+            }
             let message = format!("unknown key, expected one of {}", known.join(", "));
             self.add(&at.key(&key.value), key.line, message);
         }
@@ -96,7 +99,7 @@ impl Faults {
         text: Option<&Text>,
         read: impl Fn(&str) -> Result<T, String>,
     ) -> Option<T> {
-        let text = text?;
+        let text = text.filter(|_| !self.are_enough())?;
         match read(&text.value) {
             Ok(value) => Some(value),
             Err(expected) => {
@@ -136,15 +139,16 @@ impl Faults {
 
     /// `value` when nothing was wrong.
     pub(super) fn none_or_all<T>(mut self, value: T) -> Result<T, Vec<Fault>> {
-        if self.listed.is_empty() {
+        if self.0.is_empty() {
             return Ok(value);
         }
+        let cut = self.are_enough();
         // In the order of the file; the order of checking is ours, not the reader's.
-        self.listed.sort_by_key(|fault| fault.line);
-        if self.more > 0 {
-            let message = format!("and {} more", self.more);
-            self.listed.push(Fault { line: None, field: String::new(), message });
+        self.0.sort_by_key(|fault| fault.line);
+        if cut {
+            let message = format!("only the first {MAX_LISTED} faults are listed");
+            self.0.push(Fault { line: None, field: String::new(), message });
         }
-        Err(self.listed)
+        Err(self.0)
     }
 }

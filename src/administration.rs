@@ -1,0 +1,673 @@
+//! The use cases of administration: apply an organisation, buy credits, activate decks, look, audit.
+//!
+//! Generic over the ledger, like [`crate::credit_control`], whose directory it shares.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::charging::deck::{Deck, DeckErrors};
+use crate::charging::entitlement::{family_parts, seats};
+use crate::charging::ids::{CallId, LotId, PayerId, PoolId, TenantId};
+use crate::charging::month::{Month, twelve_months_after};
+use crate::charging::profile::{
+    PayerProfile, PayerState, Purchase, TenantDocument, TenantProfile, TenantState,
+};
+use crate::charging::units::{Micros, Millis, Seconds};
+use crate::credit_control::CreditControl;
+use crate::credit_control::answer::{CallContext, FundingLine, FundingSource};
+use crate::credit_control::directory::Tenant;
+use crate::credit_control::emergency::UNATTRIBUTED;
+use crate::ledger::audit::{self, Report};
+use crate::ledger::state::{Bucket, Call, Entry, EntryKind, Lot};
+use crate::ledger::{
+    Applied, Balance, Ledger, LedgerError, Page, PayerUpdate, Purchased, TenantRecord, pool_id,
+};
+
+/// Payers that one command to the ledger updates, so that no command blocks the calls for long.
+const PAYERS_PER_COMMAND: usize = 500;
+
+/// How far beyond the ledger's clock a purchase may be dated: clocks differ, and so do time zones.
+const MAX_PURCHASE_AHEAD: Seconds = Seconds(86_400);
+
+/// Why an act of administration was refused. Nothing was changed unless it says so.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum AdministrationError {
+    /// No tenant of that name.
+    #[error("no tenant {0}")]
+    NoSuchTenant(TenantId),
+    /// No call of that key.
+    #[error("no call {1} of tenant {0}")]
+    NoSuchCall(TenantId, CallId),
+    /// What is asked for contradicts what stands.
+    #[error("{field}: {reason}")]
+    Refused {
+        /// Path of the field that is at fault.
+        field: String,
+        /// What was expected.
+        reason: String,
+    },
+    /// A deck with mistakes.
+    #[error(transparent)]
+    Deck(#[from] DeckErrors),
+    /// The ledger gave no outcome; a document may be applied in part, and can be applied again.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+}
+
+/// What an apply did. Tenants and payers count alike.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ApplyOutcome {
+    /// Not known before.
+    pub created: u32,
+    /// Known, and now different.
+    pub updated: u32,
+    /// As they were.
+    pub unchanged: u32,
+    /// Active before, and now removed.
+    pub removed: u32,
+    /// Purchases that were not applied before.
+    pub purchases_applied: u32,
+    /// Sentences for the operator.
+    pub warnings: Vec<String>,
+}
+
+/// A pool as an operator reads it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PoolBalance {
+    /// Its name, month included.
+    pub id: PoolId,
+    /// Country whose users share it; empty for the tenant-wide pool.
+    pub country: String,
+    /// Licence code.
+    pub plan: String,
+    /// `DOMESTIC`, `INTERNATIONAL` or `CONFERENCE`.
+    pub counter: String,
+    /// Key of its month.
+    pub month: String,
+    /// Its size, never less than held and spent (D9).
+    pub granted: Seconds,
+    /// Held by open calls.
+    pub held: Seconds,
+    /// Charged.
+    pub spent: Seconds,
+    /// What new calls may take.
+    pub available: Seconds,
+}
+
+/// The wallet as an operator reads it, by the ledger's clock: a lot past its expiry counts as expired
+/// even before a sweep has come by.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Credits {
+    /// All purchases, corrections included.
+    pub funded: Micros,
+    /// Held by open calls.
+    pub held: Micros,
+    /// Charged.
+    pub spent: Micros,
+    /// Lost by expiry.
+    pub expired: Micros,
+    /// What new calls may take.
+    pub available: Micros,
+    /// Lots with something left or held, in drawing order.
+    pub lots: Vec<CreditLot>,
+}
+
+/// A lot as an operator reads it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CreditLot {
+    /// Key of the purchase.
+    pub key: LotId,
+    /// When it was bought.
+    pub purchased_at: Millis,
+    /// When what is left is lost.
+    pub expires_at: Millis,
+    /// What was bought.
+    pub amount: Micros,
+    /// Neither held, spent nor expired.
+    pub remaining: Micros,
+}
+
+/// A tenant's balances.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TenantBalance {
+    /// ISO 4217 code.
+    pub currency: String,
+    /// Pools of the current month, by id.
+    pub pools: Vec<PoolBalance>,
+    /// The wallet.
+    pub credits: Credits,
+}
+
+/// A purchase and the wallet after it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PurchaseOutcome {
+    /// Applied before.
+    pub replayed: bool,
+    /// The lot as it is now.
+    pub lot: CreditLot,
+    /// The wallet now.
+    pub credits: Credits,
+    /// ISO 4217 code.
+    pub currency: String,
+}
+
+/// One decision on record.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DecisionRecord {
+    /// The journal's entry.
+    pub entry: Entry,
+    /// What was said about the call; `None` where it cannot be read.
+    pub context: Option<CallContext>,
+    /// Who pays, as held when it was decided.
+    pub funding: Vec<FundingLine>,
+}
+
+/// A deck that was activated.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ActivatedDeck {
+    /// Its version.
+    pub version: String,
+    /// Its rows.
+    pub rows: usize,
+    /// Its currency.
+    pub currency: String,
+    /// Tenants that it now prices calls for.
+    pub tenants: u32,
+}
+
+/// The acts of administration on one ledger.
+pub struct Administration<L> {
+    control: Arc<CreditControl<L>>,
+    /// Longest time that a due hold may stay open before the audit calls it a leak.
+    sweep_bound: Seconds,
+}
+
+impl<L: Ledger> Administration<L> {
+    /// On the ledger of `control`.
+    pub fn new(control: Arc<CreditControl<L>>, sweep_bound: Seconds) -> Self {
+        Administration { control, sweep_bound }
+    }
+
+    fn ledger(&self) -> &L {
+        self.control.ledger()
+    }
+
+    /// Creates and updates what the documents say, and removes nothing that they leave out.
+    ///
+    /// Everything that can be refused is refused before anything is changed. Applying the same twice
+    /// changes nothing; an apply that the ledger cut off can be repeated.
+    pub async fn apply(
+        &self,
+        documents: &[TenantDocument],
+    ) -> Result<ApplyOutcome, AdministrationError> {
+        let mut plans = vec![];
+        for (index, document) in documents.iter().enumerate() {
+            let path = format!("tenants[{index}]");
+            plans.push(self.check_document(&path, document).await?);
+        }
+        let mut outcome = ApplyOutcome::default();
+        for (document, plan) in documents.iter().zip(plans) {
+            outcome.warnings.extend(document.warnings.iter().cloned());
+            outcome.warnings.extend(plan.warnings);
+            self.apply_one(document, &plan.record, &mut outcome).await?;
+        }
+        outcome.warnings.truncate(1_000);
+        Ok(outcome)
+    }
+
+    async fn check_document(
+        &self,
+        path: &str,
+        document: &TenantDocument,
+    ) -> Result<Plan, AdministrationError> {
+        let profile = &document.profile;
+        let reply = self.ledger().tenant(&profile.id).await?;
+        let refused = |field: &str, reason: String| AdministrationError::Refused {
+            field: format!("{path}.{field}"),
+            reason,
+        };
+        if profile.id.as_str() == UNATTRIBUTED {
+            return Err(refused("id", format!("{UNATTRIBUTED} is reserved")));
+        }
+        if let Some(known) = &reply.outcome.record
+            && known.profile.currency != profile.currency
+        {
+            let reason = format!(
+                "the tenant's currency is {} and cannot change to {}",
+                known.profile.currency, profile.currency
+            );
+            return Err(refused("currency", reason));
+        }
+        let latest = reply.now.after(MAX_PURCHASE_AHEAD);
+        for (i, purchase) in document.purchases.iter().enumerate() {
+            if purchase.purchased_at > latest {
+                let reason = "expected an instant that is not in the future".to_owned();
+                return Err(refused(&format!("credits[{i}].purchased_at"), reason));
+            }
+        }
+        self.check_lots(path, document).await?;
+        let mut warnings = vec![];
+        let deck = self.ledger().named_deck(&profile.rate_deck).await?;
+        match &deck {
+            Some(version) => {
+                let deck = self.control.directory().deck(self.ledger(), version).await?;
+                if deck.currency() != profile.currency {
+                    let reason = format!(
+                        "deck {} is in {}, the tenant in {}",
+                        profile.rate_deck,
+                        deck.currency(),
+                        profile.currency
+                    );
+                    return Err(refused("rate_deck", reason));
+                }
+            }
+            None if document.names_deck => {
+                let reason = format!("expected an active deck, found {:?}", profile.rate_deck);
+                return Err(refused("rate_deck", reason));
+            }
+            None => warnings.push(format!(
+                "{path}: no deck named {:?} is active: calls that money must pay are refused",
+                profile.rate_deck
+            )),
+        }
+        let record = TenantRecord { profile: profile.clone(), deck };
+        Ok(Plan { record, warnings })
+    }
+
+    /// A purchase key that stands for another purchase is refused before anything is changed.
+    async fn check_lots(
+        &self,
+        path: &str,
+        document: &TenantDocument,
+    ) -> Result<(), AdministrationError> {
+        if document.purchases.is_empty() {
+            return Ok(());
+        }
+        let balance = self.ledger().balance(&document.profile.id).await?.outcome;
+        let lots: BTreeMap<&LotId, &Bucket> =
+            balance.lots.iter().map(|lot| (&lot.key, &lot.bucket)).collect();
+        for (i, purchase) in document.purchases.iter().enumerate() {
+            let Some(known) = lots.get(&purchase.key) else { continue };
+            if known.funded != purchase.amount.0 || known.starts != purchase.purchased_at {
+                return Err(AdministrationError::Refused {
+                    field: format!("{path}.credits[{i}]"),
+                    reason: conflict(&purchase.key),
+                });
+            }
+        }
+        Ok(())
+    }
+
+    async fn apply_one(
+        &self,
+        document: &TenantDocument,
+        record: &TenantRecord,
+        outcome: &mut ApplyOutcome,
+    ) -> Result<(), AdministrationError> {
+        let tenant = &document.profile.id;
+        let before = self.ledger().tenant(tenant).await?.outcome;
+        let changed = self.ledger().apply_tenant(tenant, record).await?.outcome;
+        let was_removed = before
+            .record
+            .as_ref()
+            .is_some_and(|record| record.profile.state == TenantState::Removed);
+        let removed = record.profile.state == TenantState::Removed && !was_removed;
+        match (before.record.is_some(), changed) {
+            (true, true) if removed => outcome.removed += 1,
+            (false, _) => outcome.created += 1,
+            (true, true) => outcome.updated += 1,
+            (true, false) => outcome.unchanged += 1,
+        }
+        for batch in document.payers.chunks(PAYERS_PER_COMMAND) {
+            self.apply_payers(tenant, batch, outcome).await?;
+        }
+        for purchase in &document.purchases {
+            let expires_at = twelve_months_after(purchase.purchased_at);
+            match self.ledger().purchase(tenant, purchase, expires_at).await?.outcome {
+                Purchased::Applied => outcome.purchases_applied += 1,
+                Purchased::Replayed => {}
+                Purchased::Conflict => {
+                    return Err(AdministrationError::Refused {
+                        field: format!("credits.{}", purchase.key),
+                        reason: conflict(&purchase.key),
+                    });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn apply_payers(
+        &self,
+        tenant: &TenantId,
+        batch: &[PayerProfile],
+        outcome: &mut ApplyOutcome,
+    ) -> Result<(), AdministrationError> {
+        let updates: Vec<PayerUpdate> = batch
+            .iter()
+            .map(|profile| PayerUpdate { profile: profile.clone(), seats: seats(profile) })
+            .collect();
+        let ids: Vec<PayerId> = batch.iter().map(|profile| profile.id.clone()).collect();
+        let before = self.ledger().payers(tenant, &ids).await?.outcome;
+        // The document may have changed the time zone, and with it the month.
+        self.control.directory().forget_tenant(tenant);
+        let known = self.known_tenant(tenant).await?;
+        let mut now = self.control.now();
+        loop {
+            let month: Month = known.month(now).as_ref().clone();
+            let reply = self.ledger().apply_payers(tenant, &month, &updates).await?;
+            if reply.outcome != Applied::Stale {
+                break;
+            }
+            now = reply.now;
+        }
+        for (profile, before) in batch.iter().zip(before) {
+            let removed = profile.state == PayerState::Removed;
+            match before.profile {
+                None => outcome.created += 1,
+                Some(before) if before == *profile => outcome.unchanged += 1,
+                Some(before) if removed && before.state != PayerState::Removed => {
+                    outcome.removed += 1;
+                }
+                Some(_) => outcome.updated += 1,
+            }
+        }
+        Ok(())
+    }
+
+    /// A tenant that exists. What it was when a sidecar last read it is enough to look at balances by.
+    async fn known_tenant(&self, tenant: &TenantId) -> Result<Arc<Tenant>, AdministrationError> {
+        let found = self.control.directory().tenant(self.ledger(), tenant).await?;
+        match found.profile() {
+            Some(_) => Ok(found),
+            None => Err(AdministrationError::NoSuchTenant(tenant.clone())),
+        }
+    }
+
+    /// Adds a lot to a tenant's wallet, once per key.
+    pub async fn purchase(
+        &self,
+        tenant: &TenantId,
+        key: LotId,
+        amount: Micros,
+        currency: &str,
+        purchased_at: Option<Millis>,
+        payment: BTreeMap<String, String>,
+    ) -> Result<PurchaseOutcome, AdministrationError> {
+        let known = self.known_tenant(tenant).await?;
+        let profile = known.profile().ok_or_else(|| self.no_such(tenant))?;
+        let refused = |field: &str, reason: String| AdministrationError::Refused {
+            field: field.to_owned(),
+            reason,
+        };
+        if currency != profile.currency {
+            let reason = format!("the tenant's currency is {}, not {currency}", profile.currency);
+            return Err(refused("amount.currency_code", reason));
+        }
+        let before = self.ledger().balance(tenant).await?;
+        let lot = before.outcome.lots.iter().find(|lot| lot.key == key);
+        // A repeat that names no instant means the one that the first attempt was given.
+        let default = lot.map_or(before.now, |lot| lot.bucket.starts);
+        let purchased_at = purchased_at.unwrap_or(default);
+        if purchased_at > before.now.after(MAX_PURCHASE_AHEAD) {
+            let reason = "expected an instant that is not in the future".to_owned();
+            return Err(refused("purchased_at", reason));
+        }
+        let purchase = Purchase { key, amount, purchased_at, payment };
+        let expires_at = twelve_months_after(purchased_at);
+        let replayed = match self.ledger().purchase(tenant, &purchase, expires_at).await?.outcome {
+            Purchased::Applied => false,
+            Purchased::Replayed => true,
+            Purchased::Conflict => return Err(refused("key", conflict(&purchase.key))),
+        };
+        let after = self.ledger().balance(tenant).await?;
+        let lot = after.outcome.lots.iter().find(|lot| lot.key == purchase.key);
+        let lot = lot.map(|lot| credit_lot(lot, after.now)).ok_or_else(|| {
+            LedgerError::Corrupt(format!("lot {} vanished after its purchase", purchase.key))
+        })?;
+        Ok(PurchaseOutcome {
+            replayed,
+            lot,
+            credits: credits(&after.outcome, after.now),
+            currency: profile.currency.clone(),
+        })
+    }
+
+    fn no_such(&self, tenant: &TenantId) -> AdministrationError {
+        AdministrationError::NoSuchTenant(tenant.clone())
+    }
+
+    /// Pools of the current month, unused ones too, and the wallet.
+    pub async fn balance(&self, tenant: &TenantId) -> Result<TenantBalance, AdministrationError> {
+        let known = self.known_tenant(tenant).await?;
+        let reply = self.ledger().balance(tenant).await?;
+        let month = known.month(reply.now);
+        Ok(TenantBalance {
+            currency: known.profile().map(|t| t.currency.clone()).unwrap_or_default(),
+            pools: pools(&reply.outcome, &month),
+            credits: credits(&reply.outcome, reply.now),
+        })
+    }
+
+    /// One call.
+    pub async fn call(
+        &self,
+        tenant: &TenantId,
+        call: &CallId,
+    ) -> Result<(Call, TenantProfile), AdministrationError> {
+        let known = self.known_tenant(tenant).await?;
+        let profile = known.profile().ok_or_else(|| self.no_such(tenant))?.clone();
+        let found = self.ledger().call(tenant, call).await?;
+        let missing = || AdministrationError::NoSuchCall(tenant.clone(), call.clone());
+        Ok((found.ok_or_else(missing)?, profile))
+    }
+
+    /// Open calls, soonest to expire first.
+    pub async fn open_calls(
+        &self,
+        tenant: &TenantId,
+        cursor: Option<&str>,
+        most: usize,
+    ) -> Result<(Page<(CallId, Call)>, TenantProfile), AdministrationError> {
+        let known = self.known_tenant(tenant).await?;
+        let profile = known.profile().ok_or_else(|| self.no_such(tenant))?.clone();
+        Ok((self.ledger().open_calls(tenant, cursor, most).await?, profile))
+    }
+
+    /// Decisions, newest first; also those of emergency calls that named no tenant, under
+    /// [`UNATTRIBUTED`].
+    pub async fn decisions(
+        &self,
+        tenant: &TenantId,
+        mut before: Option<String>,
+        most: usize,
+    ) -> Result<Page<DecisionRecord>, AdministrationError> {
+        if tenant.as_str() != UNATTRIBUTED {
+            self.known_tenant(tenant).await?;
+        }
+        let mut records = vec![];
+        loop {
+            let wanted = most - records.len();
+            let page = self.ledger().journal(tenant, before.as_deref(), wanted).await?;
+            records.extend(page.items.into_iter().filter(is_decision).map(decision_record));
+            before = page.next;
+            if records.len() >= most || before.is_none() {
+                return Ok(Page { items: records, next: before });
+            }
+        }
+    }
+
+    /// Checks a deck without keeping it.
+    pub fn check_deck(&self, csv: &[u8]) -> Result<Deck, DeckErrors> {
+        Deck::parse(csv)
+    }
+
+    /// Checks a deck whole, keeps it, and makes it price the calls of every tenant that names it.
+    ///
+    /// Reaches tenant by tenant; one that was cut off is resumed by activating the same deck again.
+    pub async fn activate_deck(
+        &self,
+        name: &str,
+        csv: &[u8],
+    ) -> Result<ActivatedDeck, AdministrationError> {
+        let deck = Deck::parse(csv)?;
+        let named = self.tenants_of_deck(name).await?;
+        for (tenant, record) in &named {
+            if record.profile.currency != deck.currency() {
+                let reason = format!(
+                    "the deck is in {}, tenant {tenant} in {}",
+                    deck.currency(),
+                    record.profile.currency
+                );
+                return Err(AdministrationError::Refused { field: "csv".to_owned(), reason });
+            }
+        }
+        self.ledger().put_deck(deck.version(), csv).await?;
+        self.ledger().name_deck(name, deck.version()).await?;
+        let mut activated = ActivatedDeck {
+            version: deck.version().to_owned(),
+            rows: deck.len(),
+            currency: deck.currency().to_owned(),
+            tenants: 0,
+        };
+        for (tenant, mut record) in named {
+            record.deck = Some(activated.version.clone());
+            self.ledger().apply_tenant(&tenant, &record).await?;
+            activated.tenants += 1;
+        }
+        Ok(activated)
+    }
+
+    async fn tenants_of_deck(
+        &self,
+        name: &str,
+    ) -> Result<Vec<(TenantId, TenantRecord)>, AdministrationError> {
+        let mut named = vec![];
+        for tenant in self.ledger().tenants().await? {
+            let record = self.ledger().tenant(&tenant).await?.outcome.record;
+            if let Some(record) = record.filter(|record| record.profile.rate_deck == name) {
+                named.push((tenant, record));
+            }
+        }
+        Ok(named)
+    }
+
+    /// Proves the invariants of one tenant, or of all.
+    pub async fn audit(
+        &self,
+        tenant: Option<&TenantId>,
+    ) -> Result<Vec<(TenantId, Report)>, AdministrationError> {
+        let tenants = match tenant {
+            Some(tenant) => {
+                self.known_tenant(tenant).await?;
+                vec![tenant.clone()]
+            }
+            None => self.ledger().tenants().await?,
+        };
+        let mut reports = vec![];
+        for tenant in tenants {
+            let reply = self.ledger().snapshot(&tenant).await?;
+            let report = audit::audit(&tenant, reply.now, self.sweep_bound, &reply.outcome);
+            reports.push((tenant, report));
+        }
+        Ok(reports)
+    }
+}
+
+struct Plan {
+    record: TenantRecord,
+    warnings: Vec<String>,
+}
+
+fn conflict(key: &LotId) -> String {
+    format!("purchase {key} was applied before with another amount or instant")
+}
+
+fn is_decision(entry: &Entry) -> bool {
+    matches!(entry.kind, EntryKind::Authorized | EntryKind::Refused)
+}
+
+fn decision_record(entry: Entry) -> DecisionRecord {
+    let context = CallContext::decode(&entry.context);
+    let funding = entry
+        .postings
+        .iter()
+        .filter_map(|posting| {
+            let (kind, bucket) = posting.bucket.split_once(':')?;
+            let (source, duration, money) = match kind {
+                "p" => (FundingSource::Pool, Seconds(posting.held), Micros::ZERO),
+                _ => (FundingSource::Credits, Seconds::ZERO, Micros(posting.held)),
+            };
+            Some(FundingLine {
+                source,
+                bucket: bucket.to_owned(),
+                duration,
+                money,
+                rate_per_minute: Micros::ZERO,
+                expires_at: Millis::ZERO,
+            })
+        })
+        .collect();
+    DecisionRecord { entry, context, funding }
+}
+
+fn pools(balance: &Balance, month: &Month) -> Vec<PoolBalance> {
+    let known: BTreeMap<&str, &Bucket> =
+        balance.pools.iter().map(|(id, bucket)| (id.as_str(), bucket)).collect();
+    let mut pools: Vec<PoolBalance> = balance
+        .sizes
+        .iter()
+        .filter_map(|(family, size)| {
+            let unused = Bucket { funded: size.0, ..Bucket::default() };
+            let bucket = known.get(pool_id(family, &month.key).as_str()).copied();
+            let bucket = bucket.unwrap_or(&unused);
+            let granted = (bucket.funded + bucket.adjusted).max(bucket.held + bucket.spent);
+            if granted == 0 {
+                return None;
+            }
+            let (country, plan, counter) = family_parts(family);
+            Some(PoolBalance {
+                id: PoolId::of(family, &month.key),
+                country: country.to_owned(),
+                plan: plan.to_owned(),
+                counter: counter.to_owned(),
+                month: month.key.clone(),
+                granted: Seconds(granted),
+                held: Seconds(bucket.held),
+                spent: Seconds(bucket.spent),
+                available: Seconds(bucket.available()),
+            })
+        })
+        .collect();
+    pools.sort_by(|a, b| a.id.cmp(&b.id));
+    pools
+}
+
+fn credits(balance: &Balance, now: Millis) -> Credits {
+    let mut credits = Credits::default();
+    for lot in &balance.lots {
+        let bucket = &lot.bucket;
+        let lapsed = if bucket.ends <= now { bucket.available() } else { 0 };
+        credits.funded += Micros(bucket.funded + bucket.adjusted);
+        credits.held += Micros(bucket.held);
+        credits.spent += Micros(bucket.spent);
+        credits.expired += Micros(bucket.expired + lapsed);
+        credits.available += Micros(bucket.available() - lapsed);
+        let lot = credit_lot(lot, now);
+        if lot.remaining.is_positive() || bucket.held > 0 {
+            credits.lots.push(lot);
+        }
+    }
+    credits
+}
+
+fn credit_lot(lot: &Lot, now: Millis) -> CreditLot {
+    let lapsed = lot.bucket.ends <= now;
+    CreditLot {
+        key: lot.key.clone(),
+        purchased_at: lot.bucket.starts,
+        expires_at: lot.bucket.ends,
+        amount: Micros(lot.bucket.funded),
+        remaining: Micros(if lapsed { 0 } else { lot.bucket.available() }),
+    }
+}

@@ -1,0 +1,664 @@
+//! The audit: proves the contract's invariants on everything that a ledger holds of one tenant.
+//!
+//! Pure, and blind to how a ledger works: it judges a [`Snapshot`] by the contract alone, so that both
+//! ledgers answer to the same judge. Each finding names the invariant by its number in the contract.
+//!
+//! What a snapshot cannot show: that a pool is the payer's own (5) and that the charge does not depend
+//! on how it was chunked (8), which follows from 7. A pool that shrank below what is held and spent is
+//! lawful (D9): its `pending_shrink` is the difference. Forgetting a call leaves no entry, so a journal
+//! may tell several lives of one key, each after the end of the last.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use crate::charging::decision::Decision;
+use crate::charging::funding::{CreditSide, PoolSide, charge};
+use crate::charging::ids::{CallId, TenantId};
+use crate::charging::units::{Micros, Millis, Seconds};
+use crate::ledger::state::{Bucket, Call, CallState, Entry, EntryKind, Posting};
+use crate::ledger::{Snapshot, lot_bucket, pool_bucket};
+
+/// What the audit of one tenant found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Report {
+    /// Whose ledger.
+    pub tenant: TenantId,
+    /// Every violation; empty when all is well.
+    pub findings: Vec<Finding>,
+    /// How much was looked at.
+    pub checked: Counts,
+    /// What the contract wants listed (invariant 18).
+    pub listed: Listed,
+}
+
+/// One violation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    /// Number of the invariant in the contract.
+    pub invariant: u8,
+    /// The bucket, call, payer or purchase at fault.
+    pub key: String,
+    /// What was expected, and what was found.
+    pub detail: String,
+}
+
+/// How much was looked at.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Pools and lots.
+    pub buckets: usize,
+    /// Calls that are not forgotten.
+    pub calls: usize,
+    /// Journal entries.
+    pub entries: usize,
+    /// Payers.
+    pub payers: usize,
+}
+
+/// Usage that was not paid for, over the whole journal.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Listed {
+    /// Calls with a shortfall.
+    pub shortfalls: u64,
+    /// Used seconds that nothing paid for.
+    pub shortfall_duration: Seconds,
+    /// Their price.
+    pub shortfall_money: Micros,
+    /// Calls with usage that nothing was granted for.
+    pub parked_calls: u64,
+    /// That usage.
+    pub parked: Seconds,
+}
+
+/// Checks a snapshot taken at `now`; expiries may be late by `sweep_bound`.
+pub fn audit(tenant: &TenantId, now: Millis, sweep_bound: Seconds, snapshot: &Snapshot) -> Report {
+    let mut audit = Audit { snapshot, findings: vec![] };
+    let story = audit.read_journal();
+    audit.check_buckets(&story);
+    audit.check_wallet();
+    audit.check_payers();
+    for (id, call) in &snapshot.calls {
+        audit.check_call(id, call, story.lives.get(id.as_str()));
+    }
+    audit.check_open_lives(&story);
+    audit.check_deadlines(now, sweep_bound);
+    audit.check_decisions();
+    Report {
+        tenant: tenant.clone(),
+        findings: audit.findings,
+        checked: Counts {
+            buckets: snapshot.pools.len() + snapshot.lots.len(),
+            calls: snapshot.calls.len(),
+            entries: snapshot.journal.len(),
+            payers: snapshot.payers.len(),
+        },
+        listed: story.listed(),
+    }
+}
+
+struct Audit<'a> {
+    snapshot: &'a Snapshot,
+    findings: Vec<Finding>,
+}
+
+/// What the journal tells, replayed from empty.
+#[derive(Default)]
+struct Story<'a> {
+    /// The running sums of every bucket.
+    buckets: HashMap<&'a str, Sums>,
+    /// The last life of every call.
+    lives: HashMap<&'a str, Life>,
+    /// Of the lives before.
+    past: Listed,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Sums {
+    funded: i64,
+    held: i64,
+    spent: i64,
+    expired: i64,
+}
+
+/// A call as the journal tells it, from a decision to its end.
+#[derive(Default)]
+struct Life {
+    phase: Phase,
+    decision: Option<Decision>,
+    used: Seconds,
+    parked: Seconds,
+    /// Usage parked before the record of the call arrived.
+    overtaken: Seconds,
+    shortfall_duration: Seconds,
+    shortfall_money: Micros,
+    buckets: BTreeMap<String, Sums>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Phase {
+    #[default]
+    Unknown,
+    Denied,
+    Open,
+    Settled,
+    Released,
+    Expired,
+    /// Ended before it was authorized.
+    Ended,
+}
+
+impl<'a> Story<'a> {
+    fn listed(&self) -> Listed {
+        let mut listed = self.past;
+        for life in self.lives.values() {
+            listed.add(life);
+        }
+        listed
+    }
+
+    fn begin(&mut self, call: &'a str, life: Life) {
+        if let Some(past) = self.lives.insert(call, life) {
+            self.past.add(&past);
+        }
+    }
+}
+
+impl Listed {
+    fn add(&mut self, life: &Life) {
+        if life.shortfall_duration.is_positive() || life.shortfall_money.is_positive() {
+            self.shortfalls += 1;
+            self.shortfall_duration += life.shortfall_duration;
+            self.shortfall_money += life.shortfall_money;
+        }
+        let parked = life.parked + life.overtaken;
+        if parked.is_positive() {
+            self.parked_calls += 1;
+            self.parked += parked;
+        }
+    }
+}
+
+impl Sums {
+    fn add(&mut self, posting: &Posting) {
+        self.funded += posting.funded;
+        self.held += posting.held;
+        self.spent += posting.spent;
+        self.expired += posting.expired;
+    }
+}
+
+impl<'a> Audit<'a> {
+    fn find(&mut self, invariant: u8, key: &str, detail: String) {
+        self.findings.push(Finding { invariant, key: key.to_owned(), detail });
+    }
+
+    fn expect<T: PartialEq + std::fmt::Display>(
+        &mut self,
+        invariant: u8,
+        key: &str,
+        what: &str,
+        expected: T,
+        found: T,
+    ) {
+        if expected != found {
+            self.find(invariant, key, format!("expected {what} {expected}, found {found}"));
+        }
+    }
+
+    // The journal.
+
+    fn read_journal(&mut self) -> Story<'a> {
+        let snapshot = self.snapshot;
+        let known = buckets_by_name(snapshot);
+        let mut story = Story::default();
+        let mut purchases = BTreeSet::new();
+        for entry in &snapshot.journal {
+            match entry.kind {
+                EntryKind::Purchased => {
+                    if !purchases.insert(&entry.subject) {
+                        let detail = "the purchase is applied more than once".to_owned();
+                        self.find(16, &entry.subject, detail);
+                        continue;
+                    }
+                }
+                EntryKind::LotExpired => {}
+                _ => self.read_call_entry(&mut story, entry),
+            }
+            for posting in &entry.postings {
+                story.buckets.entry(posting.bucket.as_str()).or_default().add(posting);
+                match known.get(&posting.bucket) {
+                    Some(bucket) => self.check_validity(entry, posting, bucket),
+                    None => {
+                        let detail = format!("{} has a posting on no known bucket", entry.subject);
+                        self.find(17, &posting.bucket, detail);
+                    }
+                }
+            }
+        }
+        story
+    }
+
+    fn read_call_entry(&mut self, story: &mut Story<'a>, entry: &'a Entry) {
+        use EntryKind as Kind;
+        use Phase::*;
+        if is_record_only(entry) {
+            return;
+        }
+        let id = entry.subject.as_str();
+        let was = story.lives.get(id).map_or(Phase::Unknown, |life| life.phase);
+        let over = was != Open;
+        let next = match (entry.kind, was) {
+            (Kind::Authorized, _) if over => Some(Open),
+            (Kind::Refused, _) if !is_kept(entry) => {
+                let lawful = over || entry.decision == Some(Decision::KeyConflict);
+                lawful.then_some(was)
+            }
+            (Kind::Refused, _) if over => Some(Denied),
+            (Kind::Extended, Open) => Some(Open),
+            (Kind::Reopened, Expired) => Some(Open),
+            (Kind::Settled, Open) | (Kind::SettledLate, Released | Expired) => Some(Settled),
+            (Kind::Released, Open) => Some(Released),
+            (Kind::Expired, Open) => Some(Expired),
+            (Kind::Parked, Denied) if entry.decision.is_some() => Some(Denied),
+            (Kind::Parked, _) if over => Some(Ended),
+            _ => None,
+        };
+        let Some(next) = next else {
+            let terminal = matches!(
+                entry.kind,
+                Kind::Settled | Kind::SettledLate | Kind::Released | Kind::Expired
+            );
+            let invariant = if terminal && over && was != Unknown { 6 } else { 11 };
+            return self.find(invariant, id, format!("{:?} follows {was:?}", entry.kind));
+        };
+        if entry.kind == Kind::Refused && !is_kept(entry) {
+            return;
+        }
+        let another = match entry.kind {
+            Kind::Authorized | Kind::Refused => true,
+            Kind::Parked => {
+                next != was || story.lives.get(id).is_some_and(|l| entry.used < l.parked)
+            }
+            _ => false,
+        };
+        if another {
+            let mut life = Life { decision: entry.decision, ..Life::default() };
+            if let Some(past) = story.lives.get_mut(id)
+                && entry.kind == Kind::Authorized
+                && was == Ended
+            {
+                life.overtaken = std::mem::take(&mut past.parked);
+            }
+            story.begin(id, life);
+        }
+        let life = story.lives.entry(id).or_default();
+        life.phase = next;
+        if entry.kind == Kind::Parked {
+            life.parked = entry.used;
+            return;
+        }
+        if entry.used < life.used {
+            let detail = format!("usage fell from {} to {}", life.used, entry.used);
+            self.find(10, id, detail);
+        }
+        let life = story.lives.entry(id).or_default();
+        life.used = entry.used;
+        life.shortfall_duration = entry.shortfall_duration;
+        life.shortfall_money = entry.shortfall_money;
+        for posting in &entry.postings {
+            life.buckets.entry(posting.bucket.clone()).or_default().add(posting);
+        }
+        if next == Settled && life.overtaken == entry.used {
+            life.overtaken = Seconds::ZERO;
+        }
+        let held = life.buckets.values().find(|sums| sums.held != 0).map(|sums| sums.held);
+        let charged = life.buckets.values().any(|sums| sums.spent != 0);
+        if next != Open
+            && let Some(held) = held
+        {
+            self.find(2, id, format!("{held} are held after {:?}", entry.kind));
+        }
+        if next == Released && charged {
+            self.find(9, id, "a call that was never answered is charged".to_owned());
+        }
+    }
+
+    /// Nobody takes from a bucket before it starts or after it ends; but a call goes on with the pool
+    /// of its month (D3), and what was held of a lot may settle later, its unused rest lapses (D17).
+    fn check_validity(&mut self, entry: &Entry, posting: &Posting, bucket: &Bucket) {
+        use EntryKind::*;
+        let at = entry.at;
+        let is_lot = posting.bucket.starts_with("l:");
+        let started = bucket.starts <= at;
+        let ended = at >= bucket.ends;
+        let lawful = match entry.kind {
+            Purchased => true,
+            LotExpired => ended,
+            Authorized => started && !ended,
+            Extended | Reopened => started && !(is_lot && ended),
+            _ if !is_lot => started,
+            _ if posting.held < 0 => {
+                let unused = -posting.held - posting.spent;
+                posting.expired == if ended { unused } else { 0 }
+            }
+            _ => started && !ended,
+        };
+        if !lawful {
+            let detail = format!(
+                "{:?} of {} at {at} does not agree with its validity from {} to {}",
+                entry.kind, entry.subject, bucket.starts, bucket.ends
+            );
+            self.find(4, &posting.bucket, detail);
+        }
+    }
+
+    // Balances.
+
+    fn check_buckets(&mut self, story: &Story<'a>) {
+        let mut lines: HashMap<String, (i64, i64, i64)> = HashMap::new();
+        for (_, call) in &self.snapshot.calls {
+            for (bucket, held, spent) in lines_of(call) {
+                let sum = lines.entry(bucket).or_default();
+                sum.0 += held;
+                sum.1 += i64::from(held > 0);
+                sum.2 += spent;
+            }
+        }
+        let buckets = buckets_by_name(self.snapshot);
+        for (name, bucket) in &buckets {
+            let replayed = story.buckets.get(name.as_str()).copied().unwrap_or_default();
+            let (held, holds, spent) = lines.remove(name).unwrap_or_default();
+            self.check_equation(name, bucket);
+            if bucket.held != held {
+                self.expect(2, name, "the open holds' sum", held, bucket.held);
+            } else {
+                self.expect(17, name, "the journal's sum of holds", replayed.held, bucket.held);
+            }
+            self.expect(2, name, "the number of holds", holds, bucket.holds);
+            self.expect(3, name, "the journal's sum of charges", replayed.spent, bucket.spent);
+            if spent > bucket.spent {
+                self.find(3, name, format!("calls were charged {spent}, found {}", bucket.spent));
+            }
+            self.expect(17, name, "the journal's lapses", replayed.expired, bucket.expired);
+            if name.starts_with("l:") {
+                self.expect(17, name, "the journal's purchases", replayed.funded, bucket.funded);
+            }
+        }
+        for (name, (held, _, spent)) in lines {
+            if held != 0 || spent != 0 {
+                self.find(2, &name, "calls have lines on no known bucket".to_owned());
+            }
+        }
+    }
+
+    fn check_equation(&mut self, name: &str, bucket: &Bucket) {
+        let Bucket { funded, held, spent, expired, holds, .. } = *bucket;
+        for (term, value) in [
+            ("funded", funded),
+            ("held", held),
+            ("spent", spent),
+            ("expired", expired),
+            ("holds", holds),
+        ] {
+            if value < 0 {
+                self.find(1, name, format!("{term} is {value}, below zero"));
+            }
+        }
+        let rest = funded + bucket.adjusted - held - spent - expired;
+        let is_pool = name.starts_with("p:");
+        if is_pool && expired != 0 {
+            self.find(1, name, format!("a pool never lapses, found {expired} expired"));
+        } else if !is_pool && rest < 0 {
+            self.find(1, name, format!("available is {rest}, below zero"));
+        }
+    }
+
+    fn check_wallet(&mut self) {
+        let snapshot = self.snapshot;
+        let lots: HashMap<_, _> = snapshot.lots.iter().map(|lot| (&lot.key, lot)).collect();
+        let wallet = &snapshot.wallet;
+        let open = snapshot.calls.iter().filter_map(|(_, call)| call.money.as_ref());
+        let holds = open.filter(|money| money.held().is_positive()).count();
+        self.expect(2, "wallet", "holds", i64::try_from(holds).unwrap_or(i64::MAX), wallet.holds);
+        let listed: BTreeSet<_> = wallet.live.iter().collect();
+        if listed.len() != wallet.live.len() {
+            self.find(17, "wallet", "a lot is listed twice".to_owned());
+        }
+        let order = |key| lots.get(key).map(|lot| (lot.bucket.starts, &lot.key));
+        if !wallet.live.is_sorted_by_key(order) {
+            self.find(17, "wallet", "lots are not in the order bought".to_owned());
+        }
+        for lot in &wallet.live {
+            if !lots.contains_key(lot) {
+                self.find(17, lot.as_str(), "the wallet lists an unknown lot".to_owned());
+            }
+        }
+        for lot in &snapshot.lots {
+            let usable = lot.bucket.available() > 0 || lot.bucket.held > 0;
+            let bought = lot.bucket.funded + lot.bucket.adjusted > 0;
+            if usable != listed.contains(&lot.key) && (usable || bought) {
+                let word = if usable { "misses a lot with money" } else { "lists an empty lot" };
+                self.find(17, lot.key.as_str(), format!("the wallet {word}"));
+            }
+        }
+    }
+
+    fn check_payers(&mut self) {
+        let snapshot = self.snapshot;
+        let mut open: HashMap<&str, i64> = HashMap::new();
+        let mut money: HashMap<(&str, &str), (Micros, Micros)> = HashMap::new();
+        for (_, call) in &snapshot.calls {
+            if call.state.is_open() && call.terms.counted {
+                *open.entry(&call.payer).or_default() += 1;
+            }
+            if let Some(line) = &call.money {
+                let sum = money.entry((&call.payer, &line.month)).or_default();
+                *sum = (sum.0 + line.held(), sum.1 + line.spent());
+            }
+        }
+        self.expect(13, "tenant", "open calls", open.values().sum(), snapshot.tenant.open);
+        for (id, account) in &snapshot.payers {
+            let id = id.as_str();
+            let calls = open.remove(id).unwrap_or_default();
+            self.expect(13, id, "open calls", calls, account.open);
+            let (held, spent) = money.remove(&(id, &account.month)).unwrap_or_default();
+            self.expect(2, id, "money held this month", held, account.held);
+            if account.spent < spent {
+                let detail = format!("calls of this month cost {spent}, found {}", account.spent);
+                self.find(3, id, detail);
+            }
+        }
+        for stranger in open.into_keys() {
+            self.find(13, stranger, "open calls of a payer without an account".to_owned());
+        }
+    }
+
+    // Calls.
+
+    fn check_call(&mut self, id: &CallId, call: &Call, life: Option<&Life>) {
+        let key = id.as_str();
+        let unknown = Life::default();
+        let life = life.unwrap_or(&unknown);
+        let told = match call.state {
+            CallState::Denied => life.phase == Phase::Denied,
+            CallState::Ringing | CallState::Answered => life.phase == Phase::Open,
+            CallState::Settled => life.phase == Phase::Settled,
+            CallState::Released => life.phase == Phase::Released,
+            CallState::Expired => life.phase == Phase::Expired,
+            CallState::Ended => life.phase != Phase::Open,
+        };
+        if !told {
+            return self.find(11, key, format!("is {}, but {:?} last", call.state, life.phase));
+        }
+        if matches!(call.state, CallState::Ended | CallState::Denied) {
+            let parked = if life.phase == Phase::Ended || call.state == CallState::Denied {
+                life.parked
+            } else {
+                Seconds::ZERO
+            };
+            // An unjournalled end may have followed a forgotten one with parked usage.
+            if call.parked != parked && (call.parked.is_positive() || call.decision.is_some()) {
+                self.expect(18, key, "parked usage", parked, call.parked);
+            }
+        }
+        if call.state == CallState::Ended {
+            return;
+        }
+        if call.decision != life.decision {
+            let detail = format!("decided {:?}, now {:?}", life.decision, call.decision);
+            self.find(15, key, detail);
+        }
+        self.expect(18, key, "shortfall", life.shortfall_duration, call.shortfall_duration);
+        self.expect(18, key, "shortfall of money", life.shortfall_money, call.shortfall_money);
+        self.check_lines(key, call, life);
+        if call.used < life.used {
+            self.find(10, key, format!("usage fell from {} to {}", life.used, call.used));
+        }
+        let ended = matches!(call.state, CallState::Settled | CallState::Expired);
+        if ended && call.used > life.used {
+            self.expect(7, key, "the usage that was charged", life.used, call.used);
+        }
+        if ended && call.used.is_positive() {
+            self.check_charge(key, call);
+        } else if !call.state.is_open() && !is_uncharged(call) {
+            self.find(9, key, "a call that was never answered is charged".to_owned());
+        }
+    }
+
+    fn check_lines(&mut self, key: &str, call: &Call, life: &Life) {
+        let mut told = life.buckets.clone();
+        for (bucket, held, spent) in lines_of(call) {
+            let sums = told.remove(&bucket).unwrap_or_default();
+            let what = format!("on {bucket} a hold of");
+            self.expect(2, key, &what, sums.held, held);
+            let what = format!("on {bucket} a charge of");
+            self.expect(3, key, &what, sums.spent, spent);
+        }
+        for (bucket, sums) in told {
+            if sums.held != 0 || sums.spent != 0 {
+                self.find(3, key, format!("has no line on {bucket}, which it moved"));
+            }
+        }
+    }
+
+    /// Invariant 7: what each source paid is what this usage costs it, no more and no less.
+    fn check_charge(&mut self, key: &str, call: &Call) {
+        if call.terms.free {
+            if !is_uncharged(call) {
+                self.find(7, key, "a free call is charged".to_owned());
+            }
+            return;
+        }
+        let pools: Vec<PoolSide> = call
+            .pools
+            .iter()
+            .map(|line| PoolSide {
+                taken: line.spent,
+                available: Seconds::ZERO,
+                others: 0,
+                increment: line.increment,
+            })
+            .collect();
+        let credits = call.money.as_ref().map(|money| CreditSide {
+            taken: money.spent(),
+            available: Micros::ZERO,
+            others: 0,
+            limit: None,
+            tariff: money.tariff,
+        });
+        let due = charge(call.used, &pools, credits.as_ref());
+        let spent: Vec<Seconds> = call.pools.iter().map(|line| line.spent).collect();
+        if due.pools != spent {
+            self.find(7, key, format!("expected pools to pay {:?}, found {spent:?}", due.pools));
+        }
+        self.expect(7, key, "a charge of money", due.money, call.money_spent());
+        self.expect(7, key, "paid by money, seconds", due.money_duration, call.money_duration);
+        let (duration, money) = (due.shortfall_duration, due.shortfall_money);
+        self.expect(7, key, "a shortfall of seconds", duration, call.shortfall_duration);
+        self.expect(7, key, "a shortfall of money", money, call.shortfall_money);
+    }
+
+    fn check_open_lives(&mut self, story: &Story<'a>) {
+        let known: BTreeSet<_> = self.snapshot.calls.iter().map(|(id, _)| id.as_str()).collect();
+        let mut lost: Vec<_> = story
+            .lives
+            .iter()
+            .filter(|(id, life)| life.phase == Phase::Open && !known.contains(*id))
+            .map(|(id, _)| *id)
+            .collect();
+        lost.sort_unstable();
+        for id in lost {
+            self.find(11, id, "an open call is forgotten".to_owned());
+        }
+    }
+
+    fn check_deadlines(&mut self, now: Millis, sweep_bound: Seconds) {
+        let snapshot = self.snapshot;
+        let mut listed: HashMap<_, Vec<Millis>> = HashMap::new();
+        for (id, at) in &snapshot.deadlines {
+            listed.entry(id).or_default().push(*at);
+        }
+        for (id, call) in &snapshot.calls {
+            let found = listed.remove(id).unwrap_or_default();
+            let expected = if call.state.is_open() { vec![call.deadline] } else { vec![] };
+            if found != expected {
+                let detail = format!("expected deadlines {expected:?}, found {found:?}");
+                self.find(12, id.as_str(), detail);
+            } else if call.state.is_open() && call.deadline.after(sweep_bound) < now {
+                self.find(12, id.as_str(), format!("should have expired at {}", call.deadline));
+            }
+        }
+        for id in listed.into_keys() {
+            self.find(12, id.as_str(), "a deadline of no known call".to_owned());
+        }
+        for lot in &snapshot.lots {
+            if lot.bucket.available() > 0 && lot.bucket.ends.after(sweep_bound) < now {
+                let detail = format!("should have lapsed at {}", lot.bucket.ends);
+                self.find(12, lot.key.as_str(), detail);
+            }
+        }
+    }
+
+    fn check_decisions(&mut self) {
+        let decided =
+            |entry: &&Entry| matches!(entry.kind, EntryKind::Authorized | EntryKind::Refused);
+        let records = self.snapshot.journal.iter().filter(decided).count();
+        let records = i64::try_from(records).unwrap_or(i64::MAX);
+        self.expect(14, "tenant", "records", records, self.snapshot.tenant.decisions);
+    }
+}
+
+/// The record of a call granted without the ledger, under a key that another call has.
+fn is_record_only(entry: &Entry) -> bool {
+    entry.kind == EntryKind::Authorized && !entry.granted.is_positive()
+}
+
+/// Whether a refusal is the stored answer of its key; some leave the call of the key as it is.
+fn is_kept(entry: &Entry) -> bool {
+    !matches!(
+        entry.decision,
+        Some(Decision::KeyConflict | Decision::CallAlreadyEnded | Decision::RateLimited)
+    )
+}
+
+fn is_uncharged(call: &Call) -> bool {
+    call.pool_spent() == Seconds::ZERO
+        && call.money_spent() == Micros::ZERO
+        && call.money_duration == Seconds::ZERO
+        && call.shortfall_duration == Seconds::ZERO
+        && call.shortfall_money == Micros::ZERO
+}
+
+fn buckets_by_name(snapshot: &Snapshot) -> BTreeMap<String, Bucket> {
+    let pools = snapshot.pools.iter().map(|(id, bucket)| (pool_bucket(id.as_str()), *bucket));
+    let lots = snapshot.lots.iter().map(|lot| (lot_bucket(lot.key.as_str()), lot.bucket));
+    pools.chain(lots).collect()
+}
+
+/// The lines of a call by bucket: held, spent.
+fn lines_of(call: &Call) -> impl Iterator<Item = (String, i64, i64)> {
+    let pools =
+        call.pools.iter().map(|line| (pool_bucket(line.pool.as_str()), line.held.0, line.spent.0));
+    let lots = call.money.iter().flat_map(|money| &money.lots);
+    let lots = lots.map(|line| (lot_bucket(line.lot.as_str()), line.held.0, line.spent.0));
+    pools.chain(lots)
+}
