@@ -6,6 +6,7 @@
 
 pub mod args;
 pub mod document;
+pub mod serve;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -32,7 +33,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     };
     match cli.command {
         Command::Serve(serve) => match serve.config() {
-            Ok(_) => not_built("serve"),
+            Ok(config) => serve::run(&config),
             Err(mistakes) => {
                 for mistake in mistakes {
                     eprintln!("tollgate: {mistake}");

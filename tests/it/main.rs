@@ -1,7 +1,5 @@
 //! Everything that is tested from outside the library, as one binary.
 #![allow(clippy::unwrap_used, missing_docs)]
 
-mod ledger_contract;
-mod ledger_model;
-mod state_table;
-mod support;
+mod grpc_calls;
+mod server;
