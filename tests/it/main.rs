@@ -1,5 +1,10 @@
 //! Everything that is tested from outside the library, as one binary.
 #![allow(clippy::unwrap_used, missing_docs)]
 
+mod architecture;
 mod grpc_calls;
+mod ledger_contract;
+mod ledger_model;
 mod server;
+mod state_table;
+mod support;

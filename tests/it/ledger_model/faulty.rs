@@ -55,6 +55,14 @@ impl Ledger for Faulty {
         self.inner.payer(tenant, payer).await
     }
 
+    async fn payers(
+        &self,
+        tenant: &TenantId,
+        payers: &[PayerId],
+    ) -> Answers<Reply<Vec<PayerView>>> {
+        self.inner.payers(tenant, payers).await
+    }
+
     async fn tenants(&self) -> Answers<Vec<TenantId>> {
         self.inner.tenants().await
     }
