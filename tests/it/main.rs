@@ -1,6 +1,7 @@
 //! Everything that is tested from outside the library, as one binary.
 #![allow(clippy::unwrap_used, missing_docs)]
 
+mod ledger_audit;
 mod ledger_contract;
 mod ledger_model;
 mod state_table;
