@@ -3,6 +3,7 @@
 
 mod architecture;
 mod grpc_calls;
+mod ledger_audit;
 mod ledger_contract;
 mod ledger_model;
 mod server;

@@ -3,7 +3,7 @@
 use fastrand::Rng;
 use tollgate::charging::decision::{Decision, Nuance};
 use tollgate::charging::ids::{CallId, LotId, PayerId, TenantId};
-use tollgate::charging::month::{Month, twelve_months_after};
+use tollgate::charging::month::{Month, parse_zone, twelve_months_after};
 use tollgate::charging::profile::{PayerState, Purchase, TenantState};
 use tollgate::charging::rating::{MAX_RATE, MAX_USAGE, Tariff};
 use tollgate::charging::units::{Micros, Millis, Seconds};
@@ -174,6 +174,15 @@ impl Dealer {
         Seconds(self.random.i64(0..rare))
     }
 
+    /// Mostly the month of the moment; at times that of another zone, or one that is not yet.
+    fn month(&mut self, now: Millis) -> Month {
+        match self.random.u32(0..30) {
+            0 => month_at(month_at(now).ends),
+            1..4 => Month::containing(now, &parse_zone("Pacific/Auckland").unwrap()),
+            _ => month_at(now),
+        }
+    }
+
     fn used(&mut self) -> Seconds {
         let any = self.random.i64(0..1_000);
         let rare = if self.chance(3) { MAX_USAGE.0 } else { 130 };
@@ -201,7 +210,7 @@ impl Dealer {
             1 => versions.payer += 1,
             _ => {}
         }
-        let month = if self.chance(3) { month_at(month_at(now).ends) } else { month_at(now) };
+        let month = self.month(now);
         let refusals = [Decision::NotEntitled, Decision::PayerUnknown, Decision::PolicyDenied];
         let proposal = match kind {
             0..8 => {
@@ -343,7 +352,7 @@ impl Dealer {
             }
             updates.push(PayerUpdate { profile, seats });
         }
-        let month = if self.chance(5) { month_at(month_at(now).ends) } else { month_at(now) };
+        let month = self.month(now);
         Command::ApplyPayers(tenant, month, updates)
     }
 
