@@ -36,6 +36,14 @@ pub enum Command {
     Serve(Box<ServeArgs>),
     /// Play a day of calls on an embedded ledger with the sample organisation, then keep serving
     Demo(DemoArgs),
+    /// Ask a running server.
+    #[command(flatten)]
+    Client(ClientCommand),
+}
+
+/// The commands that ask a running server.
+#[derive(Debug, Subcommand)]
+pub enum ClientCommand {
     /// Create or update tenants from an organisation file; nothing is applied when anything in it is wrong
     Apply(ApplyArgs),
     /// Check or activate a rate deck
@@ -60,28 +68,6 @@ pub enum Command {
     Decisions(DecisionsArgs),
     /// Prove the invariants of the ledger; exits with 1 and the first offending key when one is broken
     Audit(AuditArgs),
-}
-
-impl Command {
-    /// The word on the command line.
-    pub fn name(&self) -> &'static str {
-        match self {
-            Command::Serve(_) => "serve",
-            Command::Demo(_) => "demo",
-            Command::Apply(_) => "apply",
-            Command::Rates(_) => "rates",
-            Command::Authorize(_) => "authorize",
-            Command::Answer(_) => "answer",
-            Command::Extend(_) => "extend",
-            Command::Settle(_) => "settle",
-            Command::Release(_) => "release",
-            Command::Quote(_) => "quote",
-            Command::Balance(_) => "balance",
-            Command::Calls(_) => "calls",
-            Command::Decisions(_) => "decisions",
-            Command::Audit(_) => "audit",
-        }
-    }
 }
 
 /// Form of the results.
