@@ -24,6 +24,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     tonic_prost_build::configure()
         .btree_map(".")
         .bytes(".")
+        .codec_path("crate::proto::codec::StrictCodec")
         .compile_fds_with_config(descriptors, config)?;
     Ok(())
 }

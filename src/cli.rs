@@ -12,6 +12,7 @@ pub mod document;
 pub mod organisation;
 pub mod output;
 pub mod rates;
+pub mod serve;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -39,7 +40,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     };
     match cli.command {
         Command::Serve(serve) => match serve.config() {
-            Ok(_) => not_built("serve"),
+            Ok(config) => serve::run(&config),
             Err(mistakes) => {
                 for mistake in mistakes {
                     eprintln!("tollgate: {mistake}");

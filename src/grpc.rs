@@ -2,5 +2,9 @@
 //!
 //! Wire types stop here: nothing below knows prost or tonic.
 
+pub mod answer;
+pub mod call_authorization;
 pub mod convert;
+pub mod deadline;
+pub mod gate;
 pub mod status;

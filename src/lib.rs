@@ -4,9 +4,10 @@
 //! [`ledger`] is the port behind which balances, holds and calls live; [`credit_control`] joins the
 //! two into the use cases of a call, [`administration`] into those of an operator. [`grpc`] and
 //! [`cli`] are the edges, [`proto`] their wire types, [`organisation`] the document that an operator
-//! writes. [`config`] and [`ops`] are the server around them.
+//! writes. [`config`] and [`ops`] are the server around them; [`app`] builds it.
 
 pub mod administration;
+pub mod app;
 pub mod charging;
 pub mod cli;
 pub mod config;

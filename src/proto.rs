@@ -2,6 +2,7 @@
 //!
 //! Only the edges (`grpc` and `cli`) may use them.
 
+pub mod codec;
 pub mod json;
 
 /// The package `tollgate.v1`: messages, clients and servers.

@@ -79,6 +79,9 @@ pub enum ConvertError {
     /// Not a Q.850 cause.
     #[error("expected a Q.850 cause from 1 to 127, or 0 for none")]
     Cause,
+    /// A sequence of 2^53 or more.
+    #[error("expected a sequence below 9007199254740992")]
+    Sequence,
     /// A negative page size.
     #[error("expected a page size of at least 0")]
     PageSize,
@@ -184,6 +187,13 @@ pub fn cause(value: u32) -> Result<Option<u8>, ConvertError> {
         Ok(cause) if cause <= 127 => Ok(Some(cause)),
         _ => Err(ConvertError::Cause),
     }
+}
+
+/// The number of a report; an absent one is newer than any before. Below 2^53, so that every ledger
+/// compares it exactly (contract rule 9).
+pub fn sequence(value: Option<u64>) -> Result<Option<i64>, ConvertError> {
+    let exact = |value| i64::try_from(value).ok().filter(|value| *value < 1 << 53);
+    value.map(|value| exact(value).ok_or(ConvertError::Sequence)).transpose()
 }
 
 /// How many entries a page has.
@@ -367,6 +377,15 @@ mod tests {
         for value in [99, -1, i32::MAX, i32::MIN] {
             assert_eq!(stated::<CallType>(value), Err(ConvertError::UnknownValue(value)));
         }
+    }
+
+    #[test]
+    fn sequences_stay_exact() {
+        assert_eq!(sequence(None), Ok(None));
+        assert_eq!(sequence(Some(0)), Ok(Some(0)));
+        assert_eq!(sequence(Some((1 << 53) - 1)), Ok(Some((1 << 53) - 1)));
+        assert_eq!(sequence(Some(1 << 53)), Err(ConvertError::Sequence));
+        assert_eq!(sequence(Some(u64::MAX)), Err(ConvertError::Sequence));
     }
 
     #[test]

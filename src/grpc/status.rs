@@ -5,6 +5,9 @@ use std::fmt::Display;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, FieldViolation, StatusExt};
 
+use crate::credit_control::UseCaseError;
+use crate::ledger::LedgerError;
+
 /// Most bytes of field violations in one status: details travel in a header, of which common clients
 /// take 8 KiB in all, encoded by a third longer.
 const MAX_DETAIL_BYTES: usize = 4096;
@@ -85,9 +88,64 @@ impl FieldViolations {
     }
 }
 
+/// Why a use case has no answer.
+pub fn use_case(error: UseCaseError) -> Status {
+    match error {
+        UseCaseError::NoSuchCall => Status::not_found("no such call"),
+        UseCaseError::AnsweredAlready => Status::failed_precondition(error.to_string()),
+        UseCaseError::Ledger(error) => ledger(error),
+    }
+}
+
+/// Why the ledger gave no outcome. Its own words go to the log: they name hosts and stored values.
+///
+/// Both ways of being away are UNAVAILABLE, which common clients repeat by themselves: the same key
+/// makes that safe. DEADLINE_EXCEEDED would say that the caller's patience had ended, not ours.
+pub fn ledger(error: LedgerError) -> Status {
+    match error {
+        LedgerError::Unavailable(_) => {
+            tracing::warn!(%error, "answered UNAVAILABLE");
+            Status::unavailable("the ledger is out of reach; repeat the request")
+        }
+        LedgerError::Indeterminate(_) => {
+            tracing::warn!(%error, "answered UNAVAILABLE");
+            Status::unavailable(
+                "the ledger did not answer in time, the request may have been carried out; \
+                 repeat it with the same key",
+            )
+        }
+        LedgerError::Corrupt(_) => {
+            tracing::error!(%error, "answered INTERNAL");
+            Status::internal("the ledger holds a value that cannot be read")
+        }
+        LedgerError::BadCursor(_) => {
+            let mut violations = FieldViolations::new();
+            violations.add("page_token", "expected the next_page_token of an earlier page");
+            violations.into_status()
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_error_has_its_code_and_none_tells_about_hosts() {
+        let secret = || "10.0.0.7:6379 said WRONGPASS".to_owned();
+        for (error, code) in [
+            (UseCaseError::NoSuchCall, Code::NotFound),
+            (UseCaseError::AnsweredAlready, Code::FailedPrecondition),
+            (LedgerError::Unavailable(secret()).into(), Code::Unavailable),
+            (LedgerError::Indeterminate(secret()).into(), Code::Unavailable),
+            (LedgerError::Corrupt(secret()).into(), Code::Internal),
+            (LedgerError::BadCursor(secret()).into(), Code::InvalidArgument),
+        ] {
+            let status = use_case(error);
+            assert_eq!(status.code(), code);
+            assert!(!status.message().contains("10.0.0.7"), "{}", status.message());
+        }
+    }
 
     #[test]
     fn every_violation_is_in_the_details_and_the_first_in_the_message() {

@@ -3,6 +3,7 @@
 //! Both ledgers keep these values; the Redis one stores each as a MessagePack array in the order of
 //! the fields here, which `redis/scripts/lib.lua` repeats as its table of positions.
 
+use std::cmp::Ordering;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
@@ -462,9 +463,11 @@ pub fn credit_side(
     wallet_holds: i64,
     payer: &PayerAccount,
 ) -> CreditSide {
-    let limit = (money.spend_limit >= 0).then(|| {
-        let used = if payer.month == money.month { payer.held + payer.spent } else { Micros::ZERO };
-        Micros(money.spend_limit).minus_or_zero(used)
+    // Once a later month is counted, what the call's own month had left is not known any more.
+    let limit = (money.spend_limit >= 0).then(|| match payer.month.cmp(&money.month) {
+        Ordering::Less => Micros(money.spend_limit),
+        Ordering::Equal => Micros(money.spend_limit).minus_or_zero(payer.held + payer.spent),
+        Ordering::Greater => Micros::ZERO,
     });
     CreditSide {
         taken: money.held() + money.spent(),

@@ -276,6 +276,11 @@ impl Book {
         let old = command.sequence.is_some_and(|sequence| sequence <= call.sequence);
         if old && call.state.is_open() {
             call.used = call.used.max(command.used);
+            if call.state == CallState::Ringing && call.used.is_positive() {
+                self.mark_answered(now, &mut call);
+                let deadline = self.in_call_deadline(now, &call);
+                self.open_again_at(&command.call, &mut call, deadline);
+            }
             self.calls.insert(command.call.clone(), call.clone());
             return Extended::Granted { call, replayed: true };
         }
@@ -714,9 +719,11 @@ impl Book {
         self.payers.get(payer).map(|payer| payer.account.clone()).unwrap_or_default()
     }
 
+    /// A payer that is not applied yet has an account from its first counted call on, so that what
+    /// is counted up before it is applied can be counted down after.
     fn payer_mut(&mut self, payer: &str, change: impl FnOnce(&mut PayerAccount)) {
-        if let Some(payer) = self.payers.get_mut(payer) {
-            change(&mut payer.account);
+        if let Ok(id) = PayerId::new(payer) {
+            change(&mut self.payers.entry(id).or_default().account);
         }
     }
 

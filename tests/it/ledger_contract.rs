@@ -1,0 +1,977 @@
+//! What every ledger promises its callers, one case a sentence; each runs on every ledger.
+
+use tollgate::charging::decision::{Decision, Nuance};
+use tollgate::charging::ids::TenantId;
+use tollgate::charging::profile::{PayerState, TenantState};
+use tollgate::charging::units::{Micros, Millis, Seconds};
+use tollgate::ledger::state::{Call, CallState, EntryKind, nuance_code};
+use tollgate::ledger::{
+    Applied, Authorized, CallLimits, EndResult, Ended, Ending, Extended, Ledger, LedgerError,
+    MoneyOffer, PayerUpdate, Purchased, Snapshot, Versions,
+};
+
+use crate::support::{
+    DAY, DENIED_RETENTION, DOMESTIC, ENDED_RETENTION, INTERNATIONAL, NOON, Request, Stage, UNIT,
+    call_id, credits, month_at, payer, payer_profile, request,
+};
+
+crate::on_every_ledger! {
+    a_call_goes_from_its_pool_to_credits_at_a_minute_boundary
+    a_pool_that_pays_whole_needs_no_credits
+    a_pool_without_credits_ends_with_a_final_grant
+    one_minute_of_two_calls_is_charged_once_each
+    a_pool_is_shared_fairly_among_open_calls
+    a_share_is_never_below_one_increment
+    credits_follow_only_when_the_last_increment_of_the_pool_is_held
+    credits_are_shared_fairly_too
+    a_call_needs_the_fee_and_the_first_increment
+    a_spend_limit_gives_what_is_left_and_then_refuses
+    a_spend_limit_counts_holds_and_starts_anew_each_month
+    an_old_call_spends_nothing_beyond_its_month_s_limit
+    lots_are_drawn_soonest_bought_first
+    a_lot_that_lapses_while_held_settles_and_loses_its_rest
+    a_purchase_in_the_future_pays_for_nothing_yet
+    a_purchase_is_applied_once
+    a_stale_version_or_month_decides_nothing
+    a_stale_month_creates_or_resizes_no_pool
+    calls_per_second_are_limited_and_never_stored
+    concurrency_is_limited_by_payer_then_by_tenant
+    concurrency_returns_with_every_end
+    a_refusal_is_kept_for_retries_and_then_forgotten
+    an_ended_call_is_forgotten_after_its_retention
+    a_retry_gets_the_grant_in_force
+    another_payload_conflicts_and_changes_nothing
+    authorize_expires_due_holds_for_itself
+    a_sweep_takes_no_more_than_it_is_asked
+    a_silent_ringing_call_gives_all_back
+    a_silent_answered_call_is_charged_what_it_proved
+    a_lost_settle_may_be_charged_as_granted
+    a_release_gives_all_back_and_a_late_settle_still_pays
+    a_late_settle_after_expiry_charges_the_difference
+    a_settle_below_the_proven_usage_charges_the_proven_usage
+    usage_above_the_hold_takes_what_is_left_then_falls_short
+    what_no_money_can_pay_is_a_shortfall_at_the_frozen_price
+    a_call_over_the_month_s_end_stays_on_its_pool
+    a_resize_adds_at_once_and_shrinks_as_holds_return
+    a_counter_that_is_used_up_closes_the_other
+    a_free_call_is_counted_and_never_charged
+    an_emergency_is_recorded_whatever_the_state_of_its_payer
+    an_emergency_whose_end_came_first_is_recorded_with_its_usage
+    an_emergency_on_a_used_key_leaves_the_other_call_alone
+    an_open_call_of_an_unknown_payer_is_counted_when_the_payer_appears
+    a_suspended_tenant_gets_no_extension_but_its_usage_is_kept
+    a_blocked_payer_gets_no_extension
+    an_old_sequence_repeats_the_grant_and_keeps_the_usage
+    usage_reported_out_of_order_before_the_answer_is_not_released_for_nothing
+    a_call_without_new_funds_keeps_its_last_hard_stop
+    an_expired_call_holds_again_and_counts_again
+    lots_that_nobody_used_go_back_whole
+    ending_all_charges_what_was_proven_and_only_open_calls
+    two_open_calls_return_what_they_should
+    parked_usage_counts_once_whatever_is_repeated
+    every_decision_leaves_one_record
+    open_calls_and_the_journal_come_in_pages
+    tenants_are_strangers_to_each_other
+    decks_are_kept_by_version_and_name
+    numbers_reach_every_sidecar_with_the_tenant
+    a_position_shows_what_a_call_would_find
+}
+
+fn at_most(limit: i64) -> MoneyOffer {
+    MoneyOffer { spend_limit: Some(Micros(limit)), ..credits() }
+}
+
+#[track_caller]
+fn check_charge(call: &Call, pool: i64, money: i64, short: (i64, i64)) {
+    let found = (
+        call.pool_spent().0,
+        call.money_spent().0,
+        (call.shortfall_duration.0, call.shortfall_money.0),
+    );
+    assert_eq!(found, (pool, money, short), "{call:#?}");
+}
+
+// Funding.
+
+async fn a_call_goes_from_its_pool_to_credits_at_a_minute_boundary<L: Ledger>(stage: &Stage<L>) {
+    stage.set_pool(DOMESTIC, 150).await;
+    stage.buy("po-1", UNIT).await;
+    let call = stage.grant("c", request().pool(DOMESTIC).money(credits()).lasting(240)).await;
+    assert_eq!(call.granted, Seconds(240));
+    assert_eq!(call.pools[0].held, Seconds(120), "whole minutes only");
+    assert_eq!(call.money.as_ref().unwrap().held(), Micros(250_000));
+    assert!(!call.final_grant());
+    stage.answer("c").await;
+    let call = stage.settled("c", 121).await;
+    check_charge(&call, 120, 150_000, (0, 0));
+    assert_eq!(call.money_duration, Seconds(60));
+    assert_eq!(stage.pool(DOMESTIC).await.available(), 30);
+    assert_eq!(stage.lot("po-1").await.available(), UNIT - 150_000);
+}
+
+async fn a_pool_that_pays_whole_needs_no_credits<L: Ledger>(stage: &Stage<L>) {
+    stage.set_pool(DOMESTIC, 600).await;
+    let call = stage.grant("c", request().pool(DOMESTIC).money(credits())).await;
+    assert_eq!((call.granted, call.final_grant()), (Seconds(300), false));
+    check_charge(&stage.settled("c", 61).await, 120, 0, (0, 0));
+}
+
+async fn a_pool_without_credits_ends_with_a_final_grant<L: Ledger>(stage: &Stage<L>) {
+    stage.set_pool(DOMESTIC, 120).await;
+    let call = stage.grant("c", request().pool(DOMESTIC)).await;
+    assert_eq!((call.granted, call.final_grant()), (Seconds(120), true));
+    assert_eq!(stage.refusal("d", request().pool(DOMESTIC)).await, Decision::PoolExhausted);
+    stage.released("c").await;
+    assert_eq!(stage.pool(DOMESTIC).await.available(), 120);
+}
+
+async fn one_minute_of_two_calls_is_charged_once_each<L: Ledger>(stage: &Stage<L>) {
+    stage.set_pool(DOMESTIC, 3600).await;
+    for call in ["c", "d"] {
+        stage.grant(call, request().pool(DOMESTIC)).await;
+        stage.settled(call, 5).await;
+        assert!(matches!(stage.settle(call, 5).await, Ended::Done { replayed: true, .. }));
+    }
+    let pool = stage.pool(DOMESTIC).await;
+    assert_eq!((pool.spent, pool.held, pool.holds), (120, 0, 0));
+}
+
+async fn a_pool_is_shared_fairly_among_open_calls<L: Ledger>(stage: &Stage<L>) {
+    stage.set_pool(DOMESTIC, 1200).await;
+    let ask = || request().pool(DOMESTIC).lasting(600);
+    assert_eq!(stage.grant("c1", ask()).await.granted, Seconds(600));
+    // 600 left, one other holds: 300 each, and neither is told that it is the end.
+    let second = stage.grant("c2", ask()).await;
+    assert_eq!((second.granted, second.final_grant()), (Seconds(300), false));
+    // 300 left, two others hold: 100, cut to the minute.
+    assert_eq!(stage.grant("c3", ask()).await.granted, Seconds(60));
+    // A call that asks for no more than its share gets what it asks for.
+    assert_eq!(stage.grant("c4", ask().lasting(60)).await.granted, Seconds(60));
+    // An extension shares with the three others: 180 / 4 is below a minute, so it is one minute.
+    assert_eq!(stage.extended("c3", 10, 600).await.granted, Seconds(120));
+    let pool = stage.pool(DOMESTIC).await;
+    assert_eq!((pool.held, pool.holds), (1080, 4));
+}
+
+async fn a_share_is_never_below_one_increment<L: Ledger>(stage: &Stage<L>) {
+    stage.set_pool(DOMESTIC, 240).await;
+    for call in ["c1", "c2", "c3", "c4"] {
+        let granted = stage.grant(call, request().pool(DOMESTIC).lasting(60)).await.granted;
+        assert_eq!(granted, Seconds(60));
+    }
+    assert_eq!(stage.refusal("c5", request().pool(DOMESTIC)).await, Decision::PoolExhausted);
+}
+
+async fn credits_follow_only_when_the_last_increment_of_the_pool_is_held<L: Ledger>(
+    stage: &Stage<L>,
+) {
+    stage.set_pool(DOMESTIC, 300).await;
+    stage.buy("po-1", 10 * UNIT).await;
+    let ask = || request().pool(DOMESTIC).money(credits()).lasting(600);
+    let first = stage.grant("c1", ask().lasting(60)).await;
+    assert_eq!(first.pools[0].held, Seconds(60));
+    let second = stage.grant("c2", ask()).await;
+    assert_eq!(second.granted, Seconds(120), "its share of the pool, no credits yet");
+    assert_eq!(second.money.as_ref().unwrap().held(), Micros::ZERO);
+    let third = stage.grant("c3", ask()).await;
+    assert_eq!(third.granted, Seconds(60));
+    let fourth = stage.grant("c4", ask()).await;
+    assert_eq!((fourth.granted, fourth.pools[0].held), (Seconds(600), Seconds(60)));
+    assert_eq!(fourth.money.as_ref().unwrap().held(), Micros(950_000));
+    // Once on credits a call never goes back to the pool.
+    stage.released("c2").await;
+    let fourth = stage.extended("c4", 600, 60).await;
+    assert_eq!((fourth.granted, fourth.pools[0].held), (Seconds(660), Seconds(60)));
+    assert_eq!(fourth.money.as_ref().unwrap().held(), Micros(1_050_000));
+}
+
+async fn credits_are_shared_fairly_too<L: Ledger>(stage: &Stage<L>) {
+    stage.buy("po-1", 2 * UNIT).await;
+    let ask = || request().money(credits()).lasting(600);
+    assert_eq!(stage.grant("c1", ask()).await.money.unwrap().held(), Micros(1_050_000));
+    // 0.95 left, one other: 0.475 pays the fee and four minutes.
+    let second = stage.grant("c2", ask()).await;
+    assert_eq!((second.granted, second.final_grant()), (Seconds(240), false));
+    assert_eq!(stage.snapshot().await.wallet.holds, 2);
+}
+
+async fn a_call_needs_the_fee_and_the_first_increment<L: Ledger>(stage: &Stage<L>) {
+    stage.buy("po-1", 149_999).await;
+    let poor = |mut ask: Request| {
+        ask.offer.when_exhausted = Decision::InsufficientCredits;
+        ask
+    };
+    let ask = || poor(request().money(credits()));
+    assert_eq!(stage.refusal("c1", ask()).await, Decision::InsufficientCredits);
+    stage.buy("po-2", 1).await;
+    let call = stage.grant("c2", ask()).await;
+    assert_eq!((call.granted, call.final_grant()), (Seconds(60), true));
+    check_charge(&stage.settled("c2", 1).await, 0, 150_000, (0, 0));
+}
+
+async fn a_spend_limit_gives_what_is_left_and_then_refuses<L: Ledger>(stage: &Stage<L>) {
+    stage.buy("po-1", 100 * UNIT).await;
+    let ask = || request().money(at_most(350_000)).lasting(600);
+    let call = stage.grant("c1", ask()).await;
+    assert_eq!((call.granted, call.final_grant()), (Seconds(180), true));
+    assert_eq!(stage.refusal("c2", ask()).await, Decision::SpendLimitReached);
+    assert_eq!(stage.grant("c3", ask().of("bob")).await.granted, Seconds(180));
+    stage.settled("c1", 61).await;
+    // 0.25 of 0.35 spent: not enough for another fee and minute.
+    assert_eq!(stage.refusal("c4", ask()).await, Decision::SpendLimitReached);
+}
+
+async fn a_spend_limit_counts_holds_and_starts_anew_each_month<L: Ledger>(stage: &Stage<L>) {
+    stage.buy("po-1", 100 * UNIT).await;
+    let ask = || request().money(at_most(400_000)).lasting(60);
+    stage.grant("c1", ask()).await;
+    stage.grant("c2", ask()).await;
+    assert_eq!(stage.refusal("c3", ask()).await, Decision::SpendLimitReached);
+    stage.pass_to_next_month();
+    stage.sweep().await;
+    stage.grant("c4", ask()).await;
+    stage.grant("c5", ask()).await;
+    assert_eq!(stage.refusal("c6", ask()).await, Decision::SpendLimitReached);
+}
+
+async fn an_old_call_spends_nothing_beyond_its_month_s_limit<L: Ledger>(stage: &Stage<L>) {
+    near_the_end_of_the_month(stage);
+    stage.buy("po-1", 100 * UNIT).await;
+    let ask = || request().money(at_most(1_000_000)).lasting(180);
+    stage.grant("c1", ask()).await;
+    stage.settled("c1", 180).await;
+    stage.grant("c2", ask()).await;
+    stage.extended("c2", 0, 180).await;
+    stage.pass_to_next_month();
+    // From here on the new month is counted: what the old one had left is no longer known.
+    stage.grant("c3", ask()).await;
+    let old = stage.extended("c2", 180, 6000).await;
+    assert_eq!(old.money.as_ref().unwrap().held(), Micros(350_000));
+    assert_eq!((old.granted, old.final_grant()), (Seconds(180), true));
+}
+
+/// 30 s before the month of the stage ends.
+fn near_the_end_of_the_month<L: Ledger>(stage: &Stage<L>) {
+    stage.clock.freeze_at(stage.month().ends);
+    stage.pass(-30);
+}
+
+async fn lots_are_drawn_soonest_bought_first<L: Ledger>(stage: &Stage<L>) {
+    let earlier = Millis(NOON.0 - 5 * 86_400_000);
+    stage.buy("later", UNIT).await;
+    stage.buy_at("earlier", 200_000, earlier).await;
+    let call = stage.grant("c", request().money(credits())).await;
+    let held: Vec<_> =
+        call.money.unwrap().lots.iter().map(|l| (l.lot.as_str().to_owned(), l.held.0)).collect();
+    assert_eq!(held, [("earlier".to_owned(), 200_000), ("later".to_owned(), 350_000)]);
+    check_charge(&stage.settled("c", 130).await, 0, 350_000, (0, 0));
+    assert_eq!(stage.lot("earlier").await.available(), 0);
+    assert_eq!(stage.lot("later").await.available(), UNIT - 150_000);
+    let live = stage.snapshot().await.wallet.live;
+    assert_eq!(live.len(), 1, "an empty lot is not drawn any more");
+}
+
+async fn a_lot_that_lapses_while_held_settles_and_loses_its_rest<L: Ledger>(stage: &Stage<L>) {
+    stage.buy_at("old", UNIT, Millis(NOON.0 - 365 * 86_400_000 + 1000)).await;
+    stage.grant("c", request().money(credits())).await;
+    stage.pass(1);
+    assert_eq!(stage.refusal("d", request().money(credits())).await, Decision::PoolExhausted);
+    assert_eq!(stage.sweep().await.lapsed, 1);
+    let lot = stage.lot("old").await;
+    assert_eq!((lot.expired, lot.held, lot.available()), (450_000, 550_000, 0));
+    check_charge(&stage.settled("c", 60).await, 0, 150_000, (0, 0));
+    let lot = stage.lot("old").await;
+    assert_eq!((lot.expired, lot.held, lot.spent), (850_000, 0, 150_000));
+    assert_eq!(stage.sweep().await.lapsed, 0);
+}
+
+async fn a_purchase_in_the_future_pays_for_nothing_yet<L: Ledger>(stage: &Stage<L>) {
+    let tomorrow = stage.now().after(DAY);
+    stage.buy_at("po-1", UNIT, tomorrow).await;
+    assert_eq!(stage.refusal("c", request().money(credits())).await, Decision::PoolExhausted);
+    stage.pass(DAY.0);
+    stage.grant("d", request().money(credits())).await;
+}
+
+async fn a_purchase_is_applied_once<L: Ledger>(stage: &Stage<L>) {
+    assert_eq!(stage.buy("po-1", UNIT).await, Purchased::Applied);
+    stage.grant("c", request().money(credits())).await;
+    assert_eq!(stage.buy("po-1", UNIT).await, Purchased::Replayed);
+    assert_eq!(stage.buy("po-1", 2 * UNIT).await, Purchased::Conflict);
+    let yesterday = Millis(NOON.0 - 86_400_000);
+    assert_eq!(stage.buy_at("po-1", UNIT, yesterday).await, Purchased::Conflict);
+    assert_eq!(stage.lot("po-1").await.funded, UNIT);
+    assert_eq!(stage.lot("po-1").await.held, 550_000);
+}
+
+// Staleness and limits.
+
+async fn a_stale_version_or_month_decides_nothing<L: Ledger>(stage: &Stage<L>) {
+    stage.set_pool(DOMESTIC, 600).await;
+    let known = stage.versions(&payer("alice")).await;
+    let before = stage.snapshot().await;
+    for wrong in [
+        Versions { tenant: known.tenant + 1, ..known },
+        Versions { payer: known.payer - 1, ..known },
+        Versions::default(),
+    ] {
+        let mut ask = request().pool(DOMESTIC);
+        ask.versions = Some(wrong);
+        assert_eq!(stage.authorize("c", ask.clone()).await, Authorized::Stale);
+        let refused = ask.refused(Decision::NotEntitled);
+        assert_eq!(stage.authorize("c", refused).await, Authorized::Stale);
+    }
+    let mut ask = request().pool(DOMESTIC);
+    ask.month = Some(month_at(stage.month().ends));
+    assert_eq!(stage.authorize("c", ask).await, Authorized::Stale);
+    assert_eq!(stage.snapshot().await, before);
+    // The answer of a known key rests on nothing that could be stale.
+    stage.grant("c", request().pool(DOMESTIC)).await;
+    let mut ask = request().pool(DOMESTIC);
+    ask.versions = Some(Versions::default());
+    assert!(matches!(stage.authorize("c", ask).await, Authorized::Replayed(_)));
+}
+
+async fn a_stale_month_creates_or_resizes_no_pool<L: Ledger>(stage: &Stage<L>) {
+    let next = month_at(stage.month().ends);
+    let applied = stage.ledger.apply_payers(&stage.tenant, &next, &[]).await.unwrap();
+    assert_eq!(applied.outcome, Applied::Stale);
+}
+
+fn limits(payer: Option<u32>, tenant: Option<u32>, second: Option<u32>) -> CallLimits {
+    CallLimits { payer_calls: payer, tenant_calls: tenant, calls_per_second: second }
+}
+
+async fn calls_per_second_are_limited_and_never_stored<L: Ledger>(stage: &Stage<L>) {
+    let ask = || request().free().limits(limits(None, None, Some(2)));
+    stage.grant("c1", ask()).await;
+    stage.grant("c2", ask()).await;
+    assert_eq!(stage.authorize("c3", ask()).await, Authorized::RateLimited);
+    assert!(matches!(stage.authorize("c2", ask()).await, Authorized::Replayed(_)));
+    assert_eq!(stage.call("c3").await, None);
+    stage.pass(1);
+    stage.grant("c3", ask()).await;
+}
+
+async fn concurrency_is_limited_by_payer_then_by_tenant<L: Ledger>(stage: &Stage<L>) {
+    let ask = || request().free().limits(limits(Some(1), Some(2), None));
+    let nuance = async |call: &str| stage.call(call).await.unwrap().nuance;
+    stage.grant("a1", ask()).await;
+    assert_eq!(stage.refusal("a2", ask()).await, Decision::ConcurrencyLimit);
+    assert_eq!(nuance("a2").await, nuance_code(Nuance::None));
+    stage.grant("b1", ask().of("bob")).await;
+    stage.set_payer("carol", PayerState::Active, &[]).await;
+    assert_eq!(stage.refusal("c1", ask().of("carol")).await, Decision::ConcurrencyLimit);
+    assert_eq!(nuance("c1").await, nuance_code(Nuance::OfTenant));
+    assert_eq!(stage.refusal("a3", ask()).await, Decision::ConcurrencyLimit);
+    assert_eq!(nuance("a3").await, nuance_code(Nuance::None), "the payer's limit is told first");
+}
+
+async fn concurrency_returns_with_every_end<L: Ledger>(stage: &Stage<L>) {
+    let ask = || request().free();
+    for call in ["settle", "release", "expire", "proven"] {
+        stage.grant(call, ask()).await;
+    }
+    assert_eq!(stage.snapshot().await.tenant.open, 4);
+    stage.settled("settle", 9).await;
+    stage.released("release").await;
+    stage.ended("proven", Ending::Proven, EndResult::Released).await;
+    stage.pass(1000);
+    assert_eq!(stage.sweep().await.expired, 1);
+    let snapshot = stage.snapshot().await;
+    assert_eq!(snapshot.tenant.open, 0);
+    assert!(snapshot.payers.iter().all(|(_, account)| account.open == 0));
+}
+
+// Keys.
+
+async fn a_refusal_is_kept_for_retries_and_then_forgotten<L: Ledger>(stage: &Stage<L>) {
+    stage.set_pool(DOMESTIC, 0).await;
+    let ask = || request().pool(DOMESTIC);
+    assert_eq!(stage.refusal("c", ask()).await, Decision::PoolExhausted);
+    stage.set_pool(DOMESTIC, 600).await;
+    stage.pass(DENIED_RETENTION.0 - 1);
+    match stage.authorize("c", ask()).await {
+        Authorized::Replayed(call) => assert_eq!(call.decision, Some(Decision::PoolExhausted)),
+        other => panic!("{other:?}"),
+    }
+    stage.pass(1);
+    stage.grant("c", ask()).await;
+}
+
+async fn an_ended_call_is_forgotten_after_its_retention<L: Ledger>(stage: &Stage<L>) {
+    stage.grant("c", request().free()).await;
+    stage.settled("c", 10).await;
+    stage.pass(ENDED_RETENTION.0 - 1);
+    assert_eq!(stage.sweep().await.forgotten, 0);
+    assert_eq!(stage.authorize("c", request().free()).await, Authorized::Ended);
+    stage.pass(1);
+    assert_eq!(stage.sweep().await.forgotten, 1);
+    assert_eq!(stage.call("c").await, None);
+    stage.grant("c", request().free()).await;
+}
+
+async fn a_retry_gets_the_grant_in_force<L: Ledger>(stage: &Stage<L>) {
+    stage.set_pool(DOMESTIC, 6000).await;
+    let first = stage.grant("c", request().pool(DOMESTIC)).await;
+    assert_eq!(stage.authorize("c", request().pool(DOMESTIC)).await, Authorized::Replayed(first));
+    let extended = stage.extended("c", 200, 300).await;
+    assert_eq!(extended.granted, Seconds(500));
+    let again = stage.authorize("c", request().pool(DOMESTIC)).await;
+    assert_eq!(again, Authorized::Replayed(extended));
+    assert_eq!(stage.pool(DOMESTIC).await.held, 540);
+}
+
+async fn another_payload_conflicts_and_changes_nothing<L: Ledger>(stage: &Stage<L>) {
+    stage.set_pool(DOMESTIC, 6000).await;
+    let first = stage.grant("c", request().pool(DOMESTIC)).await;
+    let other = request().pool(DOMESTIC).lasting(600).other_payload();
+    assert_eq!(stage.authorize("c", other).await, Authorized::Conflict);
+    assert_eq!(stage.call("c").await, Some(first));
+    assert_eq!(stage.pool(DOMESTIC).await.held, 300);
+}
+
+// Expiry.
+
+async fn authorize_expires_due_holds_for_itself<L: Ledger>(stage: &Stage<L>) {
+    stage.set_pool(DOMESTIC, 60).await;
+    stage.grant("c", request().pool(DOMESTIC)).await;
+    stage.pass(59);
+    assert_eq!(stage.refusal("d", request().pool(DOMESTIC)).await, Decision::PoolExhausted);
+    stage.pass(1);
+    stage.grant("e", request().pool(DOMESTIC)).await;
+    assert_eq!(stage.call("c").await.unwrap().state, CallState::Expired);
+}
+
+async fn a_sweep_takes_no_more_than_it_is_asked<L: Ledger>(stage: &Stage<L>) {
+    for call in ["c1", "c2", "c3"] {
+        stage.grant(call, request().free()).await;
+    }
+    stage.pass(60);
+    let swept = stage.ledger.sweep(&stage.tenant, 2, ENDED_RETENTION).await.unwrap().outcome;
+    assert_eq!((swept.expired, swept.forgotten), (2, 0));
+    assert_eq!(stage.sweep().await.expired, 1);
+}
+
+async fn a_silent_ringing_call_gives_all_back<L: Ledger>(stage: &Stage<L>) {
+    stage.set_pool(DOMESTIC, 6000).await;
+    stage.grant("reports", request().pool(DOMESTIC)).await;
+    stage.grant("silent", request().pool(DOMESTIC).terms(|t| t.reports_answer = false)).await;
+    stage.pass(60);
+    assert_eq!(stage.sweep().await.expired, 1, "its ringing expiry");
+    stage.pass(300 + 29);
+    assert_eq!(stage.sweep().await.expired, 0);
+    stage.pass(1);
+    assert_eq!(stage.sweep().await.expired, 1, "ringing + granted + grace");
+    assert_eq!(stage.pool(DOMESTIC).await.available(), 6000);
+}
+
+async fn a_silent_answered_call_is_charged_what_it_proved<L: Ledger>(stage: &Stage<L>) {
+    stage.set_pool(DOMESTIC, 6000).await;
+    stage.grant("c", request().pool(DOMESTIC)).await;
+    stage.answer("c").await;
+    stage.grant("d", request().pool(DOMESTIC)).await;
+    stage.extended("d", 100, 300).await;
+    stage.pass(330);
+    assert_eq!(stage.sweep().await.expired, 2);
+    check_charge(&stage.call("c").await.unwrap(), 60, 0, (0, 0));
+    check_charge(&stage.call("d").await.unwrap(), 120, 0, (0, 0));
+    assert_eq!(stage.pool(DOMESTIC).await.available(), 6000 - 180);
+}
+
+async fn a_lost_settle_may_be_charged_as_granted<L: Ledger>(stage: &Stage<L>) {
+    stage.set_pool(DOMESTIC, 6000).await;
+    let ask = || request().pool(DOMESTIC).terms(|t| t.charge_granted_when_lost = true);
+    stage.grant("answered", ask()).await;
+    stage.answer("answered").await;
+    stage.grant("ringing", ask()).await;
+    stage.pass(1000);
+    stage.sweep().await;
+    check_charge(&stage.call("answered").await.unwrap(), 300, 0, (0, 0));
+    check_charge(&stage.call("ringing").await.unwrap(), 0, 0, (0, 0));
+}
+
+async fn a_release_gives_all_back_and_a_late_settle_still_pays<L: Ledger>(stage: &Stage<L>) {
+    stage.set_pool(DOMESTIC, 60).await;
+    stage.buy("po-1", 200_000).await;
+    stage.grant("c", request().pool(DOMESTIC).money(credits())).await;
+    stage.released("c").await;
+    assert_eq!(stage.pool(DOMESTIC).await.available(), 60);
+    assert_eq!(stage.lot("po-1").await.available(), 200_000);
+    // What is left, in funding order; the rest is a shortfall: 0.25 for two minutes, 0.20 is there.
+    let call = stage.settled("c", 180).await;
+    check_charge(&call, 60, 200_000, (60, 50_000));
+    let kinds: Vec<_> = stage.snapshot().await.journal.iter().map(|e| e.kind).collect();
+    assert_eq!(kinds.last(), Some(&EntryKind::SettledLate));
+    let again = stage.settle("c", 180).await;
+    assert!(matches!(again, Ended::Done { result: EndResult::Settled, replayed: true, .. }));
+}
+
+async fn a_late_settle_after_expiry_charges_the_difference<L: Ledger>(stage: &Stage<L>) {
+    stage.set_pool(DOMESTIC, 600).await;
+    stage.grant("c", request().pool(DOMESTIC)).await;
+    stage.extended("c", 61, 300).await;
+    stage.pass(1000);
+    stage.sweep().await;
+    check_charge(&stage.call("c").await.unwrap(), 120, 0, (0, 0));
+    check_charge(&stage.settled("c", 200).await, 240, 0, (0, 0));
+    assert_eq!(stage.pool(DOMESTIC).await.spent, 240);
+    let last = stage.snapshot().await.journal.last().unwrap().clone();
+    assert_eq!((last.kind, last.postings[0].spent), (EntryKind::SettledLate, 120));
+}
+
+async fn a_settle_below_the_proven_usage_charges_the_proven_usage<L: Ledger>(stage: &Stage<L>) {
+    stage.set_pool(DOMESTIC, 600).await;
+    stage.grant("c", request().pool(DOMESTIC)).await;
+    stage.extended("c", 130, 300).await;
+    let call = stage.settled("c", 50).await;
+    assert_eq!(call.used, Seconds(130));
+    check_charge(&call, 180, 0, (0, 0));
+    for repeat in [50, 130, 0] {
+        let again = stage.settle("c", repeat).await;
+        assert!(matches!(again, Ended::Done { result: EndResult::Settled, replayed: true, .. }));
+    }
+    let other = stage.settle("c", 51).await;
+    assert!(matches!(other, Ended::Done { result: EndResult::AlreadySettled, replayed: true, .. }));
+}
+
+async fn usage_above_the_hold_takes_what_is_left_then_falls_short<L: Ledger>(stage: &Stage<L>) {
+    stage.set_pool(DOMESTIC, 180).await;
+    stage.grant("c", request().pool(DOMESTIC).lasting(60)).await;
+    stage.grant("other", request().pool(DOMESTIC).lasting(60)).await;
+    check_charge(&stage.settled("c", 200).await, 120, 0, (80, 0));
+    assert_eq!(stage.audit().await.listed.shortfall_duration, Seconds(80));
+    check_charge(&stage.settled("other", 60).await, 60, 0, (0, 0));
+}
+
+async fn what_no_money_can_pay_is_a_shortfall_at_the_frozen_price<L: Ledger>(stage: &Stage<L>) {
+    stage.buy("po-1", 160_000).await;
+    stage.grant("c", request().money(credits())).await;
+    // Ten minutes cost 1.05; the fee, one minute and a hundredth are there, and all of it is taken.
+    let call = stage.settled("c", 600).await;
+    check_charge(&call, 0, 160_000, (540, 890_000));
+    assert_eq!(call.money_duration, Seconds(60));
+    assert_eq!(stage.lot("po-1").await.available(), 0);
+}
+
+async fn a_call_over_the_month_s_end_stays_on_its_pool<L: Ledger>(stage: &Stage<L>) {
+    near_the_end_of_the_month(stage);
+    stage.set_pool(DOMESTIC, 600).await;
+    let old_month = stage.month().key;
+    stage.grant("c", request().pool(DOMESTIC).lasting(120)).await;
+    stage.grant("late", request().pool(DOMESTIC).lasting(120)).await;
+    stage.released("late").await;
+    stage.pass_to_next_month();
+    stage.grant("new", request().pool(DOMESTIC).lasting(60)).await;
+    assert_eq!(stage.extended("c", 100, 200).await.granted, Seconds(300));
+    check_charge(&stage.settled("c", 290).await, 300, 0, (0, 0));
+    check_charge(&stage.settled("late", 400).await, 300, 0, (100, 0));
+    let old = stage.pool_of(DOMESTIC, &old_month).await;
+    assert_eq!((old.spent, old.held, old.available()), (600, 0, 0));
+    let new = stage.pool(DOMESTIC).await;
+    assert_eq!((new.spent, new.held, new.funded), (0, 60, 600));
+}
+
+async fn a_resize_adds_at_once_and_shrinks_as_holds_return<L: Ledger>(stage: &Stage<L>) {
+    stage.set_pool(DOMESTIC, 300).await;
+    stage.grant("c", request().pool(DOMESTIC)).await;
+    assert_eq!(stage.refusal("d", request().pool(DOMESTIC)).await, Decision::PoolExhausted);
+    stage.set_pool(DOMESTIC, 360).await;
+    assert_eq!(stage.pool(DOMESTIC).await.available(), 60);
+    stage.set_pool(DOMESTIC, 120).await;
+    let pool = stage.pool(DOMESTIC).await;
+    assert_eq!((pool.funded, pool.held, pool.available()), (120, 300, 0));
+    check_charge(&stage.settled("c", 250).await, 300, 0, (0, 0));
+    let pool = stage.pool(DOMESTIC).await;
+    assert_eq!((pool.held, pool.spent, pool.available()), (0, 300, 0));
+    assert_eq!(stage.refusal("e", request().pool(DOMESTIC)).await, Decision::PoolExhausted);
+    // The shrink is forgiven at the month's end.
+    stage.pass_to_next_month();
+    stage.grant("f", request().pool(DOMESTIC)).await;
+    assert_eq!(stage.pool(DOMESTIC).await.funded, 120);
+}
+
+async fn a_counter_that_is_used_up_closes_the_other<L: Ledger>(stage: &Stage<L>) {
+    stage.set_pool(DOMESTIC, 600).await;
+    stage.set_pool(INTERNATIONAL, 60).await;
+    let domestic = || request().pool(DOMESTIC).closed_by(INTERNATIONAL).lasting(60);
+    let abroad = || request().pool(INTERNATIONAL).closed_by(DOMESTIC).lasting(60);
+    stage.grant("d1", domestic()).await;
+    stage.grant("i1", abroad()).await;
+    stage.grant("d2", domestic()).await;
+    stage.settled("i1", 60).await;
+    assert_eq!(stage.refusal("d3", domestic()).await, Decision::PoolExhausted);
+    // What is held may still be spent, but no more than that.
+    let call = stage.extended("d2", 30, 300).await;
+    assert_eq!((call.granted, call.final_grant()), (Seconds(60), true));
+    check_charge(&stage.settled("d2", 90).await, 60, 0, (30, 0));
+    check_charge(&stage.settled("d1", 60).await, 60, 0, (0, 0));
+    stage.pass_to_next_month();
+    stage.grant("d4", domestic()).await;
+}
+
+// Free calls and records.
+
+async fn a_free_call_is_counted_and_never_charged<L: Ledger>(stage: &Stage<L>) {
+    let call = stage.grant("c", request().free().lasting(14_400)).await;
+    assert_eq!(call.granted, Seconds(14_400));
+    assert_eq!(stage.snapshot().await.tenant.open, 1);
+    assert_eq!(stage.extended("c", 14_000, 3600).await.granted, Seconds(17_600));
+    check_charge(&stage.settled("c", 17_000).await, 0, 0, (0, 0));
+}
+
+async fn an_emergency_is_recorded_whatever_the_state_of_its_payer<L: Ledger>(stage: &Stage<L>) {
+    stage.set_tenant(TenantState::Suspended).await;
+    let full = limits(Some(0), Some(0), Some(0));
+    let mut ask = request().emergency().of("nobody").limits(full);
+    ask.versions = Some(Versions::default());
+    ask.month = Some(month_at(stage.month().ends));
+    let call = stage.grant("c", ask).await;
+    assert_eq!(call.decision, Some(Decision::AllowedEmergency));
+    assert_eq!(stage.snapshot().await.tenant.open, 0);
+    check_charge(&stage.settled("c", 500).await, 0, 0, (0, 0));
+}
+
+async fn an_emergency_whose_end_came_first_is_recorded_with_its_usage<L: Ledger>(stage: &Stage<L>) {
+    stage.ended("c", Ending::Settle(Seconds(77)), EndResult::Parked).await;
+    assert_eq!(stage.audit().await.listed.parked, Seconds(77));
+    match stage.authorize("c", request().emergency()).await {
+        Authorized::Decided(call) => {
+            assert_eq!((call.state, call.used), (CallState::Settled, Seconds(77)));
+        }
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(stage.audit().await.listed.parked, Seconds(0));
+    stage.ended("d", Ending::Release, EndResult::Released).await;
+    match stage.authorize("d", request().emergency()).await {
+        Authorized::Decided(call) => assert_eq!(call.state, CallState::Released),
+        other => panic!("{other:?}"),
+    }
+    assert!(matches!(stage.authorize("c", request().emergency()).await, Authorized::Replayed(_)));
+}
+
+async fn an_emergency_on_a_used_key_leaves_the_other_call_alone<L: Ledger>(stage: &Stage<L>) {
+    stage.set_pool(DOMESTIC, 600).await;
+    let call = stage.grant("c", request().pool(DOMESTIC)).await;
+    let ask = request().emergency().other_payload();
+    assert_eq!(stage.authorize("c", ask).await, Authorized::Conflict);
+    assert_eq!(stage.call("c").await, Some(call));
+    assert_eq!(stage.snapshot().await.tenant.decisions, 2);
+}
+
+async fn an_open_call_of_an_unknown_payer_is_counted_when_the_payer_appears<L: Ledger>(
+    stage: &Stage<L>,
+) {
+    let mut ask = request().free().of("carol");
+    ask.record = true;
+    stage.grant("c", ask).await;
+    stage.set_payer("carol", PayerState::Active, &[]).await;
+    let account = |snapshot: Snapshot| {
+        let mut payers = snapshot.payers.into_iter();
+        payers.find(|(id, _)| id.as_str() == "carol").unwrap().1
+    };
+    assert_eq!(account(stage.snapshot().await).open, 1);
+    stage.settled("c", 10).await;
+    assert_eq!(account(stage.snapshot().await).open, 0);
+}
+
+// Extensions.
+
+async fn a_suspended_tenant_gets_no_extension_but_its_usage_is_kept<L: Ledger>(stage: &Stage<L>) {
+    stage.set_pool(DOMESTIC, 600).await;
+    stage.grant("c", request().pool(DOMESTIC)).await;
+    stage.set_tenant(TenantState::Suspended).await;
+    match stage.extend("c", 130, Some(1), 600).await {
+        Extended::Stopped(call, Decision::TenantSuspended) => {
+            assert_eq!((call.used, call.granted), (Seconds(130), Seconds(300)));
+        }
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(stage.pool(DOMESTIC).await.held, 300);
+    check_charge(&stage.settled("c", 10).await, 180, 0, (0, 0));
+}
+
+async fn a_blocked_payer_gets_no_extension<L: Ledger>(stage: &Stage<L>) {
+    stage.grant("c", request().free()).await;
+    stage.set_payer("alice", PayerState::Blocked, &[]).await;
+    let answer = stage.extend("c", 5, None, 60).await;
+    assert!(matches!(answer, Extended::Stopped(_, Decision::FraudSuspected)), "{answer:?}");
+    stage.set_payer("alice", PayerState::Active, &[]).await;
+    stage.extended("c", 6, 60).await;
+}
+
+async fn an_old_sequence_repeats_the_grant_and_keeps_the_usage<L: Ledger>(stage: &Stage<L>) {
+    stage.set_pool(DOMESTIC, 6000).await;
+    stage.grant("c", request().pool(DOMESTIC)).await;
+    let first = match stage.extend("c", 100, Some(5), 300).await {
+        Extended::Granted { call, replayed: false } => call,
+        other => panic!("{other:?}"),
+    };
+    for (sequence, used) in [(5, 90), (4, 150)] {
+        match stage.extend("c", used, Some(sequence), 3000).await {
+            Extended::Granted { call, replayed: true } => {
+                assert_eq!((call.granted, call.deadline), (first.granted, first.deadline));
+                assert_eq!(call.used, Seconds(used.max(100)));
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    let Extended::Granted { call, replayed: false } = stage.extend("c", 160, Some(6), 300).await
+    else {
+        panic!("a new sequence extends");
+    };
+    assert_eq!(call.granted, Seconds(460));
+}
+
+async fn usage_reported_out_of_order_before_the_answer_is_not_released_for_nothing<L: Ledger>(
+    stage: &Stage<L>,
+) {
+    stage.set_pool(DOMESTIC, 600).await;
+    stage.grant("c", request().pool(DOMESTIC)).await;
+    stage.extend("c", 50, Some(-1), 300).await;
+    let answer = stage.release("c").await;
+    assert!(matches!(answer, Ended::AnsweredAlready(_)), "{answer:?}");
+    check_charge(&stage.settled("c", 0).await, 60, 0, (0, 0));
+}
+
+async fn a_call_without_new_funds_keeps_its_last_hard_stop<L: Ledger>(stage: &Stage<L>) {
+    stage.set_pool(DOMESTIC, 300).await;
+    stage.grant("c", request().pool(DOMESTIC)).await;
+    let call = stage.extended("c", 200, 300).await;
+    assert_eq!((call.granted, call.final_grant()), (Seconds(300), true));
+    // A shorter request never moves the hard stop back.
+    let call = stage.extended("c", 210, 10).await;
+    assert_eq!(call.granted, Seconds(300));
+    stage.set_pool(DOMESTIC, 600).await;
+    let call = stage.extended("c", 220, 300).await;
+    assert_eq!((call.granted, call.final_grant()), (Seconds(520), false));
+}
+
+async fn an_expired_call_holds_again_and_counts_again<L: Ledger>(stage: &Stage<L>) {
+    stage.set_pool(DOMESTIC, 600).await;
+    stage.grant("c", request().pool(DOMESTIC)).await;
+    stage.extended("c", 61, 300).await;
+    stage.pass(1000);
+    stage.sweep().await;
+    let pool = stage.pool(DOMESTIC).await;
+    assert_eq!((pool.spent, pool.held, pool.holds), (120, 0, 0));
+    let call = stage.extended("c", 200, 100).await;
+    assert_eq!((call.state, call.granted), (CallState::Answered, Seconds(361)));
+    let pool = stage.pool(DOMESTIC).await;
+    assert_eq!((pool.spent, pool.held, pool.holds), (120, 180, 1));
+    assert_eq!(stage.snapshot().await.tenant.open, 1);
+    check_charge(&stage.settled("c", 250).await, 300, 0, (0, 0));
+    assert_eq!(stage.snapshot().await.tenant.open, 0);
+}
+
+async fn lots_that_nobody_used_go_back_whole<L: Ledger>(stage: &Stage<L>) {
+    stage.buy("po-1", 200_000).await;
+    stage.buy("po-2", 800_000).await;
+    stage.grant("c", request().money(credits()).lasting(540)).await;
+    stage.released("c").await;
+    assert_eq!(stage.lot("po-1").await.available(), 200_000);
+    assert_eq!(stage.lot("po-2").await.available(), 800_000);
+    assert_eq!(stage.snapshot().await.wallet.live.len(), 2);
+}
+
+async fn ending_all_charges_what_was_proven_and_only_open_calls<L: Ledger>(stage: &Stage<L>) {
+    stage.set_pool(DOMESTIC, 6000).await;
+    stage.grant("ringing", request().pool(DOMESTIC)).await;
+    stage.grant("running", request().pool(DOMESTIC)).await;
+    stage.extended("running", 61, 300).await;
+    assert_eq!(stage.end("none", Ending::Proven).await, Ended::NotOpen);
+    let call = stage.ended("ringing", Ending::Proven, EndResult::Released).await;
+    check_charge(&call, 0, 0, (0, 0));
+    let call = stage.ended("running", Ending::Proven, EndResult::Settled).await;
+    check_charge(&call, 120, 0, (0, 0));
+    assert_eq!(stage.end("running", Ending::Proven).await, Ended::NotOpen);
+    assert_eq!(stage.call("none").await, None, "nothing is remembered of a call never seen");
+}
+
+async fn two_open_calls_return_what_they_should<L: Ledger>(stage: &Stage<L>) {
+    stage.set_pool(DOMESTIC, 300).await;
+    stage.buy("po-1", UNIT).await;
+    let ask = || request().pool(DOMESTIC).money(credits());
+    stage.grant("c1", ask()).await;
+    stage.grant("c2", ask()).await;
+    assert_eq!(stage.lot("po-1").await.held, 550_000);
+    check_charge(&stage.settled("c2", 61).await, 0, 250_000, (0, 0));
+    check_charge(&stage.settled("c1", 61).await, 120, 0, (0, 0));
+    let (pool, lot) = (stage.pool(DOMESTIC).await, stage.lot("po-1").await);
+    assert_eq!((pool.held, pool.holds, pool.available()), (0, 0, 180));
+    assert_eq!((lot.held, lot.holds, lot.available()), (0, 0, 750_000));
+    assert_eq!(stage.snapshot().await.wallet.holds, 0);
+}
+
+// Records.
+
+async fn parked_usage_counts_once_whatever_is_repeated<L: Ledger>(stage: &Stage<L>) {
+    stage.refusal("denied", request().refused(Decision::NotEntitled)).await;
+    for used in [20, 10, 20] {
+        assert!(matches!(stage.extend("denied", used, None, 60).await, Extended::Denied(_)));
+    }
+    for (call, used, replayed) in [
+        ("denied", 20, true),
+        ("denied", 25, false),
+        ("denied", 25, true),
+        ("unknown", 40, false),
+        ("unknown", 40, true),
+        ("unknown", 30, true),
+    ] {
+        match stage.settle(call, used).await {
+            Ended::Done { result: EndResult::Parked, replayed: found, .. } => {
+                assert_eq!(found, replayed, "{call} {used}");
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    let listed = stage.audit().await.listed;
+    assert_eq!((listed.parked_calls, listed.parked), (2, Seconds(65)));
+}
+
+async fn every_decision_leaves_one_record<L: Ledger>(stage: &Stage<L>) {
+    let fast = || request().free().limits(limits(None, None, Some(2)));
+    stage.grant("c1", fast()).await;
+    stage.authorize("c1", fast()).await;
+    stage.authorize("c1", fast().other_payload()).await;
+    stage.refusal("c2", request().refused(Decision::NotEntitled)).await;
+    stage.authorize("c2", request().refused(Decision::NotEntitled)).await;
+    stage.grant("c3", fast()).await;
+    stage.authorize("c4", fast()).await;
+    stage.release("c5").await;
+    stage.authorize("c5", fast()).await;
+    stage.settle("c1", 5).await;
+    stage.authorize("c1", fast()).await;
+    let snapshot = stage.snapshot().await;
+    let decided: Vec<_> = snapshot
+        .journal
+        .iter()
+        .filter(|e| matches!(e.kind, EntryKind::Authorized | EntryKind::Refused))
+        .map(|e| (e.subject.as_str(), e.decision.unwrap()))
+        .collect();
+    assert_eq!(
+        decided,
+        [
+            ("c1", Decision::AllowedFree),
+            ("c1", Decision::KeyConflict),
+            ("c2", Decision::NotEntitled),
+            ("c3", Decision::AllowedFree),
+            ("c4", Decision::RateLimited),
+            ("c5", Decision::CallAlreadyEnded),
+            ("c1", Decision::CallAlreadyEnded),
+        ]
+    );
+    assert_eq!(snapshot.tenant.decisions, 7);
+    assert!(snapshot.journal.iter().any(|entry| entry.report == b"bye"));
+}
+
+async fn open_calls_and_the_journal_come_in_pages<L: Ledger>(stage: &Stage<L>) {
+    for call in ["c-1", "c-2", "c-3", "c-4", "c-5"] {
+        stage.grant(call, request().free()).await;
+        stage.pass(1);
+    }
+    let (mut found, mut cursor) = (vec![], None);
+    loop {
+        let page = stage.ledger.open_calls(&stage.tenant, cursor.as_deref(), 2).await.unwrap();
+        found.extend(page.items.into_iter().map(|(id, _)| id));
+        cursor = page.next;
+        if cursor.is_none() {
+            break;
+        }
+    }
+    assert_eq!(found, ["c-1", "c-2", "c-3", "c-4", "c-5"].map(call_id));
+    let (mut subjects, mut cursor) = (vec![], None);
+    loop {
+        let page = stage.ledger.journal(&stage.tenant, cursor.as_deref(), 2).await.unwrap();
+        subjects.extend(page.items.into_iter().map(|entry| entry.subject));
+        cursor = page.next;
+        if cursor.is_none() {
+            break;
+        }
+    }
+    assert_eq!(subjects, ["c-5", "c-4", "c-3", "c-2", "c-1"]);
+    for bad in ["", "nonsense", "12-", "-"] {
+        let page = stage.ledger.open_calls(&stage.tenant, Some(bad), 2).await;
+        assert!(matches!(page, Err(LedgerError::BadCursor(_))), "{bad:?} {page:?}");
+        if bad != "12-" {
+            let page = stage.ledger.journal(&stage.tenant, Some(bad), 2).await;
+            assert!(matches!(page, Err(LedgerError::BadCursor(_))), "{bad:?} {page:?}");
+        }
+    }
+}
+
+async fn tenants_are_strangers_to_each_other<L: Ledger>(stage: &Stage<L>) {
+    stage.set_pool(DOMESTIC, 600).await;
+    stage.grant("c", request().pool(DOMESTIC)).await;
+    let mut command = stage.command("c", request().pool(DOMESTIC)).await;
+    command.tenant = TenantId::new(&format!("{}-x", stage.tenant)).unwrap();
+    let stranger = command.tenant.clone();
+    let outcome = stage.ledger.authorize(&command).await.unwrap().outcome;
+    assert_eq!(outcome, Authorized::Stale);
+    assert_eq!(stage.ledger.call(&stranger, &call_id("c")).await.unwrap(), None);
+    assert_eq!(stage.ledger.snapshot(&stranger).await.unwrap().outcome, Default::default());
+    let tenants = stage.ledger.tenants().await.unwrap();
+    assert!(tenants.contains(&stage.tenant) && !tenants.contains(&stranger));
+}
+
+async fn decks_are_kept_by_version_and_name<L: Ledger>(stage: &Stage<L>) {
+    let (name, one, two) =
+        (stage.tenant.as_str(), format!("{}-1", stage.tenant), format!("{}-2", stage.tenant));
+    assert_eq!(stage.ledger.named_deck(name).await.unwrap(), None);
+    assert_eq!(stage.ledger.deck(&one).await.unwrap(), None);
+    stage.ledger.put_deck(&one, b"prefix\n1").await.unwrap();
+    stage.ledger.put_deck(&two, b"").await.unwrap();
+    for version in [&one, &two] {
+        stage.ledger.name_deck(name, version).await.unwrap();
+        assert_eq!(stage.ledger.named_deck(name).await.unwrap().as_ref(), Some(version));
+    }
+    assert_eq!(stage.ledger.deck(&one).await.unwrap().unwrap(), b"prefix\n1");
+    assert_eq!(stage.ledger.deck(&two).await.unwrap().unwrap(), b"");
+    stage.ledger.ping().await.unwrap();
+}
+
+async fn numbers_reach_every_sidecar_with_the_tenant<L: Ledger>(stage: &Stage<L>) {
+    let before = stage.ledger.tenant(&stage.tenant).await.unwrap().outcome;
+    assert!(!stage.set_tenant(TenantState::Active).await, "applying it twice changes nothing");
+    let apply = async |state, numbers: &[&str]| {
+        let mut profile = payer_profile("alice", state);
+        profile.numbers = numbers.iter().map(|n| (*n).to_owned()).collect();
+        let update = PayerUpdate { profile, seats: vec![] };
+        stage.ledger.apply_payers(&stage.tenant, &stage.month(), &[update]).await.unwrap().outcome
+    };
+    let numbers = ["+14255550100"];
+    assert_eq!(apply(PayerState::Active, &numbers).await, Applied::Changed(1));
+    let view = stage.ledger.tenant(&stage.tenant).await.unwrap().outcome;
+    assert!(view.version > before.version && view.numbers.contains(numbers[0]));
+    assert_eq!(apply(PayerState::Active, &numbers).await, Applied::Changed(0));
+    let again = stage.ledger.tenant(&stage.tenant).await.unwrap().outcome;
+    assert_eq!(again.version, view.version);
+    assert_eq!(apply(PayerState::Removed, &numbers).await, Applied::Changed(1));
+    let gone = stage.ledger.tenant(&stage.tenant).await.unwrap().outcome;
+    assert!(gone.numbers.is_empty() && gone.version > view.version);
+    let view = stage.ledger.payer(&stage.tenant, &payer("alice")).await.unwrap().outcome;
+    assert_eq!(view.profile.unwrap().state, PayerState::Removed);
+    let nobody = stage.ledger.payer(&stage.tenant, &payer("nobody")).await.unwrap().outcome;
+    assert_eq!((nobody.version, nobody.profile), (0, None));
+}
+
+async fn a_position_shows_what_a_call_would_find<L: Ledger>(stage: &Stage<L>) {
+    stage.set_pool(DOMESTIC, 600).await;
+    stage.buy("po-1", UNIT).await;
+    let families = [DOMESTIC.to_owned(), INTERNATIONAL.to_owned()];
+    let look = async || {
+        let (alice, c) = (payer("alice"), call_id("c"));
+        let month = stage.month();
+        stage.ledger.position(&stage.tenant, &alice, &c, &month, &families).await.unwrap().outcome
+    };
+    let before = look().await;
+    assert_eq!((before.pools[0].funded, before.pools[1].funded), (600, 0));
+    assert_eq!((before.credits, before.call), (Micros(UNIT), None));
+    assert!(stage.snapshot().await.pools.is_empty(), "a look creates nothing");
+    stage.grant("c", request().pool(DOMESTIC).money(credits()).lasting(660)).await;
+    let after = look().await;
+    assert_eq!((after.pools[0].held, after.pools[0].holds), (600, 1));
+    assert_eq!((after.credits, after.wallet_holds), (Micros(UNIT - 150_000), 1));
+    assert_eq!((after.payer.open, after.payer.held), (1, Micros(150_000)));
+    assert_eq!(after.call.unwrap().state, CallState::Ringing);
+}

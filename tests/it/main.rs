@@ -1,0 +1,5 @@
+//! Everything that is tested from outside the library, as one binary.
+#![allow(clippy::unwrap_used, missing_docs)]
+
+mod grpc_calls;
+mod server;

@@ -1,0 +1,507 @@
+//! What the tests share: a stage on which one ledger plays one tenant by a stopped clock.
+
+use std::future::Future;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use tollgate::charging::decision::{Decision, Nuance};
+use tollgate::charging::ids::{CallId, LotId, PayerId, TenantId};
+use tollgate::charging::month::{Month, parse_zone, twelve_months_after};
+use tollgate::charging::profile::{
+    Billing, FailureHandling, OnLostSettle, OutboundPolicy, PayerKind, PayerProfile, PayerState,
+    Purchase, TenantLimits, TenantProfile, TenantState,
+};
+use tollgate::charging::rating::Tariff;
+use tollgate::charging::units::{Micros, Millis, Seconds};
+use tollgate::ledger::audit::{Report, audit};
+use tollgate::ledger::memory::MemoryLedger;
+use tollgate::ledger::state::{Bucket, Call, CallState, Terms};
+use tollgate::ledger::{
+    Answer, Answered, Applied, Authorize, Authorized, CallLimits, ClockOffset, End, EndResult,
+    Ended, Ending, Extend, Extended, Ledger, MoneyOffer, Offer, PayerUpdate, PoolOffer, Proposal,
+    Purchased, Snapshot, Swept, TenantRecord, Versions,
+};
+
+/// Makes one test per case and ledger: `memory::name`, and so on. A new ledger is one line here and a
+/// constructor of the same name below.
+#[macro_export]
+macro_rules! on_every_ledger {
+    ($($case:ident)*) => {
+        $crate::on_one_ledger!(memory: $($case)*);
+    };
+}
+
+/// See [`on_every_ledger`].
+#[macro_export]
+macro_rules! on_one_ledger {
+    ($ledger:ident: $($case:ident)*) => {
+        mod $ledger {
+            $(
+                #[tokio::test]
+                async fn $case() {
+                    let stage = $crate::support::Stage::open($crate::support::$ledger).await;
+                    super::$case(&stage).await;
+                    stage.assert_audit_clean().await;
+                }
+            )*
+        }
+    };
+}
+
+/// The embedded ledger.
+pub async fn memory(clock: ClockOffset) -> MemoryLedger {
+    MemoryLedger::new(clock)
+}
+
+/// 2026-11-10T12:00:00Z: where every stage's clock stands at first.
+pub const NOON: Millis = Millis(1_794_312_000_000);
+
+/// Longer than any test: nothing is overdue by it.
+pub const NEVER_OVERDUE: Seconds = Seconds(1_000_000_000);
+
+pub const MINUTE: Seconds = Seconds(60);
+pub const DAY: Seconds = Seconds(86_400);
+/// One unit of currency.
+pub const UNIT: i64 = 1_000_000;
+
+/// How long ended calls are kept here.
+pub const ENDED_RETENTION: Seconds = Seconds(86_400);
+/// How long refusals are kept here.
+pub const DENIED_RETENTION: Seconds = Seconds(600);
+
+pub const DOMESTIC: &str = "US:MCOPSTN2:DOMESTIC";
+pub const INTERNATIONAL: &str = "US:MCOPSTN2:INTERNATIONAL";
+
+/// One ledger, one fresh tenant, one stopped clock.
+pub struct Stage<L> {
+    pub ledger: L,
+    pub clock: ClockOffset,
+    pub tenant: TenantId,
+}
+
+pub fn payer(name: &str) -> PayerId {
+    PayerId::new(name).unwrap()
+}
+
+pub fn call_id(name: &str) -> CallId {
+    CallId::new(name).unwrap()
+}
+
+pub fn month_at(instant: Millis) -> Month {
+    Month::containing(instant, &parse_zone("UTC").unwrap())
+}
+
+/// 0.10 per minute, a fee of 0.05, 60/60.
+pub fn tariff() -> Tariff {
+    Tariff {
+        rate_per_minute: Micros(100_000),
+        connection_fee: Micros(50_000),
+        initial_increment: MINUTE,
+        increment: MINUTE,
+    }
+}
+
+pub fn credits() -> MoneyOffer {
+    MoneyOffer { tariff: tariff(), spend_limit: None }
+}
+
+pub fn tenant_record(tenant: &TenantId, state: TenantState) -> TenantRecord {
+    let profile = TenantProfile {
+        id: tenant.clone(),
+        currency: "USD".to_owned(),
+        country: None,
+        time_zone: "UTC".to_owned(),
+        state,
+        billing: Billing::Prepaid,
+        overage: false,
+        rate_deck: "default".to_owned(),
+        outbound_policy: OutboundPolicy::default(),
+        failure_handling: FailureHandling::default(),
+        on_lost_settle: OnLostSettle::Proven,
+        limits: TenantLimits::default(),
+        spend_velocity: None,
+        blocked_prefixes: vec![],
+        auto_recharge: None,
+        trunks: vec![],
+    };
+    TenantRecord { profile, deck: None }
+}
+
+pub fn payer_profile(name: &str, state: PayerState) -> PayerProfile {
+    PayerProfile {
+        id: payer(name),
+        kind: PayerKind::User,
+        state,
+        usage_location: tollgate::charging::catalogue::CountryCode::parse("US").unwrap(),
+        licences: vec![],
+        numbers: vec![],
+        user_policy: None,
+        conference_policy: None,
+        spend_limit: None,
+        concurrent_calls: None,
+        upn: String::new(),
+        display_name: String::new(),
+        object_id: String::new(),
+    }
+}
+
+/// An authorize in the making.
+#[derive(Clone, Debug)]
+pub struct Request {
+    pub payer: String,
+    pub fingerprint: String,
+    pub trunk: String,
+    pub versions: Option<Versions>,
+    pub month: Option<Month>,
+    pub refuse: Option<Decision>,
+    pub record: bool,
+    pub offer: Offer,
+}
+
+/// A call of alice that asks for five minutes and has no source yet.
+pub fn request() -> Request {
+    Request {
+        payer: "alice".to_owned(),
+        fingerprint: "same".to_owned(),
+        trunk: "sbc-1".to_owned(),
+        versions: None,
+        month: None,
+        refuse: None,
+        record: false,
+        offer: Offer {
+            decision: Decision::Allowed,
+            month: month_at(NOON),
+            terms: Terms {
+                reports_answer: true,
+                free: false,
+                counted: true,
+                charge_granted_when_lost: false,
+                ringing: MINUTE,
+                grace: Seconds(30),
+            },
+            requested: Seconds(300),
+            pools: vec![],
+            money: None,
+            limits: CallLimits::default(),
+            when_exhausted: Decision::PoolExhausted,
+            when_spend_limited: Decision::SpendLimitReached,
+        },
+    }
+}
+
+impl Request {
+    pub fn of(mut self, payer: &str) -> Self {
+        self.payer = payer.to_owned();
+        self
+    }
+
+    pub fn pool(mut self, family: &str) -> Self {
+        let (family, closed_by) = (family.to_owned(), String::new());
+        self.offer.pools.push(PoolOffer { family, closed_by, increment: MINUTE });
+        self
+    }
+
+    pub fn closed_by(mut self, family: &str) -> Self {
+        self.offer.pools.last_mut().unwrap().closed_by = family.to_owned();
+        self
+    }
+
+    pub fn money(mut self, money: MoneyOffer) -> Self {
+        self.offer.money = Some(money);
+        self
+    }
+
+    pub fn lasting(mut self, requested: i64) -> Self {
+        self.offer.requested = Seconds(requested);
+        self
+    }
+
+    pub fn free(mut self) -> Self {
+        self.offer.terms.free = true;
+        self.offer.decision = Decision::AllowedFree;
+        self
+    }
+
+    /// An emergency call whose record reaches the ledger afterwards.
+    pub fn emergency(mut self) -> Self {
+        self.offer.decision = Decision::AllowedEmergency;
+        self.offer.terms.free = true;
+        self.offer.terms.counted = false;
+        self.record = true;
+        self
+    }
+
+    pub fn limits(mut self, limits: CallLimits) -> Self {
+        self.offer.limits = limits;
+        self
+    }
+
+    pub fn other_payload(mut self) -> Self {
+        self.fingerprint = "other".to_owned();
+        self
+    }
+
+    pub fn refused(mut self, decision: Decision) -> Self {
+        self.refuse = Some(decision);
+        self
+    }
+
+    pub fn terms(mut self, change: impl FnOnce(&mut Terms)) -> Self {
+        change(&mut self.offer.terms);
+        self
+    }
+}
+
+static TENANTS: AtomicU32 = AtomicU32::new(0);
+
+impl<L: Ledger> Stage<L> {
+    /// A stage with the payers alice and bob, no pools and no credits.
+    pub async fn open<F: Future<Output = L>>(ledger: impl FnOnce(ClockOffset) -> F) -> Stage<L> {
+        let clock = ClockOffset::default();
+        clock.freeze_at(NOON);
+        let ledger = ledger(clock.clone()).await;
+        let number = TENANTS.fetch_add(1, Ordering::Relaxed);
+        let tenant = TenantId::new(&format!("t{}-{number}", std::process::id())).unwrap();
+        let stage = Stage { ledger, clock, tenant };
+        stage.set_tenant(TenantState::Active).await;
+        for name in ["alice", "bob"] {
+            stage.set_payer(name, PayerState::Active, &[]).await;
+        }
+        stage
+    }
+
+    pub fn now(&self) -> Millis {
+        self.clock.reading().at(Millis::ZERO)
+    }
+
+    pub fn pass(&self, seconds: i64) {
+        self.clock.advance(Seconds(seconds));
+    }
+
+    pub fn month(&self) -> Month {
+        month_at(self.now())
+    }
+
+    /// To the first instant of the next month.
+    pub fn pass_to_next_month(&self) {
+        self.clock.freeze_at(self.month().ends);
+    }
+
+    // Provisioning.
+
+    pub async fn set_tenant(&self, state: TenantState) -> bool {
+        let record = tenant_record(&self.tenant, state);
+        self.ledger.apply_tenant(&self.tenant, &record).await.unwrap().outcome
+    }
+
+    pub async fn set_payer(&self, name: &str, state: PayerState, seats: &[(&str, i64)]) {
+        let seats = seats.iter().map(|(family, s)| ((*family).to_owned(), Seconds(*s))).collect();
+        let update = PayerUpdate { profile: payer_profile(name, state), seats };
+        let applied = self.ledger.apply_payers(&self.tenant, &self.month(), &[update]).await;
+        assert!(matches!(applied.unwrap().outcome, Applied::Changed(_)));
+    }
+
+    /// A pool of that many seconds a month.
+    pub async fn set_pool(&self, family: &str, seconds: i64) {
+        let holder = format!("holder-of-{}", family.replace(':', "-"));
+        self.set_payer(&holder, PayerState::Active, &[(family, seconds)]).await;
+    }
+
+    pub async fn buy(&self, key: &str, micros: i64) -> Purchased {
+        self.buy_at(key, micros, self.now()).await
+    }
+
+    pub async fn buy_at(&self, key: &str, micros: i64, at: Millis) -> Purchased {
+        let purchase = Purchase {
+            key: LotId::new(key).unwrap(),
+            amount: Micros(micros),
+            purchased_at: at,
+            payment: [("agreement".to_owned(), "EA-77".to_owned())].into(),
+        };
+        let expires_at = twelve_months_after(at);
+        self.ledger.purchase(&self.tenant, &purchase, expires_at).await.unwrap().outcome
+    }
+
+    // Calls.
+
+    pub async fn versions(&self, payer: &PayerId) -> Versions {
+        Versions {
+            tenant: self.ledger.tenant(&self.tenant).await.unwrap().outcome.version,
+            payer: self.ledger.payer(&self.tenant, payer).await.unwrap().outcome.version,
+        }
+    }
+
+    pub async fn command(&self, call: &str, request: Request) -> Authorize {
+        let payer = payer(&request.payer);
+        let versions = match request.versions {
+            Some(versions) => versions,
+            None => self.versions(&payer).await,
+        };
+        let mut offer = request.offer;
+        offer.month = request.month.unwrap_or_else(|| self.month());
+        let proposal = match request.refuse {
+            Some(decision) => Proposal::Refuse(decision, Nuance::None),
+            None if request.record => Proposal::Record(offer),
+            None => Proposal::Grant(offer),
+        };
+        Authorize {
+            tenant: self.tenant.clone(),
+            call: call_id(call),
+            fingerprint: request.fingerprint,
+            payer,
+            trunk: request.trunk,
+            versions,
+            context: b"why".to_vec(),
+            proposal,
+            denied_retention: DENIED_RETENTION,
+            ended_retention: ENDED_RETENTION,
+        }
+    }
+
+    pub async fn authorize(&self, call: &str, request: Request) -> Authorized {
+        let command = self.command(call, request).await;
+        let reply = self.ledger.authorize(&command).await.unwrap();
+        assert_eq!(reply.now, self.now());
+        reply.outcome
+    }
+
+    /// Authorizes a call that must be granted.
+    #[track_caller]
+    pub fn grant(&self, call: &str, request: Request) -> impl Future<Output = Call> {
+        let caller = std::panic::Location::caller();
+        async move {
+            match self.authorize(call, request).await {
+                Authorized::Decided(call) if call.state == CallState::Ringing => call,
+                other => panic!("{caller}: expected a grant, found {other:?}"),
+            }
+        }
+    }
+
+    /// Authorizes a call that must be refused, and why.
+    #[track_caller]
+    pub fn refusal(&self, call: &str, request: Request) -> impl Future<Output = Decision> {
+        let caller = std::panic::Location::caller();
+        async move {
+            match self.authorize(call, request).await {
+                Authorized::Decided(call) if call.state == CallState::Denied => {
+                    call.decision.unwrap()
+                }
+                other => panic!("{caller}: expected a refusal, found {other:?}"),
+            }
+        }
+    }
+
+    pub async fn answer(&self, call: &str) -> Answered {
+        let command = Answer { tenant: self.tenant.clone(), call: call_id(call) };
+        self.ledger.answer(&command).await.unwrap().outcome
+    }
+
+    pub async fn extend(
+        &self,
+        call: &str,
+        used: i64,
+        sequence: Option<i64>,
+        requested: i64,
+    ) -> Extended {
+        let command = Extend {
+            tenant: self.tenant.clone(),
+            call: call_id(call),
+            used: Seconds(used),
+            sequence,
+            requested: Seconds(requested),
+        };
+        self.ledger.extend(&command).await.unwrap().outcome
+    }
+
+    /// Extends a call that must stay granted.
+    #[track_caller]
+    pub fn extended(&self, call: &str, used: i64, requested: i64) -> impl Future<Output = Call> {
+        let caller = std::panic::Location::caller();
+        async move {
+            match self.extend(call, used, None, requested).await {
+                Extended::Granted { call, replayed: false } => call,
+                other => panic!("{caller}: expected a grant, found {other:?}"),
+            }
+        }
+    }
+
+    pub async fn end(&self, call: &str, how: Ending) -> Ended {
+        let command = End {
+            tenant: self.tenant.clone(),
+            call: call_id(call),
+            how,
+            report: b"bye".to_vec(),
+            ended_retention: ENDED_RETENTION,
+        };
+        self.ledger.end(&command).await.unwrap().outcome
+    }
+
+    pub async fn settle(&self, call: &str, used: i64) -> Ended {
+        self.end(call, Ending::Settle(Seconds(used))).await
+    }
+
+    pub async fn release(&self, call: &str) -> Ended {
+        self.end(call, Ending::Release).await
+    }
+
+    /// Ends a call that must end with this result, now for the first time.
+    #[track_caller]
+    pub fn ended(&self, call: &str, how: Ending, as_: EndResult) -> impl Future<Output = Call> {
+        let caller = std::panic::Location::caller();
+        async move {
+            match self.end(call, how).await {
+                Ended::Done { result, call, replayed: false } if result == as_ => call,
+                other => panic!("{caller}: expected {as_:?}, found {other:?}"),
+            }
+        }
+    }
+
+    #[track_caller]
+    pub fn settled(&self, call: &str, used: i64) -> impl Future<Output = Call> {
+        self.ended(call, Ending::Settle(Seconds(used)), EndResult::Settled)
+    }
+
+    #[track_caller]
+    pub fn released(&self, call: &str) -> impl Future<Output = Call> {
+        self.ended(call, Ending::Release, EndResult::Released)
+    }
+
+    pub async fn sweep(&self) -> Swept {
+        self.ledger.sweep(&self.tenant, 1000, ENDED_RETENTION).await.unwrap().outcome
+    }
+
+    // Looking.
+
+    pub async fn call(&self, call: &str) -> Option<Call> {
+        self.ledger.call(&self.tenant, &call_id(call)).await.unwrap()
+    }
+
+    pub async fn snapshot(&self) -> Snapshot {
+        self.ledger.snapshot(&self.tenant).await.unwrap().outcome
+    }
+
+    /// The pool of that family in the month in which the stage's clock stands.
+    pub async fn pool(&self, family: &str) -> Bucket {
+        self.pool_of(family, &self.month().key).await
+    }
+
+    pub async fn pool_of(&self, family: &str, month: &str) -> Bucket {
+        let balance = self.ledger.balance(&self.tenant).await.unwrap().outcome;
+        let mut pools = balance.pools.into_iter();
+        let found = pools.find(|(id, _)| id.family() == family && id.month() == month);
+        found.unwrap_or_else(|| panic!("no pool {family} in {month}")).1
+    }
+
+    pub async fn lot(&self, key: &str) -> Bucket {
+        let balance = self.ledger.balance(&self.tenant).await.unwrap().outcome;
+        balance.lots.into_iter().find(|lot| lot.key.as_str() == key).unwrap().bucket
+    }
+
+    pub async fn audit(&self) -> Report {
+        audit(&self.tenant, self.now(), NEVER_OVERDUE, &self.snapshot().await)
+    }
+
+    pub async fn assert_audit_clean(&self) {
+        let report = self.audit().await;
+        assert!(report.findings.is_empty(), "{:#?}", report.findings);
+    }
+}
