@@ -12,12 +12,14 @@ use tonic::service::{Routes, RoutesBuilder};
 use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
 
+use crate::administration::Administration;
 use crate::charging::ids::TenantId;
 use crate::charging::number;
 use crate::charging::units::Seconds;
 use crate::config::{Config, Listen};
 use crate::credit_control::emergency::UNATTRIBUTED;
 use crate::credit_control::{CreditControl, Settings};
+use crate::grpc::account::{self, Account};
 use crate::grpc::call_authorization::{self, CallAuthorization};
 use crate::grpc::gate::Gate;
 use crate::ledger::{Ledger, LedgerError};
@@ -27,13 +29,17 @@ use crate::ops::shutdown::{Ended, Shutdown, serve_until};
 use crate::proto;
 
 /// Every service whose health is told.
-const SERVICES: &[&str] = &[call_authorization::NAME];
+const SERVICES: &[&str] = &[call_authorization::NAME, account::NAME];
 
 /// How often the ledger is asked whether it is there.
 const PING_INTERVAL: Duration = Duration::from_millis(500);
 
 /// Longest wait for one step of a sweep; a step that is not awaited may still be carried out.
 const SWEEP_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How much longer than the sweep interval a due hold may stay open before an audit calls it a leak: a
+/// sweep takes its time, and so does a ledger that was away.
+const SWEEP_SLACK: Seconds = Seconds(60);
 
 /// Streams of one connection beyond the limit of requests in flight: those above the limit are shed, not
 /// kept waiting, and an emergency call finds a stream.
@@ -93,7 +99,9 @@ pub async fn start<L: Ledger>(ledger: Arc<L>, config: &Config) -> io::Result<Run
     let mut routes = common_routes(&health)?;
     routes.add_service(CallAuthorization::serve(control.clone(), gate.clone(), most_bytes));
     servers.spawn(serve_grpc(calls, routes.routes(), streams, shutdown.begun()));
-    let routes = common_routes(&health)?;
+    let mut routes = common_routes(&health)?;
+    let sweep_bound = seconds(config.sweep_interval) + SWEEP_SLACK;
+    routes.add_service(Account::serve(Administration::new(control.clone(), sweep_bound)));
     servers.spawn(serve_grpc(administration, routes.routes(), streams, shutdown.begun()));
     servers.spawn(health::serve_http(http, health.clone(), shutdown.begun()));
 
@@ -191,8 +199,11 @@ impl Drop for Tasks {
     }
 }
 
+fn seconds(length: Duration) -> Seconds {
+    Seconds(i64::try_from(length.as_secs()).unwrap_or(i64::MAX))
+}
+
 fn settings(config: &Config) -> Settings {
-    let seconds = |length: Duration| Seconds(i64::try_from(length.as_secs()).unwrap_or(i64::MAX));
     Settings {
         default_grant: seconds(config.default_grant),
         max_grant: seconds(config.max_grant),

@@ -2,9 +2,11 @@
 //!
 //! Wire types stop here: nothing below knows prost or tonic.
 
+pub mod account;
 pub mod answer;
 pub mod call_authorization;
 pub mod convert;
 pub mod deadline;
 pub mod gate;
+pub mod organisation;
 pub mod status;

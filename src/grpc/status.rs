@@ -5,6 +5,7 @@ use std::fmt::Display;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, FieldViolation, StatusExt};
 
+use crate::administration::AdministrationError;
 use crate::credit_control::UseCaseError;
 use crate::ledger::LedgerError;
 
@@ -94,6 +95,28 @@ pub fn use_case(error: UseCaseError) -> Status {
         UseCaseError::NoSuchCall => Status::not_found("no such call"),
         UseCaseError::AnsweredAlready => Status::failed_precondition(error.to_string()),
         UseCaseError::Ledger(error) => ledger(error),
+    }
+}
+
+/// Why an act of administration was refused.
+pub fn administration(error: AdministrationError) -> Status {
+    match error {
+        AdministrationError::NoSuchTenant(_) | AdministrationError::NoSuchCall(..) => {
+            Status::not_found(error.to_string())
+        }
+        AdministrationError::Refused { ref field, ref reason } => {
+            let mut details = ErrorDetails::new();
+            details.add_precondition_failure_violation("CONTRADICTION", field, reason);
+            Status::with_error_details(Code::FailedPrecondition, error.to_string(), details)
+        }
+        AdministrationError::Deck(errors) => {
+            let mut violations = FieldViolations::new();
+            for error in errors.errors {
+                violations.add("csv", format_args!("line {}: {}", error.line, error.reason));
+            }
+            violations.into_status()
+        }
+        AdministrationError::Ledger(error) => ledger(error),
     }
 }
 

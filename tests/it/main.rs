@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, missing_docs)]
 
 mod architecture;
+mod grpc_account;
 mod grpc_calls;
 mod ledger_audit;
 mod ledger_contract;

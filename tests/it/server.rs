@@ -10,6 +10,7 @@ use tollgate::config::{self, Config, Flags, Listen};
 use tollgate::ledger::ClockOffset;
 use tollgate::ledger::memory::MemoryLedger;
 use tollgate::organisation;
+use tollgate::proto::v1::account_service_client::AccountServiceClient;
 use tollgate::proto::v1::call_authorization_service_client::CallAuthorizationServiceClient;
 use tonic::transport::{Channel, Endpoint};
 
@@ -82,6 +83,10 @@ impl Server {
 
     pub async fn calls(&self) -> CallAuthorizationServiceClient<Channel> {
         CallAuthorizationServiceClient::new(channel(&self.running.addresses().calls).await)
+    }
+
+    pub async fn account(&self) -> AccountServiceClient<Channel> {
+        AccountServiceClient::new(channel(&self.running.addresses().administration).await)
     }
 }
 

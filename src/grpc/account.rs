@@ -1,0 +1,462 @@
+//! `AccountService`: requests are checked here, carried out in [`administration`].
+//!
+//! [`administration`]: crate::administration
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use tokio::runtime::Handle;
+use tonic::{Request, Response, Status};
+use tracing::{Instrument, Span, info_span};
+
+use crate::administration::{Administration, CreditLot, Credits, DecisionRecord, PoolBalance};
+use crate::charging::deck::{DeckErrors, MAX_BYTES};
+use crate::charging::ids::{CallId, LotId, TenantId};
+use crate::charging::units::{Micros, Millis, Seconds};
+use crate::credit_control::answer::{CallContext, funding_charged, funding_held};
+use crate::grpc::answer;
+use crate::grpc::convert::{
+    MAX_TEXT_BYTES, MAX_TOKEN_BYTES, micros, optional_millis, page_size, text, to_duration,
+    to_money, to_timestamp,
+};
+use crate::grpc::gate::Gate;
+use crate::grpc::organisation::raw;
+use crate::grpc::status::{FieldViolations, administration};
+use crate::ledger::Ledger;
+use crate::ledger::audit::{Finding, Report};
+use crate::ledger::state::{Call, CallState};
+use crate::organisation;
+use crate::proto::v1;
+use crate::proto::v1::account_service_server::{AccountService, AccountServiceServer};
+
+/// The full name of the service.
+pub const NAME: &str = "tollgate.v1.AccountService";
+
+/// Largest message: the largest deck, and what is around it.
+const MAX_MESSAGE_BYTES: usize = MAX_BYTES + (64 << 10);
+
+/// Most requests at a time: each may hold the largest message.
+const MAX_REQUESTS: u32 = 16;
+
+/// Most findings in the answer of an audit.
+const MAX_FINDINGS: usize = 1000;
+
+/// See the module.
+pub struct Account<L> {
+    administration: Arc<Administration<L>>,
+    gate: Gate,
+}
+
+impl<L: Ledger> Account<L> {
+    /// The service on its use cases, ready to be listened for.
+    pub fn serve(administration: Administration<L>) -> AccountServiceServer<Account<L>> {
+        let administration = Arc::new(administration);
+        AccountServiceServer::new(Account { administration, gate: Gate::new(MAX_REQUESTS) })
+            .max_decoding_message_size(MAX_MESSAGE_BYTES)
+    }
+
+    /// Runs long work apart from the calls, and to its end even if the client leaves.
+    async fn apart<T, F>(
+        &self,
+        work: impl FnOnce(Arc<Administration<L>>) -> F + Send + 'static,
+    ) -> Result<T, Status>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T, Status>>,
+    {
+        let administration = self.administration.clone();
+        let (runtime, span) = (Handle::current(), Span::current());
+        let work = move || span.in_scope(|| runtime.block_on(work(administration)));
+        tokio::task::spawn_blocking(work).await.unwrap_or_else(|stopped| {
+            tracing::error!(%stopped, "a request was cut off");
+            Err(Status::internal("the request was cut off; it can be repeated"))
+        })
+    }
+}
+
+#[tonic::async_trait]
+impl<L: Ledger> AccountService for Account<L> {
+    async fn apply(
+        &self,
+        request: Request<v1::ApplyRequest>,
+    ) -> Result<Response<v1::ApplyResponse>, Status> {
+        let _entered = self.gate.enter()?;
+        let Some(organisation) = request.into_inner().organisation else {
+            let mut violations = FieldViolations::new();
+            violations.add("organisation", "expected a value");
+            return Err(violations.into_status());
+        };
+        let applied = self.apart(|administration| async move {
+            let documents = organisation::check(&raw(organisation)).map_err(|faults| {
+                let mut violations = FieldViolations::new();
+                for fault in faults {
+                    violations.add(format!("organisation.{}", fault.field), fault.message);
+                }
+                violations.into_status()
+            })?;
+            administration.apply(&documents).await.map_err(self::administration)
+        });
+        let applied = applied.instrument(info_span!("rpc", rpc = "Apply")).await?;
+        Ok(Response::new(v1::ApplyResponse {
+            created: applied.created,
+            updated: applied.updated,
+            unchanged: applied.unchanged,
+            removed: applied.removed,
+            purchases_applied: applied.purchases_applied,
+            warnings: applied.warnings,
+        }))
+    }
+
+    async fn purchase_credits(
+        &self,
+        request: Request<v1::PurchaseCreditsRequest>,
+    ) -> Result<Response<v1::PurchaseCreditsResponse>, Status> {
+        let _entered = self.gate.enter()?;
+        let message = request.into_inner();
+        let mut violations = FieldViolations::new();
+        let tenant = violations.take("tenant_id", TenantId::new(&message.tenant_id));
+        let key = violations.take("key", LotId::new(&message.key));
+        let amount = violations.take("amount", micros(message.amount.as_ref()));
+        if amount.as_ref().is_some_and(|(amount, _)| *amount == Micros::ZERO) {
+            violations.add("amount.amount", "expected more than 0");
+        }
+        let at = violations.take("purchased_at", optional_millis(message.purchased_at.as_ref()));
+        let payment = read_payment(message.payment.unwrap_or_default(), &mut violations);
+        let read = tenant.zip(key).zip(amount.zip(at));
+        let ((tenant, key), ((amount, currency), at)) = violations.finish(read)?;
+        let span = info_span!("rpc", rpc = "PurchaseCredits", %tenant);
+        let purchased = self
+            .administration
+            .purchase(&tenant, key, amount, currency.code(), at, payment)
+            .instrument(span)
+            .await
+            .map_err(administration)?;
+        Ok(Response::new(v1::PurchaseCreditsResponse {
+            replayed: purchased.replayed,
+            lot: Some(credit_lot(&purchased.lot, &purchased.currency)),
+            credits: Some(credits(&purchased.credits, &purchased.currency)),
+        }))
+    }
+
+    async fn get_balance(
+        &self,
+        request: Request<v1::GetBalanceRequest>,
+    ) -> Result<Response<v1::GetBalanceResponse>, Status> {
+        let _entered = self.gate.enter()?;
+        let mut violations = FieldViolations::new();
+        let tenant = violations.take("tenant_id", TenantId::new(&request.get_ref().tenant_id));
+        let tenant = violations.finish(tenant)?;
+        let balance = self.administration.balance(&tenant).await.map_err(administration)?;
+        Ok(Response::new(v1::GetBalanceResponse {
+            pools: balance.pools.iter().map(pool).collect(),
+            credits: Some(credits(&balance.credits, &balance.currency)),
+        }))
+    }
+
+    async fn get_call(
+        &self,
+        request: Request<v1::GetCallRequest>,
+    ) -> Result<Response<v1::GetCallResponse>, Status> {
+        let _entered = self.gate.enter()?;
+        let message = request.into_inner();
+        let mut violations = FieldViolations::new();
+        let tenant = violations.take("tenant_id", TenantId::new(&message.tenant_id));
+        let call = violations.take("call_id", CallId::new(&message.call_id));
+        let (tenant, call) = violations.finish(tenant.zip(call))?;
+        let found = self.administration.call(&tenant, &call).await;
+        let (found, profile) = found.map_err(administration)?;
+        let call = self::call(&tenant, &call, &found, &profile.currency);
+        Ok(Response::new(v1::GetCallResponse { call: Some(call) }))
+    }
+
+    async fn list_open_calls(
+        &self,
+        request: Request<v1::ListOpenCallsRequest>,
+    ) -> Result<Response<v1::ListOpenCallsResponse>, Status> {
+        let _entered = self.gate.enter()?;
+        let message = request.into_inner();
+        let (tenant, cursor, most) =
+            read_page(&message.tenant_id, message.page_token, message.page_size)?;
+        let found = self.administration.open_calls(&tenant, cursor.as_deref(), most).await;
+        let (page, profile) = found.map_err(administration)?;
+        let calls = page.items.iter();
+        Ok(Response::new(v1::ListOpenCallsResponse {
+            calls: calls.map(|(id, found)| call(&tenant, id, found, &profile.currency)).collect(),
+            next_page_token: page.next.unwrap_or_default(),
+        }))
+    }
+
+    async fn list_decisions(
+        &self,
+        request: Request<v1::ListDecisionsRequest>,
+    ) -> Result<Response<v1::ListDecisionsResponse>, Status> {
+        let _entered = self.gate.enter()?;
+        let message = request.into_inner();
+        let (tenant, cursor, most) =
+            read_page(&message.tenant_id, message.page_token, message.page_size)?;
+        let page = self.administration.decisions(&tenant, cursor, most).await;
+        let page = page.map_err(administration)?;
+        Ok(Response::new(v1::ListDecisionsResponse {
+            decisions: page.items.into_iter().map(|record| decision(&tenant, record)).collect(),
+            next_page_token: page.next.unwrap_or_default(),
+        }))
+    }
+
+    async fn check_deck(
+        &self,
+        request: Request<v1::CheckDeckRequest>,
+    ) -> Result<Response<v1::CheckDeckResponse>, Status> {
+        let _entered = self.gate.enter()?;
+        let csv = request.into_inner().csv;
+        let checked = self.apart(|administration| async move {
+            Ok(administration.check_deck(&csv).map(|deck| (deck.len(), deck.currency().to_owned())))
+        });
+        let answer = match checked.instrument(info_span!("rpc", rpc = "CheckDeck")).await? {
+            Ok((rows, currency)) => v1::CheckDeckResponse {
+                valid: true,
+                row_count: count(rows),
+                currency,
+                problem_count: 0,
+                problems: vec![],
+            },
+            Err(DeckErrors { errors, total }) => v1::CheckDeckResponse {
+                valid: false,
+                row_count: 0,
+                currency: String::new(),
+                problem_count: u32::try_from(total).unwrap_or(u32::MAX),
+                problems: errors
+                    .into_iter()
+                    .map(|error| v1::DeckProblem {
+                        line: u32::try_from(error.line).unwrap_or(u32::MAX),
+                        column: String::new(),
+                        reason: error.reason,
+                    })
+                    .collect(),
+            },
+        };
+        Ok(Response::new(answer))
+    }
+
+    async fn activate_deck(
+        &self,
+        request: Request<v1::ActivateDeckRequest>,
+    ) -> Result<Response<v1::ActivateDeckResponse>, Status> {
+        let _entered = self.gate.enter()?;
+        let v1::ActivateDeckRequest { deck, csv } = request.into_inner();
+        let mut violations = FieldViolations::new();
+        // A deck is named like a tenant.
+        let name = violations.take("deck", TenantId::new(&deck));
+        let name = violations.finish(name)?;
+        let span = info_span!("rpc", rpc = "ActivateDeck", deck);
+        let activated = self.apart(move |administration| async move {
+            administration.activate_deck(name.as_str(), &csv).await.map_err(self::administration)
+        });
+        let activated = activated.instrument(span).await?;
+        Ok(Response::new(v1::ActivateDeckResponse {
+            deck,
+            deck_version: activated.version,
+            row_count: count(activated.rows),
+            currency: activated.currency,
+            tenant_count: activated.tenants,
+        }))
+    }
+
+    async fn run_audit(
+        &self,
+        request: Request<v1::RunAuditRequest>,
+    ) -> Result<Response<v1::RunAuditResponse>, Status> {
+        let _entered = self.gate.enter()?;
+        let tenant_id = request.into_inner().tenant_id;
+        let mut violations = FieldViolations::new();
+        let tenant = match tenant_id.as_str() {
+            "" => Some(None),
+            given => violations.take("tenant_id", TenantId::new(given)).map(Some),
+        };
+        let tenant = violations.finish(tenant)?;
+        let reports = self.apart(move |administration| async move {
+            administration.audit(tenant.as_ref()).await.map_err(self::administration)
+        });
+        let reports = reports.instrument(info_span!("rpc", rpc = "RunAudit")).await?;
+        Ok(Response::new(audited(&reports)))
+    }
+}
+
+fn read_page(
+    tenant: &str,
+    page_token: String,
+    size: i32,
+) -> Result<(TenantId, Option<String>, usize), Status> {
+    let mut violations = FieldViolations::new();
+    let tenant = violations.take("tenant_id", TenantId::new(tenant));
+    violations.take("page_token", text(&page_token, MAX_TOKEN_BYTES));
+    let size = violations.take("page_size", page_size(size));
+    let (tenant, size) = violations.finish(tenant.zip(size))?;
+    Ok((tenant, Some(page_token).filter(|token| !token.is_empty()), size))
+}
+
+/// Under the names that the file gives them.
+fn read_payment(of: v1::Payment, violations: &mut FieldViolations) -> BTreeMap<String, String> {
+    let mut payment = BTreeMap::new();
+    for (name, value) in [("agreement", of.agreement), ("purchase_order", of.purchase_order)] {
+        violations.take(format!("payment.{name}"), text(&value, MAX_TEXT_BYTES));
+        if !value.is_empty() {
+            payment.insert(name.to_owned(), value);
+        }
+    }
+    payment
+}
+
+fn count(items: usize) -> u32 {
+    u32::try_from(items).unwrap_or(u32::MAX)
+}
+
+fn pool(pool: &PoolBalance) -> v1::Pool {
+    let counter = match pool.counter.as_str() {
+        "DOMESTIC" => v1::PoolCounter::Domestic,
+        "INTERNATIONAL" => v1::PoolCounter::International,
+        "CONFERENCE" => v1::PoolCounter::Conference,
+        _ => v1::PoolCounter::Unspecified,
+    };
+    v1::Pool {
+        pool_id: pool.id.as_str().to_owned(),
+        country: pool.country.clone(),
+        plan: pool.plan.clone(),
+        counter: counter.into(),
+        period: pool.month.clone(),
+        user_id: String::new(),
+        granted: to_duration(pool.granted),
+        held: to_duration(pool.held),
+        spent: to_duration(pool.spent),
+        available: to_duration(pool.available),
+    }
+}
+
+fn credits(of: &Credits, currency: &str) -> v1::Credits {
+    v1::Credits {
+        funded: to_money(of.funded, currency),
+        held: to_money(of.held, currency),
+        spent: to_money(of.spent, currency),
+        expired: to_money(of.expired, currency),
+        available: to_money(of.available, currency),
+        lots: of.lots.iter().map(|lot| credit_lot(lot, currency)).collect(),
+    }
+}
+
+fn credit_lot(lot: &CreditLot, currency: &str) -> v1::CreditLot {
+    v1::CreditLot {
+        key: lot.key.as_str().to_owned(),
+        purchased_at: to_timestamp(lot.purchased_at),
+        expires_at: to_timestamp(lot.expires_at),
+        amount: to_money(lot.amount, currency),
+        remaining: to_money(lot.remaining, currency),
+    }
+}
+
+fn call(tenant: &TenantId, id: &CallId, call: &Call, currency: &str) -> v1::Call {
+    let open = call.state.is_open();
+    let known = |instant: Millis| (instant > Millis::ZERO).then(|| to_timestamp(instant)).flatten();
+    let context = CallContext::decode(&call.context);
+    let mut message = v1::Call {
+        tenant_id: tenant.as_str().to_owned(),
+        call_id: id.as_str().to_owned(),
+        state: call_state(call.state).into(),
+        payer_id: call.payer.clone(),
+        trunk_id: call.trunk.clone(),
+        decision: call.decision.map_or(v1::Decision::Unspecified, answer::decision).into(),
+        authorized_at: (call.state != CallState::Ended)
+            .then(|| to_timestamp(call.authorized_at))
+            .flatten(),
+        answered_at: known(call.answered_at),
+        expires_at: open.then(|| to_timestamp(call.deadline)).flatten(),
+        ended_at: known(call.ended_at),
+        used_duration: to_duration(call.used.max(call.parked)),
+        granted_duration: to_duration(call.granted),
+        final_grant: call.final_grant(),
+        charged_duration: to_duration(call.pool_spent() + call.money_duration),
+        charged_money: to_money(call.money_spent(), currency),
+        shortfall_duration: to_duration(call.shortfall_duration),
+        shortfall_money: to_money(call.shortfall_money, currency),
+        ..v1::Call::default()
+    };
+    if call.decision.is_some_and(|decision| decision.allowed()) {
+        let lines = if open { funding_held(call) } else { funding_charged(call) };
+        message.funding = answer::funding(&lines, currency);
+    }
+    if open {
+        message.charged_duration = to_duration(Seconds::ZERO);
+        message.charged_money = to_money(Micros::ZERO, currency);
+    }
+    if let Some(context) = context {
+        message.call_type = answer::call_type(context.call_type).into();
+        message.classification = context.classification.as_ref().map(answer::classification);
+        message.calling_number = context.calling_number;
+        message.called_number = context.called_number;
+        message.decision_id = context.decision_id;
+        if call.money.is_some() {
+            message.deck_version = context.deck_version;
+        }
+    }
+    message
+}
+
+fn call_state(state: CallState) -> v1::CallState {
+    match state {
+        CallState::Denied => v1::CallState::Denied,
+        CallState::Ringing => v1::CallState::Ringing,
+        CallState::Answered => v1::CallState::Answered,
+        CallState::Settled => v1::CallState::Settled,
+        CallState::Released => v1::CallState::Released,
+        CallState::Expired => v1::CallState::Expired,
+        CallState::Ended => v1::CallState::Ended,
+    }
+}
+
+fn decision(tenant: &TenantId, record: DecisionRecord) -> v1::DecisionRecord {
+    let DecisionRecord { entry, context, funding } = record;
+    let mut message = v1::DecisionRecord {
+        decided_at: to_timestamp(entry.at),
+        tenant_id: tenant.as_str().to_owned(),
+        call_id: entry.subject,
+        payer_id: entry.payer,
+        decision: entry.decision.map_or(v1::Decision::Unspecified, answer::decision).into(),
+        granted_duration: to_duration(entry.granted),
+        ..v1::DecisionRecord::default()
+    };
+    let mut currency = String::new();
+    if let Some(context) = context {
+        currency = context.currency;
+        message.decision_id = context.decision_id;
+        message.call_type = answer::call_type(context.call_type).into();
+        message.calling_number = context.calling_number;
+        message.called_number = context.called_number;
+        message.classification = context.classification.as_ref().map(answer::classification);
+        message.detail = context.detail;
+        message.deck_version = context.deck_version;
+        message.flags = context.flags;
+    }
+    message.funding = answer::funding(&funding, &currency);
+    message
+}
+
+fn audited(reports: &[(TenantId, Report)]) -> v1::RunAuditResponse {
+    let sum = |of: fn(&Report) -> usize| count(reports.iter().map(|(_, report)| of(report)).sum());
+    let finding = |(tenant, finding): (&TenantId, &Finding)| v1::AuditFinding {
+        invariant: finding.invariant.into(),
+        tenant_id: tenant.as_str().to_owned(),
+        key: finding.key.clone(),
+        detail: finding.detail.clone(),
+    };
+    let findings = reports
+        .iter()
+        .flat_map(|(tenant, report)| report.findings.iter().map(move |found| (tenant, found)));
+    let finding_count = sum(|report| report.findings.len());
+    v1::RunAuditResponse {
+        clean: finding_count == 0,
+        finding_count,
+        findings: findings.take(MAX_FINDINGS).map(finding).collect(),
+        checked_tenants: count(reports.len()),
+        checked_buckets: sum(|report| report.checked.buckets),
+        checked_calls: sum(|report| report.checked.calls),
+        checked_decisions: sum(|report| report.checked.entries),
+    }
+}
