@@ -6,6 +6,7 @@
 //! the port, `memory` and `redis`; one contract suite and one model test judge both.
 
 pub mod memory;
+pub mod redis;
 pub mod state;
 
 use std::future::Future;
