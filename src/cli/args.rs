@@ -543,7 +543,9 @@ mod tests {
     fn a_call_is_read() {
         let line = "tollgate authorize --tenant contoso --call-id a|b --payer alice \
                     --called +14255550100 --type TOLL_FREE_INBOUND --duration 10m --label k=v=w";
-        let Ok(Command::Authorize(authorize)) = parse(line) else { panic!("expected authorize") };
+        let Ok(Command::Client(ClientCommand::Authorize(authorize))) = parse(line) else {
+            panic!("expected authorize")
+        };
         assert_eq!(authorize.call.call_type, CallType::TollFreeInbound);
         assert_eq!(authorize.call.duration, Some(Duration::from_secs(600)));
         assert_eq!(authorize.call.labels, [("k".to_owned(), "v=w".to_owned())]);
@@ -552,7 +554,8 @@ mod tests {
 
     #[test]
     fn open_calls_are_listed_without_a_command() {
-        let Ok(Command::Calls(calls)) = parse("tollgate calls --tenant a --endpoint unix:/a")
+        let Ok(Command::Client(ClientCommand::Calls(calls))) =
+            parse("tollgate calls --tenant a --endpoint unix:/a")
         else {
             panic!("expected calls")
         };
@@ -560,7 +563,9 @@ mod tests {
         assert_eq!(calls.tenant.as_deref(), Some("a"));
         assert_eq!(calls.server.endpoint.to_string(), "unix:/a");
 
-        let Ok(Command::Calls(calls)) = parse("tollgate calls show --tenant a --call-id b") else {
+        let Ok(Command::Client(ClientCommand::Calls(calls))) =
+            parse("tollgate calls show --tenant a --call-id b")
+        else {
             panic!("expected calls")
         };
         assert!(
