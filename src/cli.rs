@@ -4,8 +4,14 @@
 //! or the audit found something; 64 the arguments or settings cannot be used. Results go to standard
 //! output, errors to standard error.
 
+pub mod accounts;
 pub mod args;
+pub mod calls;
+pub mod client;
 pub mod document;
+pub mod organisation;
+pub mod output;
+pub mod rates;
 pub mod serve;
 
 use std::ffi::OsString;
@@ -13,7 +19,8 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-use args::{ApplyArgs, Cli, Command};
+use args::{Cli, Command, Output};
+use output::{Failure, Outcome};
 
 /// The command was not carried out.
 pub const FAILURE: u8 = 1;
@@ -41,27 +48,39 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
                 ExitCode::from(USAGE)
             }
         },
-        Command::Apply(apply) => check_document(&apply),
-        command => not_built(command.name()),
+        command => carried_out(command, cli.output),
     }
 }
 
-fn check_document(apply: &ApplyArgs) -> ExitCode {
-    let documents = match document::load(&apply.file) {
-        Ok(loaded) => loaded.tenants,
-        Err(problems) => {
-            for problem in problems {
-                eprintln!("tollgate: {problem}");
-            }
-            return ExitCode::from(FAILURE);
-        }
-    };
-    for document in &documents {
-        for warning in &document.warnings {
-            eprintln!("tollgate: warning: {}: {warning}", document.profile.id);
-        }
+/// The commands that ask a running server.
+fn carried_out(command: Command, form: Output) -> ExitCode {
+    let outcome = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(Failure::from)
+        .and_then(|runtime| runtime.block_on(ask(command, form)));
+    outcome.unwrap_or_else(|failure| {
+        failure.print();
+        ExitCode::from(FAILURE)
+    })
+}
+
+async fn ask(command: Command, form: Output) -> Outcome {
+    match command {
+        Command::Apply(args) => accounts::apply(&args, form).await,
+        Command::Rates(args) => rates::run(args.command, form).await,
+        Command::Authorize(args) => calls::authorize(args, form).await,
+        Command::Answer(args) => calls::answer(args, form).await,
+        Command::Extend(args) => calls::extend(args, form).await,
+        Command::Settle(args) => calls::settle(args, form).await,
+        Command::Release(args) => calls::release(args, form).await,
+        Command::Quote(args) => calls::quote(args, form).await,
+        Command::Balance(args) => accounts::balance(args, form).await,
+        Command::Calls(args) => calls::calls(args, form).await,
+        Command::Decisions(args) => accounts::decisions(args, form).await,
+        Command::Audit(args) => accounts::audit(args, form).await,
+        Command::Serve(_) | Command::Demo(_) => Ok(not_built(command.name())),
     }
-    if apply.dry_run { ExitCode::SUCCESS } else { not_built("apply") }
 }
 
 fn not_built(command: &str) -> ExitCode {

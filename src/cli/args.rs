@@ -21,7 +21,7 @@ use crate::duration;
     after_help = "Exit codes: 0 carried out (a refused call is an answer), 1 failed, 64 arguments or settings cannot be used."
 )]
 pub struct Cli {
-    /// Form of what is printed on standard output; json is one protobuf JSON message per line
+    /// Form of the result on standard output; json is the answer as protobuf JSON
     #[arg(long, global = true, value_enum, env = "TOLLGATE_OUTPUT", default_value = "table")]
     pub output: Output,
     /// What to do.
@@ -210,13 +210,10 @@ pub struct RatesArgs {
 /// What to do with a deck.
 #[derive(Debug, Subcommand)]
 pub enum RatesCommand {
-    /// List every bad line of a deck, with its number and the reason
+    /// List every bad line of a deck, with its number and the reason, without a server
     Check {
         /// The deck, CSV; - reads standard input
         file: PathBuf,
-        /// The server.
-        #[command(flatten)]
-        server: Server,
     },
     /// Check a deck whole and let it price the calls that start from now on
     Activate {
@@ -245,9 +242,12 @@ pub struct CallKey {
 /// The call that is asked about.
 #[derive(Clone, Debug, Args)]
 pub struct CallFacts {
-    /// Which call.
-    #[command(flatten)]
-    pub key: CallKey,
+    /// Tenant
+    #[arg(long, env = "TOLLGATE_TENANT", value_name = "ID")]
+    pub tenant: String,
+    /// Call leg, named by you: 1 to 128 bytes, unique per leg; authorize makes one up when it is left out
+    #[arg(long, value_name = "ID")]
+    pub call_id: Option<String>,
     /// Type of call
     #[arg(
         long = "type",
@@ -375,9 +375,9 @@ pub struct ExtendArgs {
     /// Used so far since the answer, such as 4m
     #[arg(long, value_name = "TIME", value_parser = length)]
     pub used: Duration,
-    /// Number of this message: higher than that of the one before
-    #[arg(long, value_name = "N", default_value_t = 1)]
-    pub sequence: u64,
+    /// Number of this message: higher than that of the one before; left out: newer than any before
+    #[arg(long, value_name = "N")]
+    pub sequence: Option<u64>,
     /// Length asked for, counted from what is used; the server chooses when it is left out
     #[arg(long, value_name = "TIME", value_parser = length)]
     pub duration: Option<Duration>,
@@ -398,9 +398,9 @@ pub struct SettleArgs {
     /// Used since the answer, such as 90s; exactly 0s: never answered
     #[arg(long, value_name = "TIME", value_parser = length)]
     pub used: Duration,
-    /// Number of this message: higher than that of the one before
-    #[arg(long, value_name = "N", default_value_t = 1)]
-    pub sequence: u64,
+    /// Number of this message: higher than that of the one before; left out: newer than any before
+    #[arg(long, value_name = "N")]
+    pub sequence: Option<u64>,
     /// Q.850 cause of the end, for records
     #[arg(long, value_name = "CAUSE", value_parser = clap::value_parser!(u32).range(1..=127))]
     pub q850_cause: Option<u32>,

@@ -1,4 +1,4 @@
-//! The organisation document from a file or from standard input.
+//! Files that commands read, or standard input; above all the organisation document.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -28,13 +28,19 @@ pub fn load(file: &Path) -> Result<Loaded, Vec<String>> {
     })
 }
 
-/// One byte above the limit is read, so that a longer text is refused and an endless one is not read.
 fn read_text(file: &Path) -> io::Result<String> {
+    String::from_utf8(read_bytes(file, MAX_BYTES)?)
+        .map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "expected UTF-8"))
+}
+
+/// The contents of `file` (`-` is standard input). One byte above the limit is read, so that a larger
+/// file is refused and an endless one is not read.
+pub fn read_bytes(file: &Path, max: usize) -> io::Result<Vec<u8>> {
     let source: Box<dyn Read> =
         if file == Path::new("-") { Box::new(io::stdin()) } else { Box::new(File::open(file)?) };
-    let mut text = String::new();
-    source.take(MAX_BYTES as u64 + 1).read_to_string(&mut text)?;
-    Ok(text)
+    let mut bytes = Vec::new();
+    source.take(max as u64 + 1).read_to_end(&mut bytes)?;
+    Ok(bytes)
 }
 
 #[cfg(test)]

@@ -2,8 +2,9 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use crate::charging::catalogue::Licence;
+use crate::charging::catalogue::{CountryCode, Licence};
 use crate::charging::ids::{LotId, PayerId, TenantId};
+use crate::charging::number;
 use crate::charging::profile::{
     AutoRecharge, Billing, ConferencePolicy, FailureHandling, OnFailure, OnLostSettle,
     OutboundPolicy, PayerKind, PayerProfile, PayerState, Purchase, ResponseOverride, SpendVelocity,
@@ -16,9 +17,8 @@ use crate::organisation::raw::{
     RawTenantLimits, RawTrunk, RawUser, RawUserLimits, Text,
 };
 use crate::organisation::values::{
-    amount, boolean, count, country, currency, deck_name, id, instant, licence, number_country,
-    positive_amount, prefix, q850_cause, refusal, sip_status, span, telephone_number, text,
-    time_zone, word,
+    amount, boolean, count, country, currency, deck_name, id, instant, licence, positive_amount,
+    prefix, q850_cause, refusal, sip_status, span, telephone_number, text, time_zone, word,
 };
 use crate::organisation::{Fault, MAX_LISTED};
 
@@ -358,8 +358,9 @@ fn check_service_number(
     let kind = f.required(&at.key("kind"), raw.line, raw.kind.as_ref(), word(SERVICE_KINDS));
     let number = f.required(&number_at, raw.line, raw.e164.as_ref(), telephone_number)?;
     // Of a number that no country owns, such as +800, the organisation's country is the nearest.
-    let usage_location = number_country(&number)
-        .or_else(|| tenant_country.and_then(|text| country(&text.value).ok()));
+    let home = tenant_country.and_then(|text| country(&text.value).ok());
+    let read = number::read(&number, home.unwrap_or(CountryCode::US));
+    let usage_location = read.ok().and_then(|number| number.country).or(home);
     if usage_location.is_none() {
         let message = format!(
             "expected a number of one country, or a country on the tenant, found {number:?}"
@@ -476,17 +477,23 @@ fn payer_warnings(payer: &PayerProfile) -> Vec<String> {
     if let (PayerKind::User, Some(plan), []) = (payer.kind, plan, payer.numbers.as_slice()) {
         warnings.push(format!("user {} holds {plan} but has no number", payer.id));
     }
-    for licence in payer.licences.iter().filter(|licence| not_counted(licence.code())) {
+    for licence in payer.licences.iter().filter(|licence| not_counted(**licence)) {
         warnings.push(format!("{} of {} is kept but not counted yet", licence.code(), payer.id));
     }
     warnings
 }
 
 /// Licences that are kept but give no minutes and open nothing yet.
-fn not_counted(code: &str) -> bool {
-    matches!(code, "MCOPSTN8" | "MCOPSTN9" | "MCOMEETACPEA")
-        || code.starts_with("MCOPSTN_PAYG_")
-        || code.starts_with("MCOMEETADD")
+fn not_counted(licence: Licence) -> bool {
+    matches!(
+        licence,
+        Licence::Domestic120PerUser
+            | Licence::International
+            | Licence::PayAsYouGo1
+            | Licence::PayAsYouGo2
+            | Licence::ExtendedDialOut
+            | Licence::ConferencingPerMinute
+    )
 }
 
 /// Settings that are kept but not acted on yet.

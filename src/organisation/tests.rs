@@ -459,6 +459,12 @@ fn a_number_of_no_country_takes_the_tenants() {
     );
     let contoso = one(&tenant_with(&format!("    country: DE\n{number}")));
     assert_eq!(contoso.payers[0].usage_location.as_str(), "DE");
+    // Toll-free numbers of North America belong to no country of it.
+    let number = number.replace("+80012345678", "+18005550199");
+    for (home, expected) in [("CA", "CA"), ("DE", "US")] {
+        let contoso = one(&tenant_with(&format!("    country: {home}\n{number}")));
+        assert_eq!(contoso.payers[0].usage_location.as_str(), expected, "{home}");
+    }
 }
 
 #[test]
@@ -537,7 +543,7 @@ fn anchors_are_bounded() {
 #[test]
 fn what_is_kept_but_not_acted_on_is_a_warning() {
     let contoso = one(&user_with(
-        "        licences: [MCOEV, MCOPSTN1, MCOMEETADD]\n      - {id: gone, usage_location: US, state: removed, licences: [MCOPSTN1]}\n    billing: postpaid\n    overage: true\n    auto_recharge: {trigger: 5, amount: 5}\n    spend_velocity: {amount: 5, per: 1h}\n    failure_handling: {user_outbound: continue_capped}\n",
+        "        licences: [MCOEV, MCOPSTN1, MCOMEETADD, MCOPSTN9, MCOMEETACPEA]\n      - {id: gone, usage_location: US, state: removed, licences: [MCOPSTN1]}\n    billing: postpaid\n    overage: true\n    auto_recharge: {trigger: 5, amount: 5}\n    spend_velocity: {amount: 5, per: 1h}\n    failure_handling: {user_outbound: continue_capped}\n",
     ));
     assert_eq!(
         contoso.warnings,
@@ -547,7 +553,8 @@ fn what_is_kept_but_not_acted_on_is_a_warning() {
             "overage is kept but not enforced yet",
             "failure_handling: continue_capped behaves like terminate yet",
             "user alice holds MCOPSTN1 but has no number",
-            "MCOMEETADD of alice is kept but not counted yet",
+            "MCOPSTN9 of alice is kept but not counted yet",
+            "MCOMEETACPEA of alice is kept but not counted yet",
         ]
     );
 }

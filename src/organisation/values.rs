@@ -182,11 +182,3 @@ fn plus_digits(text: &str) -> Option<&str> {
         && digits.bytes().all(|byte| byte.is_ascii_digit());
     well_formed.then_some(digits)
 }
-
-/// The country that a number belongs to; `None` for numbers of no country and of no plan.
-pub(super) fn number_country(number: &str) -> Option<CountryCode> {
-    let number = rlibphonenumber::PHONE_NUMBER_UTIL.parse(number, None).ok()?;
-    CountryCode::parse(
-        rlibphonenumber::PHONE_NUMBER_UTIL.get_region_for_number(&number)?.as_region_str().as_str(),
-    )
-}

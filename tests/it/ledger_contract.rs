@@ -2,6 +2,7 @@
 
 use tollgate::charging::decision::{Decision, Nuance};
 use tollgate::charging::ids::TenantId;
+use tollgate::charging::month::{Month, parse_zone};
 use tollgate::charging::profile::{PayerState, TenantState};
 use tollgate::charging::units::{Micros, Millis, Seconds};
 use tollgate::ledger::state::{Call, CallState, EntryKind, nuance_code};
@@ -52,6 +53,7 @@ crate::on_every_ledger! {
     usage_above_the_hold_takes_what_is_left_then_falls_short
     what_no_money_can_pay_is_a_shortfall_at_the_frozen_price
     a_call_over_the_month_s_end_stays_on_its_pool
+    a_month_moved_by_a_new_time_zone_keeps_its_pool_valid
     a_resize_adds_at_once_and_shrinks_as_holds_return
     a_counter_that_is_used_up_closes_the_other
     a_free_call_is_counted_and_never_charged
@@ -570,6 +572,24 @@ async fn a_call_over_the_month_s_end_stays_on_its_pool<L: Ledger>(stage: &Stage<
     assert_eq!((old.spent, old.held, old.available()), (600, 0, 0));
     let new = stage.pool(DOMESTIC).await;
     assert_eq!((new.spent, new.held, new.funded), (0, 60, 600));
+}
+
+async fn a_month_moved_by_a_new_time_zone_keeps_its_pool_valid<L: Ledger>(stage: &Stage<L>) {
+    stage.set_pool(DOMESTIC, 600).await;
+    stage.grant("utc", request().pool(DOMESTIC).lasting(60)).await;
+    stage.pass_to_next_month();
+    stage.pass(3600);
+    // The tenant has moved to Los Angeles, where November goes on for seven hours.
+    let here = parse_zone("America/Los_Angeles").unwrap();
+    let mut ask = request().pool(DOMESTIC).lasting(60);
+    ask.month = Some(Month::containing(stage.now(), &here));
+    stage.grant("here", ask).await;
+    let pool = stage.pool_of(DOMESTIC, "2026-11").await;
+    assert_eq!(
+        (pool.starts, pool.ends),
+        (month_at(NOON).starts, Month::containing(NOON, &here).ends)
+    );
+    assert_eq!((pool.funded, pool.held), (600, 60));
 }
 
 async fn a_resize_adds_at_once_and_shrinks_as_holds_return<L: Ledger>(stage: &Stage<L>) {

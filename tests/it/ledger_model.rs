@@ -1,1 +1,423 @@
-//! soon
+//! The model test: random commands, played in lock step to two ledgers whose clocks are stopped.
+//!
+//! Few calls, payers, pools and lots, so that commands collide in every state. Every answer must be
+//! equal and every audit clean; a tally of its own says what each settled call may cost at most.
+//! `TOLLGATE_MODEL_COMMANDS` is the number of commands in all, `TOLLGATE_MODEL_SEED` plays one seed.
+
+mod commands;
+mod faulty;
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::future::Future;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::thread;
+
+use tollgate::charging::funding::{CreditSide, PoolSide, charge, reserve};
+use tollgate::charging::ids::{CallId, TenantId};
+use tollgate::charging::rating::Tariff;
+use tollgate::charging::units::{Micros, Millis, Seconds};
+use tollgate::ledger::audit::audit;
+use tollgate::ledger::state::{Call, CallState, EntryKind};
+use tollgate::ledger::{
+    Answered, Authorized, ClockOffset, EndResult, Ended, Ending, Extended, Ledger,
+};
+
+use crate::support::{DAY, NEVER_OVERDUE, NOON, Stage, credits, memory, request};
+use commands::{Command, Dealer, Outcome, play};
+use faulty::{Fault, Faulty};
+
+/// Commands of one run on one pair of ledgers.
+const RUN: usize = 5_000;
+/// Commands between two audits.
+const AUDIT_EVERY: usize = 250;
+
+fn commands_in_all() -> usize {
+    std::env::var("TOLLGATE_MODEL_COMMANDS").map_or(200_000, |n| n.parse().unwrap())
+}
+
+/// Plays `total` commands over several seeds, two at a time; the first difference, with its seed.
+fn compare<A: Ledger, B: Ledger, FA: Future<Output = A>, FB: Future<Output = B>>(
+    total: usize,
+    make_a: impl Fn(ClockOffset) -> FA + Sync,
+    make_b: impl Fn(ClockOffset) -> FB + Sync,
+) -> Result<(), String> {
+    let chosen: Option<u64> = std::env::var("TOLLGATE_MODEL_SEED").ok().map(|s| s.parse().unwrap());
+    let runs = if chosen.is_some() { 1 } else { total.div_ceil(RUN) as u64 };
+    let next = AtomicU64::new(0);
+    let work = || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        loop {
+            let run = next.fetch_add(1, Ordering::Relaxed);
+            if run >= runs {
+                return Ok(());
+            }
+            let seed = chosen.unwrap_or(run);
+            runtime.block_on(async {
+                let (clock_a, clock_b) = (ClockOffset::default(), ClockOffset::default());
+                clock_a.freeze_at(NOON);
+                clock_b.freeze_at(NOON);
+                let a = make_a(clock_a.clone()).await;
+                let b = make_b(clock_b.clone()).await;
+                lock_step(seed, RUN.min(total), (&a, &clock_a), (&b, &clock_b)).await
+            })?;
+        }
+    };
+    thread::scope(|scope| {
+        let other = scope.spawn(work);
+        let mine = work();
+        mine.and(other.join().unwrap())
+    })
+}
+
+static TENANTS: AtomicU32 = AtomicU32::new(0);
+
+async fn lock_step<A: Ledger, B: Ledger>(
+    seed: u64,
+    commands: usize,
+    (a, clock_a): (&A, &ClockOffset),
+    (b, clock_b): (&B, &ClockOffset),
+) -> Result<(), String> {
+    let first = TENANTS.fetch_add(2, Ordering::Relaxed);
+    let name = |n| TenantId::new(&format!("model-{}-{n}", std::process::id())).unwrap();
+    let tenants = vec![name(first), name(first + 1)];
+    let mut dealer = Dealer::new(seed, tenants.clone());
+    let mut tally = Tally::default();
+    for step in 0..commands {
+        let now = clock_a.reading().at(Millis::ZERO);
+        let command = dealer.deal(now, a).await;
+        if let Command::Pass(length) = command {
+            clock_a.advance(length);
+            clock_b.advance(length);
+            continue;
+        }
+        let context = |what: &str| format!("seed {seed}, step {step}: {what} after {command:#?}");
+        let found_a = play(a, &command).await;
+        let found_b = play(b, &command).await;
+        if found_a != found_b {
+            let answers = format!("the ledgers answer differently\na {found_a:#?}\nb {found_b:#?}");
+            return Err(context(&answers));
+        }
+        tally.check(&command, &found_a).map_err(|found| context(&found))?;
+        if step % AUDIT_EVERY == 0 || step + 1 == commands {
+            check_books(&tenants, now, NEVER_OVERDUE, a, b)
+                .await
+                .map_err(|found| context(&found))?;
+        }
+    }
+    // Time heals all: everything expires, and nothing is overdue.
+    clock_a.advance(DAY);
+    clock_b.advance(DAY);
+    for tenant in &tenants {
+        for ledger in [&a.sweep(tenant, 1000, DAY).await, &b.sweep(tenant, 1000, DAY).await] {
+            assert!(ledger.is_ok());
+        }
+    }
+    let now = clock_a.reading().at(Millis::ZERO);
+    check_books(&tenants, now, Seconds::ZERO, a, b)
+        .await
+        .map_err(|found| format!("seed {seed}: {found}"))
+}
+
+async fn check_books<A: Ledger, B: Ledger>(
+    tenants: &[TenantId],
+    now: Millis,
+    bound: Seconds,
+    a: &A,
+    b: &B,
+) -> Result<(), String> {
+    for tenant in tenants {
+        let left = a.snapshot(tenant).await.unwrap().outcome;
+        let right = b.snapshot(tenant).await.unwrap().outcome;
+        let report = audit(tenant, now, bound, &left);
+        if !report.findings.is_empty() {
+            return Err(format!("the audit finds {:#?}", report.findings));
+        }
+        if left != right {
+            return Err(format!("the books differ\na {left:#?}\nb {right:#?}"));
+        }
+    }
+    Ok(())
+}
+
+/// What every call should cost by first principles, kept from the commands alone.
+#[derive(Default)]
+struct Tally {
+    reported: HashMap<(TenantId, CallId), Seconds>,
+}
+
+impl Tally {
+    fn check(&mut self, command: &Command, outcome: &Outcome) -> Result<(), String> {
+        match (command, outcome) {
+            (Command::Authorize(c), Outcome::Authorized(reply)) => {
+                if let Authorized::Decided(call) = &reply.outcome {
+                    self.reported.insert((c.tenant.clone(), c.call.clone()), call.used);
+                }
+            }
+            (Command::Answer(c), Outcome::Answered(reply)) => {
+                if let Answered::Standing(call) = &reply.outcome {
+                    let known =
+                        self.reported.entry((c.tenant.clone(), c.call.clone())).or_default();
+                    *known = (*known).max(call.used.min(Seconds(1)));
+                }
+            }
+            (Command::Extend(c), Outcome::Extended(reply)) => match &reply.outcome {
+                Extended::Granted { call, .. } | Extended::Stopped(call, _)
+                    if call.state.is_open() =>
+                {
+                    let known =
+                        self.reported.entry((c.tenant.clone(), c.call.clone())).or_default();
+                    *known = (*known).max(c.used);
+                }
+                _ => {}
+            },
+            (Command::End(c), Outcome::Ended(reply)) => {
+                if let Ended::Done { result: EndResult::Settled, call, replayed: false } =
+                    &reply.outcome
+                {
+                    let key = (c.tenant.clone(), c.call.clone());
+                    let reported = self.reported.get(&key).copied().unwrap_or_default();
+                    let settled = match c.how {
+                        Ending::Settle(used) => reported.max(used),
+                        Ending::Release | Ending::Proven => reported,
+                    };
+                    return check_price(call, settled);
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+/// A call by the minute costs, in whatever order its sources pay: every started minute once, and the
+/// fee where a minute is not the pool's.
+fn check_price(call: &Call, used: Seconds) -> Result<(), String> {
+    if call.state != CallState::Settled {
+        return Err(format!("settled is {}", call.state));
+    }
+    if call.used != used && !call.terms.charge_granted_when_lost {
+        return Err(format!("{used} s were reported, {} s are charged", call.used));
+    }
+    let by_the_minute = |line: &tollgate::ledger::state::PoolLine| line.increment == Seconds(60);
+    if call.terms.free || !call.pools.iter().all(by_the_minute) {
+        return Ok(());
+    }
+    let minutes = (call.used.0 + 59) / 60;
+    let unpaid = minutes - call.pool_spent().0 / 60;
+    if unpaid < 0 || call.pool_spent().0 % 60 != 0 {
+        return Err(format!("pools paid {} s of {} s", call.pool_spent(), call.used));
+    }
+    let Some(money) = &call.money else { return Ok(()) };
+    let Tariff { rate_per_minute, connection_fee, initial_increment, increment } = money.tariff;
+    if initial_increment != Seconds(60) || increment != Seconds(60) {
+        return Ok(());
+    }
+    let price = if unpaid > 0 { unpaid * rate_per_minute.0 + connection_fee.0 } else { 0 };
+    let found = call.money_spent().0 + call.shortfall_money.0;
+    if price == found { Ok(()) } else { Err(format!("expected a price of {price}, found {found}")) }
+}
+
+#[test]
+fn random_commands_keep_the_embedded_ledger_clean() {
+    if let Err(difference) = compare(commands_in_all(), memory, memory) {
+        panic!("{difference}");
+    }
+}
+
+#[test]
+fn the_harness_notices_a_ledger_that_is_wrong() {
+    for fault in [Fault::ChargesASecondMore, Fault::LosesReleases, Fault::ForgetsSequences] {
+        let faulty = async |clock| Faulty { inner: memory(clock).await, fault };
+        let found = compare(2_000, memory, faulty);
+        assert!(found.is_err_and(|text| text.starts_with("seed ")), "{fault:?} goes unnoticed");
+    }
+}
+
+#[tokio::test]
+async fn the_random_commands_meet_every_state_and_leave_every_kind_of_entry() {
+    let clock = ClockOffset::default();
+    clock.freeze_at(NOON);
+    let ledger = memory(clock.clone()).await;
+    let tenant = TenantId::new("census").unwrap();
+    let mut dealer = Dealer::new(1, vec![tenant.clone(); 2]);
+    let mut met = BTreeSet::new();
+    for _ in 0..20_000 {
+        let command = dealer.deal(clock.reading().at(Millis::ZERO), &ledger).await;
+        let (message, call) = match &command {
+            Command::Authorize(c) => ("authorize", &c.call),
+            Command::Answer(c) => ("answer", &c.call),
+            Command::Extend(c) => ("extend", &c.call),
+            Command::End(c) => ("end", &c.call),
+            Command::Pass(length) => {
+                clock.advance(*length);
+                continue;
+            }
+            other => {
+                play(&ledger, other).await;
+                continue;
+            }
+        };
+        let call = ledger.call(&tenant, call).await.unwrap();
+        met.insert((message, call.map_or("none".to_owned(), |call| call.state.to_string())));
+        play(&ledger, &command).await;
+    }
+    assert_eq!(met.len(), 4 * 8, "{met:#?}");
+    let journal = ledger.snapshot(&tenant).await.unwrap().outcome.journal;
+    let kinds: HashSet<_> = journal.iter().map(|entry| entry.kind).collect();
+    assert_eq!(kinds.len(), 11, "{kinds:?}");
+    let decisions: HashSet<_> = journal.iter().filter_map(|entry| entry.decision).collect();
+    assert!(decisions.len() >= 13, "{decisions:?}");
+    let count = |kind| journal.iter().filter(|entry| entry.kind == kind).count();
+    assert!(count(EntryKind::Extended) > 300 && count(EntryKind::Settled) > 300);
+    let moved = journal.iter().filter(|entry| !entry.postings.is_empty()).count();
+    assert!(moved > 1_500, "only {moved} entries moved anything");
+}
+
+// Chunked = whole (contract rule 5, invariant 8).
+
+const TARIFFS: [Tariff; 4] = [
+    Tariff {
+        rate_per_minute: Micros(100_000),
+        connection_fee: Micros(50_000),
+        initial_increment: Seconds(60),
+        increment: Seconds(60),
+    },
+    Tariff {
+        rate_per_minute: Micros(333_333),
+        connection_fee: Micros::ZERO,
+        initial_increment: Seconds(30),
+        increment: Seconds(6),
+    },
+    Tariff {
+        rate_per_minute: Micros::ZERO,
+        connection_fee: Micros(70_000),
+        initial_increment: Seconds(1),
+        increment: Seconds(1),
+    },
+    Tariff {
+        rate_per_minute: Micros::ZERO,
+        connection_fee: Micros::ZERO,
+        initial_increment: Seconds(60),
+        increment: Seconds(60),
+    },
+];
+
+/// Sources as they stand before a call.
+#[derive(Clone, Debug)]
+struct Sources {
+    pools: Vec<PoolSide>,
+    credits: Option<CreditSide>,
+}
+
+impl Sources {
+    fn hold(&mut self, target: Seconds) {
+        let added = reserve(target, &self.pools, self.credits.as_ref());
+        for (pool, added) in self.pools.iter_mut().zip(&added.pools) {
+            pool.taken += *added;
+            pool.available -= *added;
+        }
+        if let Some(credits) = &mut self.credits {
+            credits.taken += added.money;
+            credits.available -= added.money;
+            credits.limit = credits.limit.map(|limit| limit.minus_or_zero(added.money));
+        }
+    }
+
+    /// What the call is charged when it reports every `step` seconds and asks for `more` each time.
+    fn charge_in_chunks(mut self, used: Seconds, step: i64, more: i64) -> Vec<i64> {
+        let mut at = 0;
+        while at < used.0 {
+            self.hold(Seconds(at + more));
+            at += step;
+        }
+        let charge = charge(used, &self.pools, self.credits.as_ref());
+        let mut found: Vec<i64> = charge.pools.iter().map(|pool| pool.0).collect();
+        found.extend([charge.money.0, charge.money_duration.0]);
+        found.extend([charge.shortfall_duration.0, charge.shortfall_money.0]);
+        found
+    }
+}
+
+#[test]
+fn a_charge_is_the_same_however_it_was_chunked_in_every_small_case() {
+    let mut credit_cases = vec![None];
+    for tariff in TARIFFS {
+        for available in [0, 149_999, 150_000, 260_000, 5_000_000] {
+            for limit in [None, Some(Micros(200_000))] {
+                let (taken, available) = (Micros::ZERO, Micros(available));
+                credit_cases.push(Some(CreditSide { taken, available, others: 1, limit, tariff }));
+            }
+        }
+    }
+    let mut cases = 0_u32;
+    for (first, second) in [(0, 0), (60, 0), (90, 60), (181, 0), (120, 125), (600, 6)] {
+        for increments in [(60, 60), (60, 1), (1, 60)] {
+            for others in [0, 2] {
+                let pool = |available, increment| PoolSide {
+                    taken: Seconds::ZERO,
+                    available: Seconds(available),
+                    others,
+                    increment: Seconds(increment),
+                };
+                let pools = vec![pool(first, increments.0), pool(second, increments.1)];
+                for credits in &credit_cases {
+                    let sources = Sources { pools: pools.clone(), credits: *credits };
+                    for used in [1, 59, 60, 61, 119, 120, 125, 181, 300] {
+                        let whole = sources.clone().charge_in_chunks(Seconds(used), used, used);
+                        for (step, more) in [(1, 1), (7, 60), (60, 60), (61, 300), (100, 40)] {
+                            let chunked =
+                                sources.clone().charge_in_chunks(Seconds(used), step, more);
+                            assert_eq!(chunked, whole, "{used} by {step}+{more} of {sources:?}");
+                            cases += 1;
+                        }
+                    }
+                }
+            }
+        }
+    }
+    assert!(cases > 60_000, "{cases}");
+}
+
+crate::on_every_ledger! {
+    a_charge_is_the_same_however_it_was_chunked
+}
+
+async fn a_charge_is_the_same_however_it_was_chunked<L: Ledger>(stage: &Stage<L>) {
+    let mut random = fastrand::Rng::with_seed(7);
+    stage.buy("first", 700_000).await;
+    for round in 0..60 {
+        let size = random.i64(0..400);
+        let used = random.i64(1..700);
+        let mut money = credits();
+        money.tariff = TARIFFS[random.usize(0..TARIFFS.len())];
+        let mut charges = vec![];
+        for (way, steps) in [("whole", 1), ("chunked", random.i64(2..9))] {
+            let (call, family) = (format!("{way}-{round}"), format!("X:{way}:{round}"));
+            stage.set_pool(&family, size).await;
+            let ask = request().pool(&family).money(money);
+            let first = if steps == 1 { used } else { random.i64(1..=used) };
+            if !matches!(stage.authorize(&call, ask.lasting(first)).await, Authorized::Decided(c) if c.state == CallState::Ringing)
+            {
+                charges.push(None);
+                continue;
+            }
+            for step in 1..steps {
+                let at = used * step / steps;
+                stage.extended(&call, at, random.i64(1..400)).await;
+            }
+            let call = stage.settled(&call, used).await;
+            charges.push(Some((
+                call.pool_spent(),
+                call.money_spent(),
+                call.money_duration,
+                call.shortfall_duration,
+                call.shortfall_money,
+            )));
+            let spent = call.money_spent().0;
+            if spent > 0 {
+                stage.buy(&format!("refill-{way}-{round}"), spent).await;
+            }
+        }
+        assert_eq!(charges[0], charges[1], "round {round}");
+    }
+}

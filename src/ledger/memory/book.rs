@@ -747,9 +747,13 @@ impl Book {
         Bucket { funded, starts: month.starts, ends: month.ends, ..Bucket::default() }
     }
 
+    /// Makes sure of a pool that is valid throughout the month, also where a new time zone of the
+    /// tenant has moved the month's ends since it was made.
     fn open_pool(&mut self, family: &str, month: &Month) {
         let new = self.new_pool(family, month);
-        self.pools.entry(pool_id(family, &month.key)).or_insert(new);
+        let pool = self.pools.entry(pool_id(family, &month.key)).or_insert(new);
+        pool.starts = pool.starts.min(month.starts);
+        pool.ends = pool.ends.max(month.ends);
     }
 
     fn valid_lots(&self, now: Millis) -> Vec<LotId> {

@@ -1,0 +1,140 @@
+//! The way to a server: a channel, a deadline on every call, and a status in words.
+
+use std::error::Error;
+use std::fmt::Debug;
+use std::io;
+use std::time::Duration;
+
+use tonic::service::Interceptor;
+use tonic::service::interceptor::InterceptedService;
+use tonic::transport::{self, Channel};
+use tonic::{Code, Request, Status};
+use tonic_types::StatusExt;
+
+use crate::cli::args::{Endpoint, Server};
+use crate::cli::output::Failure;
+use crate::proto::v1::account_service_client::AccountServiceClient;
+use crate::proto::v1::call_authorization_service_client::CallAuthorizationServiceClient;
+
+/// How long to wait for a connection.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Largest message either way: that of a large organisation or deck.
+const MAX_MESSAGE_BYTES: usize = 64 << 20;
+
+/// A client of the listener for calls.
+pub type Calls = CallAuthorizationServiceClient<InterceptedService<Channel, Deadline>>;
+
+/// A client of the listener for administration.
+pub type Accounts = AccountServiceClient<InterceptedService<Channel, Deadline>>;
+
+/// Connects to the listener for calls.
+pub async fn calls(server: &Server) -> Result<Calls, Failure> {
+    let channel = connect(&server.endpoint).await?;
+    Ok(CallAuthorizationServiceClient::with_interceptor(channel, Deadline(server.timeout)))
+}
+
+/// Connects to the listener for administration.
+pub async fn accounts(server: &Server) -> Result<Accounts, Failure> {
+    let channel = connect(&server.admin_endpoint).await?;
+    Ok(AccountServiceClient::with_interceptor(channel, Deadline(server.timeout))
+        .max_encoding_message_size(MAX_MESSAGE_BYTES)
+        .max_decoding_message_size(MAX_MESSAGE_BYTES))
+}
+
+/// Tells the server how long the client waits (`grpc-timeout`); the channel waits no longer either.
+#[derive(Clone, Copy, Debug)]
+pub struct Deadline(Duration);
+
+impl Interceptor for Deadline {
+    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
+        request.set_timeout(self.0);
+        Ok(request)
+    }
+}
+
+async fn connect(endpoint: &Endpoint) -> Result<Channel, Failure> {
+    let failed = |error: transport::Error| unreachable(endpoint, &error);
+    let channel = transport::Endpoint::from_shared(endpoint.to_string()).map_err(failed)?;
+    channel.connect_timeout(CONNECT_TIMEOUT).connect().await.map_err(failed)
+}
+
+fn unreachable(endpoint: &Endpoint, error: &(dyn Error + 'static)) -> Failure {
+    let causes = || std::iter::successors(Some(error), |&error| error.source());
+    let nobody = causes()
+        .filter_map(|cause| cause.downcast_ref::<io::Error>())
+        .any(|io| matches!(io.kind(), io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound));
+    if nobody {
+        return Failure::new(format!(
+            "nothing listens on {endpoint}; start it with `tollgate serve`"
+        ));
+    }
+    let cause = causes().last().unwrap_or(error);
+    Failure::new(format!("cannot reach {endpoint}: {cause}"))
+}
+
+/// Code, message, and every field that is wrong.
+impl From<Status> for Failure {
+    fn from(status: Status) -> Self {
+        let code = code_name(status.code());
+        let mut lines = vec![match status.message() {
+            "" => code,
+            message => format!("{code}: {message}"),
+        }];
+        if let Some(bad_request) = status.get_details_bad_request() {
+            let violations = bad_request.field_violations.into_iter();
+            lines.extend(violations.map(|v| format!("  {}: {}", v.field, v.description)));
+        }
+        Failure(lines)
+    }
+}
+
+/// As the gRPC specification spells it: `INVALID_ARGUMENT`.
+fn code_name(code: Code) -> String {
+    let mut name = String::new();
+    for letter in format!("{code:?}").chars() {
+        if letter.is_ascii_uppercase() && !name.is_empty() {
+            name.push('_');
+        }
+        name.push(letter.to_ascii_uppercase());
+    }
+    name
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::grpc::status::FieldViolations;
+
+    #[test]
+    fn a_status_says_its_code_its_message_and_every_field() {
+        let mut violations = FieldViolations::new();
+        violations.add("call_id", "expected a value");
+        violations.add("labels", "expected at most 16 labels");
+        let Failure(lines) = violations.into_status().into();
+        assert_eq!(
+            lines,
+            [
+                "INVALID_ARGUMENT: call_id: expected a value; 2 mistakes in all",
+                "  call_id: expected a value",
+                "  labels: expected at most 16 labels",
+            ]
+        );
+        assert_eq!(Failure::from(Status::ok("")).0, ["OK"]);
+    }
+
+    #[tokio::test]
+    async fn a_server_that_does_not_run_is_named_with_the_remedy() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let free =
+            std::net::TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr());
+        for endpoint in [
+            Endpoint::Unix(directory.path().join("no.sock")),
+            Endpoint::Url(format!("http://{}", free.expect("a free port"))),
+        ] {
+            let failure = connect(&endpoint).await.expect_err("nothing listens");
+            let expected = format!("nothing listens on {endpoint}; start it with `tollgate serve`");
+            assert_eq!(failure.0, [expected]);
+        }
+    }
+}

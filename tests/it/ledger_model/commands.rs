@@ -1,0 +1,372 @@
+//! Commands dealt at random, few enough of everything that they meet in every state.
+
+use fastrand::Rng;
+use tollgate::charging::decision::{Decision, Nuance};
+use tollgate::charging::ids::{CallId, LotId, PayerId, TenantId};
+use tollgate::charging::month::{Month, parse_zone, twelve_months_after};
+use tollgate::charging::profile::{PayerState, Purchase, TenantState};
+use tollgate::charging::rating::{MAX_RATE, MAX_USAGE, Tariff};
+use tollgate::charging::units::{Micros, Millis, Seconds};
+use tollgate::ledger::state::{Call, Entry, Terms};
+use tollgate::ledger::{
+    Answer, Answered, Applied, Authorize, Authorized, Balance, CallLimits, End, Ended, Ending,
+    Extend, Extended, Ledger, MoneyOffer, Offer, PayerUpdate, PoolOffer, Position, Proposal,
+    Purchased, Reply, Swept, TenantRecord, Versions,
+};
+
+use crate::support::{call_id, month_at, payer, payer_profile, tenant_record};
+
+#[derive(Clone, Debug)]
+pub enum Command {
+    Authorize(Authorize),
+    Answer(Answer),
+    Extend(Extend),
+    End(End),
+    Sweep(TenantId, u32, Seconds),
+    ApplyTenant(TenantId, TenantRecord),
+    ApplyPayers(TenantId, Month, Vec<PayerUpdate>),
+    Purchase(TenantId, Purchase, Millis),
+    Look(TenantId, PayerId, CallId, Month),
+    /// Both clocks are moved by so much.
+    Pass(Seconds),
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum Outcome {
+    Authorized(Reply<Authorized>),
+    Answered(Reply<Answered>),
+    Extended(Reply<Extended>),
+    Ended(Reply<Ended>),
+    Swept(Reply<Swept>),
+    AppliedTenant(Reply<bool>),
+    AppliedPayers(Reply<Applied>),
+    Purchased(Reply<Purchased>),
+    Looked(Box<Looked>),
+    Passed,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Looked {
+    position: Reply<Position>,
+    balance: Reply<Balance>,
+    call: Option<Call>,
+    open: (Vec<(CallId, Call)>, bool),
+    journal: (Vec<Entry>, bool),
+    tenant: (u64, Option<TenantRecord>, usize),
+    payer: u64,
+}
+
+const FAMILIES: [&str; 3] = ["US:A:DOMESTIC", "US:A:INTERNATIONAL", "US:B:DOMESTIC"];
+
+pub async fn play<L: Ledger>(ledger: &L, command: &Command) -> Outcome {
+    match command {
+        Command::Authorize(c) => Outcome::Authorized(ledger.authorize(c).await.unwrap()),
+        Command::Answer(c) => Outcome::Answered(ledger.answer(c).await.unwrap()),
+        Command::Extend(c) => Outcome::Extended(ledger.extend(c).await.unwrap()),
+        Command::End(c) => Outcome::Ended(ledger.end(c).await.unwrap()),
+        Command::Sweep(tenant, most, keep) => {
+            Outcome::Swept(ledger.sweep(tenant, *most, *keep).await.unwrap())
+        }
+        Command::ApplyTenant(tenant, record) => {
+            Outcome::AppliedTenant(ledger.apply_tenant(tenant, record).await.unwrap())
+        }
+        Command::ApplyPayers(tenant, month, updates) => {
+            Outcome::AppliedPayers(ledger.apply_payers(tenant, month, updates).await.unwrap())
+        }
+        Command::Purchase(tenant, purchase, expires_at) => {
+            Outcome::Purchased(ledger.purchase(tenant, purchase, *expires_at).await.unwrap())
+        }
+        Command::Look(tenant, payer, call, month) => {
+            let families = FAMILIES.map(str::to_owned);
+            let position = ledger.position(tenant, payer, call, month, &families).await.unwrap();
+            let open = ledger.open_calls(tenant, None, 3).await.unwrap();
+            let journal = ledger.journal(tenant, None, 3).await.unwrap();
+            let view = ledger.tenant(tenant).await.unwrap().outcome;
+            Outcome::Looked(Box::new(Looked {
+                position,
+                balance: ledger.balance(tenant).await.unwrap(),
+                call: ledger.call(tenant, call).await.unwrap(),
+                open: (open.items, open.next.is_some()),
+                journal: (journal.items, journal.next.is_some()),
+                tenant: (view.version, view.record, view.numbers.len()),
+                payer: ledger.payer(tenant, payer).await.unwrap().outcome.version,
+            }))
+        }
+        Command::Pass(_) => Outcome::Passed,
+    }
+}
+
+/// Deals the commands of one seed.
+pub struct Dealer {
+    random: Rng,
+    tenants: Vec<TenantId>,
+    dealt: usize,
+}
+
+impl Dealer {
+    pub fn new(seed: u64, tenants: Vec<TenantId>) -> Self {
+        Dealer { random: Rng::with_seed(seed), tenants, dealt: 0 }
+    }
+
+    fn one<T: Clone>(&mut self, of: &[T]) -> T {
+        of[self.random.usize(0..of.len())].clone()
+    }
+
+    fn chance(&mut self, percent: u32) -> bool {
+        self.random.u32(0..100) < percent
+    }
+
+    /// The next command; what a sidecar would have cached is read from `ledger`.
+    pub async fn deal<L: Ledger>(&mut self, now: Millis, ledger: &L) -> Command {
+        self.dealt += 1;
+        let tenant = self.tenant();
+        // At first everything is set up, so that most of the run has something to spend.
+        let lot = if self.dealt < 60 { self.random.u32(90..100) } else { self.random.u32(0..100) };
+        match lot {
+            0..30 => self.authorize(tenant, now, ledger).await,
+            30..36 => Command::Answer(Answer { tenant, call: self.call() }),
+            36..58 => self.extend(tenant),
+            58..74 => self.end(tenant),
+            74..84 => Command::Pass(self.time()),
+            84..88 => {
+                let (most, keep) = (self.one(&[0, 1, 3, 100]), self.ended_retention());
+                Command::Sweep(tenant, most, keep)
+            }
+            88..90 => {
+                let (payer, call) = (self.payer(), self.call());
+                Command::Look(tenant, payer, call, month_at(now))
+            }
+            90..92 => {
+                let state = self.one(&[
+                    TenantState::Active,
+                    TenantState::Active,
+                    TenantState::Active,
+                    TenantState::Active,
+                    TenantState::Active,
+                    TenantState::Active,
+                    TenantState::Suspended,
+                    TenantState::Removed,
+                ]);
+                let mut record = tenant_record(&tenant, state);
+                record.deck = self.one(&[None, Some("v1".to_owned())]);
+                Command::ApplyTenant(tenant, record)
+            }
+            92..96 => self.payers(tenant, now),
+            _ => self.purchase(tenant, now),
+        }
+    }
+
+    fn tenant(&mut self) -> TenantId {
+        if self.chance(80) { self.tenants[0].clone() } else { self.tenants[1].clone() }
+    }
+
+    fn call(&mut self) -> CallId {
+        call_id(&format!("c{}", self.random.u32(0..8)))
+    }
+
+    fn payer(&mut self) -> PayerId {
+        payer(self.one(&["alice", "bob", "carol"]))
+    }
+
+    fn time(&mut self) -> Seconds {
+        let most = self.one(&[2, 2, 10, 10, 60, 60, 400, 400, 4_000, 90_000]);
+        let rare = if self.chance(1) { 30_000_000 } else { most };
+        Seconds(self.random.i64(0..rare))
+    }
+
+    /// Mostly the month of the moment; at times that of another zone, or one that is not yet.
+    fn month(&mut self, now: Millis) -> Month {
+        match self.random.u32(0..30) {
+            0 => month_at(month_at(now).ends),
+            1..4 => Month::containing(now, &parse_zone("Pacific/Auckland").unwrap()),
+            _ => month_at(now),
+        }
+    }
+
+    fn used(&mut self) -> Seconds {
+        let any = self.random.i64(0..1_000);
+        let rare = if self.chance(3) { MAX_USAGE.0 } else { 130 };
+        Seconds(self.one(&[0, 0, 1, 30, 59, 60, 61, 100, 300, any, any, rare]))
+    }
+
+    fn ended_retention(&mut self) -> Seconds {
+        Seconds(self.one(&[0, 10, 100, 100, 1_000]))
+    }
+
+    async fn authorize<L: Ledger>(&mut self, tenant: TenantId, now: Millis, ledger: &L) -> Command {
+        let kind = self.random.u32(0..100);
+        let mut payer_id = self.payer();
+        if kind < 20 && self.chance(30) {
+            payer_id = payer(self.one(&["nobody", "carol"]));
+        }
+        let mut versions = Versions {
+            tenant: ledger.tenant(&tenant).await.unwrap().outcome.version,
+            payer: ledger.payer(&tenant, &payer_id).await.unwrap().outcome.version,
+        };
+        // Nobody offers anything to a payer that is not known.
+        let kind = if versions.payer == 0 { kind % 20 } else { kind };
+        match self.random.u32(0..40) {
+            0 => versions.tenant += 1,
+            1 => versions.payer += 1,
+            _ => {}
+        }
+        let month = self.month(now);
+        let refusals = [Decision::NotEntitled, Decision::PayerUnknown, Decision::PolicyDenied];
+        let proposal = match kind {
+            0..8 => {
+                Proposal::Refuse(self.one(&refusals), self.one(&[Nuance::None, Nuance::TooShort]))
+            }
+            8..20 => {
+                let mut offer = self.offer(month);
+                offer.terms.free = true;
+                offer.decision = self.one(&[Decision::AllowedEmergency, Decision::AllowedFree]);
+                offer.terms.counted = offer.decision == Decision::AllowedFree;
+                offer.pools.clear();
+                offer.money = None;
+                Proposal::Record(offer)
+            }
+            _ => Proposal::Grant(self.offer(month)),
+        };
+        Command::Authorize(Authorize {
+            tenant,
+            call: self.call(),
+            fingerprint: if self.chance(85) { "f".to_owned() } else { "g".to_owned() },
+            payer: payer_id,
+            trunk: self.one(&["", "sbc-1"]).to_owned(),
+            versions,
+            context: vec![self.random.u8(..); self.random.usize(0..3)],
+            proposal,
+            denied_retention: Seconds(self.one(&[5, 600])),
+            ended_retention: self.ended_retention(),
+        })
+    }
+
+    fn offer(&mut self, month: Month) -> Offer {
+        let free = self.chance(12);
+        let mut pools = vec![];
+        let mut families = FAMILIES.to_vec();
+        self.random.shuffle(&mut families);
+        for family in families.into_iter().take(if free { 0 } else { self.random.usize(0..3) }) {
+            let closed_by = if self.chance(25) { self.one(&FAMILIES) } else { "" };
+            pools.push(PoolOffer {
+                family: family.to_owned(),
+                closed_by: closed_by.to_owned(),
+                increment: Seconds(self.one(&[60, 60, 60, 60, 1, 6, 90])),
+            });
+        }
+        let pays = !free && self.chance(65);
+        let money = pays.then(|| MoneyOffer {
+            tariff: self.tariff(),
+            spend_limit: self
+                .one(&[None, None, Some(0), Some(300_000), Some(3_000_000)])
+                .map(Micros),
+        });
+        let most = |random: &mut Dealer| random.chance(8).then(|| random.random.u32(0..5));
+        Offer {
+            decision: if free { Decision::AllowedFree } else { Decision::Allowed },
+            month,
+            terms: Terms {
+                reports_answer: self.random.bool(),
+                free,
+                counted: self.chance(90),
+                charge_granted_when_lost: self.chance(20),
+                ringing: Seconds(self.one(&[0, 10, 60])),
+                grace: Seconds(self.one(&[0, 30])),
+            },
+            requested: Seconds(self.one(&[1, 30, 60, 61, 300, 300, 3_600, 14_400])),
+            pools,
+            money,
+            limits: CallLimits {
+                payer_calls: most(self),
+                tenant_calls: most(self),
+                calls_per_second: most(self),
+            },
+            when_exhausted: self.one(&[Decision::PoolExhausted, Decision::InsufficientCredits]),
+            when_spend_limited: Decision::SpendLimitReached,
+        }
+    }
+
+    fn tariff(&mut self) -> Tariff {
+        let (rate, fee, initial, increment) = self.one(&[
+            (100_000, 50_000, 60, 60),
+            (100_000, 50_000, 60, 60),
+            (100_000, 0, 60, 60),
+            (333_333, 0, 30, 6),
+            (0, 70_000, 60, 60),
+            (0, 0, 60, 60),
+            (7, 1, 1, 1),
+            (59, 3, 13, 7),
+            (MAX_RATE.0, MAX_RATE.0, 3_600, 3_600),
+        ]);
+        Tariff {
+            rate_per_minute: Micros(rate),
+            connection_fee: Micros(fee),
+            initial_increment: Seconds(initial),
+            increment: Seconds(increment),
+        }
+    }
+
+    fn extend(&mut self, tenant: TenantId) -> Command {
+        let sequence = self.random.i64(-1..9);
+        Command::Extend(Extend {
+            tenant,
+            call: self.call(),
+            used: self.used(),
+            sequence: self.chance(60).then_some(sequence),
+            requested: Seconds(self.one(&[1, 60, 300, 300, 3_600, 86_400])),
+        })
+    }
+
+    fn end(&mut self, tenant: TenantId) -> Command {
+        let used = self.used();
+        let settle = Ending::Settle(used);
+        Command::End(End {
+            tenant,
+            call: self.call(),
+            how: self.one(&[settle, settle, settle, Ending::Release, Ending::Proven]),
+            report: vec![self.random.u8(..); self.random.usize(0..3)],
+            ended_retention: self.ended_retention(),
+        })
+    }
+
+    fn payers(&mut self, tenant: TenantId, now: Millis) -> Command {
+        let mut updates = vec![];
+        for _ in 0..self.random.usize(1..3) {
+            let name = self.one(&["alice", "bob", "carol"]);
+            let state = self.one(&[
+                PayerState::Active,
+                PayerState::Active,
+                PayerState::Active,
+                PayerState::Active,
+                PayerState::Blocked,
+                PayerState::Removed,
+            ]);
+            let mut profile = payer_profile(name, state);
+            profile.numbers = self.one(&[vec![], vec![format!("+1425555{}", name.len())]]);
+            let mut seats = vec![];
+            for family in FAMILIES {
+                if self.chance(60) {
+                    let size = self.one(&[0, 60, 90, 300, 1_000, 5_000, 100_000]);
+                    seats.push((family.to_owned(), Seconds(size)));
+                }
+            }
+            updates.push(PayerUpdate { profile, seats });
+        }
+        let month = self.month(now);
+        Command::ApplyPayers(tenant, month, updates)
+    }
+
+    fn purchase(&mut self, tenant: TenantId, now: Millis) -> Command {
+        let days = self.one(&[-400, -364, -364, -1, 0, 0, 0, 1]);
+        let purchased_at = now.after(Seconds(days * 86_400));
+        let rich = if self.chance(5) { 100_000_000_000_000 } else { 1_000_000 };
+        let amount = self.one(&[0, 1, 150_000, 700_000, 3_000_000, 9_000_000, rich]);
+        let purchase = Purchase {
+            key: LotId::new(&format!("po-{}", self.random.u32(0..300))).unwrap(),
+            amount: Micros(amount),
+            purchased_at,
+            payment: [("agreement".to_owned(), "EA-77".to_owned())].into(),
+        };
+        Command::Purchase(tenant, purchase, twelve_months_after(purchased_at))
+    }
+}
