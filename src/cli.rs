@@ -8,6 +8,7 @@ pub mod accounts;
 pub mod args;
 pub mod calls;
 pub mod client;
+pub mod demo;
 pub mod document;
 pub mod organisation;
 pub mod output;
@@ -19,8 +20,8 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-use args::{Cli, Command, Output};
-use output::{Failure, Outcome};
+use args::{Cli, ClientCommand, Command, Output};
+use output::Outcome;
 
 /// The command was not carried out.
 pub const FAILURE: u8 = 1;
@@ -48,42 +49,35 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
                 ExitCode::from(USAGE)
             }
         },
-        command => carried_out(command, cli.output),
+        Command::Demo(args) => exit_code(demo::run(&args)),
+        Command::Client(command) => exit_code(carry_out(command, cli.output)),
     }
 }
 
-/// The commands that ask a running server.
-fn carried_out(command: Command, form: Output) -> ExitCode {
-    let outcome = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(Failure::from)
-        .and_then(|runtime| runtime.block_on(ask(command, form)));
+fn exit_code(outcome: Outcome) -> ExitCode {
     outcome.unwrap_or_else(|failure| {
         failure.print();
         ExitCode::from(FAILURE)
     })
 }
 
-async fn ask(command: Command, form: Output) -> Outcome {
-    match command {
-        Command::Apply(args) => accounts::apply(&args, form).await,
-        Command::Rates(args) => rates::run(args.command, form).await,
-        Command::Authorize(args) => calls::authorize(args, form).await,
-        Command::Answer(args) => calls::answer(args, form).await,
-        Command::Extend(args) => calls::extend(args, form).await,
-        Command::Settle(args) => calls::settle(args, form).await,
-        Command::Release(args) => calls::release(args, form).await,
-        Command::Quote(args) => calls::quote(args, form).await,
-        Command::Balance(args) => accounts::balance(args, form).await,
-        Command::Calls(args) => calls::calls(args, form).await,
-        Command::Decisions(args) => accounts::decisions(args, form).await,
-        Command::Audit(args) => accounts::audit(args, form).await,
-        Command::Serve(_) | Command::Demo(_) => Ok(not_built(command.name())),
-    }
+fn carry_out(command: ClientCommand, form: Output) -> Outcome {
+    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(ask(command, form))
 }
 
-fn not_built(command: &str) -> ExitCode {
-    eprintln!("tollgate: {command} is not part of this build");
-    ExitCode::from(FAILURE)
+async fn ask(command: ClientCommand, form: Output) -> Outcome {
+    match command {
+        ClientCommand::Apply(args) => accounts::apply(&args, form).await,
+        ClientCommand::Rates(args) => rates::run(args.command, form).await,
+        ClientCommand::Authorize(args) => calls::authorize(args, form).await,
+        ClientCommand::Answer(args) => calls::answer(args, form).await,
+        ClientCommand::Extend(args) => calls::extend(args, form).await,
+        ClientCommand::Settle(args) => calls::settle(args, form).await,
+        ClientCommand::Release(args) => calls::release(args, form).await,
+        ClientCommand::Quote(args) => calls::quote(args, form).await,
+        ClientCommand::Balance(args) => accounts::balance(args, form).await,
+        ClientCommand::Calls(args) => calls::calls(args, form).await,
+        ClientCommand::Decisions(args) => accounts::decisions(args, form).await,
+        ClientCommand::Audit(args) => accounts::audit(args, form).await,
+    }
 }

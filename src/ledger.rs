@@ -7,6 +7,7 @@
 
 pub mod audit;
 pub mod memory;
+pub mod redis;
 pub mod state;
 
 use std::future::Future;
@@ -415,11 +416,16 @@ pub struct Page<T> {
 pub trait Ledger: Send + Sync + 'static {
     /// The tenant, its active deck and numbers.
     fn tenant(&self, tenant: &TenantId) -> impl Fallible<Reply<TenantView>>;
-    /// One payer.
-    fn payer(&self, tenant: &TenantId, payer: &PayerId) -> impl Fallible<Reply<PayerView>>;
     /// Several payers at one instant, in the order asked for.
     fn payers(&self, tenant: &TenantId, payers: &[PayerId])
     -> impl Fallible<Reply<Vec<PayerView>>>;
+    /// One payer.
+    fn payer(&self, tenant: &TenantId, payer: &PayerId) -> impl Fallible<Reply<PayerView>> {
+        async move {
+            let Reply { now, outcome } = self.payers(tenant, std::slice::from_ref(payer)).await?;
+            Ok(Reply { now, outcome: outcome.into_iter().next().unwrap_or_default() })
+        }
+    }
     /// Every tenant that was ever applied.
     fn tenants(&self) -> impl Fallible<Vec<TenantId>>;
 

@@ -36,6 +36,14 @@ pub enum Command {
     Serve(Box<ServeArgs>),
     /// Play a day of calls on an embedded ledger with the sample organisation, then keep serving
     Demo(DemoArgs),
+    /// Ask a running server.
+    #[command(flatten)]
+    Client(ClientCommand),
+}
+
+/// The commands that ask a running server.
+#[derive(Debug, Subcommand)]
+pub enum ClientCommand {
     /// Create or update tenants from an organisation file; nothing is applied when anything in it is wrong
     Apply(ApplyArgs),
     /// Check or activate a rate deck
@@ -60,28 +68,6 @@ pub enum Command {
     Decisions(DecisionsArgs),
     /// Prove the invariants of the ledger; exits with 1 and the first offending key when one is broken
     Audit(AuditArgs),
-}
-
-impl Command {
-    /// The word on the command line.
-    pub fn name(&self) -> &'static str {
-        match self {
-            Command::Serve(_) => "serve",
-            Command::Demo(_) => "demo",
-            Command::Apply(_) => "apply",
-            Command::Rates(_) => "rates",
-            Command::Authorize(_) => "authorize",
-            Command::Answer(_) => "answer",
-            Command::Extend(_) => "extend",
-            Command::Settle(_) => "settle",
-            Command::Release(_) => "release",
-            Command::Quote(_) => "quote",
-            Command::Balance(_) => "balance",
-            Command::Calls(_) => "calls",
-            Command::Decisions(_) => "decisions",
-            Command::Audit(_) => "audit",
-        }
-    }
 }
 
 /// Form of the results.
@@ -557,7 +543,9 @@ mod tests {
     fn a_call_is_read() {
         let line = "tollgate authorize --tenant contoso --call-id a|b --payer alice \
                     --called +14255550100 --type TOLL_FREE_INBOUND --duration 10m --label k=v=w";
-        let Ok(Command::Authorize(authorize)) = parse(line) else { panic!("expected authorize") };
+        let Ok(Command::Client(ClientCommand::Authorize(authorize))) = parse(line) else {
+            panic!("expected authorize")
+        };
         assert_eq!(authorize.call.call_type, CallType::TollFreeInbound);
         assert_eq!(authorize.call.duration, Some(Duration::from_secs(600)));
         assert_eq!(authorize.call.labels, [("k".to_owned(), "v=w".to_owned())]);
@@ -566,7 +554,8 @@ mod tests {
 
     #[test]
     fn open_calls_are_listed_without_a_command() {
-        let Ok(Command::Calls(calls)) = parse("tollgate calls --tenant a --endpoint unix:/a")
+        let Ok(Command::Client(ClientCommand::Calls(calls))) =
+            parse("tollgate calls --tenant a --endpoint unix:/a")
         else {
             panic!("expected calls")
         };
@@ -574,7 +563,9 @@ mod tests {
         assert_eq!(calls.tenant.as_deref(), Some("a"));
         assert_eq!(calls.server.endpoint.to_string(), "unix:/a");
 
-        let Ok(Command::Calls(calls)) = parse("tollgate calls show --tenant a --call-id b") else {
+        let Ok(Command::Client(ClientCommand::Calls(calls))) =
+            parse("tollgate calls show --tenant a --call-id b")
+        else {
             panic!("expected calls")
         };
         assert!(

@@ -369,12 +369,15 @@ fn retry(denial: &Denial) -> String {
 /// `domestic to US +14255550123, fixed line or mobile`.
 fn classified(classification: &Classification) -> String {
     let number = [classification.country.as_str(), &classification.e164].join(" ");
-    let parts = [
+    let mut parts = vec![
         spoken(&classification.call_class()),
         number.trim().to_owned(),
         spoken(&classification.number_type()),
     ];
-    parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(", ")
+    parts.retain(|part| !part.is_empty());
+    // An emergency number makes an emergency call.
+    parts.dedup();
+    parts.join(", ")
 }
 
 /// One line each: source, bucket, how much.

@@ -8,7 +8,7 @@ use std::time::Duration;
 use tonic::service::Interceptor;
 use tonic::service::interceptor::InterceptedService;
 use tonic::transport::{self, Channel};
-use tonic::{Code, Request, Status};
+use tonic::{Code, Request, Status, TimeoutExpired};
 use tonic_types::StatusExt;
 
 use crate::cli::args::{Endpoint, Server};
@@ -73,17 +73,29 @@ fn unreachable(endpoint: &Endpoint, error: &(dyn Error + 'static)) -> Failure {
     Failure::new(format!("cannot reach {endpoint}: {cause}"))
 }
 
-/// Code, message, and every field that is wrong.
+/// Whether the channel of this client gave up before the server answered.
+fn lost_patience(status: &Status) -> bool {
+    status.code() == Code::Cancelled && status.message() == TimeoutExpired(()).to_string()
+}
+
+/// Code, message, and every field that is wrong in itself or against what stands.
 impl From<Status> for Failure {
     fn from(status: Status) -> Self {
+        if lost_patience(&status) {
+            return Failure::new("DEADLINE_EXCEEDED: no answer within the --timeout");
+        }
         let code = code_name(status.code());
         let mut lines = vec![match status.message() {
             "" => code,
             message => format!("{code}: {message}"),
         }];
-        if let Some(bad_request) = status.get_details_bad_request() {
-            let violations = bad_request.field_violations.into_iter();
+        if let Some(bad) = status.get_details_bad_request() {
+            let violations = bad.field_violations.into_iter();
             lines.extend(violations.map(|v| format!("  {}: {}", v.field, v.description)));
+        }
+        if let Some(failure) = status.get_details_precondition_failure() {
+            let violations = failure.violations.into_iter();
+            lines.extend(violations.map(|v| format!("  {}: {}", v.subject, v.description)));
         }
         Failure(lines)
     }
@@ -103,6 +115,8 @@ fn code_name(code: Code) -> String {
 
 #[cfg(test)]
 mod tests {
+    use tonic_types::ErrorDetails;
+
     use super::*;
     use crate::grpc::status::FieldViolations;
 
@@ -121,6 +135,15 @@ mod tests {
             ]
         );
         assert_eq!(Failure::from(Status::ok("")).0, ["OK"]);
+
+        let late = Status::cancelled(TimeoutExpired(()).to_string());
+        assert_eq!(Failure::from(late).0, ["DEADLINE_EXCEEDED: no answer within the --timeout"]);
+
+        let mut details = ErrorDetails::new();
+        details.add_precondition_failure_violation("STATE", "credits[0].key", "applied before");
+        let status = Status::with_error_details(Code::FailedPrecondition, "conflict", details);
+        let expected = ["FAILED_PRECONDITION: conflict", "  credits[0].key: applied before"];
+        assert_eq!(Failure::from(status).0, expected);
     }
 
     #[tokio::test]

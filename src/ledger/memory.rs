@@ -79,14 +79,6 @@ impl Ledger for MemoryLedger {
         Ok(self.read(tenant, |book, _| book.view()))
     }
 
-    async fn payer(
-        &self,
-        tenant: &TenantId,
-        payer: &PayerId,
-    ) -> Result<Reply<PayerView>, LedgerError> {
-        Ok(self.read(tenant, |book, _| book.payer_view(payer)))
-    }
-
     async fn payers(
         &self,
         tenant: &TenantId,

@@ -1,5 +1,7 @@
 //! What the tests share: a stage on which one ledger plays one tenant by a stopped clock.
 
+pub mod redis;
+
 use std::future::Future;
 use std::sync::atomic::{AtomicU32, Ordering};
 

@@ -911,7 +911,9 @@ impl Book {
             ..Bucket::default()
         };
         self.lots.insert(purchase.key.clone(), bucket);
-        self.wallet.live.push(purchase.key.clone());
+        if bucket.available() > 0 {
+            self.wallet.live.push(purchase.key.clone());
+        }
         let lots = &self.lots;
         self.wallet.live.sort_by_key(|lot| {
             (lots.get(lot).map_or(Millis::ZERO, |bucket| bucket.starts), lot.clone())

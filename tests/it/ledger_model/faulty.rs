@@ -51,10 +51,6 @@ impl Ledger for Faulty {
         self.inner.tenant(tenant).await
     }
 
-    async fn payer(&self, tenant: &TenantId, payer: &PayerId) -> Answers<Reply<PayerView>> {
-        self.inner.payer(tenant, payer).await
-    }
-
     async fn payers(
         &self,
         tenant: &TenantId,

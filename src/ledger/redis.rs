@@ -1,0 +1,621 @@
+//! The Redis ledger: one Lua script a command, one round trip, all keys of a tenant in one hash slot.
+//!
+//! The scripts are `memory/book.rs` said again in Lua; the model test compares the two. This module
+//! knows nothing about calls or money: it packs commands, sends them, and unpacks answers. Needs
+//! Redis 7.0 or newer.
+
+mod codec;
+mod connection;
+mod keys;
+mod scripts;
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use redis::streams::{StreamId, StreamRangeReply};
+use redis::{ErrorKind, ServerErrorKind, cmd, pipe};
+use serde::Serialize;
+
+use crate::charging::ids::{CallId, LotId, PayerId, PoolId, TenantId};
+use crate::charging::month::Month;
+use crate::charging::profile::{Purchase, TenantState};
+use crate::charging::units::{Millis, Seconds};
+use crate::ledger::redis::codec::{
+    AnswerArgs, ApplyPayersArgs, ApplyTenantArgs, AuthorizeArgs, BalanceArgs, BalanceReply,
+    CallReply, CountReply, EndArgs, ExtendArgs, PositionArgs, PositionReply, PurchaseArgs,
+    StoredPayer, SweepArgs, SweepReply, decode, decode_json, encode, encode_json, unknown_tag,
+};
+use crate::ledger::redis::connection::Connection;
+use crate::ledger::redis::keys::Key;
+use crate::ledger::redis::scripts::Verb;
+use crate::ledger::state::{Bucket, Call, Entry, Lot, PayerAccount, TenantAccount, Wallet};
+use crate::ledger::{
+    Answer, Answered, Applied, Authorize, Authorized, Balance, ClockOffset, ClockReading, End,
+    EndResult, Ended, Extend, Extended, Ledger, LedgerError, Page, PayerUpdate, PayerView,
+    Position, Purchased, Reply, Snapshot, Swept, TenantRecord, TenantView,
+};
+
+/// Entries that a snapshot reads at a time.
+const JOURNAL_CHUNK: usize = 1_000;
+
+/// Where Redis is, and how long to wait for it.
+#[derive(Clone, Debug)]
+pub struct RedisSettings {
+    /// `redis://`, `rediss://` or `redis+unix://`.
+    pub url: String,
+    /// Longest wait for the answer to one command.
+    pub response_timeout: Duration,
+    /// Longest wait for a connection.
+    pub connect_timeout: Duration,
+}
+
+/// A URL that names no Redis.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("expected redis://, rediss:// or redis+unix:// and an address: {0}")]
+pub struct BadRedisUrl(String);
+
+/// See the module.
+pub struct RedisLedger {
+    connection: Connection,
+    offset: ClockOffset,
+}
+
+impl RedisLedger {
+    /// Connects to Redis, or starts trying to; [`Ledger::ping`] tells whether it has.
+    ///
+    /// Its clock is the store's, moved by `offset`.
+    pub async fn connect(
+        settings: &RedisSettings,
+        offset: ClockOffset,
+    ) -> Result<RedisLedger, BadRedisUrl> {
+        let opened = Connection::open(settings).await;
+        let connection = opened.map_err(|error| BadRedisUrl(error.to_string()))?;
+        Ok(RedisLedger { connection, offset })
+    }
+
+    /// Runs a script on a tenant; its answer.
+    async fn run(
+        &self,
+        verb: Verb,
+        tenant: &TenantId,
+        args: &impl Serialize,
+    ) -> Result<Vec<u8>, LedgerError> {
+        self.run_with(verb, tenant, args, None).await
+    }
+
+    /// The same, with bytes that the script keeps and does not read.
+    async fn run_with(
+        &self,
+        verb: Verb,
+        tenant: &TenantId,
+        args: &impl Serialize,
+        opaque: Option<&[u8]>,
+    ) -> Result<Vec<u8>, LedgerError> {
+        let script = verb.script();
+        let args = encode(args)?;
+        let clock = match self.offset.reading() {
+            ClockReading::Shifted(millis) => millis.to_string(),
+            ClockReading::Frozen(instant) => format!("={instant}"),
+        };
+        let command = |how: &str, text: &str| {
+            let mut command = cmd(how);
+            command.arg(text).arg(script.keys.len());
+            for key in script.keys {
+                command.arg(key.of(tenant));
+            }
+            command.arg(args.as_slice()).arg(&clock).arg(opaque);
+            command
+        };
+        let known = self.connection.try_query(&command("EVALSHA", &script.digest)).await?;
+        let answer = match known {
+            Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {
+                self.connection.query(&command("EVAL", &script.text)).await?
+            }
+            known => known.map_err(connection::fault)?,
+        };
+        match answer {
+            redis::Value::BulkString(bytes) => Ok(bytes),
+            other => Err(LedgerError::Corrupt(format!("{} answered {other:?}", script.name))),
+        }
+    }
+
+    async fn count(
+        &self,
+        verb: Verb,
+        tenant: &TenantId,
+        args: &impl Serialize,
+        tags: &[&'static str],
+    ) -> Result<Reply<(&'static str, usize)>, LedgerError> {
+        let bytes = self.run(verb, tenant, args).await?;
+        let reply: CountReply<'_> = decode("answer", &bytes)?;
+        let known = tags.iter().find(|tag| **tag == reply.tag);
+        let tag = known.ok_or_else(|| unknown_tag(verb.script().name, reply.tag))?;
+        Ok(Reply { now: reply.now, outcome: (tag, reply.count) })
+    }
+
+    /// The ledger's instant, given Redis' answer to TIME.
+    fn instant(&self, (seconds, micros): (i64, i64)) -> Millis {
+        self.offset.reading().at(Millis(seconds * 1000 + micros / 1000))
+    }
+}
+
+impl Ledger for RedisLedger {
+    async fn tenant(&self, tenant: &TenantId) -> Result<Reply<TenantView>, LedgerError> {
+        type Found = ((i64, i64), Option<Vec<u8>>, Option<Vec<u8>>, HashSet<String>);
+        let mut commands = pipe();
+        commands.atomic().cmd("TIME");
+        commands.cmd("HGET").arg(Key::Accounts.of(tenant)).arg(keys::TENANT);
+        commands.cmd("HGET").arg(Key::Profiles.of(tenant)).arg(keys::TENANT);
+        commands.cmd("HKEYS").arg(Key::Numbers.of(tenant));
+        let found: Found = self.connection.query_all(&commands).await?;
+        let (time, account, record, numbers) = found;
+        let account: Option<TenantAccount> = decode_if("tenant account", account.as_deref())?;
+        let record = record.map(|text| decode_json("tenant record", &text)).transpose()?;
+        let version = account.map_or(0, |account| account.version);
+        let outcome = TenantView { version, record, numbers };
+        Ok(Reply { now: self.instant(time), outcome })
+    }
+
+    async fn payers(
+        &self,
+        tenant: &TenantId,
+        payers: &[PayerId],
+    ) -> Result<Reply<Vec<PayerView>>, LedgerError> {
+        type Found = ((i64, i64), Vec<Option<Vec<u8>>>, Vec<Option<Vec<u8>>>);
+        let fields: Vec<String> = payers.iter().map(|payer| keys::payer(payer.as_str())).collect();
+        let mut commands = pipe();
+        commands.atomic().cmd("TIME");
+        commands.cmd("HMGET").arg(Key::Accounts.of(tenant)).arg(&fields);
+        commands.cmd("HMGET").arg(Key::Profiles.of(tenant)).arg(&fields);
+        let (time, accounts, profiles): Found = self.connection.query_all(&commands).await?;
+        let view = |(account, stored): (Option<Vec<u8>>, Option<Vec<u8>>)| {
+            let account: Option<PayerAccount> = decode_if("payer account", account.as_deref())?;
+            let stored: Option<StoredPayer> = decode_if("payer", stored.as_deref())?;
+            Ok(PayerView {
+                version: account.map_or(0, |account| account.version),
+                profile: stored.map(|stored| stored.profile()).transpose()?,
+            })
+        };
+        let views: Result<_, LedgerError> = accounts.into_iter().zip(profiles).map(view).collect();
+        Ok(Reply { now: self.instant(time), outcome: views? })
+    }
+
+    async fn tenants(&self) -> Result<Vec<TenantId>, LedgerError> {
+        let names: Vec<String> = self.connection.query(cmd("SMEMBERS").arg(keys::TENANTS)).await?;
+        let mut tenants = read_ids(names, TenantId::new)?;
+        tenants.sort();
+        Ok(tenants)
+    }
+
+    async fn authorize(&self, command: &Authorize) -> Result<Reply<Authorized>, LedgerError> {
+        let verb = Verb::Authorize;
+        let args = AuthorizeArgs::of(command);
+        let bytes = self.run_with(verb, &command.tenant, &args, Some(&command.context)).await?;
+        let reply: CallReply<'_> = decode("answer", &bytes)?;
+        let outcome = match reply.tag {
+            "decided" => Authorized::Decided(reply.call()?),
+            "replayed" => Authorized::Replayed(reply.call()?),
+            "conflict" => Authorized::Conflict,
+            "ended" => Authorized::Ended,
+            "rate_limited" => Authorized::RateLimited,
+            "stale" => Authorized::Stale,
+            tag => return Err(unknown_tag(verb.script().name, tag)),
+        };
+        Ok(Reply { now: reply.now, outcome })
+    }
+
+    async fn answer(&self, command: &Answer) -> Result<Reply<Answered>, LedgerError> {
+        let verb = Verb::Answer;
+        let args = AnswerArgs { call: command.call.as_str() };
+        let bytes = self.run(verb, &command.tenant, &args).await?;
+        let reply: CallReply<'_> = decode("answer", &bytes)?;
+        let outcome = match reply.tag {
+            "not_found" => Answered::NotFound,
+            "denied" => Answered::Denied(reply.call()?),
+            "standing" => Answered::Standing(reply.call()?),
+            tag => return Err(unknown_tag(verb.script().name, tag)),
+        };
+        Ok(Reply { now: reply.now, outcome })
+    }
+
+    async fn extend(&self, command: &Extend) -> Result<Reply<Extended>, LedgerError> {
+        let verb = Verb::Extend;
+        let bytes = self.run(verb, &command.tenant, &ExtendArgs::of(command)).await?;
+        let reply: CallReply<'_> = decode("answer", &bytes)?;
+        let outcome = match reply.tag {
+            "not_found" => Extended::NotFound,
+            "denied" => Extended::Denied(reply.call()?),
+            "ended" => Extended::Ended(reply.call()?),
+            "granted" => Extended::Granted { call: reply.call()?, replayed: false },
+            "repeated" => Extended::Granted { call: reply.call()?, replayed: true },
+            "stopped" => Extended::Stopped(reply.call()?, reply.decision()?),
+            tag => return Err(unknown_tag(verb.script().name, tag)),
+        };
+        Ok(Reply { now: reply.now, outcome })
+    }
+
+    async fn end(&self, command: &End) -> Result<Reply<Ended>, LedgerError> {
+        let verb = Verb::End;
+        let args = EndArgs::of(command);
+        let bytes = self.run_with(verb, &command.tenant, &args, Some(&command.report)).await?;
+        let reply: CallReply<'_> = decode("answer", &bytes)?;
+        let done =
+            |result, replayed| reply.call().map(|call| Ended::Done { result, call, replayed });
+        let outcome = match reply.tag {
+            "settled" => done(EndResult::Settled, false)?,
+            "settled_again" => done(EndResult::Settled, true)?,
+            "already_settled_again" => done(EndResult::AlreadySettled, true)?,
+            "released" => done(EndResult::Released, false)?,
+            "released_again" => done(EndResult::Released, true)?,
+            "parked" => done(EndResult::Parked, false)?,
+            "parked_again" => done(EndResult::Parked, true)?,
+            "answered_already" => Ended::AnsweredAlready(reply.call()?),
+            "not_open" => Ended::NotOpen,
+            tag => return Err(unknown_tag(verb.script().name, tag)),
+        };
+        Ok(Reply { now: reply.now, outcome })
+    }
+
+    async fn sweep(
+        &self,
+        tenant: &TenantId,
+        most: u32,
+        ended_retention: Seconds,
+    ) -> Result<Reply<Swept>, LedgerError> {
+        let verb = Verb::Sweep;
+        let bytes = self.run(verb, tenant, &SweepArgs { most, ended_retention }).await?;
+        let reply: SweepReply<'_> = decode("answer", &bytes)?;
+        let SweepReply { expired, forgotten, lapsed, .. } = reply;
+        match reply.tag {
+            "swept" => Ok(Reply { now: reply.now, outcome: Swept { expired, forgotten, lapsed } }),
+            tag => Err(unknown_tag(verb.script().name, tag)),
+        }
+    }
+
+    async fn apply_tenant(
+        &self,
+        tenant: &TenantId,
+        record: &TenantRecord,
+    ) -> Result<Reply<bool>, LedgerError> {
+        // Listed first: a tenant that is listed and not applied does no harm, one that is applied
+        // and not listed would never be swept.
+        let mut list = cmd("SADD");
+        let _: i64 = self.connection.query(list.arg(keys::TENANTS).arg(tenant.as_str())).await?;
+        let record_json = encode_json(record)?;
+        let suspended = record.profile.state == TenantState::Suspended;
+        let args = ApplyTenantArgs { record: &record_json, suspended };
+        let reply = self.count(Verb::ApplyTenant, tenant, &args, &["changed", "unchanged"]).await?;
+        Ok(Reply { now: reply.now, outcome: reply.outcome.0 == "changed" })
+    }
+
+    async fn apply_payers(
+        &self,
+        tenant: &TenantId,
+        month: &Month,
+        updates: &[PayerUpdate],
+    ) -> Result<Reply<Applied>, LedgerError> {
+        let args = ApplyPayersArgs::of(month, updates)?;
+        let reply = self.count(Verb::ApplyPayers, tenant, &args, &["changed", "stale"]).await?;
+        let outcome = match reply.outcome {
+            ("stale", _) => Applied::Stale,
+            (_, changed) => Applied::Changed(changed),
+        };
+        Ok(Reply { now: reply.now, outcome })
+    }
+
+    async fn purchase(
+        &self,
+        tenant: &TenantId,
+        purchase: &Purchase,
+        expires_at: Millis,
+    ) -> Result<Reply<Purchased>, LedgerError> {
+        let context = encode_json(&purchase.payment)?;
+        let args = PurchaseArgs {
+            lot: purchase.key.as_str(),
+            amount: purchase.amount,
+            purchased_at: purchase.purchased_at,
+            expires_at,
+            context: &context,
+        };
+        let tags = ["applied", "replayed", "conflict"];
+        let reply = self.count(Verb::Purchase, tenant, &args, &tags).await?;
+        let outcome = match reply.outcome.0 {
+            "applied" => Purchased::Applied,
+            "replayed" => Purchased::Replayed,
+            _ => Purchased::Conflict,
+        };
+        Ok(Reply { now: reply.now, outcome })
+    }
+
+    async fn put_deck(&self, version: &str, csv: &[u8]) -> Result<(), LedgerError> {
+        self.connection.query(cmd("SET").arg(keys::deck(version)).arg(csv)).await
+    }
+
+    async fn deck(&self, version: &str) -> Result<Option<Vec<u8>>, LedgerError> {
+        self.connection.query(cmd("GET").arg(keys::deck(version))).await
+    }
+
+    async fn name_deck(&self, name: &str, version: &str) -> Result<(), LedgerError> {
+        let mut command = cmd("HSET");
+        let _: i64 = self.connection.query(command.arg(keys::DECKS).arg(name).arg(version)).await?;
+        Ok(())
+    }
+
+    async fn named_deck(&self, name: &str) -> Result<Option<String>, LedgerError> {
+        self.connection.query(cmd("HGET").arg(keys::DECKS).arg(name)).await
+    }
+
+    async fn balance(&self, tenant: &TenantId) -> Result<Reply<Balance>, LedgerError> {
+        let verb = Verb::Balance;
+        let bytes = self.run(verb, tenant, &BalanceArgs {}).await?;
+        let mut reply: BalanceReply<'_> = decode("answer", &bytes)?;
+        if reply.tag != "found" {
+            return Err(unknown_tag(verb.script().name, reply.tag));
+        }
+        reply.sizes.sort();
+        let outcome = Balance {
+            sizes: reply.sizes,
+            pools: read_pools(reply.pools)?,
+            lots: read_lots(reply.lots)?,
+            wallet_holds: reply.wallet_holds,
+        };
+        Ok(Reply { now: reply.now, outcome })
+    }
+
+    async fn position(
+        &self,
+        tenant: &TenantId,
+        payer: &PayerId,
+        call: &CallId,
+        month: &Month,
+        families: &[String],
+    ) -> Result<Reply<Position>, LedgerError> {
+        let verb = Verb::Position;
+        let args = PositionArgs::of(payer.as_str(), call.as_str(), month, families);
+        let bytes = self.run(verb, tenant, &args).await?;
+        let reply: PositionReply<'_> = decode("answer", &bytes)?;
+        if reply.tag != "found" {
+            return Err(unknown_tag(verb.script().name, reply.tag));
+        }
+        let call = Some(reply.call).filter(|call| !call.is_empty());
+        let outcome = Position {
+            tenant: reply.tenant,
+            payer: reply.payer,
+            pools: reply.pools,
+            credits: reply.credits,
+            wallet_holds: reply.wallet_holds,
+            call: decode_if("call", call.as_deref().map(Vec::as_slice))?,
+        };
+        Ok(Reply { now: reply.now, outcome })
+    }
+
+    async fn call(&self, tenant: &TenantId, call: &CallId) -> Result<Option<Call>, LedgerError> {
+        let mut command = cmd("HGET");
+        command.arg(Key::Calls.of(tenant)).arg(call.as_str());
+        let found: Option<Vec<u8>> = self.connection.query(&command).await?;
+        decode_if("call", found.as_deref())
+    }
+
+    async fn open_calls(
+        &self,
+        tenant: &TenantId,
+        cursor: Option<&str>,
+        most: usize,
+    ) -> Result<Page<(CallId, Call)>, LedgerError> {
+        let start = cursor.map(read_open_cursor).transpose()?;
+        // One more than the page tells whether another follows.
+        let mut listed = self.listed_after(tenant, start.as_ref(), most + 1).await?;
+        let more = listed.len() > most;
+        listed.truncate(most);
+        let last = listed.last().map(|(at, id)| format!("{at}-{id}"));
+        let mut items = vec![];
+        if !listed.is_empty() {
+            let mut command = cmd("HMGET");
+            command.arg(Key::Calls.of(tenant));
+            for (_, id) in &listed {
+                command.arg(id.as_str());
+            }
+            let found: Vec<Option<Vec<u8>>> = self.connection.query(&command).await?;
+            for ((_, id), bytes) in listed.into_iter().zip(found) {
+                let call: Option<Call> = decode_if("call", bytes.as_deref())?;
+                // It may have ended since it was listed.
+                items.extend(call.filter(|call| call.state.is_open()).map(|call| (id, call)));
+            }
+        }
+        Ok(Page { items, next: last.filter(|_| more) })
+    }
+
+    async fn journal(
+        &self,
+        tenant: &TenantId,
+        before: Option<&str>,
+        most: usize,
+    ) -> Result<Page<Entry>, LedgerError> {
+        let newest = match before {
+            None => "+".to_owned(),
+            Some(cursor) if is_stream_id(cursor) => format!("({cursor}"),
+            Some(cursor) => return Err(LedgerError::BadCursor(cursor.to_owned())),
+        };
+        let mut command = cmd("XREVRANGE");
+        command.arg(Key::Journal.of(tenant)).arg(newest).arg("-").arg("COUNT").arg(most + 1);
+        let mut found: StreamRangeReply = self.connection.query(&command).await?;
+        let more = found.ids.len() > most;
+        found.ids.truncate(most);
+        let next = found.ids.last().map(|last| last.id.clone()).filter(|_| more);
+        let items = found.ids.iter().map(read_entry).collect::<Result<_, _>>()?;
+        Ok(Page { items, next })
+    }
+
+    async fn snapshot(&self, tenant: &TenantId) -> Result<Reply<Snapshot>, LedgerError> {
+        type Fields = Vec<(String, Vec<u8>)>;
+        type Found =
+            ((i64, i64), Fields, Fields, Fields, Fields, Vec<(String, i64)>, StreamRangeReply);
+        let mut commands = pipe();
+        commands.atomic().cmd("TIME");
+        for key in [Key::Accounts, Key::Sizes, Key::Lots, Key::Calls] {
+            commands.cmd("HGETALL").arg(key.of(tenant));
+        }
+        commands.cmd("ZRANGE").arg(Key::Deadlines.of(tenant)).arg(0).arg(-1).arg("WITHSCORES");
+        commands.cmd("XREVRANGE").arg(Key::Journal.of(tenant)).arg("+").arg("-");
+        commands.arg("COUNT").arg(1);
+        let found: Found = self.connection.query_all(&commands).await?;
+        let (time, accounts, sizes, lots, calls, deadlines, last) = found;
+        let mut snapshot = Snapshot::default();
+        let mut pools: Vec<(String, Bucket)> = vec![];
+        for (field, bytes) in accounts {
+            match field.split_once(':') {
+                None => snapshot.tenant = decode("tenant account", &bytes)?,
+                Some(("u", payer)) => {
+                    let payer = PayerId::new(payer).map_err(|_| stray(&field))?;
+                    snapshot.payers.push((payer, decode("payer account", &bytes)?));
+                }
+                Some(("p", pool)) => pools.push((pool.to_owned(), decode("pool", &bytes)?)),
+                Some(_) => return Err(stray(&field)),
+            }
+        }
+        snapshot.payers.sort_by(|a, b| a.0.cmp(&b.0));
+        snapshot.pools = read_pools(pools)?;
+        for (family, bytes) in sizes {
+            snapshot.sizes.push((family, decode("size", &bytes)?));
+        }
+        snapshot.sizes.sort();
+        let mut buckets = vec![];
+        for (field, bytes) in lots {
+            match field.strip_prefix("l:") {
+                Some(lot) => buckets.push((lot.to_owned(), decode("lot", &bytes)?)),
+                None if field == keys::WALLET => {
+                    snapshot.wallet = decode::<Wallet>("wallet", &bytes)?;
+                }
+                None => return Err(stray(&field)),
+            }
+        }
+        snapshot.lots = read_lots(buckets)?;
+        for (id, bytes) in calls {
+            let id = CallId::new(&id).map_err(|_| stray(&id))?;
+            snapshot.calls.push((id, decode("call", &bytes)?));
+        }
+        snapshot.calls.sort_by(|a, b| a.0.cmp(&b.0));
+        for (id, at) in deadlines {
+            snapshot.deadlines.push((CallId::new(&id).map_err(|_| stray(&id))?, Millis(at)));
+        }
+        snapshot.deadlines.sort();
+        if let Some(last) = last.ids.first() {
+            snapshot.journal = self.journal_until(tenant, &last.id).await?;
+        }
+        Ok(Reply { now: self.instant(time), outcome: snapshot })
+    }
+
+    async fn ping(&self) -> Result<(), LedgerError> {
+        let _: redis::Value = self.connection.query(&cmd("PING")).await?;
+        Ok(())
+    }
+}
+
+impl RedisLedger {
+    /// The first open calls after a place in the order of deadlines, at most `most`.
+    async fn listed_after(
+        &self,
+        tenant: &TenantId,
+        start: Option<&(Millis, CallId)>,
+        most: usize,
+    ) -> Result<Vec<(Millis, CallId)>, LedgerError> {
+        let from = start.map_or("-inf".to_owned(), |(at, _)| at.to_string());
+        let mut listed = vec![];
+        let mut skipped = 0;
+        loop {
+            let mut command = cmd("ZRANGE");
+            command.arg(Key::Deadlines.of(tenant)).arg(&from).arg("+inf").arg("BYSCORE");
+            command.arg("LIMIT").arg(skipped).arg(most).arg("WITHSCORES");
+            let found: Vec<(String, i64)> = self.connection.query(&command).await?;
+            let ended = found.len() < most;
+            skipped += found.len();
+            for (id, at) in found {
+                let key = (Millis(at), CallId::new(&id).map_err(|_| stray(&id))?);
+                // Calls of one deadline stand in the order of their ids, here as in Redis.
+                if start.is_none_or(|start| key > *start) && listed.len() < most {
+                    listed.push(key);
+                }
+            }
+            if ended || listed.len() == most {
+                return Ok(listed);
+            }
+        }
+    }
+
+    /// The journal up to an entry, oldest first.
+    async fn journal_until(
+        &self,
+        tenant: &TenantId,
+        last: &str,
+    ) -> Result<Vec<Entry>, LedgerError> {
+        let mut journal = vec![];
+        let mut from = "-".to_owned();
+        loop {
+            let mut command = cmd("XRANGE");
+            command.arg(Key::Journal.of(tenant)).arg(&from).arg(last);
+            command.arg("COUNT").arg(JOURNAL_CHUNK);
+            let chunk: StreamRangeReply = self.connection.query(&command).await?;
+            for found in &chunk.ids {
+                journal.push(read_entry(found)?);
+            }
+            match chunk.ids.last() {
+                Some(found) if chunk.ids.len() == JOURNAL_CHUNK => from = format!("({}", found.id),
+                _ => return Ok(journal),
+            }
+        }
+    }
+}
+
+fn decode_if<'a, T: serde::Deserialize<'a>>(
+    what: &str,
+    bytes: Option<&'a [u8]>,
+) -> Result<Option<T>, LedgerError> {
+    bytes.map(|bytes| decode(what, bytes)).transpose()
+}
+
+fn read_ids<T, E>(
+    names: Vec<String>,
+    read: impl Fn(&str) -> Result<T, E>,
+) -> Result<Vec<T>, LedgerError> {
+    names.iter().map(|name| read(name).map_err(|_| stray(name))).collect()
+}
+
+fn read_pools(found: Vec<(String, Bucket)>) -> Result<Vec<(PoolId, Bucket)>, LedgerError> {
+    let read =
+        |(id, bucket): (String, Bucket)| Ok((PoolId::new(&id).map_err(|_| stray(&id))?, bucket));
+    let mut pools = found.into_iter().map(read).collect::<Result<Vec<_>, _>>()?;
+    pools.sort_by(|a, b| a.0.cmp(&b.0));
+    Ok(pools)
+}
+
+fn read_lots(found: Vec<(String, Bucket)>) -> Result<Vec<Lot>, LedgerError> {
+    let read = |(key, bucket): (String, Bucket)| {
+        Ok(Lot { key: LotId::new(&key).map_err(|_| stray(&key))?, bucket })
+    };
+    let mut lots = found.into_iter().map(read).collect::<Result<Vec<_>, _>>()?;
+    lots.sort_by(|a, b| (a.bucket.starts, &a.key).cmp(&(b.bucket.starts, &b.key)));
+    Ok(lots)
+}
+
+fn read_entry(found: &StreamId) -> Result<Entry, LedgerError> {
+    match found.map.get(keys::ENTRY) {
+        Some(redis::Value::BulkString(bytes)) => decode("journal entry", bytes),
+        _ => Err(stray(&found.id)),
+    }
+}
+
+fn stray(name: &str) -> LedgerError {
+    LedgerError::Corrupt(format!("{name:?} does not belong here"))
+}
+
+fn read_open_cursor(cursor: &str) -> Result<(Millis, CallId), LedgerError> {
+    let parts = cursor
+        .split_once('-')
+        .and_then(|(at, call)| Some((Millis(at.parse().ok()?), CallId::new(call).ok()?)));
+    parts.ok_or_else(|| LedgerError::BadCursor(cursor.to_owned()))
+}
+
+fn is_stream_id(text: &str) -> bool {
+    let parts = text.split_once('-');
+    parts.is_some_and(|(at, n)| at.parse::<u64>().is_ok() && n.parse::<u64>().is_ok())
+}

@@ -1,0 +1,460 @@
+//! How commands, stored values and answers are written as bytes: MessagePack arrays in field order.
+//!
+//! Lua reads and writes the same arrays by `cmsgpack`; they hold no nil. It knows texts and no
+//! binaries: bytes that are no text travel to a script beside its command, and come back as a text
+//! that may be none. Reading never panics: bytes that are not what was asked for are
+//! [`LedgerError::Corrupt`].
+
+use serde::de::{DeserializeOwned, IgnoredAny};
+use serde::{Deserialize, Serialize};
+use serde_bytes::ByteBuf;
+
+use crate::charging::decision::Decision;
+use crate::charging::month::Month;
+use crate::charging::profile::{PayerProfile, PayerState};
+use crate::charging::rating::Tariff;
+use crate::charging::units::{Micros, Millis, Seconds};
+use crate::ledger::state::{Bucket, Call, PayerAccount, TenantAccount, Terms, nuance_code};
+use crate::ledger::{
+    Authorize, End, Ending, Extend, LedgerError, Offer, PayerUpdate, Proposal, SWEPT_PER_AUTHORIZE,
+    pool_id,
+};
+
+/// The bytes of a command or value.
+pub(super) fn encode<T: Serialize>(value: &T) -> Result<Vec<u8>, LedgerError> {
+    rmp_serde::to_vec(value).map_err(|error| LedgerError::Corrupt(format!("unwritable: {error}")))
+}
+
+/// The value of all of the bytes.
+pub(super) fn decode<'a, T: Deserialize<'a>>(
+    what: &str,
+    bytes: &'a [u8],
+) -> Result<T, LedgerError> {
+    let corrupt = |why: String| LedgerError::Corrupt(format!("{what}: {why}"));
+    let mut reader = rmp_serde::Deserializer::from_read_ref(bytes);
+    let value = T::deserialize(&mut reader).map_err(|error| corrupt(error.to_string()))?;
+    match IgnoredAny::deserialize(&mut reader) {
+        Err(rmp_serde::decode::Error::InvalidMarkerRead(_)) => Ok(value),
+        _ => Err(corrupt("bytes after the value".to_owned())),
+    }
+}
+
+/// The value of a JSON text.
+pub(super) fn decode_json<T: DeserializeOwned>(what: &str, text: &[u8]) -> Result<T, LedgerError> {
+    serde_json::from_slice(text).map_err(|error| LedgerError::Corrupt(format!("{what}: {error}")))
+}
+
+/// The JSON text of a value.
+pub(super) fn encode_json<T: Serialize>(value: &T) -> Result<String, LedgerError> {
+    serde_json::to_string(value)
+        .map_err(|error| LedgerError::Corrupt(format!("unwritable: {error}")))
+}
+
+// Commands. The scripts' headers have tables of the same names and fields.
+
+#[derive(Serialize)]
+#[cfg_attr(test, derive(Deserialize))]
+pub(super) struct AuthorizeArgs<'a> {
+    call: &'a str,
+    fingerprint: &'a str,
+    payer: &'a str,
+    trunk: &'a str,
+    tenant_version: u64,
+    payer_version: u64,
+    denied_retention: Seconds,
+    ended_retention: Seconds,
+    swept: u32,
+    proposal: &'a str,
+    refusal: &'a str,
+    nuance: u8,
+    /// Nothing or one.
+    #[serde(borrow)]
+    offer: Vec<OfferArgs<'a>>,
+}
+
+#[derive(Serialize)]
+#[cfg_attr(test, derive(Deserialize))]
+pub(super) struct OfferArgs<'a> {
+    decision: &'a str,
+    month: &'a str,
+    month_starts: Millis,
+    month_ends: Millis,
+    terms: Terms,
+    requested: Seconds,
+    #[serde(borrow)]
+    pools: Vec<PoolOfferArgs<'a>>,
+    /// Nothing or one.
+    money: Vec<MoneyOfferArgs>,
+    /// -1 is no limit, here and in the two that follow.
+    payer_calls: i64,
+    tenant_calls: i64,
+    calls_per_second: i64,
+    when_exhausted: &'a str,
+    when_spend_limited: &'a str,
+}
+
+#[derive(Serialize)]
+#[cfg_attr(test, derive(Deserialize))]
+pub(super) struct PoolOfferArgs<'a> {
+    family: &'a str,
+    pool: String,
+    closed_by: String,
+    increment: Seconds,
+}
+
+#[derive(Serialize)]
+#[cfg_attr(test, derive(Deserialize))]
+pub(super) struct MoneyOfferArgs {
+    tariff: Tariff,
+    /// -1 is no limit.
+    spend_limit: i64,
+}
+
+impl<'a> AuthorizeArgs<'a> {
+    pub(super) fn of(command: &'a Authorize) -> Self {
+        let (proposal, refusal, nuance, offer) = match &command.proposal {
+            Proposal::Refuse(decision, nuance) => {
+                ("refuse", decision.name(), nuance_code(*nuance), None)
+            }
+            Proposal::Grant(offer) => ("grant", "", 0, Some(offer)),
+            Proposal::Record(offer) => ("record", "", 0, Some(offer)),
+        };
+        AuthorizeArgs {
+            call: command.call.as_str(),
+            fingerprint: &command.fingerprint,
+            payer: command.payer.as_str(),
+            trunk: &command.trunk,
+            tenant_version: command.versions.tenant,
+            payer_version: command.versions.payer,
+            denied_retention: command.denied_retention,
+            ended_retention: command.ended_retention,
+            swept: SWEPT_PER_AUTHORIZE,
+            proposal,
+            refusal,
+            nuance,
+            offer: offer.map(OfferArgs::of).into_iter().collect(),
+        }
+    }
+}
+
+impl<'a> OfferArgs<'a> {
+    fn of(offer: &'a Offer) -> Self {
+        let month = &offer.month;
+        let pool = |pool: &'a crate::ledger::PoolOffer| PoolOfferArgs {
+            family: &pool.family,
+            pool: pool_id(&pool.family, &month.key),
+            closed_by: match pool.closed_by.as_str() {
+                "" => String::new(),
+                family => pool_id(family, &month.key),
+            },
+            increment: pool.increment,
+        };
+        let money = |money: crate::ledger::MoneyOffer| MoneyOfferArgs {
+            tariff: money.tariff,
+            spend_limit: money.spend_limit.map_or(-1, |limit| limit.0),
+        };
+        let at_most = |limit: Option<u32>| limit.map_or(-1, i64::from);
+        OfferArgs {
+            decision: offer.decision.name(),
+            month: &month.key,
+            month_starts: month.starts,
+            month_ends: month.ends,
+            terms: offer.terms,
+            requested: offer.requested,
+            pools: offer.pools.iter().map(pool).collect(),
+            money: offer.money.map(money).into_iter().collect(),
+            payer_calls: at_most(offer.limits.payer_calls),
+            tenant_calls: at_most(offer.limits.tenant_calls),
+            calls_per_second: at_most(offer.limits.calls_per_second),
+            when_exhausted: offer.when_exhausted.name(),
+            when_spend_limited: offer.when_spend_limited.name(),
+        }
+    }
+}
+
+#[derive(Serialize)]
+#[cfg_attr(test, derive(Deserialize))]
+pub(super) struct AnswerArgs<'a> {
+    pub(super) call: &'a str,
+}
+
+#[derive(Serialize)]
+#[cfg_attr(test, derive(Deserialize))]
+pub(super) struct ExtendArgs<'a> {
+    call: &'a str,
+    used: Seconds,
+    /// Nothing or one.
+    sequence: Vec<i64>,
+    requested: Seconds,
+}
+
+impl<'a> ExtendArgs<'a> {
+    pub(super) fn of(command: &'a Extend) -> Self {
+        ExtendArgs {
+            call: command.call.as_str(),
+            used: command.used,
+            sequence: command.sequence.into_iter().collect(),
+            requested: command.requested,
+        }
+    }
+}
+
+#[derive(Serialize)]
+#[cfg_attr(test, derive(Deserialize))]
+pub(super) struct EndArgs<'a> {
+    call: &'a str,
+    how: &'a str,
+    used: Seconds,
+    ended_retention: Seconds,
+}
+
+impl<'a> EndArgs<'a> {
+    pub(super) fn of(command: &'a End) -> Self {
+        let (how, used) = match command.how {
+            Ending::Settle(used) => ("settle", used),
+            Ending::Release => ("release", Seconds::ZERO),
+            Ending::Proven => ("proven", Seconds::ZERO),
+        };
+        EndArgs { call: command.call.as_str(), how, used, ended_retention: command.ended_retention }
+    }
+}
+
+#[derive(Serialize)]
+#[cfg_attr(test, derive(Deserialize))]
+pub(super) struct SweepArgs {
+    pub(super) most: u32,
+    pub(super) ended_retention: Seconds,
+}
+
+#[derive(Serialize)]
+#[cfg_attr(test, derive(Deserialize))]
+pub(super) struct PurchaseArgs<'a> {
+    pub(super) lot: &'a str,
+    pub(super) amount: Micros,
+    pub(super) purchased_at: Millis,
+    pub(super) expires_at: Millis,
+    pub(super) context: &'a str,
+}
+
+#[derive(Serialize)]
+#[cfg_attr(test, derive(Deserialize))]
+pub(super) struct ApplyTenantArgs<'a> {
+    pub(super) record: &'a str,
+    pub(super) suspended: bool,
+}
+
+#[derive(Serialize)]
+#[cfg_attr(test, derive(Deserialize))]
+pub(super) struct ApplyPayersArgs<'a> {
+    month: &'a str,
+    month_starts: Millis,
+    month_ends: Millis,
+    #[serde(borrow)]
+    updates: Vec<PayerUpdateArgs<'a>>,
+}
+
+#[derive(Serialize)]
+#[cfg_attr(test, derive(Deserialize))]
+pub(super) struct PayerUpdateArgs<'a> {
+    payer: &'a str,
+    stored: StoredPayer,
+}
+
+/// What the profiles keep of a payer.
+#[derive(Serialize, Deserialize)]
+pub(super) struct StoredPayer {
+    /// JSON.
+    profile: String,
+    /// The profile's state, for Lua.
+    state: String,
+    seats: Vec<(String, Seconds)>,
+    /// The profile's numbers, for Lua.
+    numbers: Vec<String>,
+}
+
+impl StoredPayer {
+    pub(super) fn profile(&self) -> Result<PayerProfile, LedgerError> {
+        decode_json("payer profile", self.profile.as_bytes())
+    }
+}
+
+impl<'a> ApplyPayersArgs<'a> {
+    pub(super) fn of(month: &'a Month, updates: &'a [PayerUpdate]) -> Result<Self, LedgerError> {
+        let update = |update: &'a PayerUpdate| {
+            let profile = &update.profile;
+            let stored = StoredPayer {
+                profile: encode_json(profile)?,
+                state: state_name(profile.state).to_owned(),
+                seats: update.seats.clone(),
+                numbers: profile.numbers.clone(),
+            };
+            Ok(PayerUpdateArgs { payer: profile.id.as_str(), stored })
+        };
+        Ok(ApplyPayersArgs {
+            month: &month.key,
+            month_starts: month.starts,
+            month_ends: month.ends,
+            updates: updates.iter().map(update).collect::<Result<_, LedgerError>>()?,
+        })
+    }
+}
+
+fn state_name(state: PayerState) -> &'static str {
+    match state {
+        PayerState::Active => "active",
+        PayerState::Blocked => "blocked",
+        PayerState::Removed => "removed",
+    }
+}
+
+#[derive(Serialize)]
+#[cfg_attr(test, derive(Deserialize))]
+pub(super) struct PositionArgs<'a> {
+    payer: &'a str,
+    call: &'a str,
+    month_starts: Millis,
+    month_ends: Millis,
+    #[serde(borrow)]
+    pools: Vec<PoolNameArgs<'a>>,
+}
+
+#[derive(Serialize)]
+#[cfg_attr(test, derive(Deserialize))]
+pub(super) struct PoolNameArgs<'a> {
+    family: &'a str,
+    pool: String,
+}
+
+impl<'a> PositionArgs<'a> {
+    pub(super) fn of(payer: &'a str, call: &'a str, month: &Month, families: &'a [String]) -> Self {
+        let pools = families
+            .iter()
+            .map(|family| PoolNameArgs { family, pool: pool_id(family, &month.key) })
+            .collect();
+        PositionArgs { payer, call, month_starts: month.starts, month_ends: month.ends, pools }
+    }
+}
+
+#[derive(Serialize)]
+#[cfg_attr(test, derive(Deserialize))]
+pub(super) struct BalanceArgs {}
+
+// Answers.
+
+/// What the scripts of calls answer: `[tag, now, call, detail]`.
+#[derive(Deserialize)]
+pub(super) struct CallReply<'a> {
+    pub(super) tag: &'a str,
+    pub(super) now: Millis,
+    #[serde(borrow)]
+    call: &'a serde_bytes::Bytes,
+    detail: &'a str,
+}
+
+impl CallReply<'_> {
+    pub(super) fn call(&self) -> Result<Call, LedgerError> {
+        decode("call", self.call)
+    }
+
+    /// The decision that stopped the call.
+    pub(super) fn decision(&self) -> Result<Decision, LedgerError> {
+        let unknown = || LedgerError::Corrupt(format!("unknown decision {:?}", self.detail));
+        Decision::parse(self.detail).ok_or_else(unknown)
+    }
+}
+
+/// `[tag, now, count]`.
+#[derive(Deserialize)]
+pub(super) struct CountReply<'a> {
+    pub(super) tag: &'a str,
+    pub(super) now: Millis,
+    pub(super) count: usize,
+}
+
+/// `[tag, now, expired, forgotten, lapsed]`.
+#[derive(Deserialize)]
+pub(super) struct SweepReply<'a> {
+    pub(super) tag: &'a str,
+    pub(super) now: Millis,
+    pub(super) expired: u32,
+    pub(super) forgotten: u32,
+    pub(super) lapsed: u32,
+}
+
+/// See `position.lua`.
+#[derive(Deserialize)]
+pub(super) struct PositionReply<'a> {
+    pub(super) tag: &'a str,
+    pub(super) now: Millis,
+    pub(super) tenant: TenantAccount,
+    pub(super) payer: PayerAccount,
+    pub(super) pools: Vec<Bucket>,
+    pub(super) credits: Micros,
+    pub(super) wallet_holds: i64,
+    pub(super) call: ByteBuf,
+}
+
+/// See `balance.lua`.
+#[derive(Deserialize)]
+pub(super) struct BalanceReply<'a> {
+    pub(super) tag: &'a str,
+    pub(super) now: Millis,
+    pub(super) sizes: Vec<(String, Seconds)>,
+    pub(super) pools: Vec<(String, Bucket)>,
+    pub(super) lots: Vec<(String, Bucket)>,
+    pub(super) wallet_holds: i64,
+}
+
+/// An answer whose tag no script gives.
+pub(super) fn unknown_tag(script: &str, tag: &str) -> LedgerError {
+    LedgerError::Corrupt(format!("{script} answered {tag:?}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ledger::state::{Entry, Wallet};
+
+    #[track_caller]
+    fn is_corrupt<T>(outcome: Result<T, LedgerError>) {
+        assert!(matches!(outcome, Err(LedgerError::Corrupt(_))));
+    }
+
+    #[test]
+    fn a_value_is_read_back_whole_or_not_at_all() {
+        let bucket = Bucket { funded: 1 << 52, held: -1, starts: Millis(5), ..Bucket::default() };
+        let bytes = encode(&bucket).expect("bytes");
+        assert_eq!(decode("bucket", &bytes), Ok(bucket));
+        for end in 0..bytes.len() {
+            is_corrupt(decode::<Bucket>("bucket", &bytes[..end]));
+        }
+        is_corrupt(decode::<Bucket>("bucket", &[&bytes[..], &[0]].concat()));
+        is_corrupt(decode::<Bucket>("bucket", &[&bytes[..], &[0xd9]].concat()));
+        is_corrupt(decode::<Wallet>("wallet", &bytes));
+    }
+
+    #[test]
+    fn garbage_is_corrupt_and_never_a_panic() {
+        let mut random = fastrand::Rng::with_seed(7);
+        for _ in 0..20_000 {
+            let mut bytes: Vec<u8> = (0..random.usize(0..40)).map(|_| random.u8(..)).collect();
+            // Most begin as an array of the right length, so that the fields are reached.
+            if let Some(first) = bytes.first_mut().filter(|_| random.u8(..4) > 0) {
+                *first = 0x90 | random.u8(..16);
+            }
+            let _ = decode::<Call>("call", &bytes);
+            let _ = decode::<Entry>("entry", &bytes);
+            let _ = decode::<Wallet>("wallet", &bytes);
+            let _ = decode::<PositionReply<'_>>("answer", &bytes);
+            let _ = decode::<CallReply<'_>>("answer", &bytes).map(|reply| reply.call());
+            let _ = decode_json::<PayerProfile>("profile", &bytes);
+        }
+    }
+
+    #[test]
+    fn an_enormous_length_is_corrupt_and_costs_no_memory() {
+        is_corrupt(decode::<Wallet>("wallet", b"\x92\x00\xdd\xff\xff\xff\xff"));
+        is_corrupt(decode::<ByteBuf>("bytes", b"\xc6\xff\xff\xff\xff"));
+        is_corrupt(decode::<String>("text", b"\xdb\xff\xff\xff\xff"));
+    }
+}

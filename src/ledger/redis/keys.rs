@@ -1,0 +1,92 @@
+//! The names of everything that the ledger keeps in Redis, spelt here and nowhere else.
+//!
+//! A tenant has a fixed, small set of keys, so that every key of every script is declared, and all of
+//! them carry the tenant's hash tag, so that a cluster keeps them on one node. An identifier holds no
+//! brace, so it is always a safe tag. The global keys never meet a tenant's in one command.
+
+use crate::charging::ids::TenantId;
+
+/// A key of one tenant; each is one value whatever the number of calls and payers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Key {
+    /// Hash: `t` the tenant's account, `u:` and a payer its account, `p:` and a pool its bucket.
+    Accounts,
+    /// Hash: pool family to seconds per month.
+    Sizes,
+    /// Set: ids of all pools, so that a balance need not walk the payers.
+    Pools,
+    /// Hash: `w` the wallet, `l:` and a lot its bucket.
+    Lots,
+    /// Hash: call id to call; open, refused and ended alike.
+    Calls,
+    /// Sorted set: open calls by expiry.
+    Deadlines,
+    /// Sorted set: all other calls by the instant at which they are forgotten.
+    Retained,
+    /// Stream: one packed entry each, in the field `e`.
+    Journal,
+    /// Hash: `t` the tenant's record, `u:` and a payer what was applied.
+    Profiles,
+    /// Hash: number to the payers that have it.
+    Numbers,
+}
+
+impl Key {
+    /// Its name in the scripts' headers, and in Redis after the tenant.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Key::Accounts => "accounts",
+            Key::Sizes => "sizes",
+            Key::Pools => "pools",
+            Key::Lots => "lots",
+            Key::Calls => "calls",
+            Key::Deadlines => "deadlines",
+            Key::Retained => "retained",
+            Key::Journal => "journal",
+            Key::Profiles => "profiles",
+            Key::Numbers => "numbers",
+        }
+    }
+
+    /// Its whole name in Redis.
+    pub(super) fn of(self, tenant: &TenantId) -> String {
+        format!("tg:{{{tenant}}}:{}", self.name())
+    }
+}
+
+/// Set: every tenant that was ever applied.
+pub(super) const TENANTS: &str = "tg:tenants";
+
+/// Hash: name of a deck to its active version.
+pub(super) const DECKS: &str = "tg:decks";
+
+/// String: the text of a deck.
+pub(super) fn deck(version: &str) -> String {
+    format!("tg:deck:{version}")
+}
+
+/// Field of the tenant as a whole, in accounts and profiles.
+pub(super) const TENANT: &str = "t";
+
+/// Field of the wallet, in lots.
+pub(super) const WALLET: &str = "w";
+
+/// Field of an entry, in the journal.
+pub(super) const ENTRY: &str = "e";
+
+/// Field of a payer, in accounts and profiles.
+pub(super) fn payer(payer: &str) -> String {
+    format!("u:{payer}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_keys_of_a_tenant_share_its_hash_tag() {
+        let tenant = TenantId::new("contoso").expect("a tenant id");
+        assert_eq!(Key::Accounts.of(&tenant), "tg:{contoso}:accounts");
+        assert_eq!(Key::Journal.of(&tenant), "tg:{contoso}:journal");
+    }
+}

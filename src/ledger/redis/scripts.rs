@@ -1,0 +1,333 @@
+//! The Lua scripts: their text, built once, and the keys that each is given.
+//!
+//! A script is `fields.lua`, `lib.lua` and one verb. The first line declares it by the `#!lua` of
+//! Redis 7, so that a store that is out of memory, read-only or short of replicas refuses it before
+//! its first command, never between two.
+
+use std::collections::HashMap;
+use std::sync::LazyLock;
+
+use crate::ledger::redis::keys::Key;
+
+/// One verb.
+pub(super) struct Script {
+    /// Name of the file.
+    pub(super) name: &'static str,
+    /// KEYS, in order.
+    pub(super) keys: &'static [Key],
+    /// What Redis runs.
+    pub(super) text: String,
+    /// SHA-1 of the text, by which EVALSHA knows it.
+    pub(super) digest: String,
+    /// As it is written, for the tests of its header.
+    #[cfg_attr(not(test), expect(dead_code, reason = "the header is compared by the tests"))]
+    pub(super) source: &'static str,
+}
+
+macro_rules! scripts {
+    ($($name:ident, $file:literal, $flags:literal, [$($key:ident),*];)*) => {
+        /// Every script.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        #[allow(missing_docs)]
+        pub(super) enum Verb { $($name),* }
+
+        impl Verb {
+            #[cfg(test)]
+            pub(super) const ALL: &[Verb] = &[$(Verb::$name),*];
+
+            /// Its script, built at first use.
+            pub(super) fn script(self) -> &'static Script {
+                match self {
+                    $(Verb::$name => {
+                        static SCRIPT: LazyLock<Script> = LazyLock::new(|| Script::build(
+                            $file,
+                            $flags,
+                            &[$(Key::$key),*],
+                            include_str!(concat!("scripts/", $file, ".lua")),
+                        ));
+                        &SCRIPT
+                    })*
+                }
+            }
+        }
+    };
+}
+
+scripts! {
+    Authorize, "authorize", "", [Accounts, Sizes, Pools, Lots, Calls, Deadlines, Retained, Journal];
+    Answer, "answer", "", [Accounts, Lots, Calls, Deadlines, Retained, Journal];
+    Extend, "extend", "", [Accounts, Lots, Calls, Deadlines, Retained, Journal];
+    End, "end", "", [Accounts, Lots, Calls, Deadlines, Retained, Journal];
+    Sweep, "sweep", "", [Accounts, Lots, Calls, Deadlines, Retained, Journal];
+    Purchase, "purchase", "", [Lots, Journal];
+    ApplyTenant, "apply_tenant", "", [Accounts, Profiles];
+    ApplyPayers, "apply_payers", "", [Accounts, Sizes, Profiles, Numbers];
+    Position, "position", " flags=no-writes", [Accounts, Sizes, Lots, Calls];
+    Balance, "balance", " flags=no-writes", [Accounts, Sizes, Pools, Lots];
+}
+
+const FIELDS: &str = include_str!("scripts/fields.lua");
+const LIB: &str = include_str!("scripts/lib.lua");
+
+impl Script {
+    fn build(
+        name: &'static str,
+        flags: &str,
+        keys: &'static [Key],
+        source: &'static str,
+    ) -> Script {
+        let text = format!("#!lua{flags}\n{}", fold(&format!("{FIELDS}{LIB}{source}")));
+        let digest = redis::Script::new(&text).get_hash().to_owned();
+        Script { name, keys, text, digest, source }
+    }
+}
+
+/// Puts numbers in the place of the fields of constant tables (`local CALL = { state = 1, … }`), and
+/// drops those tables and the comments: a look-up that costs nothing at run time.
+fn fold(source: &str) -> String {
+    let mut constants = HashMap::new();
+    let mut text = String::with_capacity(source.len());
+    for line in source.lines() {
+        if let Some(table) = constant_table(line) {
+            constants.extend(
+                table.fields.into_iter().map(|(field, n)| (format!("{}.{field}", table.name), n)),
+            );
+        } else if !line.trim_start().starts_with("--") && !line.trim().is_empty() {
+            text.push_str(&with_constants(line, &constants));
+            text.push('\n');
+        }
+    }
+    text
+}
+
+struct ConstantTable<'a> {
+    name: &'a str,
+    fields: Vec<(&'a str, &'a str)>,
+}
+
+/// A line that defines a constant table, and nothing else.
+fn constant_table(line: &str) -> Option<ConstantTable<'_>> {
+    let (name, body) = line.strip_prefix("local ")?.split_once(" = { ")?;
+    let is_constant = |c: char| c.is_ascii_uppercase() || c == '_';
+    let fields = body.strip_suffix(" }")?.split(", ").map(|field| field.split_once(" = "));
+    let fields: Vec<_> = fields.collect::<Option<_>>()?;
+    name.chars().all(is_constant).then_some(ConstantTable { name, fields })
+}
+
+fn with_constants(line: &str, constants: &HashMap<String, &str>) -> String {
+    let is_word = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '.';
+    let mut text = String::with_capacity(line.len());
+    let mut rest = line;
+    while !rest.is_empty() {
+        let word = rest.find(|c| !is_word(c)).unwrap_or(rest.len());
+        let (word, after) = rest.split_at(word);
+        text.push_str(constants.get(word).copied().unwrap_or(word));
+        let next = after.find(is_word).unwrap_or(after.len());
+        text.push_str(&after[..next]);
+        rest = &after[next..];
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeMap, BTreeSet};
+
+    use serde::de::{Deserialize, Deserializer, Error, Visitor};
+    use serde::forward_to_deserialize_any;
+
+    use super::*;
+    use crate::charging::decision::Nuance;
+    use crate::charging::funding::Reach;
+    use crate::charging::rating::Tariff;
+    use crate::ledger::redis::codec::{
+        AnswerArgs, ApplyPayersArgs, ApplyTenantArgs, AuthorizeArgs, EndArgs, ExtendArgs,
+        MoneyOfferArgs, OfferArgs, PayerUpdateArgs, PoolNameArgs, PoolOfferArgs, PositionArgs,
+        PurchaseArgs, StoredPayer, SweepArgs,
+    };
+    use crate::ledger::state::{
+        Bucket, Call, CallState, LotLine, MoneyLine, PayerAccount, PoolLine, TenantAccount, Terms,
+        Wallet, nuance_code, reach_code,
+    };
+
+    const CALLER: &str = include_str!("../redis.rs");
+
+    /// Asks a struct for the names of its fields.
+    struct Fields<'a>(&'a mut &'static [&'static str]);
+
+    impl<'de> Deserializer<'de> for Fields<'_> {
+        type Error = serde::de::value::Error;
+
+        fn deserialize_any<V: Visitor<'de>>(self, _: V) -> Result<V::Value, Self::Error> {
+            Err(Error::custom("expected a struct"))
+        }
+
+        fn deserialize_struct<V: Visitor<'de>>(
+            self,
+            _: &'static str,
+            fields: &'static [&'static str],
+            _: V,
+        ) -> Result<V::Value, Self::Error> {
+            *self.0 = fields;
+            Err(Error::custom("only the names are wanted"))
+        }
+
+        forward_to_deserialize_any! {
+            bool i8 i16 i32 i64 u8 u16 u32 u64 f32 f64 char str string bytes byte_buf option unit
+            unit_struct newtype_struct seq tuple tuple_struct map enum identifier ignored_any
+        }
+    }
+
+    fn numbered<'de, T: Deserialize<'de>>() -> Vec<(String, usize)> {
+        let mut fields: &[&str] = &[];
+        assert!(T::deserialize(Fields(&mut fields)).is_err());
+        fields.iter().map(|field| (*field).to_owned()).zip(1..).collect()
+    }
+
+    fn coded<T>(
+        all: &[T],
+        name: impl Fn(&T) -> String,
+        code: impl Fn(&T) -> u8,
+    ) -> Vec<(String, usize)> {
+        all.iter().map(|one| (name(one), usize::from(code(one)))).collect()
+    }
+
+    #[test]
+    fn the_tables_of_positions_are_the_field_order_of_the_structs() {
+        use CallState::*;
+        let states = [Denied, Ringing, Answered, Settled, Released, Expired, Ended];
+        let reaches = [Reach::Full, Reach::Shared, Reach::Exhausted, Reach::SpendLimit];
+        let nuances = [Nuance::None, Nuance::TooShort, Nuance::OfTenant];
+        let snake = |name: String| {
+            let mut snake = String::new();
+            for c in name.chars() {
+                if c.is_ascii_uppercase() && !snake.is_empty() {
+                    snake.push('_');
+                }
+                snake.push(c.to_ascii_lowercase());
+            }
+            snake
+        };
+        let expected = BTreeMap::from([
+            ("CALL", numbered::<Call>()),
+            ("TERMS", numbered::<Terms>()),
+            ("POOL_LINE", numbered::<PoolLine>()),
+            ("LOT_LINE", numbered::<LotLine>()),
+            ("MONEY_LINE", numbered::<MoneyLine>()),
+            ("TARIFF", numbered::<Tariff>()),
+            ("BUCKET", numbered::<Bucket>()),
+            ("WALLET", numbered::<Wallet>()),
+            ("TENANT_ACCOUNT", numbered::<TenantAccount>()),
+            ("PAYER_ACCOUNT", numbered::<PayerAccount>()),
+            ("AUTHORIZE", numbered::<AuthorizeArgs<'_>>()),
+            ("OFFER", numbered::<OfferArgs<'_>>()),
+            ("POOL_OFFER", numbered::<PoolOfferArgs<'_>>()),
+            ("MONEY_OFFER", numbered::<MoneyOfferArgs>()),
+            ("ANSWER", numbered::<AnswerArgs<'_>>()),
+            ("EXTEND", numbered::<ExtendArgs<'_>>()),
+            ("END", numbered::<EndArgs<'_>>()),
+            ("SWEEP", numbered::<SweepArgs>()),
+            ("PURCHASE", numbered::<PurchaseArgs<'_>>()),
+            ("APPLY_TENANT", numbered::<ApplyTenantArgs<'_>>()),
+            ("APPLY_PAYERS", numbered::<ApplyPayersArgs<'_>>()),
+            ("PAYER_UPDATE", numbered::<PayerUpdateArgs<'_>>()),
+            ("STORED_PAYER", numbered::<StoredPayer>()),
+            ("POSITION", numbered::<PositionArgs<'_>>()),
+            ("POOL_NAME", numbered::<PoolNameArgs<'_>>()),
+            ("STATE", coded(&states, |s| s.to_string(), |s| *s as u8)),
+            ("REACH", coded(&reaches, |r| snake(format!("{r:?}")), |r| reach_code(*r))),
+            ("NUANCE", coded(&nuances, |n| snake(format!("{n:?}")), |n| nuance_code(*n))),
+        ]);
+        let mut sources = vec![FIELDS, LIB];
+        sources.extend(Verb::ALL.iter().map(|verb| verb.script().source));
+        let mut found = BTreeMap::new();
+        for table in sources.iter().flat_map(|source| source.lines()).filter_map(constant_table) {
+            let number = |n: &str| n.parse::<usize>().expect("a number");
+            let fields: Vec<_> =
+                table.fields.iter().map(|(field, n)| ((*field).to_owned(), number(n))).collect();
+            found.insert(table.name, fields);
+        }
+        assert_eq!(found, expected);
+    }
+
+    /// The lines of the comment at the top, without their dashes.
+    fn header(script: &Script) -> Vec<&'static str> {
+        let comment = script.source.lines().take_while(|line| line.starts_with("--"));
+        comment.map(|line| line.trim_start_matches('-')).collect()
+    }
+
+    #[test]
+    fn the_header_of_a_script_names_the_keys_that_it_is_given_and_unpacks() {
+        for script in Verb::ALL.iter().map(|verb| verb.script()) {
+            let listed: Vec<&str> = header(script)
+                .iter()
+                .filter_map(|line| line.strip_prefix(" KEYS["))
+                .filter_map(|line| line.split_once("] ")?.1.split_once(':'))
+                .map(|(name, _)| name)
+                .collect();
+            let given: Vec<&str> = script.keys.iter().map(|key| key.name()).collect();
+            assert_eq!(listed, given, "{}.lua", script.name);
+            let unpacked =
+                script.source.lines().find_map(|line| line.strip_suffix(" = unpack(KEYS)"));
+            assert_eq!(
+                unpacked,
+                Some(given.join(", ").to_uppercase().as_str()),
+                "{}.lua",
+                script.name
+            );
+        }
+    }
+
+    #[test]
+    fn the_header_of_a_script_names_the_arguments_that_its_body_reads() {
+        for script in Verb::ALL.iter().map(|verb| verb.script()) {
+            let title = header(script)[0];
+            assert!(title.starts_with(&format!(" {}: ", script.name)), "{title}");
+            let (comment, body) = script.source.split_once("\n\n").expect("a header and a body");
+            for (n, argument) in ["ARGV[1]", "ARGV[2]", "ARGV[3]"].iter().enumerate() {
+                let is_listed = comment.contains(argument);
+                // A verb without fields reads none.
+                let is_read = body.contains(argument) || n == 0;
+                assert_eq!(is_listed, is_read, "{argument} of {}.lua", script.name);
+            }
+        }
+    }
+
+    #[test]
+    fn the_header_of_a_script_names_its_outcomes_and_the_caller_knows_them() {
+        for script in Verb::ALL.iter().map(|verb| verb.script()) {
+            let outcome = |line: &'static str| Some(line.strip_prefix("   ")?.split_once(": ")?.0);
+            let listed: BTreeSet<&str> = header(script).into_iter().filter_map(outcome).collect();
+            let answer = |line: &'static str| match line.split_once("reply(") {
+                Some((_, answer)) => Some(answer),
+                None => line.contains(", now").then_some(line),
+            };
+            let body = script.source.lines().filter(|line| !line.starts_with("--"));
+            let given: BTreeSet<&str> = body
+                .filter_map(answer)
+                .flat_map(|answer| answer.split('\'').skip(1).step_by(2))
+                .filter(|tag| !tag.is_empty())
+                .collect();
+            assert_eq!(listed, given, "{}.lua", script.name);
+            for tag in listed {
+                assert!(CALLER.contains(&format!("\"{tag}\"")), "{tag} of {}.lua", script.name);
+            }
+        }
+    }
+
+    #[test]
+    fn a_script_declares_itself_first_and_its_constants_are_folded() {
+        for script in Verb::ALL.iter().map(|verb| verb.script()) {
+            assert!(script.text.starts_with("#!lua"), "{}", script.name);
+            assert!(script.text.len() > 1_000);
+            let leftover =
+                script.text.split(|c: char| !(c.is_ascii_alphanumeric() || "_.".contains(c)));
+            let mut leftover = leftover.filter(|word| {
+                word.split_once('.').is_some_and(|(table, _)| {
+                    !table.is_empty() && table.chars().all(|c| c.is_ascii_uppercase() || c == '_')
+                })
+            });
+            assert_eq!(leftover.next(), None, "{}.lua", script.name);
+        }
+    }
+}

@@ -1,0 +1,32 @@
+-- apply_tenant: creates or updates the tenant.
+--
+-- KEYS[1] accounts: counters of the tenant and the payers, and the pools
+-- KEYS[2] profiles: what was applied
+-- ARGV[1] the packed fields of APPLY_TENANT
+-- ARGV[2] the clock (see read_clock)
+--
+-- Answers [tag, now, count]; count says nothing:
+--   changed: the record is new, and so is the version
+--   unchanged: the record was stored as it is
+--
+-- Keeps: the version moves with every change, so that no decision rests on a stale copy.
+
+local APPLY_TENANT = { record = 1, suspended = 2 }
+
+ACCOUNTS, PROFILES = unpack(KEYS)
+now = read_clock(ARGV[2])
+local command = cmsgpack.unpack(ARGV[1])
+
+-- Read, refuse.
+if redis.call('HGET', PROFILES, 't') == command[APPLY_TENANT.record] then
+  return cmsgpack.pack({ 'unchanged', now, 0 })
+end
+local tenant = tenant_account()
+
+-- Then write: the version first, so that nobody believes an old copy to be the new record's.
+tenant[TENANT_ACCOUNT.version] = tenant[TENANT_ACCOUNT.version] + 1
+tenant[TENANT_ACCOUNT.suspended] = command[APPLY_TENANT.suspended]
+put(ACCOUNTS, 't', tenant)
+save()
+redis.call('HSET', PROFILES, 't', command[APPLY_TENANT.record])
+return cmsgpack.pack({ 'changed', now, 0 })

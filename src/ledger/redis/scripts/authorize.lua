@@ -1,0 +1,222 @@
+-- authorize: decides a call, and holds what it may cost.
+--
+-- KEYS[1] accounts: counters of the tenant and the payers, and the pools
+-- KEYS[2] sizes: seconds per month of each pool family
+-- KEYS[3] pools: ids of all pools
+-- KEYS[4] lots: the wallet and its lots
+-- KEYS[5] calls: every call that is not forgotten
+-- KEYS[6] deadlines: open calls by expiry
+-- KEYS[7] retained: other calls by the instant at which they are forgotten
+-- KEYS[8] journal: everything that happened
+-- ARGV[1] the packed fields of AUTHORIZE
+-- ARGV[2] the clock (see read_clock)
+-- ARGV[3] the context: opaque bytes, kept with the call and its entry
+--
+-- Answers [tag, now, call, detail]:
+--   decided: now; the call is ringing or denied
+--   replayed: before, with the same payload
+--   conflict: the key was used with another payload; the call is as it was
+--   ended: the call of this key is over
+--   rate_limited: too many calls this second; no call is stored
+--   stale: a version or the month moved on; nothing is decided
+--
+-- Keeps: one journal entry for each decision; what is held never exceeds what is available; a stored
+-- decision never changes. Due holds of others expire on the way, each complete in itself, so that
+-- their funds are seen; they are written with every outcome, stale too.
+
+local AUTHORIZE = { call = 1, fingerprint = 2, payer = 3, trunk = 4, tenant_version = 5, payer_version = 6, denied_retention = 7, ended_retention = 8, swept = 9, proposal = 10, refusal = 11, nuance = 12, offer = 13 }
+local OFFER = { decision = 1, month = 2, month_starts = 3, month_ends = 4, terms = 5, requested = 6, pools = 7, money = 8, payer_calls = 9, tenant_calls = 10, calls_per_second = 11, when_exhausted = 12, when_spend_limited = 13 }
+local POOL_OFFER = { family = 1, pool = 2, closed_by = 3, increment = 4 }
+local MONEY_OFFER = { tariff = 1, spend_limit = 2 }
+
+ACCOUNTS, SIZES, POOLS, LOTS, CALLS, DEADLINES, RETAINED, JOURNAL = unpack(KEYS)
+now = read_clock(ARGV[2])
+local command = cmsgpack.unpack(ARGV[1])
+local id = command[AUTHORIZE.call]
+local offer = command[AUTHORIZE.offer][1]
+
+local function new_call(state, decision)
+  local call = tombstone()
+  call[CALL.state] = state
+  call[CALL.fingerprint] = command[AUTHORIZE.fingerprint]
+  call[CALL.decision] = decision
+  call[CALL.payer] = command[AUTHORIZE.payer]
+  call[CALL.trunk] = command[AUTHORIZE.trunk]
+  call[CALL.context] = ARGV[3]
+  return call
+end
+
+-- A decision that leaves the call of its key as it is.
+local function note_refusal(decision)
+  note_call('refused', id, new_call(STATE.denied, decision), {})
+  count_decision()
+end
+
+local function deny(decision, nuance)
+  local call = new_call(STATE.denied, decision)
+  call[CALL.nuance] = nuance
+  retain(id, call, now + command[AUTHORIZE.denied_retention] * 1000)
+  note_call('refused', id, call, {})
+  count_decision()
+  return reply('decided', id)
+end
+
+-- The pools of the offer that do not exist yet, as they would be opened.
+local function unopened_pools()
+  local unopened, families, new_pools = {}, {}, {}
+  for _, pool in ipairs(offer[OFFER.pools]) do
+    if not read(ACCOUNTS, 'p:' .. pool[POOL_OFFER.pool]) then
+      unopened[#unopened + 1] = pool[POOL_OFFER.pool]
+      families[#families + 1] = pool[POOL_OFFER.family]
+    end
+  end
+  if #unopened == 0 then return unopened, new_pools end
+  fetch(SIZES, families)
+  for i, pool in ipairs(unopened) do
+    local size = read(SIZES, families[i]) or 0
+    new_pools[pool] = { size, 0, 0, 0, 0, 0, offer[OFFER.month_starts], offer[OFFER.month_ends] }
+  end
+  return unopened, new_pools
+end
+
+local function grant()
+  local call = new_call(STATE.ringing, offer[OFFER.decision])
+  local terms = offer[OFFER.terms]
+  call[CALL.terms] = terms
+  for i, pool in ipairs(offer[OFFER.pools]) do
+    call[CALL.pools][i] =
+      { pool[POOL_OFFER.pool], pool[POOL_OFFER.closed_by], pool[POOL_OFFER.increment], 0, 0 }
+  end
+  local money = offer[OFFER.money][1]
+  if money then
+    call[CALL.money][1] =
+      { money[MONEY_OFFER.tariff], money[MONEY_OFFER.spend_limit], offer[OFFER.month], {} }
+  end
+  local requested, postings = offer[OFFER.requested], {}
+  if terms[TERMS.free] then
+    call[CALL.granted] = requested
+  else
+    local unopened, new_pools = unopened_pools()
+    local added_to, added_money, covered, reach =
+      reserve(requested, pool_sides(call, new_pools), credit_side(call))
+    if covered <= 0 then
+      local limited = reach == REACH.spend_limit
+      return deny(limited and offer[OFFER.when_spend_limited] or offer[OFFER.when_exhausted],
+        NUANCE.none)
+    end
+    for _, pool in ipairs(unopened) do
+      put(ACCOUNTS, 'p:' .. pool, new_pools[pool])
+      opened_pools[#opened_pools + 1] = pool
+    end
+    call[CALL.granted] = math.min(covered, requested)
+    call[CALL.reach] = reach
+    postings = hold(call, added_to, added_money)
+  end
+  local life = terms[TERMS.ringing]
+  if not terms[TERMS.reports_answer] then
+    life = life + call[CALL.granted] + terms[TERMS.grace]
+  end
+  open(id, call, now + life * 1000)
+  note_call('authorized', id, call, postings)
+  count_decision()
+  return reply('decided', id)
+end
+
+-- A call that was granted without the ledger, and whose key the ledger knows: its repeat, or its end
+-- that overtook it. Anything else keeps the record and leaves the call as it is.
+local function record_again(was)
+  local decision = offer[OFFER.decision]
+  if was[CALL.state] ~= STATE.ended then
+    if was[CALL.fingerprint] == command[AUTHORIZE.fingerprint] and was[CALL.decision] == decision then
+      return reply('replayed', id)
+    end
+    note_call('authorized', id, new_call(STATE.ringing, decision), {})
+    count_decision()
+    return reply('conflict')
+  end
+  local call = new_call(STATE.released, decision)
+  call[CALL.terms] = offer[OFFER.terms]
+  call[CALL.granted] = offer[OFFER.requested]
+  call[CALL.ended_at] = was[CALL.ended_at]
+  call[CALL.deadline] = was[CALL.deadline]
+  call[CALL.used] = was[CALL.parked]
+  call[CALL.settle_used] = was[CALL.parked]
+  note_call('authorized', id, call, {})
+  count_decision()
+  local kind = 'released'
+  if was[CALL.parked] > 0 then
+    call[CALL.state] = STATE.settled
+    kind = 'settled'
+  end
+  note_call(kind, id, call, {})
+  put(CALLS, id, call)
+  return reply('decided', id)
+end
+
+local function authorize_again(call)
+  local state = call[CALL.state]
+  if command[AUTHORIZE.proposal] == 'record' then return record_again(call) end
+  if state ~= STATE.ended and call[CALL.fingerprint] ~= command[AUTHORIZE.fingerprint] then
+    note_refusal('KEY_CONFLICT')
+    return reply('conflict')
+  end
+  if state == STATE.denied or is_open(call) then return reply('replayed', id) end
+  note_refusal('CALL_ALREADY_ENDED')
+  return reply('ended')
+end
+
+-- The refusal that the limits ask for, with its nuance; nil where there is none.
+local function check_limits(tenant, payer)
+  local most = offer[OFFER.calls_per_second]
+  if most >= 0 then
+    local second = (now - now % 1000) / 1000
+    if tenant[TENANT_ACCOUNT.second] ~= second then
+      tenant[TENANT_ACCOUNT.second] = second
+      tenant[TENANT_ACCOUNT.calls_in_second] = 0
+      put(ACCOUNTS, 't', tenant)
+    end
+    if tenant[TENANT_ACCOUNT.calls_in_second] >= most then return 'RATE_LIMITED', NUANCE.none end
+    tenant[TENANT_ACCOUNT.calls_in_second] = tenant[TENANT_ACCOUNT.calls_in_second] + 1
+    put(ACCOUNTS, 't', tenant)
+  end
+  local of_payer, of_tenant = offer[OFFER.payer_calls], offer[OFFER.tenant_calls]
+  if of_payer >= 0 and (payer and payer[PAYER_ACCOUNT.open] or 0) >= of_payer then
+    return 'CONCURRENCY_LIMIT', NUANCE.none
+  end
+  if of_tenant >= 0 and tenant[TENANT_ACCOUNT.open] >= of_tenant then
+    return 'CONCURRENCY_LIMIT', NUANCE.of_tenant
+  end
+end
+
+-- Read.
+local fields = { 't', 'u:' .. command[AUTHORIZE.payer] }
+if offer then
+  for _, pool in ipairs(offer[OFFER.pools]) do
+    fields[#fields + 1] = 'p:' .. pool[POOL_OFFER.pool]
+    local closed_by = pool[POOL_OFFER.closed_by]
+    if closed_by ~= '' then fields[#fields + 1] = 'p:' .. closed_by end
+  end
+end
+fetch(ACCOUNTS, fields)
+sweep(command[AUTHORIZE.swept], command[AUTHORIZE.ended_retention])
+
+-- Refuse, then write: every path ends in `reply`, the one place that writes.
+local known = read(CALLS, id)
+if known then return authorize_again(known) end
+if command[AUTHORIZE.proposal] == 'record' then return grant() end
+local tenant, payer = tenant_account(), payer_account(command[AUTHORIZE.payer])
+if tenant[TENANT_ACCOUNT.version] ~= command[AUTHORIZE.tenant_version]
+  or (payer and payer[PAYER_ACCOUNT.version] or 0) ~= command[AUTHORIZE.payer_version] then
+  return reply('stale')
+end
+if command[AUTHORIZE.proposal] == 'refuse' then
+  return deny(command[AUTHORIZE.refusal], command[AUTHORIZE.nuance])
+end
+if now < offer[OFFER.month_starts] or now >= offer[OFFER.month_ends] then return reply('stale') end
+local refusal, nuance = check_limits(tenant, payer)
+if refusal == 'RATE_LIMITED' then
+  note_refusal('RATE_LIMITED')
+  return reply('rate_limited')
+end
+if refusal then return deny(refusal, nuance) end
+return grant()

@@ -1,0 +1,30 @@
+-- balance: every pool and lot; reads only, and nothing that grows with the payers.
+--
+-- KEYS[1] accounts: counters of the tenant and the payers, and the pools
+-- KEYS[2] sizes: seconds per month of each pool family
+-- KEYS[3] pools: ids of all pools
+-- KEYS[4] lots: the wallet and its lots
+-- ARGV[1] the packed fields of BALANCE, of which there are none
+-- ARGV[2] the clock (see read_clock)
+--
+-- Answers [tag, now, sizes, pools, lots, wallet_holds], each list one of name and value:
+--   found: all of it at one instant
+
+ACCOUNTS, SIZES, POOLS, LOTS = unpack(KEYS)
+now = read_clock(ARGV[2])
+
+local function unpacked(flat)
+  local list = {}
+  for i = 1, #flat, 2 do list[#list + 1] = { flat[i], cmsgpack.unpack(flat[i + 1]) } end
+  return list
+end
+
+local ids, fields, pools = redis.call('SMEMBERS', POOLS), {}, {}
+for i, id in ipairs(ids) do fields[i] = 'p:' .. id end
+fetch(ACCOUNTS, fields)
+for i, id in ipairs(ids) do pools[i] = { id, read(ACCOUNTS, fields[i]) } end
+local sizes, lots = unpacked(redis.call('HGETALL', SIZES)), {}
+for _, item in ipairs(unpacked(redis.call('HGETALL', LOTS))) do
+  if item[1] ~= 'w' then lots[#lots + 1] = { string.sub(item[1], 3), item[2] } end
+end
+return cmsgpack.pack({ 'found', now, sizes, pools, lots, wallet()[WALLET.holds] })

@@ -1,0 +1,73 @@
+-- extend: records usage since answer, and holds more so that the call can go on.
+--
+-- KEYS[1] accounts: counters of the tenant and the payers, and the pools
+-- KEYS[2] lots: the wallet and its lots
+-- KEYS[3] calls: every call that is not forgotten
+-- KEYS[4] deadlines: open calls by expiry
+-- KEYS[5] retained: other calls by the instant at which they are forgotten
+-- KEYS[6] journal: everything that happened
+-- ARGV[1] the packed fields of EXTEND; sequence is an array of nothing or one
+-- ARGV[2] the clock (see read_clock)
+--
+-- Answers [tag, now, call, detail]:
+--   not_found: no such call
+--   denied: the call was refused; the usage is recorded as unauthorized
+--   ended: the call is over
+--   granted: the grant in force
+--   repeated: the same, the report was an old one
+--   stopped: usage is recorded, nothing is granted; detail is the decision
+--
+-- Keeps: usage never falls; a grant never shrinks; what is held never exceeds what is available.
+
+local EXTEND = { call = 1, used = 2, sequence = 3, requested = 4 }
+
+ACCOUNTS, LOTS, CALLS, DEADLINES, RETAINED, JOURNAL = unpack(KEYS)
+now = read_clock(ARGV[2])
+local command = cmsgpack.unpack(ARGV[1])
+local id, used, sequence = command[EXTEND.call], command[EXTEND.used], command[EXTEND.sequence][1]
+
+-- Read.
+local call = read(CALLS, id)
+if not call then return reply('not_found') end
+fetch_accounts_of(call)
+
+local function stopped()
+  if tenant_account()[TENANT_ACCOUNT.suspended] then return 'TENANT_SUSPENDED' end
+  local payer = payer_account(call[CALL.payer])
+  if payer and payer[PAYER_ACCOUNT.blocked] then return 'FRAUD_SUSPECTED' end
+end
+
+-- Refuse.
+local state = call[CALL.state]
+if state == STATE.denied then
+  park(id, call, used)
+  return reply('denied', id)
+end
+if not is_open(call) and state ~= STATE.expired then return reply('ended', id) end
+local stop = stopped()
+local is_old = sequence and sequence <= call[CALL.sequence]
+if is_old and is_open(call) then
+  call[CALL.used] = math.max(call[CALL.used], used)
+  put(CALLS, id, call)
+  return reply('repeated', id)
+end
+if stop and not is_open(call) then return reply('stopped', id, stop) end
+
+-- Then write.
+call[CALL.sequence] = math.max(call[CALL.sequence], sequence or -1)
+call[CALL.used] = math.max(call[CALL.used], used)
+if stop then
+  mark_answered(call)
+  put(CALLS, id, call)
+  return reply('stopped', id, stop)
+end
+local target = call[CALL.used] + command[EXTEND.requested]
+if state == STATE.expired then
+  reopen(id, call, target)
+else
+  local postings = lengthen(call, target)
+  note_call('extended', id, call, postings)
+end
+mark_answered(call)
+list_open(id, call, in_call_deadline(call))
+return reply('granted', id)

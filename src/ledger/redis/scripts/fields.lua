@@ -1,0 +1,17 @@
+-- Where each field stands in the stored arrays: the field order of the Rust structs of the same names
+-- in ledger/state.rs (and charging/rating.rs), which a test compares. `scripts.rs` folds these tables
+-- into the text of a script, so that `call[CALL.used]` costs what `call[13]` does.
+local CALL = { state = 1, fingerprint = 2, decision = 3, nuance = 4, payer = 5, trunk = 6, context = 7, authorized_at = 8, answered_at = 9, ended_at = 10, deadline = 11, sequence = 12, used = 13, settle_used = 14, granted = 15, granted_from = 16, reach = 17, terms = 18, pools = 19, money = 20, money_duration = 21, shortfall_duration = 22, shortfall_money = 23, parked = 24 }
+local TERMS = { reports_answer = 1, free = 2, counted = 3, charge_granted_when_lost = 4, ringing = 5, grace = 6 }
+local POOL_LINE = { pool = 1, closed_by = 2, increment = 3, held = 4, spent = 5 }
+local LOT_LINE = { lot = 1, held = 2, spent = 3 }
+local MONEY_LINE = { tariff = 1, spend_limit = 2, month = 3, lots = 4 }
+local TARIFF = { rate_per_minute = 1, connection_fee = 2, initial_increment = 3, increment = 4 }
+local BUCKET = { funded = 1, adjusted = 2, held = 3, spent = 4, expired = 5, holds = 6, starts = 7, ends = 8 }
+local WALLET = { holds = 1, live = 2 }
+local TENANT_ACCOUNT = { version = 1, suspended = 2, open = 3, second = 4, calls_in_second = 5, decisions = 6 }
+local PAYER_ACCOUNT = { version = 1, blocked = 2, open = 3, month = 4, held = 5, spent = 6 }
+-- Call states and reasons for the end of a reservation, by their stored numbers.
+local STATE = { denied = 0, ringing = 1, answered = 2, settled = 3, released = 4, expired = 5, ended = 6 }
+local REACH = { full = 0, shared = 1, exhausted = 2, spend_limit = 3 }
+local NUANCE = { none = 0, too_short = 1, of_tenant = 2 }

@@ -1,0 +1,708 @@
+-- What every script is made of, the twin of ledger/memory/book.rs: the same names, the same order.
+--
+-- A script reads into `values`, changes what it has read, and writes everything at once in `save`, so
+-- that an error before that has changed nothing. Empty tables are packed as empty arrays, and arrays
+-- hold no nil: an option is '', -1, or an array of nothing or one.
+
+local ACCOUNTS, SIZES, POOLS, LOTS, CALLS, DEADLINES, RETAINED, JOURNAL, PROFILES, NUMBERS
+
+-- The store's clock in milliseconds, set once by each script.
+local now
+
+-- The only place that reads the time. `clock` is what ClockOffset says: milliseconds to add, or '='
+-- and an instant; only tests and the demo send anything but 0.
+local function read_clock(clock)
+  if string.sub(clock, 1, 1) == '=' then
+    return tonumber(string.sub(clock, 2))
+  end
+  local time = redis.call('TIME')
+  return time[1] * 1000 + (time[2] - time[2] % 1000) / 1000 + tonumber(clock)
+end
+
+-- Values of hashes: by key and field as they stand now, as they are packed, and which have changed.
+
+local values, packed, changed = {}, {}, {}
+
+-- Reads those of the fields that are not known yet, in one call.
+local function fetch(key, fields)
+  local known, bytes = values[key], packed[key]
+  if not known then
+    known, bytes = {}, {}
+    values[key], packed[key] = known, bytes
+  end
+  local unread = {}
+  for _, field in ipairs(fields) do
+    if known[field] == nil then unread[#unread + 1] = field end
+  end
+  for first = 1, #unread, 1000 do
+    local last = math.min(first + 999, #unread)
+    local found = redis.call('HMGET', key, unpack(unread, first, last))
+    for i = first, last do
+      local value = found[i - first + 1]
+      bytes[unread[i]] = value
+      known[unread[i]] = value and cmsgpack.unpack(value)
+    end
+  end
+end
+
+-- The value of a field; false where there is none.
+local function read(key, field)
+  local known = values[key]
+  if not known or known[field] == nil then
+    fetch(key, { field })
+    known = values[key]
+  end
+  return known[field]
+end
+
+-- Sets a value, or marks one as changed in place; false removes it.
+local function put(key, field, value)
+  if not values[key] then values[key], packed[key] = {}, {} end
+  values[key][field], packed[key][field] = value, nil
+  local fields = changed[key]
+  if not fields then
+    changed[key] = { [field] = true }
+  else
+    fields[field] = true
+  end
+end
+
+local function bytes_of(key, field)
+  local bytes = packed[key][field]
+  if not bytes then
+    bytes = cmsgpack.pack(values[key][field])
+    packed[key][field] = bytes
+  end
+  return bytes
+end
+
+-- Changes of the two lists of calls: an instant, or false to strike off.
+local deadlines, retained, opened_pools, entries = {}, {}, {}, {}
+
+-- Writes everything. The journal comes first: it is the one key that no script reads, so that where
+-- it is no stream, nothing else has been written yet.
+local function save()
+  for _, entry in ipairs(entries) do
+    redis.call('XADD', JOURNAL, '*', 'e', cmsgpack.pack(entry))
+  end
+  for key, fields in pairs(changed) do
+    local kept, gone = {}, {}
+    for field in pairs(fields) do
+      if values[key][field] then
+        kept[#kept + 1] = field
+        kept[#kept + 1] = bytes_of(key, field)
+      else
+        gone[#gone + 1] = field
+      end
+    end
+    for first = 1, #kept, 1000 do
+      redis.call('HSET', key, unpack(kept, first, math.min(first + 999, #kept)))
+    end
+    for first = 1, #gone, 1000 do
+      redis.call('HDEL', key, unpack(gone, first, math.min(first + 999, #gone)))
+    end
+  end
+  for id, at in pairs(deadlines) do
+    if at then redis.call('ZADD', DEADLINES, at, id) else redis.call('ZREM', DEADLINES, id) end
+  end
+  for id, at in pairs(retained) do
+    if at then redis.call('ZADD', RETAINED, at, id) else redis.call('ZREM', RETAINED, id) end
+  end
+  if #opened_pools > 0 then
+    redis.call('SADD', POOLS, unpack(opened_pools))
+  end
+end
+
+-- Writes everything and answers about a call ('' where there is none to show).
+local function reply(tag, id, detail)
+  save()
+  return cmsgpack.pack({ tag, now, id and bytes_of(CALLS, id) or '', detail or '' })
+end
+
+-- Whether one text comes before another, byte by byte: `<` on strings asks the server's locale.
+local function precedes(one, other)
+  for i = 1, math.min(#one, #other) do
+    local a, b = string.byte(one, i), string.byte(other, i)
+    if a ~= b then return a < b end
+  end
+  return #one < #other
+end
+
+-- The arithmetic of charging/rating.rs. Every product is below 2^53, so that it is exact.
+
+local function round_up(value, increment)
+  value = value + increment - 1
+  return value - value % increment
+end
+
+local function round_down(value, increment)
+  return value - value % increment
+end
+
+local function billed(tariff, used)
+  local initial = tariff[TARIFF.initial_increment]
+  if used <= 0 then return 0 end
+  if used <= initial then return initial end
+  return initial + round_up(used - initial, tariff[TARIFF.increment])
+end
+
+local function cost(tariff, used)
+  local length = billed(tariff, used)
+  if length == 0 then return 0 end
+  local sixtieths = tariff[TARIFF.rate_per_minute] * length + 59
+  return tariff[TARIFF.connection_fee] + (sixtieths - sixtieths % 60) / 60
+end
+
+local function affordable(tariff, budget, wanted)
+  wanted = billed(tariff, wanted)
+  if cost(tariff, wanted) <= budget then return wanted end
+  local initial = tariff[TARIFF.initial_increment]
+  if cost(tariff, initial) > budget then return 0 end
+  local rate = tariff[TARIFF.rate_per_minute]
+  local sixtieths = (budget - tariff[TARIFF.connection_fee]) * 60
+  local longest = (sixtieths - sixtieths % rate) / rate
+  return initial + round_down(longest - initial, tariff[TARIFF.increment])
+end
+
+-- The arithmetic of charging/funding.rs. A side is what one call sees of a source; the wallet's is
+-- completed by `survey` only when money is in question, since lots cost a read.
+
+local survey
+
+local function current_source(pools, credits)
+  if credits and credits.taken > 0 then return #pools + 1 end
+  for i = #pools, 1, -1 do
+    if pools[i].taken > 0 then return i end
+  end
+  return 1
+end
+
+local function reserve_money(rest, credits)
+  local taken, tariff = credits.taken, credits.tariff
+  local wanted = math.max(cost(tariff, rest) - taken, 0)
+  local available = math.max(credits.available, 0)
+  local limit = math.max(credits.limit or available, 0)
+  local left = math.min(available, limit)
+  local ways = credits.others + 1
+  local share = math.min((available - available % ways) / ways, left)
+  if wanted <= share then return wanted, REACH.full end
+  local function following(held)
+    return cost(tariff, affordable(tariff, held, rest) + 1) - held
+  end
+  local fair = math.max(cost(tariff, affordable(tariff, taken + share, rest)) - taken, 0)
+  local added = 0
+  if fair > 0 then
+    added = fair
+  elseif following(taken) <= left then
+    added = following(taken)
+  end
+  if added >= wanted then return added, REACH.full end
+  if following(taken + added) <= left - added then return added, REACH.shared end
+  if credits.limit and following(taken + added) > limit - added then
+    return added, REACH.spend_limit
+  end
+  return added, REACH.exhausted
+end
+
+-- How much more each source must hold so that the call can run for `target` since answer: seconds by
+-- pool, money, what all lines together then cover, and why it ends there.
+local function reserve(target, pools, credits)
+  local current = current_source(pools, credits)
+  local added_to, covered, rest = {}, 0, target
+  for i = 1, #pools do added_to[i] = 0 end
+  for i, pool in ipairs(pools) do
+    local taken = pool.taken
+    if i >= current then
+      local increment, available = pool.increment, math.max(pool.available, 0)
+      local wanted = math.max(round_up(math.max(rest, 0), increment) - taken, 0)
+      local left = round_down(available, increment)
+      local ways = pool.others + 1
+      local share = (available - available % ways) / ways
+      share = math.max(round_down(share, increment), increment)
+      local added = math.min(wanted, share, left)
+      added_to[i] = added
+      taken = taken + added
+      if added < wanted and added < left then
+        return added_to, 0, covered + taken, REACH.shared
+      end
+    end
+    covered = covered + taken
+    rest = rest - taken
+  end
+  if rest <= 0 then return added_to, 0, covered, REACH.full end
+  if not credits then return added_to, 0, covered, REACH.exhausted end
+  survey(credits)
+  local money, reach = reserve_money(rest, credits)
+  return added_to, money, covered + affordable(credits.tariff, credits.taken + money, rest), reach
+end
+
+-- What `used` seconds cost each source: seconds by pool, money, the billed seconds that money pays
+-- for, the used seconds that nothing pays for, and their price.
+local function charge(used, pools, credits)
+  local current = current_source(pools, credits)
+  local charged_to, rest = {}, used
+  for i, pool in ipairs(pools) do
+    local capacity = pool.taken
+    if i >= current then
+      capacity = capacity + round_down(math.max(pool.available, 0), pool.increment)
+    end
+    local paid = math.min(round_up(math.max(rest, 0), pool.increment), capacity)
+    charged_to[i] = paid
+    rest = rest - paid
+  end
+  if rest <= 0 then return charged_to, 0, 0, 0, 0 end
+  if not credits then return charged_to, 0, 0, rest, 0 end
+  local price = cost(credits.tariff, rest)
+  local money = math.min(price, credits.taken)
+  if money < price then
+    survey(credits)
+    money = math.min(price, credits.taken + math.max(credits.available, 0))
+  end
+  local length = affordable(credits.tariff, money, rest)
+  return charged_to, money, length, math.max(rest - length, 0), price - money
+end
+
+-- Accounts and buckets.
+
+local function tenant_account()
+  local account = read(ACCOUNTS, 't')
+  if not account then
+    account = { 0, false, 0, 0, 0, 0 }
+    values[ACCOUNTS].t = account
+  end
+  return account
+end
+
+-- The payer's account; false where the payer is unknown.
+local function payer_account(payer)
+  return read(ACCOUNTS, 'u:' .. payer)
+end
+
+-- Reads the accounts that a command on the call needs, in one call.
+local function fetch_accounts_of(call)
+  local fields = { 't', 'u:' .. call[CALL.payer] }
+  for _, line in ipairs(call[CALL.pools]) do
+    fields[#fields + 1] = 'p:' .. line[POOL_LINE.pool]
+    local closed_by = line[POOL_LINE.closed_by]
+    if closed_by ~= '' then fields[#fields + 1] = 'p:' .. closed_by end
+  end
+  fetch(ACCOUNTS, fields)
+end
+
+local function count_decision()
+  local tenant = tenant_account()
+  tenant[TENANT_ACCOUNT.decisions] = tenant[TENANT_ACCOUNT.decisions] + 1
+  put(ACCOUNTS, 't', tenant)
+end
+
+local function count_open(call, by)
+  if not call[CALL.terms][TERMS.counted] then return end
+  local tenant = tenant_account()
+  tenant[TENANT_ACCOUNT.open] = tenant[TENANT_ACCOUNT.open] + by
+  put(ACCOUNTS, 't', tenant)
+  local payer = payer_account(call[CALL.payer])
+  if payer then
+    payer[PAYER_ACCOUNT.open] = payer[PAYER_ACCOUNT.open] + by
+    put(ACCOUNTS, 'u:' .. call[CALL.payer], payer)
+  end
+end
+
+-- Counts money towards the payer's spend limit of `month`; an older month no longer counts.
+local function count_money(payer, month, held, spent)
+  local account = payer_account(payer)
+  if not account then return end
+  if precedes(account[PAYER_ACCOUNT.month], month) then
+    account[PAYER_ACCOUNT.month] = month
+    account[PAYER_ACCOUNT.held] = 0
+    account[PAYER_ACCOUNT.spent] = 0
+    put(ACCOUNTS, 'u:' .. payer, account)
+  end
+  if account[PAYER_ACCOUNT.month] == month and (held ~= 0 or spent ~= 0) then
+    account[PAYER_ACCOUNT.held] = account[PAYER_ACCOUNT.held] + held
+    account[PAYER_ACCOUNT.spent] = account[PAYER_ACCOUNT.spent] + spent
+    put(ACCOUNTS, 'u:' .. payer, account)
+  end
+end
+
+local function available(bucket)
+  return math.max(bucket[BUCKET.funded] + bucket[BUCKET.adjusted] - bucket[BUCKET.held]
+    - bucket[BUCKET.spent] - bucket[BUCKET.expired], 0)
+end
+
+local function is_used_up(bucket)
+  return bucket[BUCKET.spent] >= bucket[BUCKET.funded] + bucket[BUCKET.adjusted]
+end
+
+local function wallet()
+  local found = read(LOTS, 'w')
+  if not found then
+    found = { 0, {} }
+    values[LOTS].w = found
+  end
+  return found
+end
+
+local function lot(id)
+  return read(LOTS, 'l:' .. id)
+end
+
+-- The lots that may still be drawn, in drawing order, all read at once.
+local function live_lots()
+  local live, fields = wallet()[WALLET.live], {}
+  for i, id in ipairs(live) do fields[i] = 'l:' .. id end
+  fetch(LOTS, fields)
+  return live
+end
+
+local function is_valid(bucket)
+  return bucket and bucket[BUCKET.starts] <= now and now < bucket[BUCKET.ends]
+end
+
+local function credits_now()
+  local sum = 0
+  for _, id in ipairs(live_lots()) do
+    local bucket = lot(id)
+    if is_valid(bucket) then sum = sum + available(bucket) end
+  end
+  return sum
+end
+
+-- Strikes lots off the drawing order that are spent or lapsed and that nobody holds. Only a lot that
+-- this script has read can have become one.
+local function drop_empty_lots()
+  local found, kept = wallet(), {}
+  for _, id in ipairs(found[WALLET.live]) do
+    local bucket = values[LOTS]['l:' .. id]
+    if bucket == nil or (bucket and (available(bucket) > 0 or bucket[BUCKET.held] > 0)) then
+      kept[#kept + 1] = id
+    end
+  end
+  if #kept < #found[WALLET.live] then
+    found[WALLET.live] = kept
+    put(LOTS, 'w', found)
+  end
+end
+
+local function posting(bucket, funded, held, spent, expired)
+  return { bucket, funded, held, spent, expired }
+end
+
+-- The sources of a call as the funding arithmetic sees them.
+
+-- `new_pools` has the pools that the call would open, by id.
+local function pool_sides(call, new_pools)
+  local sides = {}
+  for i, line in ipairs(call[CALL.pools]) do
+    local id, closed_by = line[POOL_LINE.pool], line[POOL_LINE.closed_by]
+    local bucket = read(ACCOUNTS, 'p:' .. id) or (new_pools and new_pools[id])
+    local closed = false
+    if closed_by ~= '' then
+      local other = read(ACCOUNTS, 'p:' .. closed_by) or (new_pools and new_pools[closed_by])
+      closed = other and is_used_up(other)
+    end
+    sides[i] = {
+      taken = line[POOL_LINE.held] + line[POOL_LINE.spent],
+      available = bucket and not closed and available(bucket) or 0,
+      others = (bucket and bucket[BUCKET.holds] or 0) - (line[POOL_LINE.held] > 0 and 1 or 0),
+      increment = line[POOL_LINE.increment],
+    }
+  end
+  return sides
+end
+
+local function money_sums(money)
+  local held, spent = 0, 0
+  for _, line in ipairs(money[MONEY_LINE.lots]) do
+    held = held + line[LOT_LINE.held]
+    spent = spent + line[LOT_LINE.spent]
+  end
+  return held, spent
+end
+
+local function credit_side(call)
+  local money = call[CALL.money][1]
+  if not money then return nil end
+  local held, spent = money_sums(money)
+  return {
+    taken = held + spent, tariff = money[MONEY_LINE.tariff],
+    held = held, money = money, payer = call[CALL.payer],
+  }
+end
+
+function survey(side)
+  if side.available then return end
+  side.available = credits_now()
+  side.others = wallet()[WALLET.holds] - (side.held > 0 and 1 or 0)
+  local limit = side.money[MONEY_LINE.spend_limit]
+  if limit >= 0 then
+    local account, used = payer_account(side.payer), 0
+    if account and account[PAYER_ACCOUNT.month] == side.money[MONEY_LINE.month] then
+      used = account[PAYER_ACCOUNT.held] + account[PAYER_ACCOUNT.spent]
+    end
+    side.limit = math.max(limit - used, 0)
+  end
+end
+
+-- Holds.
+
+local function lot_line(money, id)
+  local lines = money[MONEY_LINE.lots]
+  for _, line in ipairs(lines) do
+    if line[LOT_LINE.lot] == id then return line end
+  end
+  lines[#lines + 1] = { id, 0, 0 }
+  return lines[#lines]
+end
+
+-- Takes a reservation out of the buckets and adds it to the call's lines.
+local function hold(call, added_to, added_money)
+  local postings = {}
+  for i, line in ipairs(call[CALL.pools]) do
+    local added = added_to[i]
+    if added > 0 then
+      local id = line[POOL_LINE.pool]
+      local bucket = read(ACCOUNTS, 'p:' .. id)
+      bucket[BUCKET.held] = bucket[BUCKET.held] + added
+      if line[POOL_LINE.held] <= 0 then bucket[BUCKET.holds] = bucket[BUCKET.holds] + 1 end
+      line[POOL_LINE.held] = line[POOL_LINE.held] + added
+      put(ACCOUNTS, 'p:' .. id, bucket)
+      postings[#postings + 1] = posting('p:' .. id, 0, added, 0, 0)
+    end
+  end
+  if added_money <= 0 then return postings end
+  local money, found = call[CALL.money][1], wallet()
+  if money_sums(money) <= 0 then
+    found[WALLET.holds] = found[WALLET.holds] + 1
+    put(LOTS, 'w', found)
+  end
+  local rest = added_money
+  for _, id in ipairs(live_lots()) do
+    local bucket = lot(id)
+    local taken = is_valid(bucket) and math.min(rest, available(bucket)) or 0
+    if taken > 0 then
+      local line = lot_line(money, id)
+      bucket[BUCKET.held] = bucket[BUCKET.held] + taken
+      if line[LOT_LINE.held] <= 0 then bucket[BUCKET.holds] = bucket[BUCKET.holds] + 1 end
+      line[LOT_LINE.held] = line[LOT_LINE.held] + taken
+      rest = rest - taken
+      put(LOTS, 'l:' .. id, bucket)
+      postings[#postings + 1] = posting('l:' .. id, 0, taken, 0, 0)
+    end
+  end
+  count_money(call[CALL.payer], money[MONEY_LINE.month], added_money, 0)
+  return postings
+end
+
+-- Charges `owed` to the lots: first what the call holds, in the order held, then what is left,
+-- soonest bought first. What a lapsed lot gets back has expired (D17).
+local function charge_lots(money, owed, postings)
+  local rest = owed
+  for _, line in ipairs(money[MONEY_LINE.lots]) do
+    local held = line[LOT_LINE.held]
+    local bucket = held > 0 and lot(line[LOT_LINE.lot])
+    if bucket then
+      local field = 'l:' .. line[LOT_LINE.lot]
+      local paid = math.min(rest, held)
+      local lapsed = bucket[BUCKET.ends] <= now and held - paid or 0
+      rest = rest - paid
+      bucket[BUCKET.held] = bucket[BUCKET.held] - held
+      bucket[BUCKET.spent] = bucket[BUCKET.spent] + paid
+      bucket[BUCKET.expired] = bucket[BUCKET.expired] + lapsed
+      bucket[BUCKET.holds] = bucket[BUCKET.holds] - 1
+      line[LOT_LINE.held] = 0
+      line[LOT_LINE.spent] = line[LOT_LINE.spent] + paid
+      put(LOTS, field, bucket)
+      postings[#postings + 1] = posting(field, 0, -held, paid, lapsed)
+    end
+  end
+  if rest <= 0 then return end
+  for _, id in ipairs(live_lots()) do
+    local bucket = lot(id)
+    local paid = is_valid(bucket) and math.min(rest, available(bucket)) or 0
+    if paid > 0 then
+      local line = lot_line(money, id)
+      rest = rest - paid
+      bucket[BUCKET.spent] = bucket[BUCKET.spent] + paid
+      line[LOT_LINE.spent] = line[LOT_LINE.spent] + paid
+      put(LOTS, 'l:' .. id, bucket)
+      postings[#postings + 1] = posting('l:' .. id, 0, 0, paid, 0)
+    end
+  end
+end
+
+-- Charges `used` to the call's lines and gives back everything else that they hold.
+local function settle_lines(call, used)
+  if call[CALL.terms][TERMS.free] then return {} end
+  local charged_to, price, length, short, short_price =
+    charge(used, pool_sides(call), credit_side(call))
+  call[CALL.money_duration] = length
+  call[CALL.shortfall_duration] = short
+  call[CALL.shortfall_money] = short_price
+  local postings = {}
+  for i, line in ipairs(call[CALL.pools]) do
+    local held, spent = line[POOL_LINE.held], charged_to[i] - line[POOL_LINE.spent]
+    if held ~= 0 or spent ~= 0 then
+      local field = 'p:' .. line[POOL_LINE.pool]
+      local bucket = read(ACCOUNTS, field)
+      bucket[BUCKET.held] = bucket[BUCKET.held] - held
+      bucket[BUCKET.spent] = bucket[BUCKET.spent] + spent
+      if held > 0 then bucket[BUCKET.holds] = bucket[BUCKET.holds] - 1 end
+      line[POOL_LINE.held] = 0
+      line[POOL_LINE.spent] = charged_to[i]
+      put(ACCOUNTS, field, bucket)
+      postings[#postings + 1] = posting(field, 0, -held, spent, 0)
+    end
+  end
+  local money = call[CALL.money][1]
+  if not money then return postings end
+  local held, before = money_sums(money)
+  if held > 0 or price > before then
+    charge_lots(money, price - before, postings)
+    if held > 0 then
+      local found = wallet()
+      found[WALLET.holds] = found[WALLET.holds] - 1
+      put(LOTS, 'w', found)
+    end
+    drop_empty_lots()
+  end
+  count_money(call[CALL.payer], money[MONEY_LINE.month], -held, price - before)
+  return postings
+end
+
+-- Calls and their deadlines.
+
+local function tombstone()
+  return {
+    STATE.ended, '', '', 0, '', '', '', now, 0, 0, 0, -1, 0, -1, 0, 0, REACH.full,
+    { false, false, false, false, 0, 0 }, {}, {}, 0, 0, 0, 0,
+  }
+end
+
+local function is_open(call)
+  return call[CALL.state] == STATE.ringing or call[CALL.state] == STATE.answered
+end
+
+local function mark_answered(call)
+  call[CALL.state] = STATE.answered
+  if call[CALL.answered_at] == 0 then call[CALL.answered_at] = now end
+end
+
+local function in_call_deadline(call)
+  local left = math.max(call[CALL.granted] - call[CALL.used], 0)
+  return now + (left + call[CALL.terms][TERMS.grace]) * 1000
+end
+
+local function list_open(id, call, deadline)
+  call[CALL.deadline] = deadline
+  deadlines[id] = deadline
+  put(CALLS, id, call)
+end
+
+local function open(id, call, deadline)
+  count_open(call, 1)
+  list_open(id, call, deadline)
+end
+
+local function retain(id, call, deadline)
+  call[CALL.deadline] = deadline
+  retained[id] = deadline
+  put(CALLS, id, call)
+end
+
+local function close(id, call, state, keep)
+  count_open(call, -1)
+  deadlines[id] = false
+  call[CALL.state] = state
+  call[CALL.ended_at] = now
+  retain(id, call, keep)
+end
+
+-- The journal.
+
+-- Kind, at, subject, payer, decision, used, granted, shortfall_duration, shortfall_money, postings,
+-- context, report: the fields of Entry.
+local function note_call(kind, id, call, postings, report)
+  entries[#entries + 1] = {
+    kind, now, id, call[CALL.payer], call[CALL.decision],
+    kind == 'parked' and call[CALL.parked] or call[CALL.used], call[CALL.granted],
+    call[CALL.shortfall_duration], call[CALL.shortfall_money], postings,
+    call[CALL.context], report or '',
+  }
+end
+
+local function note_lot(kind, id, posted, context)
+  entries[#entries + 1] = { kind, now, id, '', '', 0, 0, 0, 0, { posted }, context, '' }
+end
+
+-- Records usage that nothing was granted for.
+local function park(id, call, used)
+  if used <= call[CALL.parked] then return end
+  call[CALL.parked] = used
+  put(CALLS, id, call)
+  note_call('parked', id, call, {})
+end
+
+-- Holds more, so that the call can run to `target`, and lengthens the grant; never shortens it.
+local function lengthen(call, target)
+  local covered, postings = target, {}
+  call[CALL.reach] = REACH.full
+  if not call[CALL.terms][TERMS.free] then
+    local added_to, money, length, reach = reserve(target, pool_sides(call), credit_side(call))
+    call[CALL.reach] = reach
+    covered = math.min(length, target)
+    postings = hold(call, added_to, money)
+  end
+  call[CALL.granted] = math.max(call[CALL.granted], covered)
+  call[CALL.granted_from] = call[CALL.used]
+  return postings
+end
+
+local function reopen(id, call, target)
+  retained[id] = false
+  call[CALL.state] = STATE.answered
+  call[CALL.ended_at] = 0
+  call[CALL.money_duration] = 0
+  call[CALL.shortfall_duration] = 0
+  call[CALL.shortfall_money] = 0
+  local postings = lengthen(call, target)
+  open(id, call, in_call_deadline(call))
+  note_call('reopened', id, call, postings)
+end
+
+-- Expiry.
+
+local function expire(id, keep)
+  local call = read(CALLS, id)
+  if not call then return end
+  fetch_accounts_of(call)
+  if call[CALL.state] == STATE.answered and call[CALL.terms][TERMS.charge_granted_when_lost] then
+    call[CALL.used] = math.max(call[CALL.used], call[CALL.granted])
+  end
+  local postings = settle_lines(call, call[CALL.used])
+  close(id, call, STATE.expired, keep)
+  note_call('expired', id, call, postings)
+end
+
+-- Expires at most `most` due holds and forgets at most `most` other calls; how many of each.
+local function sweep(most, ended_retention)
+  local due = redis.call('ZRANGE', DEADLINES, '-inf', now, 'BYSCORE', 'LIMIT', 0, most)
+  local gone = redis.call('ZRANGE', RETAINED, '-inf', now, 'BYSCORE', 'LIMIT', 0, most, 'WITHSCORES')
+  if #due > 0 then fetch(CALLS, due) end
+  for _, id in ipairs(due) do expire(id, now + ended_retention * 1000) end
+  local old = {}
+  for i = 1, #gone, 2 do old[#old + 1] = { gone[i], tonumber(gone[i + 1]) } end
+  if #due > 0 and ended_retention <= 0 then
+    -- What has just expired is to be forgotten at once, after everything that is older.
+    for _, id in ipairs(due) do old[#old + 1] = { id, now + ended_retention * 1000 } end
+    table.sort(old, function(a, b)
+      return a[2] < b[2] or (a[2] == b[2] and precedes(a[1], b[1]))
+    end)
+  end
+  local forgotten = math.min(#old, most)
+  for i = 1, forgotten do
+    local id = old[i][1]
+    put(CALLS, id, false)
+    retained[id] = false
+  end
+  return #due, forgotten
+end

@@ -1,0 +1,438 @@
+//! The same random commands to both ledgers, at the same instants: every answer and everything that
+//! is stored must be equal.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Debug;
+
+use fastrand::Rng;
+use tollgate::charging::catalogue::{CountryCode, Licence};
+use tollgate::charging::decision::{Decision, Nuance};
+use tollgate::charging::ids::{CallId, LotId, PayerId, TenantId};
+use tollgate::charging::month::Month;
+use tollgate::charging::profile::{
+    Billing, FailureHandling, OnLostSettle, OutboundPolicy, PayerKind, PayerProfile, PayerState,
+    Purchase, TenantLimits, TenantProfile, TenantState,
+};
+use tollgate::charging::rating::Tariff;
+use tollgate::charging::units::{Micros, Millis, Seconds};
+use tollgate::ledger::memory::MemoryLedger;
+use tollgate::ledger::redis::RedisLedger;
+use tollgate::ledger::state::Terms;
+use tollgate::ledger::{
+    Answer, Authorize, CallLimits, ClockOffset, End, Ending, Extend, Ledger, MoneyOffer, Offer,
+    PayerUpdate, PoolOffer, Proposal, TenantRecord, Versions,
+};
+
+use crate::support::redis::RedisServer;
+
+const START: Millis = Millis(1_795_000_000_000);
+const PAYERS: &[&str] = &["alice", "bob", "carol", "unknown"];
+const FAMILIES: &[&str] = &["US:A:DOMESTIC", "US:A:INTERNATIONAL", "US:B:DOMESTIC"];
+const RETENTION: &[i64] = &[0, 1, 30, 600];
+
+/// Both ledgers, one clock, and where the dice stand.
+struct Pair {
+    tenant: TenantId,
+    clock: ClockOffset,
+    now: Millis,
+    memory: MemoryLedger,
+    redis: RedisLedger,
+    rng: Rng,
+    seed: u64,
+    step: usize,
+    lots: usize,
+    /// What has happened so far, in words.
+    seen: BTreeSet<String>,
+}
+
+/// Sends one command to both and compares the answers.
+macro_rules! both {
+    ($pair:expr, $what:expr, |$ledger:ident| $call:expr) => {{
+        let memory = {
+            let $ledger = &$pair.memory;
+            $call.await
+        };
+        let redis = {
+            let $ledger = &$pair.redis;
+            $call.await
+        };
+        $pair.check(&$what, &redis, &memory);
+    }};
+}
+
+impl Pair {
+    async fn new(server: &RedisServer, seed: u64) -> Pair {
+        let clock = ClockOffset::default();
+        clock.freeze_at(START);
+        Pair {
+            tenant: TenantId::new(&format!("lockstep-{seed}")).expect("a tenant id"),
+            memory: MemoryLedger::new(clock.clone()),
+            redis: server.ledger(&clock).await,
+            clock,
+            now: START,
+            rng: Rng::with_seed(seed),
+            seed,
+            step: 0,
+            lots: 0,
+            seen: BTreeSet::new(),
+        }
+    }
+
+    #[track_caller]
+    fn check<T: PartialEq + Debug>(&self, command: &impl Debug, redis: &T, memory: &T) {
+        let (seed, step) = (self.seed, self.step);
+        assert!(
+            redis == memory,
+            "seed {seed} step {step}: {command:#?}\nredis: {redis:#?}\nmemory: {memory:#?}"
+        );
+    }
+
+    fn pick<'a, T: ?Sized>(&mut self, all: &'a [&'a T]) -> &'a T {
+        all[self.rng.usize(..all.len())]
+    }
+
+    fn retention(&mut self) -> Seconds {
+        Seconds(RETENTION[self.rng.usize(..RETENTION.len())])
+    }
+
+    fn call(&mut self) -> CallId {
+        let n = self.rng.u32(..24);
+        CallId::new(&format!("realm|{n}é")).expect("a call id")
+    }
+
+    /// The month of the clock, or now and then another.
+    fn month(&mut self) -> Month {
+        let mut index = (self.now.0 - START.0) / 3_600_000;
+        if self.rng.u8(..20) == 0 {
+            index += 1;
+        }
+        let starts = Millis(START.0 + index * 3_600_000);
+        let ends = Millis(starts.0 + 3_600_000);
+        Month { key: format!("2026-{:02}", index + 10), starts, ends }
+    }
+
+    fn offer(&mut self) -> Offer {
+        let free = self.rng.u8(..8) == 0;
+        let terms = Terms {
+            reports_answer: self.rng.bool(),
+            free,
+            counted: self.rng.u8(..8) > 0,
+            charge_granted_when_lost: self.rng.bool(),
+            ringing: Seconds(self.rng.i64(1..60)),
+            grace: Seconds(self.rng.i64(0..20)),
+        };
+        let mut families = FAMILIES.to_vec();
+        self.rng.shuffle(&mut families);
+        families.truncate(self.rng.usize(..3));
+        let pools = families
+            .iter()
+            .map(|family| PoolOffer {
+                family: (*family).to_owned(),
+                closed_by: if self.rng.u8(..4) == 0 {
+                    FAMILIES[0].to_owned()
+                } else {
+                    String::new()
+                },
+                increment: Seconds([60, 60, 6][self.rng.usize(..3)]),
+            })
+            .collect();
+        let money = (self.rng.u8(..3) > 0).then(|| MoneyOffer {
+            tariff: Tariff {
+                rate_per_minute: Micros(self.rng.i64(0..2_000)),
+                connection_fee: Micros([0, 50][self.rng.usize(..2)]),
+                initial_increment: Seconds([60, 30, 1][self.rng.usize(..3)]),
+                increment: Seconds([60, 6, 1][self.rng.usize(..3)]),
+            },
+            spend_limit: (self.rng.u8(..3) == 0).then(|| Micros(self.rng.i64(0..9_000))),
+        });
+        let limit = |rng: &mut Rng, most| (rng.u8(..4) == 0).then(|| rng.u32(1..most));
+        Offer {
+            decision: if free { Decision::AllowedFree } else { Decision::Allowed },
+            month: self.month(),
+            terms,
+            requested: Seconds(self.rng.i64(1..900)),
+            pools,
+            money,
+            limits: CallLimits {
+                payer_calls: limit(&mut self.rng, 5),
+                tenant_calls: limit(&mut self.rng, 12),
+                calls_per_second: limit(&mut self.rng, 4),
+            },
+            when_exhausted: Decision::InsufficientCredits,
+            when_spend_limited: Decision::SpendLimitReached,
+        }
+    }
+
+    async fn versions(&mut self, payer: &PayerId) -> Versions {
+        if self.rng.u8(..20) == 0 {
+            return Versions { tenant: 1, payer: 1 };
+        }
+        let tenant = self.memory.tenant(&self.tenant).await.expect("memory").outcome.version;
+        let payer = self.memory.payer(&self.tenant, payer).await.expect("memory").outcome.version;
+        Versions { tenant, payer }
+    }
+
+    async fn authorize(&mut self) {
+        let payer = PayerId::new(self.pick(PAYERS)).expect("a payer id");
+        let versions = self.versions(&payer).await;
+        let proposal = match self.rng.u8(..12) {
+            0 => Proposal::Refuse(Decision::NumberInvalid, Nuance::TooShort),
+            1 => Proposal::Record(self.offer()),
+            _ => Proposal::Grant(self.offer()),
+        };
+        let command = Authorize {
+            tenant: self.tenant.clone(),
+            call: self.call(),
+            fingerprint: ["f", "f", "f", "g"][self.rng.usize(..4)].to_owned(),
+            payer,
+            trunk: "sbc-1".to_owned(),
+            versions,
+            context: vec![0, 255, self.rng.u8(..)],
+            proposal,
+            denied_retention: self.retention(),
+            ended_retention: self.retention(),
+        };
+        both!(self, command, |ledger| ledger.authorize(&command));
+    }
+
+    async fn extend(&mut self) {
+        let command = Extend {
+            tenant: self.tenant.clone(),
+            call: self.call(),
+            used: Seconds(self.rng.i64(0..700)),
+            sequence: self.rng.bool().then(|| self.rng.i64(-1..6)),
+            requested: Seconds(self.rng.i64(0..400)),
+        };
+        both!(self, command, |ledger| ledger.extend(&command));
+    }
+
+    async fn end(&mut self) {
+        let how = match self.rng.u8(..8) {
+            0 => Ending::Release,
+            1 => Ending::Proven,
+            2 => Ending::Settle(Seconds::ZERO),
+            _ => Ending::Settle(Seconds(self.rng.i64(1..900))),
+        };
+        let command = End {
+            tenant: self.tenant.clone(),
+            call: self.call(),
+            how,
+            report: vec![254; self.rng.usize(..3)],
+            ended_retention: self.retention(),
+        };
+        both!(self, command, |ledger| ledger.end(&command));
+    }
+
+    async fn purchase(&mut self) {
+        let known = self.lots > 0 && self.rng.u8(..4) == 0;
+        if !known {
+            self.lots += 1;
+        }
+        let lot = if known { self.rng.usize(..self.lots) } else { self.lots - 1 };
+        // The first letters are out of order, so that equal instants fall back on the bytes.
+        let key = format!("{}-{lot}", ["b", "A", "é", "a"][lot % 4]);
+        let purchased_at = Millis(self.now.0 - 1_000 * (lot % 3) as i64);
+        let purchase = Purchase {
+            key: LotId::new(&key).expect("a lot id"),
+            amount: Micros([0, 500, 3_000, 20_000][self.rng.usize(..4)]),
+            purchased_at,
+            payment: BTreeMap::from([("agreement".to_owned(), "EA-77".to_owned())]),
+        };
+        let expires_at = Millis(self.now.0 + self.rng.i64(1..3_000_000));
+        both!(self, purchase, |ledger| ledger.purchase(&self.tenant, &purchase, expires_at));
+    }
+
+    async fn apply_tenant(&mut self) {
+        let state = match self.rng.u8(..6) {
+            0 => TenantState::Suspended,
+            _ => TenantState::Active,
+        };
+        let record = TenantRecord {
+            profile: TenantProfile {
+                id: self.tenant.clone(),
+                currency: "USD".to_owned(),
+                country: CountryCode::parse("US"),
+                time_zone: "UTC".to_owned(),
+                state,
+                billing: Billing::Prepaid,
+                overage: false,
+                rate_deck: "default".to_owned(),
+                outbound_policy: OutboundPolicy::default(),
+                failure_handling: FailureHandling::default(),
+                on_lost_settle: OnLostSettle::Proven,
+                limits: TenantLimits::default(),
+                spend_velocity: None,
+                blocked_prefixes: vec![],
+                auto_recharge: None,
+                trunks: vec![],
+            },
+            deck: self.rng.bool().then(|| "v1".to_owned()),
+        };
+        both!(self, record, |ledger| ledger.apply_tenant(&self.tenant, &record));
+    }
+
+    async fn apply_payers(&mut self) {
+        let month = self.month();
+        let mut updates = vec![];
+        for _ in 0..self.rng.usize(1..4) {
+            let id = PayerId::new(self.pick(&PAYERS[..3])).expect("a payer id");
+            let state = match self.rng.u8(..6) {
+                0 => PayerState::Blocked,
+                1 => PayerState::Removed,
+                _ => PayerState::Active,
+            };
+            let numbers = (0..self.rng.usize(..3)).map(|_| format!("+1425{}", self.rng.u8(..4)));
+            let numbers: Vec<String> = numbers.collect();
+            let seats = (0..self.rng.usize(..4)).map(|_| {
+                let family = FAMILIES[self.rng.usize(..FAMILIES.len())].to_owned();
+                (family, Seconds(self.rng.i64(0..40) * 30))
+            });
+            let seats: Vec<(String, Seconds)> = seats.collect();
+            let profile = PayerProfile {
+                id,
+                kind: PayerKind::User,
+                state,
+                usage_location: CountryCode::parse("US").expect("a country"),
+                licences: vec![Licence::PhoneSystem],
+                numbers,
+                user_policy: None,
+                conference_policy: None,
+                spend_limit: None,
+                concurrent_calls: None,
+                upn: "ünïcode".to_owned(),
+                display_name: String::new(),
+                object_id: String::new(),
+            };
+            updates.push(PayerUpdate { profile, seats });
+        }
+        both!(self, updates, |ledger| ledger.apply_payers(&self.tenant, &month, &updates));
+    }
+
+    async fn turn(&mut self) {
+        match self.rng.u8(..100) {
+            0..36 => self.authorize().await,
+            36..44 => {
+                let command = Answer { tenant: self.tenant.clone(), call: self.call() };
+                both!(self, command, |ledger| ledger.answer(&command));
+            }
+            44..60 => self.extend().await,
+            60..76 => self.end().await,
+            76..82 => self.purchase().await,
+            82..84 => self.apply_tenant().await,
+            84..88 => self.apply_payers().await,
+            88..92 => {
+                let (most, retention) = (self.rng.u32(..5), self.retention());
+                both!(self, (most, retention), |ledger| ledger.sweep(
+                    &self.tenant,
+                    most,
+                    retention
+                ));
+            }
+            92..95 => self.compare_reads().await,
+            _ => {
+                let by = match self.rng.u8(..8) {
+                    0 => 0,
+                    7 => self.rng.i64(0..2_000),
+                    _ => self.rng.i64(0..60),
+                };
+                self.clock.advance(Seconds(by));
+                self.now = self.now.after(Seconds(by));
+            }
+        }
+    }
+
+    async fn compare_reads(&mut self) {
+        let (month, call) = (self.month(), self.call());
+        let payer = PayerId::new(self.pick(PAYERS)).expect("a payer id");
+        let families: Vec<String> = FAMILIES.iter().map(|family| (*family).to_owned()).collect();
+        both!(self, "balance", |ledger| ledger.balance(&self.tenant));
+        both!(self, "call", |ledger| ledger.call(&self.tenant, &call));
+        both!(self, "position", |ledger| ledger.position(
+            &self.tenant,
+            &payer,
+            &call,
+            &month,
+            &families
+        ));
+        let tenants =
+            (self.memory.tenant(&self.tenant).await, self.redis.tenant(&self.tenant).await);
+        let (memory, redis) = (tenants.0.expect("memory"), tenants.1.expect("redis"));
+        self.check(&"version", &redis.outcome.version, &memory.outcome.version);
+        self.check(&"record", &redis.outcome.record, &memory.outcome.record);
+        self.check(&"numbers", &redis.outcome.numbers, &memory.outcome.numbers);
+        let payers = (
+            self.memory.payer(&self.tenant, &payer).await.expect("memory").outcome,
+            self.redis.payer(&self.tenant, &payer).await.expect("redis").outcome,
+        );
+        self.check(&"payer version", &payers.1.version, &payers.0.version);
+        self.check(&"payer profile", &payers.1.profile, &payers.0.profile);
+    }
+
+    async fn compare_all(&mut self) {
+        self.compare_reads().await;
+        both!(self, "snapshot", |ledger| ledger.snapshot(&self.tenant));
+        let most = self.rng.usize(1..7);
+        let mut cursors = (None, None);
+        loop {
+            let memory = self.memory.open_calls(&self.tenant, cursors.0.as_deref(), most).await;
+            let redis = self.redis.open_calls(&self.tenant, cursors.1.as_deref(), most).await;
+            self.check(&"open calls", &redis, &memory);
+            cursors = (memory.expect("a page").next, redis.expect("a page").next);
+            if cursors.0.is_none() {
+                break;
+            }
+        }
+        let mut cursors = (None, None);
+        loop {
+            let memory = self.memory.journal(&self.tenant, cursors.0.as_deref(), 300).await;
+            let redis = self.redis.journal(&self.tenant, cursors.1.as_deref(), 300).await;
+            let (memory, redis) = (memory.expect("a page"), redis.expect("a page"));
+            self.check(&"journal", &redis.items, &memory.items);
+            for entry in &memory.items {
+                self.seen.insert(format!("{:?}", entry.kind));
+                self.seen.extend(entry.decision.map(|decision| decision.to_string()));
+                if entry.shortfall_money.is_positive() {
+                    self.seen.insert("shortfall".to_owned());
+                }
+            }
+            self.check(&"last page", &redis.next.is_none(), &memory.next.is_none());
+            cursors = (memory.next, redis.next);
+            if cursors.0.is_none() {
+                break;
+            }
+        }
+    }
+
+    async fn play(&mut self, steps: usize) {
+        self.apply_tenant().await;
+        self.apply_payers().await;
+        while self.step < steps {
+            self.step += 1;
+            self.turn().await;
+            if self.step.is_multiple_of(400) {
+                self.compare_all().await;
+            }
+        }
+        self.compare_all().await;
+    }
+}
+
+#[tokio::test]
+async fn both_ledgers_give_equal_answers_and_store_equal_values() {
+    let server = RedisServer::shared();
+    let mut seen = BTreeSet::new();
+    for seed in 1..=6 {
+        let mut pair = Pair::new(&server, seed).await;
+        pair.play(2_000).await;
+        seen.append(&mut pair.seen);
+    }
+    // The dice have been everywhere.
+    let everywhere = [
+        "Authorized Refused Extended Reopened Settled SettledLate Released Expired Parked Purchased",
+        "LotExpired shortfall ALLOWED ALLOWED_FREE KEY_CONFLICT CALL_ALREADY_ENDED RATE_LIMITED",
+        "CONCURRENCY_LIMIT NUMBER_INVALID INSUFFICIENT_CREDITS SPEND_LIMIT_REACHED",
+    ];
+    for place in everywhere.iter().flat_map(|places| places.split(' ')) {
+        assert!(seen.contains(place), "{place} was never reached, only {seen:?}");
+    }
+}

@@ -1,0 +1,112 @@
+//! A real redis-server of the tests' own, on a unix socket in a directory of its own.
+
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::{Duration, Instant};
+
+use redis::Commands;
+use tempfile::TempDir;
+use tollgate::ledger::ClockOffset;
+use tollgate::ledger::redis::{RedisLedger, RedisSettings};
+
+/// A server that ends with this value.
+pub struct RedisServer {
+    home: TempDir,
+    child: Mutex<Option<Child>>,
+}
+
+impl RedisServer {
+    /// The one that all tests of this process share while any of them runs; each uses its own tenant.
+    pub fn shared() -> Arc<RedisServer> {
+        static SHARED: Mutex<Weak<RedisServer>> = Mutex::new(Weak::new());
+        let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
+        shared.upgrade().unwrap_or_else(|| {
+            let server = Arc::new(RedisServer::started());
+            *shared = Arc::downgrade(&server);
+            server
+        })
+    }
+
+    /// One for a test that stops or breaks it.
+    pub fn started() -> RedisServer {
+        let server = RedisServer::absent();
+        server.start();
+        server
+    }
+
+    /// The place of one that does not run yet.
+    pub fn absent() -> RedisServer {
+        let home = tempfile::tempdir().expect("a directory for redis");
+        RedisServer { home, child: Mutex::new(None) }
+    }
+
+    /// Starts it, empty, and waits until it answers.
+    pub fn start(&self) {
+        let child = Command::new("redis-server")
+            .args(["--port", "0", "--save", "", "--appendonly", "no", "--unixsocket"])
+            .arg(self.socket())
+            .arg("--dir")
+            .arg(self.home.path())
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("expected redis-server 7 or newer on the PATH (apt-get install redis-server)");
+        *self.child() = Some(child);
+        let patience = Instant::now() + Duration::from_secs(10);
+        while self.client().get_connection().and_then(|mut c| c.ping::<String>()).is_err() {
+            assert!(Instant::now() < patience, "redis-server did not answer within 10 s");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// Kills it, with everything that it holds.
+    pub fn kill(&self) {
+        if let Some(mut child) = self.child().take() {
+            child.kill().expect("kill redis-server");
+            child.wait().expect("wait for redis-server");
+        }
+    }
+
+    /// Sends the process a signal, such as `STOP`.
+    pub fn signal(&self, name: &str) {
+        let pid = self.child().as_ref().expect("a running redis-server").id();
+        let done = Command::new("kill").arg(format!("-{name}")).arg(pid.to_string()).status();
+        assert!(done.expect("kill").success(), "kill -{name}");
+    }
+
+    /// Its address.
+    pub fn url(&self) -> String {
+        format!("redis+unix://{}", self.socket().display())
+    }
+
+    /// A plain client, to look behind the ledger.
+    pub fn client(&self) -> redis::Client {
+        redis::Client::open(self.url()).expect("a redis url")
+    }
+
+    /// A ledger on it.
+    pub async fn ledger(&self, clock: &ClockOffset) -> RedisLedger {
+        let settings = RedisSettings {
+            url: self.url(),
+            response_timeout: Duration::from_millis(2_000),
+            connect_timeout: Duration::from_millis(500),
+        };
+        RedisLedger::connect(&settings, clock.clone()).await.expect("a redis url")
+    }
+
+    fn socket(&self) -> PathBuf {
+        self.home.path().join("redis.sock")
+    }
+
+    fn child(&self) -> std::sync::MutexGuard<'_, Option<Child>> {
+        self.child.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for RedisServer {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
