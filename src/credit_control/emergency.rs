@@ -1,5 +1,7 @@
 //! Emergency calls: decided first, from local data, whatever else is wrong (contract rule 13).
 
+use std::sync::Arc;
+
 use sha2::{Digest, Sha256};
 use tokio::time::Instant;
 
@@ -12,10 +14,11 @@ use crate::charging::profile::PayerState;
 use crate::charging::units::Seconds;
 use crate::credit_control::CreditControl;
 use crate::credit_control::answer::{Answer, CallContext};
+use crate::credit_control::directory::Tenant;
 use crate::ledger::state::Terms;
 use crate::ledger::{Authorize, CallLimits, Ledger, Offer, Proposal, Versions};
 
-/// Where the record of an emergency call goes that names no well-formed tenant.
+/// Where the record of an emergency call goes that names no tenant, or none that exists.
 pub const UNATTRIBUTED: &str = "unattributed";
 
 /// How long an emergency call may last: nobody hangs up on it, but no timer may be endless.
@@ -69,7 +72,7 @@ impl<L: Ledger> CreditControl<L> {
         }) {
             return None;
         }
-        let country = self.emergency_country(raw, deadline).await;
+        let (country, tenant) = self.emergency_country(raw, deadline).await;
         let is_emergency = |number: &str| match country {
             Country::Known(country) => number::is_emergency(number, Some(country)),
             Country::Unknown(fallback) => {
@@ -82,7 +85,7 @@ impl<L: Ledger> CreditControl<L> {
         if rewritten && !is_emergency(raw.original_called_number) {
             return None;
         }
-        let answer = self.grant_emergency(raw, rewritten);
+        let answer = self.grant_emergency(raw, rewritten, tenant.as_deref());
         tracing::info!(
             tenant = raw.tenant.escape_debug().to_string(),
             decision_id = answer.decision_id,
@@ -92,9 +95,16 @@ impl<L: Ledger> CreditControl<L> {
         Some(answer)
     }
 
-    async fn emergency_country(&self, raw: &RawRequest<'_>, deadline: Instant) -> Country {
+    /// Whose emergency numbers count; and the tenant, unknown or not, where the ledger could say.
+    async fn emergency_country(
+        &self,
+        raw: &RawRequest<'_>,
+        deadline: Instant,
+    ) -> (Country, Option<Arc<Tenant>>) {
         let default = self.settings().emergency_country;
-        let Ok(tenant_id) = TenantId::new(raw.tenant) else { return Country::Unknown(default) };
+        let Ok(tenant_id) = TenantId::new(raw.tenant) else {
+            return (Country::Unknown(default), None);
+        };
         let payer_id = PayerId::new(raw.payer);
         let found = match &payer_id {
             Ok(payer) => self.look_up(&tenant_id, payer, deadline).await,
@@ -103,16 +113,24 @@ impl<L: Ledger> CreditControl<L> {
                 self.within(deadline, tenant).await.map(|tenant| (tenant, Default::default()))
             }
         };
-        let Ok((tenant, payer)) = found else { return Country::Unreachable };
+        let Ok((tenant, payer)) = found else { return (Country::Unreachable, None) };
         let known = payer.profile.as_ref().filter(|payer| payer.state != PayerState::Removed);
-        if let Some(payer) = known {
-            return Country::Known(payer.usage_location);
-        }
-        let trunk = tenant.profile().and_then(|tenant| tenant.trunk(raw.trunk));
-        Country::Unknown(trunk.and_then(|trunk| trunk.emergency_country).or(default))
+        let country = match known {
+            Some(payer) => Country::Known(payer.usage_location),
+            None => {
+                let trunk = tenant.profile().and_then(|tenant| tenant.trunk(raw.trunk));
+                Country::Unknown(trunk.and_then(|trunk| trunk.emergency_country).or(default))
+            }
+        };
+        (country, Some(tenant))
     }
 
-    fn grant_emergency(&self, raw: &RawRequest<'_>, rewritten: bool) -> Answer {
+    fn grant_emergency(
+        &self,
+        raw: &RawRequest<'_>,
+        rewritten: bool,
+        found: Option<&Tenant>,
+    ) -> Answer {
         let decision_id = emergency_id(raw);
         let mut warnings = vec![];
         let mut warn = |what: &str| {
@@ -126,6 +144,20 @@ impl<L: Ledger> CreditControl<L> {
             warn("call_id");
             CallId::new(&decision_id)
         });
+        // Nobody sweeps or lists a tenant that does not exist. Under the common name call ids may meet
+        // that have nothing to do with each other.
+        let known = found.is_none_or(|tenant| tenant.profile().is_some());
+        let (tenant, call) = match known && tenant.as_str() != UNATTRIBUTED {
+            true => (tenant, call),
+            false => (TenantId::literal(UNATTRIBUTED), CallId::new(&decision_id)),
+        };
+        let detail = match tenant.as_str() {
+            UNATTRIBUTED => {
+                format!("tenant {:?}, call {:?}", bounded(raw.tenant), bounded(raw.call))
+            }
+            _ => String::new(),
+        };
+        let profile = found.and_then(Tenant::profile);
         let payer = PayerId::new(raw.payer).unwrap_or_else(|_| {
             warn("payer_id");
             PayerId::literal(UNATTRIBUTED)
@@ -146,8 +178,8 @@ impl<L: Ledger> CreditControl<L> {
             classification: Some(Classification::without_number(CallClass::Emergency)),
             destination: String::new(),
             deck_version: String::new(),
-            currency: String::new(),
-            detail: String::new(),
+            currency: profile.map(|tenant| tenant.currency.clone()).unwrap_or_default(),
+            detail,
             warnings,
             flags,
             origin: String::new(),
@@ -181,7 +213,7 @@ impl<L: Ledger> CreditControl<L> {
             denied_retention: self.settings().denied_retention,
             ended_retention: self.settings().ended_retention,
         };
-        self.decide_locally(command, None)
+        self.decide_locally(command, profile)
     }
 }
 

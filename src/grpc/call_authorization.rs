@@ -61,17 +61,21 @@ impl<L: Ledger> CallAuthorization<L> {
         let deadline = deadline::of(request.extensions());
         let message = request.into_inner();
         if let Some(answer) = self.control.authorize_emergency(&raw(&message), deadline).await {
-            return Ok(answer);
+            // What would refuse any other call is told, all of it.
+            let (_, violations) = read_authorize(message);
+            return Ok(Answer { warnings: violations.into_warnings(), ..answer });
         }
         let _entered = self.gate.enter_new()?;
-        let request = read_authorize(message)?;
+        let (request, violations) = read_authorize(message);
+        let request = violations.finish(request)?;
         Ok(self.control.authorize(&request, deadline).await)
     }
 
     async fn try_quote(&self, request: Request<v1::QuoteCallRequest>) -> Result<Answer, Status> {
         let deadline = deadline::of(request.extensions());
         let _entered = self.gate.enter_new()?;
-        let request = read_quote(request.into_inner())?;
+        let (request, violations) = read_quote(request.into_inner());
+        let request = violations.finish(request)?;
         self.control.quote(&request, deadline).await.map_err(ledger)
     }
 
@@ -243,14 +247,17 @@ fn raw(message: &v1::AuthorizeCallRequest) -> RawRequest<'_> {
     }
 }
 
-fn read_authorize(message: v1::AuthorizeCallRequest) -> Result<AuthorizeRequest, Status> {
+/// A request as far as it can be read, and what is wrong with it.
+type Read = (Option<AuthorizeRequest>, FieldViolations);
+
+fn read_authorize(message: v1::AuthorizeCallRequest) -> Read {
     let mut violations = FieldViolations::new();
     let call = violations.take("call_id", CallId::new(&message.call_id));
     read_facts(violations, call, message)
 }
 
 /// A quote may do without a call_id: nothing is stored under it.
-fn read_quote(message: v1::QuoteCallRequest) -> Result<AuthorizeRequest, Status> {
+fn read_quote(message: v1::QuoteCallRequest) -> Read {
     let mut violations = FieldViolations::new();
     let call = match message.call_id.as_str() {
         "" => Some(CallId::literal("-")),
@@ -281,7 +288,7 @@ fn read_facts(
     mut violations: FieldViolations,
     call: Option<CallId>,
     message: v1::AuthorizeCallRequest,
-) -> Result<AuthorizeRequest, Status> {
+) -> Read {
     let tenant = violations.take("tenant_id", TenantId::new(&message.tenant_id));
     let call_type = violations.take("call_type", stated(message.call_type));
     let payer = violations.take("payer_id", PayerId::new(&message.payer_id));
@@ -318,7 +325,7 @@ fn read_facts(
             labels: labels?,
         })
     };
-    violations.finish(read())
+    (read(), violations)
 }
 
 /// Absent and zero both leave it to the server; outside `None` where it is malformed.

@@ -8,8 +8,9 @@ use tollgate::ledger::state::CallState;
 use tollgate::proto::codec::StrictCodec;
 use tollgate::proto::v1::{
     AuthorizeCallRequest, AuthorizeCallResponse, CallClass, CallType, Decision, EndCallsRequest,
-    ExtendCallRequest, FundingSource, ListOpenCallsRequest, Money, NumberType, QuoteCallRequest,
-    ReleaseCallRequest, ReportAnswerRequest, SettleCallRequest, SettleResult,
+    ExtendCallRequest, FundingSource, ListDecisionsRequest, ListOpenCallsRequest, Money,
+    NumberType, QuoteCallRequest, ReleaseCallRequest, ReportAnswerRequest, SettleCallRequest,
+    SettleResult,
 };
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
@@ -278,6 +279,9 @@ async fn assert_emergency_calls_are_answered(server: &Server) {
         let answer = calls.authorize_call(request).await.expect("an answer").into_inner();
         assert_eq!(answer.decision(), Decision::AllowedEmergency, "{tenant:?} {call:?}");
         assert!(answer.allowed && answer.grant.is_some());
+        for field in ["calling_number: ", "origin: ", "requested_duration: ", "labels: "] {
+            assert!(answer.warnings.iter().any(|w| w.starts_with(field)), "{:?}", answer.warnings);
+        }
         let numbers = answer.classification.unwrap();
         assert_eq!(numbers.call_class(), CallClass::Emergency);
         assert_eq!(numbers.number_type(), NumberType::Emergency);
@@ -295,6 +299,34 @@ async fn an_emergency_call_is_answered_whatever_else_is_wrong() {
     assert_eq!(answer.decision(), Decision::AllowedEmergency);
     let answer = calls.authorize_call(authorize("n", "alice", "110")).await.unwrap().into_inner();
     assert!(!answer.allowed, "{answer:?}");
+}
+
+#[tokio::test]
+async fn emergency_calls_of_nobody_are_on_record_and_expire_like_others() {
+    let server = Server::start().await;
+    assert_emergency_calls_are_answered(&server).await;
+    assert!(server.running.control().flush_records(std::time::Duration::from_secs(5)).await);
+    let mut account = server.account().await;
+    let mut decisions = async |tenant: &str| {
+        let request = ListDecisionsRequest { tenant_id: tenant.to_owned(), ..Default::default() };
+        account.list_decisions(request).await.unwrap().into_inner().decisions
+    };
+    assert_eq!(decisions("contoso").await.len(), 2);
+    let nobodys = decisions("unattributed").await;
+    assert_eq!(nobodys.len(), 3);
+    assert!(nobodys.iter().any(|record| record.detail.contains("\"nobody\", call \"e3\"")));
+    assert!(nobodys.iter().all(|record| record.decision() == Decision::AllowedEmergency));
+
+    server.clock.advance(Seconds(2 * 86_400));
+    let tenant = TenantId::new("unattributed").unwrap();
+    for _ in 0..500 {
+        let ledger = server.running.control().ledger();
+        if ledger.open_calls(&tenant, None, 10).await.unwrap().items.is_empty() {
+            return;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+    panic!("the sweeper never came");
 }
 
 #[tokio::test]
