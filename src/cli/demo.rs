@@ -192,11 +192,11 @@ Serving on, calls at {address}; Ctrl-C stops. Try, in another terminal:
     }
 
     async fn pool_runs_out(&mut self) -> Result<()> {
-        self.title("Bob talks for an hour and three quarters: the shared pool empties")?;
-        let bob = Leg { minutes: 110, ..BOB };
+        self.title("Bob, of the same pool, talks for almost four hours")?;
+        let bob = Leg { minutes: 232, ..BOB };
         let id = self.authorize(bob, v1::Decision::Allowed).await?;
-        self.pass(Seconds(109 * 60));
-        self.settle(bob, &id, Seconds(109 * 60)).await?;
+        self.pass(Seconds(230 * 60));
+        self.settle(bob, &id, Seconds(230 * 60)).await?;
         self.title("Alice calls again: the pool runs out in mid-call, credits go on")?;
         let id = self.authorize(ALICE, v1::Decision::Allowed).await?;
         self.pass(Seconds(200));

@@ -2,15 +2,20 @@
 
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 
 use crate::app;
 use crate::cli::FAILURE;
 use crate::config::{Config, LedgerUrl};
 use crate::ledger::memory::MemoryLedger;
+use crate::ledger::redis::{RedisLedger, RedisSettings};
 use crate::ledger::{ClockOffset, Ledger};
 use crate::ops::{shutdown, telemetry};
+
+/// Least time for a connection to the ledger to come about: with TLS it takes several round trips.
+const CONNECT_AT_LEAST: Duration = Duration::from_secs(1);
 
 /// Serves; what goes wrong is told on standard error.
 pub fn run(config: &Config) -> ExitCode {
@@ -34,7 +39,15 @@ fn try_run(config: &Config) -> anyhow::Result<()> {
                 );
                 serve(Arc::new(MemoryLedger::new(ClockOffset::default())), config).await
             }
-            LedgerUrl::Redis(_) => bail!("{}: not part of this build", config.ledger),
+            LedgerUrl::Redis(url) => {
+                let settings = RedisSettings {
+                    url: url.clone(),
+                    response_timeout: config.ledger_timeout,
+                    connect_timeout: config.ledger_timeout.max(CONNECT_AT_LEAST),
+                };
+                let ledger = RedisLedger::connect(&settings, ClockOffset::default()).await?;
+                serve(Arc::new(ledger), config).await
+            }
         }
     })
 }

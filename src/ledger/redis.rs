@@ -68,6 +68,8 @@ impl RedisLedger {
         settings: &RedisSettings,
         offset: ClockOffset,
     ) -> Result<RedisLedger, BadRedisUrl> {
+        // What rediss:// encrypts with; an error says that the program has chosen before.
+        let _ = rustls::crypto::ring::default_provider().install_default();
         let opened = Connection::open(settings).await;
         let connection = opened.map_err(|error| BadRedisUrl(error.to_string()))?;
         Ok(RedisLedger { connection, offset })
