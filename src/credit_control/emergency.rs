@@ -5,13 +5,14 @@ use tokio::time::Instant;
 
 use crate::charging::catalogue::CountryCode;
 use crate::charging::decision::Decision;
-use crate::charging::entitlement::{CallClass, CallType, Classification};
+use crate::charging::entitlement::{CallClass, CallType, Classification, Explain};
 use crate::charging::ids::{CallId, PayerId, TenantId};
 use crate::charging::number;
 use crate::charging::profile::PayerState;
 use crate::charging::units::Seconds;
 use crate::credit_control::CreditControl;
 use crate::credit_control::answer::{Answer, CallContext};
+use crate::credit_control::records::granted_call;
 use crate::ledger::state::Terms;
 use crate::ledger::{Authorize, CallLimits, Ledger, Offer, Proposal, Versions};
 
@@ -57,6 +58,37 @@ impl<L: Ledger> CreditControl<L> {
         raw: &RawRequest<'_>,
         deadline: Instant,
     ) -> Option<Answer> {
+        let kind = self.emergency(raw, deadline).await?;
+        let answer = self.decide_locally(self.emergency_command(raw, kind), None);
+        tracing::info!(
+            tenant = raw.tenant.escape_debug().to_string(),
+            decision_id = answer.decision_id,
+            rewritten = kind == Emergency::Rewritten,
+            "emergency call"
+        );
+        Some(answer)
+    }
+
+    /// What [`CreditControl::authorize_emergency`] would answer; records nothing.
+    pub(super) async fn quote_emergency(
+        &self,
+        raw: &RawRequest<'_>,
+        deadline: Instant,
+    ) -> Option<Answer> {
+        let kind = self.emergency(raw, deadline).await?;
+        let now = self.now();
+        let call = granted_call(&self.emergency_command(raw, kind), now);
+        let mut steps = vec![];
+        let number = match kind {
+            Emergency::Dialled => "called_number",
+            Emergency::Rewritten => "original_called_number",
+        };
+        let detail = format_args!("{number} is an emergency number: free, and never refused");
+        steps.step("EMERGENCY", true, "D22", detail);
+        Some(Answer { steps, ..Answer::of(&call, None, now, false) })
+    }
+
+    async fn emergency(&self, raw: &RawRequest<'_>, deadline: Instant) -> Option<Emergency> {
         let dialled = [raw.called_number, raw.original_called_number];
         if !dialled.iter().any(|number| number::is_emergency_anywhere(number)) {
             return None;
@@ -78,18 +110,11 @@ impl<L: Ledger> CreditControl<L> {
             }
             Country::Unreachable => number::is_emergency_anywhere(number),
         };
-        let rewritten = !is_emergency(raw.called_number);
-        if rewritten && !is_emergency(raw.original_called_number) {
-            return None;
+        if is_emergency(raw.called_number) {
+            Some(Emergency::Dialled)
+        } else {
+            is_emergency(raw.original_called_number).then_some(Emergency::Rewritten)
         }
-        let answer = self.grant_emergency(raw, rewritten);
-        tracing::info!(
-            tenant = raw.tenant.escape_debug().to_string(),
-            decision_id = answer.decision_id,
-            rewritten,
-            "emergency call"
-        );
-        Some(answer)
     }
 
     async fn emergency_country(&self, raw: &RawRequest<'_>, deadline: Instant) -> Country {
@@ -112,7 +137,7 @@ impl<L: Ledger> CreditControl<L> {
         Country::Unknown(trunk.and_then(|trunk| trunk.emergency_country).or(default))
     }
 
-    fn grant_emergency(&self, raw: &RawRequest<'_>, rewritten: bool) -> Answer {
+    fn emergency_command(&self, raw: &RawRequest<'_>, kind: Emergency) -> Authorize {
         let decision_id = emergency_id(raw);
         let mut warnings = vec![];
         let mut warn = |what: &str| {
@@ -133,9 +158,11 @@ impl<L: Ledger> CreditControl<L> {
         if raw.call_type.is_none() {
             warn("call_type");
         }
-        let flags = match rewritten {
-            true => vec!["EMERGENCY_BY_ORIGINAL_NUMBER".to_owned()],
-            false => vec![],
+        let (requested, flags) = match kind {
+            Emergency::Dialled => (EMERGENCY_GRANT, vec![]),
+            Emergency::Rewritten => {
+                (REWRITTEN_GRANT, vec!["EMERGENCY_BY_ORIGINAL_NUMBER".to_owned()])
+            }
         };
         let context = CallContext {
             decision_id: decision_id.clone(),
@@ -162,14 +189,14 @@ impl<L: Ledger> CreditControl<L> {
             decision: Decision::AllowedEmergency,
             month,
             terms: Terms { counted: false, ..self.terms(raw.reports_answer, true, None) },
-            requested: if rewritten { REWRITTEN_GRANT } else { EMERGENCY_GRANT },
+            requested,
             pools: vec![],
             money: None,
             limits: CallLimits::default(),
             when_exhausted: Decision::AllowedEmergency,
             when_spend_limited: Decision::AllowedEmergency,
         };
-        let command = Authorize {
+        Authorize {
             tenant,
             call: call.unwrap_or_else(|_| CallId::literal(UNATTRIBUTED)),
             fingerprint: decision_id,
@@ -180,9 +207,17 @@ impl<L: Ledger> CreditControl<L> {
             proposal: Proposal::Record(offer),
             denied_retention: self.settings().denied_retention,
             ended_retention: self.settings().ended_retention,
-        };
-        self.decide_locally(command, None)
+        }
     }
+}
+
+/// Which number makes it an emergency call.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Emergency {
+    /// The one that was called.
+    Dialled,
+    /// Only the one before the SBC's rewriting.
+    Rewritten,
 }
 
 enum Country {
