@@ -262,7 +262,10 @@ impl<L: Ledger> Administration<L> {
                 }
             }
             None if document.names_deck => {
-                let reason = format!("expected an active deck, found {:?}", profile.rate_deck);
+                let reason = format!(
+                    "expected an active deck, found {:?}; `tollgate rates activate` makes one",
+                    profile.rate_deck
+                );
                 return Err(refused("rate_deck", reason));
             }
             None => warnings.push(format!(

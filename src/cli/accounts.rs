@@ -197,7 +197,7 @@ fn audited(answer: &RunAuditResponse) -> String {
         counted(answer.checked_tenants, "tenant"),
         counted(answer.checked_buckets, "bucket"),
         counted(answer.checked_calls, "call"),
-        counted(answer.checked_decisions, "decision"),
+        counted(answer.checked_decisions, "record"),
     ];
     text + &format!("{verdict}: {} checked\n", looked_at.join(", "))
 }
@@ -302,7 +302,7 @@ mod tests {
         assert_eq!(
             audited(&answer),
             "po-1 of contoso: invariant 2: expected 0, found 1\n\
-             1 finding: 1 tenant, 0 buckets, 0 calls, 0 decisions checked\n"
+             1 finding: 1 tenant, 0 buckets, 0 calls, 0 records checked\n"
         );
         let clean = RunAuditResponse { clean: true, ..RunAuditResponse::default() };
         assert!(audited(&clean).starts_with("clean: "));

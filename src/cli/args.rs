@@ -49,7 +49,7 @@ pub enum ClientCommand {
     /// Check or activate a rate deck
     Rates(RatesArgs),
     /// Ask whether a call may start, and hold what its grant may cost
-    Authorize(AuthorizeArgs),
+    Authorize(Box<AuthorizeArgs>),
     /// Report that a call was answered
     Answer(AnswerArgs),
     /// Report usage so far and ask for a further grant
@@ -59,7 +59,7 @@ pub enum ClientCommand {
     /// End a call that was never answered: give everything back
     Release(ReleaseArgs),
     /// Ask what authorize would decide, and why, holding nothing
-    Quote(QuoteArgs),
+    Quote(Box<QuoteArgs>),
     /// Show the pools and credits of a tenant
     Balance(BalanceArgs),
     /// List the open calls of a tenant with what they hold, show one call, or end those of a trunk

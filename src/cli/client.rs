@@ -89,16 +89,26 @@ impl From<Status> for Failure {
             "" => code,
             message => format!("{code}: {message}"),
         }];
-        if let Some(bad) = status.get_details_bad_request() {
-            let violations = bad.field_violations.into_iter();
-            lines.extend(violations.map(|v| format!("  {}: {}", v.field, v.description)));
-        }
-        if let Some(failure) = status.get_details_precondition_failure() {
-            let violations = failure.violations.into_iter();
-            lines.extend(violations.map(|v| format!("  {}: {}", v.subject, v.description)));
+        let fields = wrong_fields(&status);
+        // The server makes its message of the first one.
+        if fields.first().is_some_and(|field| fields.len() > 1 || field != status.message()) {
+            lines.extend(fields.iter().map(|field| format!("  {field}")));
         }
         Failure(lines)
     }
+}
+
+fn wrong_fields(status: &Status) -> Vec<String> {
+    let mut fields = vec![];
+    if let Some(bad) = status.get_details_bad_request() {
+        let violations = bad.field_violations.into_iter();
+        fields.extend(violations.map(|v| format!("{}: {}", v.field, v.description)));
+    }
+    if let Some(failure) = status.get_details_precondition_failure() {
+        let violations = failure.violations.into_iter();
+        fields.extend(violations.map(|v| format!("{}: {}", v.subject, v.description)));
+    }
+    fields
 }
 
 /// As the gRPC specification spells it: `INVALID_ARGUMENT`.
@@ -144,6 +154,14 @@ mod tests {
         let status = Status::with_error_details(Code::FailedPrecondition, "conflict", details);
         let expected = ["FAILED_PRECONDITION: conflict", "  credits[0].key: applied before"];
         assert_eq!(Failure::from(status).0, expected);
+    }
+
+    #[test]
+    fn a_single_wrong_field_is_said_once() {
+        let mut violations = FieldViolations::new();
+        violations.add("call_id", "expected a value");
+        let Failure(lines) = violations.into_status().into();
+        assert_eq!(lines, ["INVALID_ARGUMENT: call_id: expected a value"]);
     }
 
     #[tokio::test]

@@ -138,7 +138,7 @@ impl<W: Write> Day<W> {
     /// The whole day; an error where an answer is not what it must be.
     async fn play(&mut self) -> Result<()> {
         self.set_up().await?;
-        self.from_the_pool().await?;
+        self.pool_pays().await?;
         self.pool_runs_out().await?;
         self.international().await?;
         self.refused_and_why().await?;
@@ -180,7 +180,7 @@ Serving on, calls at {address}; Ctrl-C stops. Try, in another terminal:
         self.line("Apply", "", &format!("{} created, {} purchase", counts.0, counts.1))
     }
 
-    async fn from_the_pool(&mut self) -> Result<()> {
+    async fn pool_pays(&mut self) -> Result<()> {
         self.title("Alice calls Seattle: a domestic call, paid by plan minutes")?;
         let id = self.authorize(ALICE, v1::Decision::Allowed).await?;
         self.pass(Seconds(60));

@@ -211,8 +211,8 @@ mod tests {
     use std::fs;
 
     use super::*;
-    use crate::organisation;
     use crate::proto::json::to_json;
+    use crate::{grpc, organisation};
 
     fn read(yaml: &str) -> Organisation {
         let raw = organisation::read(yaml).expect("YAML");
@@ -277,6 +277,18 @@ mod tests {
         assert_eq!(tenant.credits[0].purchased_at, Some(bought));
         let response = TrunkResponse { sip_status: 0, q850_cause: Some(42) };
         assert_eq!(tenant.trunks[0].responses["RATE_LIMITED"], response);
+    }
+
+    #[test]
+    fn the_server_understands_the_document_as_it_was_checked_here() {
+        let every_key = fs::read_to_string("samples/organisation.yaml").expect("the sample");
+        let suspended = "tenants: [{id: a, currency: EUR, state: suspended, billing: postpaid, overage: true, users: [{id: b, usage_location: DE, state: blocked, outbound_policy: {conference: zone_a}}], service_numbers: [{id: c, e164: +4930123456, kind: toll, state: removed}], resource_accounts: [{id: d, usage_location: DE, state: removed}]}]";
+        for yaml in [every_key.as_str(), suspended] {
+            let raw = organisation::read(yaml).expect("YAML");
+            let received = grpc::organisation::raw(message(&raw).expect("checked"));
+            let understood = organisation::check(&received).expect("without faults there too");
+            assert_eq!(understood, organisation::check(&raw).expect("without faults"));
+        }
     }
 
     #[test]

@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use crate::charging::catalogue::CountryCode;
 use crate::charging::decision::Decision;
-use crate::charging::entitlement::{CallClass, CallType, Classification};
+use crate::charging::entitlement::{CallClass, CallType, Classification, Explain};
 use crate::charging::ids::{CallId, PayerId, TenantId};
 use crate::charging::number;
 use crate::charging::profile::PayerState;
@@ -15,6 +15,7 @@ use crate::charging::units::Seconds;
 use crate::credit_control::CreditControl;
 use crate::credit_control::answer::{Answer, CallContext};
 use crate::credit_control::directory::Tenant;
+use crate::credit_control::records::granted_call;
 use crate::ledger::state::Terms;
 use crate::ledger::{Authorize, CallLimits, Ledger, Offer, Proposal, Versions};
 
@@ -60,6 +61,44 @@ impl<L: Ledger> CreditControl<L> {
         raw: &RawRequest<'_>,
         deadline: Instant,
     ) -> Option<Answer> {
+        let (kind, tenant) = self.emergency(raw, deadline).await?;
+        let tenant = tenant.as_deref();
+        let command = self.emergency_command(raw, kind, tenant);
+        let answer = self.decide_locally(command, tenant.and_then(Tenant::profile));
+        tracing::info!(
+            tenant = raw.tenant.escape_debug().to_string(),
+            decision_id = answer.decision_id,
+            rewritten = kind == Emergency::Rewritten,
+            "emergency call"
+        );
+        Some(answer)
+    }
+
+    /// What [`CreditControl::authorize_emergency`] would answer; records nothing.
+    pub(super) async fn quote_emergency(
+        &self,
+        raw: &RawRequest<'_>,
+        deadline: Instant,
+    ) -> Option<Answer> {
+        let (kind, tenant) = self.emergency(raw, deadline).await?;
+        let now = self.now();
+        let call = granted_call(&self.emergency_command(raw, kind, tenant.as_deref()), now);
+        let mut steps = vec![];
+        let number = match kind {
+            Emergency::Dialled => "called_number",
+            Emergency::Rewritten => "original_called_number",
+        };
+        let detail = format_args!("{number} is an emergency number: free, and never refused");
+        steps.step("EMERGENCY", true, "D22", detail);
+        Some(Answer { steps, ..Answer::of(&call, None, now, false) })
+    }
+
+    /// Which number makes it an emergency call, if one does; and the tenant, where the ledger could say.
+    async fn emergency(
+        &self,
+        raw: &RawRequest<'_>,
+        deadline: Instant,
+    ) -> Option<(Emergency, Option<Arc<Tenant>>)> {
         let dialled = [raw.called_number, raw.original_called_number];
         if !dialled.iter().any(|number| number::is_emergency_anywhere(number)) {
             return None;
@@ -81,18 +120,10 @@ impl<L: Ledger> CreditControl<L> {
             }
             Country::Unreachable => number::is_emergency_anywhere(number),
         };
-        let rewritten = !is_emergency(raw.called_number);
-        if rewritten && !is_emergency(raw.original_called_number) {
-            return None;
+        if is_emergency(raw.called_number) {
+            return Some((Emergency::Dialled, tenant));
         }
-        let answer = self.grant_emergency(raw, rewritten, tenant.as_deref());
-        tracing::info!(
-            tenant = raw.tenant.escape_debug().to_string(),
-            decision_id = answer.decision_id,
-            rewritten,
-            "emergency call"
-        );
-        Some(answer)
+        is_emergency(raw.original_called_number).then_some((Emergency::Rewritten, tenant))
     }
 
     /// Whose emergency numbers count; and the tenant, unknown or not, where the ledger could say.
@@ -125,12 +156,12 @@ impl<L: Ledger> CreditControl<L> {
         (country, Some(tenant))
     }
 
-    fn grant_emergency(
+    fn emergency_command(
         &self,
         raw: &RawRequest<'_>,
-        rewritten: bool,
+        kind: Emergency,
         found: Option<&Tenant>,
-    ) -> Answer {
+    ) -> Authorize {
         let decision_id = emergency_id(raw);
         let mut warnings = vec![];
         let mut warn = |what: &str| {
@@ -165,9 +196,11 @@ impl<L: Ledger> CreditControl<L> {
         if raw.call_type.is_none() {
             warn("call_type");
         }
-        let flags = match rewritten {
-            true => vec!["EMERGENCY_BY_ORIGINAL_NUMBER".to_owned()],
-            false => vec![],
+        let (requested, flags) = match kind {
+            Emergency::Dialled => (EMERGENCY_GRANT, vec![]),
+            Emergency::Rewritten => {
+                (REWRITTEN_GRANT, vec!["EMERGENCY_BY_ORIGINAL_NUMBER".to_owned()])
+            }
         };
         let context = CallContext {
             decision_id: decision_id.clone(),
@@ -194,14 +227,14 @@ impl<L: Ledger> CreditControl<L> {
             decision: Decision::AllowedEmergency,
             month,
             terms: Terms { counted: false, ..self.terms(raw.reports_answer, true, None) },
-            requested: if rewritten { REWRITTEN_GRANT } else { EMERGENCY_GRANT },
+            requested,
             pools: vec![],
             money: None,
             limits: CallLimits::default(),
             when_exhausted: Decision::AllowedEmergency,
             when_spend_limited: Decision::AllowedEmergency,
         };
-        let command = Authorize {
+        Authorize {
             tenant,
             call: call.unwrap_or_else(|_| CallId::literal(UNATTRIBUTED)),
             fingerprint: decision_id,
@@ -212,9 +245,17 @@ impl<L: Ledger> CreditControl<L> {
             proposal: Proposal::Record(offer),
             denied_retention: self.settings().denied_retention,
             ended_retention: self.settings().ended_retention,
-        };
-        self.decide_locally(command, profile)
+        }
     }
+}
+
+/// Which number makes it an emergency call.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Emergency {
+    /// The one that was called.
+    Dialled,
+    /// Only the one before the SBC's rewriting.
+    Rewritten,
 }
 
 enum Country {

@@ -8,6 +8,7 @@ use crate::charging::funding::{Reach, reserve};
 use crate::charging::money::format_micros;
 use crate::charging::units::{Micros, Millis, Seconds};
 use crate::credit_control::answer::{Answer, CallContext, denial, explain, trunk};
+use crate::credit_control::emergency::RawRequest;
 use crate::credit_control::{AuthorizeRequest, CreditControl, attempt, setup};
 use crate::ledger::state::{
     Call, CallState, LotLine, MoneyLine, PoolLine, credit_side, nuance_code, pool_sides, reach_code,
@@ -23,6 +24,9 @@ impl<L: Ledger> CreditControl<L> {
         request: &AuthorizeRequest,
         deadline: Instant,
     ) -> Result<Answer, LedgerError> {
+        if let Some(answer) = self.quote_emergency(&raw(request), deadline).await {
+            return Ok(quoted(answer));
+        }
         let (tenant, payer) = self.look_up(&request.tenant, &request.payer, deadline).await?;
         let now = self.now();
         let mut steps: Vec<Step> = vec![];
@@ -54,6 +58,20 @@ impl<L: Ledger> CreditControl<L> {
         let call = weigh(&command, offer, &families, &reply.outcome, reply.now, &mut steps);
         let answer = Answer::of(&call, tenant.profile(), reply.now, false);
         Ok(quoted(Answer { steps, ..answer }))
+    }
+}
+
+fn raw(request: &AuthorizeRequest) -> RawRequest<'_> {
+    RawRequest {
+        tenant: request.tenant.as_str(),
+        call: request.call.as_str(),
+        call_type: Some(request.call_type),
+        payer: request.payer.as_str(),
+        calling_number: &request.calling_number,
+        called_number: &request.called_number,
+        original_called_number: &request.original_called_number,
+        trunk: &request.trunk,
+        reports_answer: request.reports_answer,
     }
 }
 

@@ -423,6 +423,28 @@ async fn a_quote_explains_and_holds_nothing() {
 }
 
 #[tokio::test]
+async fn a_quote_of_an_emergency_number_says_that_it_is_never_refused() {
+    let server = Server::start().await;
+    let mut calls = server.calls().await;
+    for (tenant, called, original) in
+        [("contoso", "911", ""), ("nobody", "112", ""), ("contoso", "+33123456789", "911")]
+    {
+        let request = QuoteCallRequest {
+            tenant_id: tenant.to_owned(),
+            call_type: CallType::UserOutbound.into(),
+            payer_id: "carol".to_owned(),
+            called_number: called.to_owned(),
+            original_called_number: original.to_owned(),
+            ..QuoteCallRequest::default()
+        };
+        let quote = calls.quote_call(request).await.unwrap().into_inner();
+        assert_eq!(quote.decision(), Decision::AllowedEmergency, "{quote:?}");
+        assert_eq!((quote.steps.len(), quote.steps[0].check.as_str()), (1, "EMERGENCY"));
+        assert!(quote.decision_id.is_empty());
+    }
+}
+
+#[tokio::test]
 async fn a_restarted_switch_ends_its_calls() {
     let server = Server::start().await;
     let mut calls = server.calls().await;
