@@ -2,15 +2,21 @@
 
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 
 use crate::app;
-use crate::cli::FAILURE;
+use crate::cli::{FAILURE, USAGE};
 use crate::config::{Config, LedgerUrl};
 use crate::ledger::memory::MemoryLedger;
+use crate::ledger::redis::{BadRedisUrl, RedisLedger, RedisSettings};
 use crate::ledger::{ClockOffset, Ledger};
 use crate::ops::{shutdown, telemetry};
+
+/// Longest wait for Redis by those who may wait: administration and the sweeper. Calls wait no longer
+/// than `ledger_timeout`.
+const REDIS_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Serves; what goes wrong is told on standard error.
 pub fn run(config: &Config) -> ExitCode {
@@ -18,7 +24,7 @@ pub fn run(config: &Config) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("tollgate: {error:#}");
-            ExitCode::from(FAILURE)
+            ExitCode::from(if error.is::<BadRedisUrl>() { USAGE } else { FAILURE })
         }
     }
 }
@@ -34,7 +40,15 @@ fn try_run(config: &Config) -> anyhow::Result<()> {
                 );
                 serve(Arc::new(MemoryLedger::new(ClockOffset::default())), config).await
             }
-            LedgerUrl::Redis(_) => bail!("{}: not part of this build", config.ledger),
+            LedgerUrl::Redis(url) => {
+                let settings = RedisSettings {
+                    url: url.clone(),
+                    response_timeout: REDIS_TIMEOUT,
+                    connect_timeout: REDIS_TIMEOUT,
+                };
+                let ledger = RedisLedger::connect(&settings, ClockOffset::default()).await?;
+                serve(Arc::new(ledger), config).await
+            }
         }
     })
 }
