@@ -24,7 +24,9 @@ crate::on_every_ledger! {
     a_pool_is_shared_fairly_among_open_calls
     a_share_is_never_below_one_increment
     credits_follow_only_when_the_last_increment_of_the_pool_is_held
+    a_call_never_goes_back_to_a_pool_it_has_left
     credits_are_shared_fairly_too
+    an_extension_on_credits_does_not_share_with_itself
     a_call_needs_the_fee_and_the_first_increment
     a_spend_limit_gives_what_is_left_and_then_refuses
     a_spend_limit_counts_holds_and_starts_anew_each_month
@@ -67,6 +69,8 @@ crate::on_every_ledger! {
     usage_reported_out_of_order_before_the_answer_is_not_released_for_nothing
     a_call_without_new_funds_keeps_its_last_hard_stop
     an_expired_call_holds_again_and_counts_again
+    a_reopened_call_has_no_charge_until_it_ends_again
+    a_late_settle_below_the_proven_usage_is_known_again
     lots_that_nobody_used_go_back_whole
     ending_all_charges_what_was_proven_and_only_open_calls
     two_open_calls_return_what_they_should
@@ -195,6 +199,29 @@ async fn credits_are_shared_fairly_too<L: Ledger>(stage: &Stage<L>) {
     let second = stage.grant("c2", ask()).await;
     assert_eq!((second.granted, second.final_grant()), (Seconds(240), false));
     assert_eq!(stage.snapshot().await.wallet.holds, 2);
+}
+
+async fn a_call_never_goes_back_to_a_pool_it_has_left<L: Ledger>(stage: &Stage<L>) {
+    stage.set_pool(DOMESTIC, 60).await;
+    stage.set_pool(INTERNATIONAL, 600).await;
+    let ask = request().pool(DOMESTIC).pool(INTERNATIONAL).lasting(180);
+    stage.grant("c", ask).await;
+    stage.set_pool(DOMESTIC, 6000).await;
+    let call = stage.extended("c", 100, 200).await;
+    let held: Vec<_> = call.pools.iter().map(|line| line.held.0).collect();
+    assert_eq!(held, [60, 240]);
+    check_charge(&stage.settled("c", 400).await, 420, 0, (0, 0));
+    assert_eq!(stage.pool(DOMESTIC).await.spent, 60);
+}
+
+async fn an_extension_on_credits_does_not_share_with_itself<L: Ledger>(stage: &Stage<L>) {
+    stage.buy("po-1", 2_100_000).await;
+    let ask = || request().money(credits()).lasting(60);
+    stage.grant("c1", ask()).await;
+    stage.grant("c2", ask()).await;
+    // 1.80 left, one other: 0.90 pays nine minutes more.
+    let call = stage.extended("c1", 60, 3600).await;
+    assert_eq!((call.granted, call.final_grant()), (Seconds(600), false));
 }
 
 async fn a_call_needs_the_fee_and_the_first_increment<L: Ledger>(stage: &Stage<L>) {
@@ -782,6 +809,41 @@ async fn an_expired_call_holds_again_and_counts_again<L: Ledger>(stage: &Stage<L
     assert_eq!(stage.snapshot().await.tenant.open, 1);
     check_charge(&stage.settled("c", 250).await, 300, 0, (0, 0));
     assert_eq!(stage.snapshot().await.tenant.open, 0);
+}
+
+async fn a_reopened_call_has_no_charge_until_it_ends_again<L: Ledger>(stage: &Stage<L>) {
+    stage.buy("po-1", 250_000).await;
+    stage.grant("c", request().money(credits()).lasting(60)).await;
+    stage.extended("c", 150, 60).await;
+    stage.pass(1000);
+    stage.sweep().await;
+    let call = stage.call("c").await.unwrap();
+    check_charge(&call, 0, 250_000, (30, 100_000));
+    assert_eq!(call.money_duration, Seconds(120));
+    stage.buy("po-2", 100_000).await;
+    let call = stage.extended("c", 160, 20).await;
+    check_charge(&call, 0, 250_000, (0, 0));
+    assert_eq!(call.money_duration, Seconds::ZERO);
+    assert_eq!(stage.audit().await.listed.shortfalls, 0);
+    // The fee is not taken twice: three minutes cost 0.35 in all.
+    let call = stage.settled("c", 180).await;
+    check_charge(&call, 0, 350_000, (0, 0));
+    assert_eq!(call.money_duration, Seconds(180));
+}
+
+async fn a_late_settle_below_the_proven_usage_is_known_again<L: Ledger>(stage: &Stage<L>) {
+    stage.set_pool(DOMESTIC, 600).await;
+    stage.grant("c", request().pool(DOMESTIC)).await;
+    stage.extended("c", 61, 60).await;
+    stage.pass(1000);
+    stage.sweep().await;
+    check_charge(&stage.settled("c", 30).await, 120, 0, (0, 0));
+    for (used, result) in [(30, EndResult::Settled), (31, EndResult::AlreadySettled)] {
+        match stage.settle("c", used).await {
+            Ended::Done { result: found, replayed: true, .. } => assert_eq!(found, result),
+            other => panic!("{other:?}"),
+        }
+    }
 }
 
 async fn lots_that_nobody_used_go_back_whole<L: Ledger>(stage: &Stage<L>) {

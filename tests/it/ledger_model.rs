@@ -22,7 +22,7 @@ use tollgate::ledger::{
     Answered, Authorized, ClockOffset, EndResult, Ended, Ending, Extended, Ledger,
 };
 
-use crate::support::{DAY, NEVER_OVERDUE, NOON, Stage, credits, memory, request};
+use crate::support::{DAY, NEVER_OVERDUE, NOON, Opened, Stage, credits, memory, request};
 use commands::{Command, Dealer, Outcome, play};
 use faulty::{Fault, Faulty};
 
@@ -36,7 +36,7 @@ fn commands_in_all() -> usize {
 }
 
 /// Plays `total` commands over several seeds, two at a time; the first difference, with its seed.
-fn compare<A: Ledger, B: Ledger, FA: Future<Output = A>, FB: Future<Output = B>>(
+fn compare<A: Ledger, B: Ledger, FA: Future<Output = Opened<A>>, FB: Future<Output = Opened<B>>>(
     total: usize,
     make_a: impl Fn(ClockOffset) -> FA + Sync,
     make_b: impl Fn(ClockOffset) -> FB + Sync,
@@ -58,7 +58,7 @@ fn compare<A: Ledger, B: Ledger, FA: Future<Output = A>, FB: Future<Output = B>>
                 clock_b.freeze_at(NOON);
                 let a = make_a(clock_a.clone()).await;
                 let b = make_b(clock_b.clone()).await;
-                lock_step(seed, RUN.min(total), (&a, &clock_a), (&b, &clock_b)).await
+                lock_step(seed, RUN.min(total), (&a.ledger, &clock_a), (&b.ledger, &clock_b)).await
             })?;
         }
     };
@@ -227,7 +227,10 @@ fn random_commands_keep_the_embedded_ledger_clean() {
 #[test]
 fn the_harness_notices_a_ledger_that_is_wrong() {
     for fault in [Fault::ChargesASecondMore, Fault::LosesReleases, Fault::ForgetsSequences] {
-        let faulty = async |clock| Faulty { inner: memory(clock).await, fault };
+        let faulty = async |clock| {
+            let Opened { ledger: inner, keep } = memory(clock).await;
+            Opened { ledger: Faulty { inner, fault }, keep }
+        };
         let found = compare(2_000, memory, faulty);
         assert!(found.is_err_and(|text| text.starts_with("seed ")), "{fault:?} goes unnoticed");
     }
@@ -237,7 +240,7 @@ fn the_harness_notices_a_ledger_that_is_wrong() {
 async fn the_random_commands_meet_every_state_and_leave_every_kind_of_entry() {
     let clock = ClockOffset::default();
     clock.freeze_at(NOON);
-    let ledger = memory(clock.clone()).await;
+    let ledger = memory(clock.clone()).await.ledger;
     let tenant = TenantId::new("census").unwrap();
     let mut dealer = Dealer::new(1, vec![tenant.clone(); 2]);
     let mut met = BTreeSet::new();

@@ -2,6 +2,7 @@
 
 pub mod redis;
 
+use std::any::Any;
 use std::future::Future;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -50,8 +51,14 @@ macro_rules! on_one_ledger {
 }
 
 /// The embedded ledger.
-pub async fn memory(clock: ClockOffset) -> MemoryLedger {
-    MemoryLedger::new(clock)
+pub async fn memory(clock: ClockOffset) -> Opened<MemoryLedger> {
+    Opened { ledger: MemoryLedger::new(clock), keep: Box::new(()) }
+}
+
+/// A ledger, and what must live as long, such as its server.
+pub struct Opened<L> {
+    pub ledger: L,
+    pub keep: Box<dyn Any + Send + Sync>,
 }
 
 /// 2026-11-10T12:00:00Z: where every stage's clock stands at first.
@@ -78,6 +85,7 @@ pub struct Stage<L> {
     pub ledger: L,
     pub clock: ClockOffset,
     pub tenant: TenantId,
+    _keep: Box<dyn Any + Send + Sync>,
 }
 
 pub fn payer(name: &str) -> PayerId {
@@ -257,13 +265,15 @@ static TENANTS: AtomicU32 = AtomicU32::new(0);
 
 impl<L: Ledger> Stage<L> {
     /// A stage with the payers alice and bob, no pools and no credits.
-    pub async fn open<F: Future<Output = L>>(ledger: impl FnOnce(ClockOffset) -> F) -> Stage<L> {
+    pub async fn open<F: Future<Output = Opened<L>>>(
+        ledger: impl FnOnce(ClockOffset) -> F,
+    ) -> Stage<L> {
         let clock = ClockOffset::default();
         clock.freeze_at(NOON);
-        let ledger = ledger(clock.clone()).await;
+        let Opened { ledger, keep } = ledger(clock.clone()).await;
         let number = TENANTS.fetch_add(1, Ordering::Relaxed);
         let tenant = TenantId::new(&format!("t{}-{number}", std::process::id())).unwrap();
-        let stage = Stage { ledger, clock, tenant };
+        let stage = Stage { ledger, clock, tenant, _keep: keep };
         stage.set_tenant(TenantState::Active).await;
         for name in ["alice", "bob"] {
             stage.set_payer(name, PayerState::Active, &[]).await;

@@ -79,6 +79,18 @@ local function unopened_pools()
   return unopened, new_pools
 end
 
+-- Keeps an open pool valid throughout the month, also where a new time zone of the tenant has moved the
+-- month's ends since it was made.
+local function cover_month(pool)
+  local bucket = read(ACCOUNTS, 'p:' .. pool)
+  local starts, ends = offer[OFFER.month_starts], offer[OFFER.month_ends]
+  if bucket[BUCKET.starts] > starts or bucket[BUCKET.ends] < ends then
+    bucket[BUCKET.starts] = math.min(bucket[BUCKET.starts], starts)
+    bucket[BUCKET.ends] = math.max(bucket[BUCKET.ends], ends)
+    put(ACCOUNTS, 'p:' .. pool, bucket)
+  end
+end
+
 local function grant()
   local call = new_call(STATE.ringing, offer[OFFER.decision])
   local terms = offer[OFFER.terms]
@@ -108,6 +120,7 @@ local function grant()
       put(ACCOUNTS, 'p:' .. pool, new_pools[pool])
       opened_pools[#opened_pools + 1] = pool
     end
+    for _, line in ipairs(call[CALL.pools]) do cover_month(line[POOL_LINE.pool]) end
     call[CALL.granted] = math.min(covered, requested)
     call[CALL.reach] = reach
     postings = hold(call, added_to, added_money)

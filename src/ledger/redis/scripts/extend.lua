@@ -48,6 +48,10 @@ local stop = stopped()
 local is_old = sequence and sequence <= call[CALL.sequence]
 if is_old and is_open(call) then
   call[CALL.used] = math.max(call[CALL.used], used)
+  if call[CALL.state] == STATE.ringing and call[CALL.used] > 0 then
+    mark_answered(call)
+    list_open(id, call, in_call_deadline(call))
+  end
   put(CALLS, id, call)
   return reply('repeated', id)
 end

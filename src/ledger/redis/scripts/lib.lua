@@ -289,6 +289,14 @@ local function fetch_accounts_of(call)
   fetch(ACCOUNTS, fields)
 end
 
+-- The payer's account, to be changed. One that is not applied yet has an account from its first counted
+-- call on, so that what is counted up before it is applied can be counted down after.
+local function changed_payer(payer)
+  local account = payer_account(payer) or { 0, false, 0, '', 0, 0 }
+  put(ACCOUNTS, 'u:' .. payer, account)
+  return account
+end
+
 local function count_decision()
   local tenant = tenant_account()
   tenant[TENANT_ACCOUNT.decisions] = tenant[TENANT_ACCOUNT.decisions] + 1
@@ -300,27 +308,23 @@ local function count_open(call, by)
   local tenant = tenant_account()
   tenant[TENANT_ACCOUNT.open] = tenant[TENANT_ACCOUNT.open] + by
   put(ACCOUNTS, 't', tenant)
-  local payer = payer_account(call[CALL.payer])
-  if payer then
-    payer[PAYER_ACCOUNT.open] = payer[PAYER_ACCOUNT.open] + by
-    put(ACCOUNTS, 'u:' .. call[CALL.payer], payer)
-  end
+  local payer = changed_payer(call[CALL.payer])
+  payer[PAYER_ACCOUNT.open] = payer[PAYER_ACCOUNT.open] + by
 end
 
 -- Counts money towards the payer's spend limit of `month`; an older month no longer counts.
 local function count_money(payer, month, held, spent)
-  local account = payer_account(payer)
-  if not account then return end
+  local known = payer_account(payer)
+  if known and known[PAYER_ACCOUNT.month] == month and held == 0 and spent == 0 then return end
+  local account = changed_payer(payer)
   if precedes(account[PAYER_ACCOUNT.month], month) then
     account[PAYER_ACCOUNT.month] = month
     account[PAYER_ACCOUNT.held] = 0
     account[PAYER_ACCOUNT.spent] = 0
-    put(ACCOUNTS, 'u:' .. payer, account)
   end
-  if account[PAYER_ACCOUNT.month] == month and (held ~= 0 or spent ~= 0) then
+  if account[PAYER_ACCOUNT.month] == month then
     account[PAYER_ACCOUNT.held] = account[PAYER_ACCOUNT.held] + held
     account[PAYER_ACCOUNT.spent] = account[PAYER_ACCOUNT.spent] + spent
-    put(ACCOUNTS, 'u:' .. payer, account)
   end
 end
 
@@ -435,11 +439,14 @@ function survey(side)
   side.others = wallet()[WALLET.holds] - (side.held > 0 and 1 or 0)
   local limit = side.money[MONEY_LINE.spend_limit]
   if limit >= 0 then
-    local account, used = payer_account(side.payer), 0
-    if account and account[PAYER_ACCOUNT.month] == side.money[MONEY_LINE.month] then
-      used = account[PAYER_ACCOUNT.held] + account[PAYER_ACCOUNT.spent]
+    local account, month = payer_account(side.payer), side.money[MONEY_LINE.month]
+    if account and account[PAYER_ACCOUNT.month] == month then
+      limit = limit - account[PAYER_ACCOUNT.held] - account[PAYER_ACCOUNT.spent]
+    elseif account and precedes(month, account[PAYER_ACCOUNT.month]) then
+      -- Once a later month is counted, what the call's own month had left is not known any more.
+      limit = 0
     end
-    side.limit = math.max(limit - used, 0)
+    side.limit = math.max(limit, 0)
   end
 end
 
