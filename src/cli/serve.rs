@@ -7,15 +7,16 @@ use std::time::Duration;
 use anyhow::Context;
 
 use crate::app;
-use crate::cli::FAILURE;
+use crate::cli::{FAILURE, USAGE};
 use crate::config::{Config, LedgerUrl};
 use crate::ledger::memory::MemoryLedger;
-use crate::ledger::redis::{RedisLedger, RedisSettings};
+use crate::ledger::redis::{BadRedisUrl, RedisLedger, RedisSettings};
 use crate::ledger::{ClockOffset, Ledger};
 use crate::ops::{shutdown, telemetry};
 
-/// Least time for a connection to the ledger to come about: with TLS it takes several round trips.
-const CONNECT_AT_LEAST: Duration = Duration::from_secs(1);
+/// Longest wait for Redis by those who may wait: administration and the sweeper. Calls wait no longer
+/// than `ledger_timeout`.
+const REDIS_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Serves; what goes wrong is told on standard error.
 pub fn run(config: &Config) -> ExitCode {
@@ -23,7 +24,7 @@ pub fn run(config: &Config) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("tollgate: {error:#}");
-            ExitCode::from(FAILURE)
+            ExitCode::from(if error.is::<BadRedisUrl>() { USAGE } else { FAILURE })
         }
     }
 }
@@ -42,8 +43,8 @@ fn try_run(config: &Config) -> anyhow::Result<()> {
             LedgerUrl::Redis(url) => {
                 let settings = RedisSettings {
                     url: url.clone(),
-                    response_timeout: config.ledger_timeout,
-                    connect_timeout: config.ledger_timeout.max(CONNECT_AT_LEAST),
+                    response_timeout: REDIS_TIMEOUT,
+                    connect_timeout: REDIS_TIMEOUT,
                 };
                 let ledger = RedisLedger::connect(&settings, ClockOffset::default()).await?;
                 serve(Arc::new(ledger), config).await

@@ -201,37 +201,6 @@ mod tests {
     use crate::organisation;
 
     #[test]
-    fn a_message_says_what_the_file_says() {
-        let yaml = include_str!("../../samples/organisation.yaml");
-        let expected = organisation::check(&organisation::read(yaml).expect("YAML"));
-        let expected = expected.expect("the sample is right");
-        let contoso = &expected[0];
-
-        let message = v1::Tenant {
-            id: "contoso".to_owned(),
-            currency: "USD".to_owned(),
-            spend_velocity: Some(v1::SpendVelocity {
-                amount: "200".to_owned(),
-                per: Some(Duration { seconds: 3600, nanos: 0 }),
-            }),
-            credits: vec![v1::CreditPurchase {
-                key: "po-0001".to_owned(),
-                amount: "500".to_owned(),
-                purchased_at: Some(Timestamp { seconds: 1_768_003_200, nanos: 0 }),
-                payment: Some(v1::Payment {
-                    agreement: "EA-77".to_owned(),
-                    purchase_order: "PO-9".to_owned(),
-                }),
-            }],
-            ..v1::Tenant::default()
-        };
-        let read = organisation::check(&raw(v1::Organisation { tenants: vec![message] }));
-        let read = read.expect("the message is right");
-        assert_eq!(read[0].profile.spend_velocity, contoso.profile.spend_velocity);
-        assert_eq!(read[0].purchases, contoso.purchases);
-    }
-
-    #[test]
     fn values_that_are_none_are_faults_of_their_fields() {
         let message = v1::Tenant {
             id: "contoso".to_owned(),

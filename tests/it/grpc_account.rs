@@ -1,6 +1,7 @@
 //! AccountService as a client sees it.
 
 use prost_types::{Duration, Timestamp};
+use tollgate::organisation;
 use tollgate::proto::v1::{
     ActivateDeckRequest, ApplyRequest, ApplyResponse, AuthorizeCallRequest, CallState, CallType,
     CheckDeckRequest, CreditPurchase, Decision, GetBalanceRequest, GetCallRequest,
@@ -81,6 +82,17 @@ async fn an_organisation_is_applied_once_and_looked_at() {
     let credits = balance.credits.unwrap();
     assert_eq!((credits.funded, credits.available, credits.held), (usd("20"), usd("20"), usd("0")));
     assert_eq!(credits.lots[0].key, "po-9");
+}
+
+#[test]
+fn a_document_means_the_same_as_file_and_as_message() {
+    let yaml = std::fs::read_to_string("samples/organisation.yaml").unwrap();
+    let file = organisation::read(&yaml).unwrap();
+    let message = tollgate::cli::organisation::message(&file).unwrap();
+    let sent = tollgate::grpc::organisation::raw(message);
+    let expected = organisation::check(&file);
+    assert!(expected.is_ok(), "{expected:?}");
+    assert_eq!(organisation::check(&sent), expected);
 }
 
 #[tokio::test]
