@@ -225,6 +225,13 @@ fn random_commands_keep_the_embedded_ledger_clean() {
 }
 
 #[test]
+fn both_ledgers_answer_every_random_command_alike() {
+    if let Err(difference) = compare(commands_in_all(), memory, crate::support::redis) {
+        panic!("{difference}");
+    }
+}
+
+#[test]
 fn the_harness_notices_a_ledger_that_is_wrong() {
     for fault in [Fault::ChargesASecondMore, Fault::LosesReleases, Fault::ForgetsSequences] {
         let faulty = async |clock| {

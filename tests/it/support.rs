@@ -17,6 +17,7 @@ use tollgate::charging::rating::Tariff;
 use tollgate::charging::units::{Micros, Millis, Seconds};
 use tollgate::ledger::audit::{Report, audit};
 use tollgate::ledger::memory::MemoryLedger;
+use tollgate::ledger::redis::RedisLedger;
 use tollgate::ledger::state::{Bucket, Call, CallState, Terms};
 use tollgate::ledger::{
     Answer, Answered, Applied, Authorize, Authorized, CallLimits, ClockOffset, End, EndResult,
@@ -30,6 +31,7 @@ use tollgate::ledger::{
 macro_rules! on_every_ledger {
     ($($case:ident)*) => {
         $crate::on_one_ledger!(memory: $($case)*);
+        $crate::on_one_ledger!(redis: $($case)*);
     };
 }
 
@@ -53,6 +55,12 @@ macro_rules! on_one_ledger {
 /// The embedded ledger.
 pub async fn memory(clock: ClockOffset) -> Opened<MemoryLedger> {
     Opened { ledger: MemoryLedger::new(clock), keep: Box::new(()) }
+}
+
+/// The Redis ledger, on the server that all tests share.
+pub async fn redis(clock: ClockOffset) -> Opened<RedisLedger> {
+    let server = redis::RedisServer::shared();
+    Opened { ledger: server.ledger(&clock).await, keep: Box::new(server) }
 }
 
 /// A ledger, and what must live as long, such as its server.
