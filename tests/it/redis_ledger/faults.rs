@@ -235,3 +235,22 @@ async fn a_cursor_that_no_page_gave_is_refused() {
         assert!(open.is_err_and(|error| error == bad), "{cursor:?}");
     }
 }
+
+#[tokio::test]
+async fn the_clock_is_the_stores_and_moves_with_the_offset() {
+    let server = RedisServer::shared();
+    let clock = ClockOffset::default();
+    let ledger = server.ledger(&clock).await;
+    let tenant = tenant("clocks");
+    let before = ledger.tenant(&tenant).await.expect("the ledger answers").now;
+    clock.advance(Seconds(86_400));
+    let by_script = release(&ledger, &tenant, "a").await.expect("the ledger answers").now;
+    let by_time = ledger.tenant(&tenant).await.expect("the ledger answers").now;
+    for now in [by_script, by_time] {
+        let passed = now.seconds_since(before).0;
+        assert!((86_400..86_460).contains(&passed), "{passed} s");
+    }
+    clock.freeze_at(before);
+    assert_eq!(release(&ledger, &tenant, "b").await.expect("the ledger answers").now, before);
+    assert_eq!(ledger.tenant(&tenant).await.expect("the ledger answers").now, before);
+}

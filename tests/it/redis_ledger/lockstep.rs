@@ -30,6 +30,24 @@ const PAYERS: &[&str] = &["alice", "bob", "carol", "unknown"];
 const FAMILIES: &[&str] = &["US:A:DOMESTIC", "US:A:INTERNATIONAL", "US:B:DOMESTIC"];
 const RETENTION: &[i64] = &[0, 1, 30, 600];
 
+fn profile(id: PayerId, state: PayerState, numbers: Vec<String>) -> PayerProfile {
+    PayerProfile {
+        id,
+        kind: PayerKind::User,
+        state,
+        usage_location: CountryCode::parse("US").expect("a country"),
+        licences: vec![Licence::PhoneSystem],
+        numbers,
+        user_policy: None,
+        conference_policy: None,
+        spend_limit: None,
+        concurrent_calls: None,
+        upn: "ünïcode".to_owned(),
+        display_name: String::new(),
+        object_id: String::new(),
+    }
+}
+
 /// Both ledgers, one clock, and where the dice stand.
 struct Pair {
     tenant: TenantId,
@@ -164,9 +182,13 @@ impl Pair {
     }
 
     async fn versions(&mut self, payer: &PayerId) -> Versions {
-        if self.rng.u8(..20) == 0 {
-            return Versions { tenant: 1, payer: 1 };
+        match self.rng.u8(..20) {
+            0 => Versions { tenant: 1, payer: 1 },
+            _ => self.current_versions(payer).await,
         }
+    }
+
+    async fn current_versions(&self, payer: &PayerId) -> Versions {
         let tenant = self.memory.tenant(&self.tenant).await.expect("memory").outcome.version;
         let payer = self.memory.payer(&self.tenant, payer).await.expect("memory").outcome.version;
         Versions { tenant, payer }
@@ -288,22 +310,7 @@ impl Pair {
                 (family, Seconds(self.rng.i64(0..40) * 30))
             });
             let seats: Vec<(String, Seconds)> = seats.collect();
-            let profile = PayerProfile {
-                id,
-                kind: PayerKind::User,
-                state,
-                usage_location: CountryCode::parse("US").expect("a country"),
-                licences: vec![Licence::PhoneSystem],
-                numbers,
-                user_policy: None,
-                conference_policy: None,
-                spend_limit: None,
-                concurrent_calls: None,
-                upn: "ünïcode".to_owned(),
-                display_name: String::new(),
-                object_id: String::new(),
-            };
-            updates.push(PayerUpdate { profile, seats });
+            updates.push(PayerUpdate { profile: profile(id, state, numbers), seats });
         }
         both!(self, updates, |ledger| ledger.apply_payers(&self.tenant, &month, &updates));
     }
@@ -415,6 +422,80 @@ impl Pair {
         }
         self.compare_all().await;
     }
+}
+
+#[tokio::test]
+async fn more_payers_and_lots_than_one_read_takes_are_equal_too() {
+    let server = RedisServer::shared();
+    let mut pair = Pair::new(&server, 0).await;
+    pair.apply_tenant().await;
+    let month =
+        Month { key: "2026-10".to_owned(), starts: START, ends: START.after(Seconds(3_600)) };
+    let payer = |n: usize| {
+        let id = PayerId::new(&format!("user-{n}")).expect("a payer id");
+        let seats =
+            vec![(FAMILIES[n % 3].to_owned(), Seconds(60)), (format!("own-{n}"), Seconds(6))];
+        PayerUpdate { profile: profile(id, PayerState::Active, vec![format!("+1{n}")]), seats }
+    };
+    let updates: Vec<PayerUpdate> = (0..1_100).map(payer).collect();
+    both!(pair, "payers", |ledger| ledger.apply_payers(&pair.tenant, &month, &updates));
+    both!(pair, "payers again", |ledger| ledger.apply_payers(&pair.tenant, &month, &updates));
+    for n in 0..1_100 {
+        let purchase = Purchase {
+            key: LotId::new(&format!("po-{n}")).expect("a lot id"),
+            amount: Micros(10),
+            purchased_at: START,
+            payment: BTreeMap::new(),
+        };
+        let expires_at = START.after(Seconds(600));
+        both!(pair, purchase, |ledger| ledger.purchase(&pair.tenant, &purchase, expires_at));
+    }
+    pair.compare_all().await;
+    // One call that draws on all lots but the last few, and is charged only part of it.
+    let offer = Offer {
+        month,
+        terms: Terms { ringing: Seconds(60), counted: true, ..Terms::default() },
+        requested: Seconds(10_950),
+        pools: vec![],
+        money: Some(MoneyOffer {
+            tariff: Tariff {
+                rate_per_minute: Micros(60),
+                connection_fee: Micros(0),
+                initial_increment: Seconds(1),
+                increment: Seconds(1),
+            },
+            spend_limit: None,
+        }),
+        limits: CallLimits::default(),
+        ..pair.offer()
+    };
+    let payer = PayerId::new("user-7").expect("a payer id");
+    let command = Authorize {
+        tenant: pair.tenant.clone(),
+        call: CallId::new("long").expect("a call id"),
+        fingerprint: "f".to_owned(),
+        versions: pair.current_versions(&payer).await,
+        payer,
+        trunk: String::new(),
+        context: vec![],
+        proposal: Proposal::Grant(offer),
+        denied_retention: Seconds(600),
+        ended_retention: Seconds(600),
+    };
+    both!(pair, command, |ledger| ledger.authorize(&command));
+    let snapshot = pair.memory.snapshot(&pair.tenant).await.expect("memory").outcome;
+    assert_eq!(snapshot.calls[0].1.money.as_ref().map(|money| money.lots.len()), Some(1_095));
+    let end = End {
+        tenant: pair.tenant.clone(),
+        call: command.call.clone(),
+        how: Ending::Settle(Seconds(10_005)),
+        report: vec![],
+        ended_retention: Seconds(600),
+    };
+    both!(pair, end, |ledger| ledger.end(&end));
+    pair.clock.advance(Seconds(700));
+    both!(pair, "lapse", |ledger| ledger.sweep(&pair.tenant, 5, Seconds(600)));
+    pair.compare_all().await;
 }
 
 #[tokio::test]
