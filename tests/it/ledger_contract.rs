@@ -5,10 +5,10 @@ use tollgate::charging::ids::TenantId;
 use tollgate::charging::month::{Month, parse_zone};
 use tollgate::charging::profile::{PayerState, TenantState};
 use tollgate::charging::units::{Micros, Millis, Seconds};
-use tollgate::ledger::state::{Call, CallState, EntryKind, nuance_code};
+use tollgate::ledger::state::{Call, CallState, Entry, EntryKind, nuance_code};
 use tollgate::ledger::{
     Applied, Authorized, CallLimits, EndResult, Ended, Ending, Extended, Ledger, LedgerError,
-    MoneyOffer, PayerUpdate, Purchased, Snapshot, Versions,
+    MoneyOffer, Page, PayerUpdate, Purchased, Snapshot, Versions,
 };
 
 use crate::support::{
@@ -77,6 +77,7 @@ crate::on_every_ledger! {
     parked_usage_counts_once_whatever_is_repeated
     every_decision_leaves_one_record
     open_calls_and_the_journal_come_in_pages
+    history_goes_on_where_a_reader_stopped
     tenants_are_strangers_to_each_other
     decks_are_kept_by_version_and_name
     numbers_reach_every_sidecar_with_the_tenant
@@ -979,6 +980,31 @@ async fn open_calls_and_the_journal_come_in_pages<L: Ledger>(stage: &Stage<L>) {
             let page = stage.ledger.journal(&stage.tenant, Some(bad), 2).await;
             assert!(matches!(page, Err(LedgerError::BadCursor(_))), "{bad:?} {page:?}");
         }
+    }
+}
+
+async fn history_goes_on_where_a_reader_stopped<L: Ledger>(stage: &Stage<L>) {
+    for call in ["c-1", "c-2", "c-3"] {
+        stage.grant(call, request().free()).await;
+    }
+    let read = |after: Option<String>, most| async move {
+        stage.ledger.history(&stage.tenant, after.as_deref(), most).await.unwrap()
+    };
+    let subjects = |page: &Page<(String, Entry)>| -> Vec<String> {
+        page.items.iter().map(|(_, entry)| entry.subject.clone()).collect()
+    };
+    let first = read(None, 2).await;
+    assert_eq!(subjects(&first), ["c-1", "c-2"]);
+    assert_eq!(first.next.as_ref(), first.items.last().map(|(cursor, _)| cursor));
+    let second = read(first.next, 2).await;
+    assert_eq!((subjects(&second), second.next), (vec!["c-3".to_owned()], None));
+    let end = second.items.last().map(|(cursor, _)| cursor.clone());
+    assert_eq!(read(end.clone(), 2).await.items, []);
+    stage.grant("c-4", request().free()).await;
+    assert_eq!(subjects(&read(end, 2).await), ["c-4"]);
+    for bad in ["", "nonsense", "-"] {
+        let page = stage.ledger.history(&stage.tenant, Some(bad), 2).await;
+        assert!(matches!(page, Err(LedgerError::BadCursor(_))), "{bad:?} {page:?}");
     }
 }
 
