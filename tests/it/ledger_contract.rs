@@ -1027,7 +1027,7 @@ async fn a_wallet_tells_that_nothing_is_left<L: Ledger>(stage: &Stage<L>) {
     // Held is not gone.
     assert_eq!(alerts(stage).await, []);
     stage.settled("a", 120).await;
-    assert_eq!(alerts(stage).await, [depleted.clone()]);
+    assert_eq!(alerts(stage).await, std::slice::from_ref(&depleted));
     stage.buy("po-2", 250_000).await;
     stage.pass(400 * DAY.0);
     stage.sweep().await;
