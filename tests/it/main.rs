@@ -16,4 +16,5 @@ mod redis_away;
 mod redis_ledger;
 mod server;
 mod state_table;
+mod stock_client;
 mod support;
