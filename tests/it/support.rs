@@ -1,5 +1,7 @@
 //! What the tests share: a stage on which one ledger plays one tenant by a stopped clock.
 
+pub mod messages;
+pub mod process;
 pub mod redis;
 
 use std::any::Any;
