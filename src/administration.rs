@@ -6,9 +6,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::charging::deck::{Deck, DeckErrors};
-use crate::charging::entitlement::{family_parts, seats};
 use crate::charging::ids::{CallId, LotId, PayerId, PoolId, TenantId};
 use crate::charging::month::{Month, twelve_months_after};
+use crate::charging::plans::{Family, seats};
 use crate::charging::profile::{
     PayerProfile, PayerState, Purchase, TenantDocument, TenantProfile, TenantState,
 };
@@ -82,6 +82,8 @@ pub struct PoolBalance {
     pub plan: String,
     /// `DOMESTIC`, `INTERNATIONAL` or `CONFERENCE`.
     pub counter: String,
+    /// The user, where it is one user's; else empty.
+    pub user: String,
     /// Key of its month.
     pub month: String,
     /// Its size, never less than held and spent (D9).
@@ -628,12 +630,13 @@ fn pools(balance: &Balance, month: &Month) -> Vec<PoolBalance> {
             if granted == 0 {
                 return None;
             }
-            let (country, plan, counter) = family_parts(family);
+            let Family { country, plan, counter, user } = Family::of(family);
             Some(PoolBalance {
                 id: PoolId::of(family, &month.key),
                 country: country.to_owned(),
                 plan: plan.to_owned(),
                 counter: counter.to_owned(),
+                user: user.to_owned(),
                 month: month.key.clone(),
                 granted: Seconds(granted),
                 held: Seconds(bucket.held),

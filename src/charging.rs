@@ -13,6 +13,7 @@ pub mod licensing;
 pub mod money;
 pub mod month;
 pub mod number;
+pub mod plans;
 pub mod profile;
 pub mod rating;
 pub mod units;

@@ -613,6 +613,7 @@ fn attempt(request: &AuthorizeRequest, at: Millis) -> Attempt<'_> {
         call_type: request.call_type,
         calling_number: &request.calling_number,
         called_number: &request.called_number,
+        transferred: matches!(request.origin.as_str(), "TRANSFER" | "FORWARD"),
         at,
     }
 }
@@ -652,6 +653,8 @@ fn fingerprint(request: &AuthorizeRequest) -> String {
         &request.called_number,
         &request.original_called_number,
         &requested,
+        // Decides which licence of a resource account pays (rules 70 and 73).
+        &request.origin,
     ];
     let mut digest = Sha256::new();
     for field in fields {

@@ -6,6 +6,7 @@ use crate::charging::catalogue::{CountryCode, Licence};
 use crate::charging::ids::{LotId, PayerId, TenantId};
 use crate::charging::licensing::{Misassigned, misassigned};
 use crate::charging::number;
+use crate::charging::plans::has_pay_as_you_go;
 use crate::charging::profile::{
     AutoRecharge, Billing, ConferencePolicy, FailureHandling, OnFailure, OnLostSettle,
     OutboundPolicy, PayerKind, PayerProfile, PayerState, Purchase, ResponseOverride, SpendVelocity,
@@ -500,23 +501,14 @@ fn payer_warnings(payer: &PayerProfile) -> Vec<String> {
     if let (PayerKind::User, Some(plan), []) = (payer.kind, plan, payer.numbers.as_slice()) {
         warnings.push(format!("user {} holds {plan} but has no number", payer.id));
     }
-    for licence in payer.licences.iter().filter(|licence| not_counted(**licence)) {
-        warnings.push(format!("{} of {} is kept but not counted yet", licence.code(), payer.id));
+    let pay_as_you_go = [Licence::PayAsYouGo1, Licence::PayAsYouGo2];
+    if let Some(licence) = payer.licences.iter().find(|licence| pay_as_you_go.contains(licence))
+        && !has_pay_as_you_go(payer)
+    {
+        let (id, location) = (&payer.id, payer.usage_location);
+        warnings.push(format!("{licence} of {id} opens nothing in {location} (rule 13)"));
     }
     warnings
-}
-
-/// Licences that are kept but give no minutes and open nothing yet.
-fn not_counted(licence: Licence) -> bool {
-    matches!(
-        licence,
-        Licence::Domestic120PerUser
-            | Licence::International
-            | Licence::PayAsYouGo1
-            | Licence::PayAsYouGo2
-            | Licence::ExtendedDialOut
-            | Licence::ConferencingPerMinute
-    )
 }
 
 /// Settings that are kept but not acted on yet.

@@ -553,8 +553,6 @@ fn what_is_kept_but_not_acted_on_is_a_warning() {
             "overage is kept but not enforced yet",
             "failure_handling: continue_capped behaves like terminate yet",
             "user alice holds MCOPSTN1 but has no number",
-            "MCOPSTN9 of alice is kept but not counted yet",
-            "MCOMEETACPEA of alice is kept but not counted yet",
         ]
     );
 }

@@ -14,6 +14,7 @@ prefix,destination,rate_per_minute,connection_fee,initial_increment,increment,cu
 216,Tunisia,0.90,0,60,60,USD,2020-01-01,,outbound
 1,North America,0.02,0,60,60,USD,2020-01-01,,toll_free_inbound
 33,France,0.30,0.10,60,60,USD,2020-01-01,,toll_free_inbound
+*,Anywhere,0.03,0,60,60,USD,2020-01-01,,toll_inbound
 ";
 
 /// 2026-11-10T12:00:00Z.
@@ -25,6 +26,7 @@ struct Case {
     called: &'static str,
     calling: &'static str,
     deck: bool,
+    transferred: bool,
     numbers: HashSet<String>,
     tenant: TenantProfile,
     payer: PayerProfile,
@@ -37,6 +39,7 @@ fn user(country: &str, licences: &[Licence]) -> Case {
         called: "+14255550123",
         calling: "",
         deck: true,
+        transferred: false,
         numbers: ["+14255550100".to_owned()].into(),
         tenant: TenantProfile {
             id: TenantId::literal("contoso"),
@@ -104,6 +107,7 @@ impl Case {
             deck: self.deck.then_some(&deck),
         };
         let attempt = Attempt {
+            transferred: self.transferred,
             call_type: self.call_type,
             calling_number: self.calling,
             called_number: self.called,
@@ -312,4 +316,90 @@ fn a_toll_free_call_without_a_price_still_meets_the_limits_first() {
     // TOLL_FREE_UNFUNDED comes after RATE_LIMITED and CONCURRENCY_LIMIT, which the ledger judges.
     let unrated = service_number("+12065550100").with(|case| case.deck = false);
     assert_eq!(unrated.outcome(), "TOLL_FREE_UNFUNDED, else TOLL_FREE_UNFUNDED");
+}
+
+#[test]
+fn a_plan_of_one_user_is_nobody_elses() {
+    // Rule 7.
+    let own = "US:MCOPSTN8:DOMESTIC:alice + CREDITS_NOT_LICENSED, else POOL_EXHAUSTED";
+    check(user("US", &[Phone, Licence::Domestic120PerUser]), "+12065550100", own);
+}
+
+#[test]
+fn the_international_plan_adds_minutes_abroad_to_a_domestic_one() {
+    // Rule 14, C7: counters of their own, so that neither closes the other.
+    let both = || user("US", &[Phone, Dom, Licence::International]);
+    let abroad = "US:MCOPSTN9:INTERNATIONAL + CREDITS_NOT_LICENSED, else POOL_EXHAUSTED";
+    check(both(), "+33140000000", abroad);
+    let home = "US:MCOPSTN1:DOMESTIC + CREDITS_NOT_LICENSED, else POOL_EXHAUSTED";
+    check(both(), "+12065550100", home);
+}
+
+#[test]
+fn pay_as_you_go_opens_calls_in_its_zone_and_money_pays_all_of_them() {
+    // Rules 12 and 13, D25.
+    let zone_1 = Licence::PayAsYouGo1;
+    let paid = "0.01, else INSUFFICIENT_CREDITS";
+    check(user("US", &[Phone, zone_1, Credits]), "+12065550100", paid);
+    let unlicensed = "CREDITS_NOT_LICENSED, else CREDITS_NOT_LICENSED";
+    check(user("US", &[Phone, zone_1]), "+12065550100", unlicensed);
+    check(user("FR", &[Phone, zone_1]), "+33140000000", "REFUSED NOT_ENTITLED");
+    check(user("FR", &[Phone, Licence::PayAsYouGo2]), "+33140000000", unlicensed);
+    check(user("MX", &[Phone, Licence::PayAsYouGo2]), "+12065550100", "REFUSED NOT_ENTITLED");
+}
+
+#[test]
+fn a_bot_pays_by_its_plan_for_transfers_and_by_pay_as_you_go_for_its_own_calls() {
+    // Rules 70 and 73: credits need no licence.
+    let bot = |licences: &[Licence], transferred| {
+        user("US", licences).with(|case| {
+            case.payer.kind = PayerKind::ResourceAccount;
+            case.transferred = transferred;
+        })
+    };
+    let plan = "US:MCOPSTN1:DOMESTIC + 0.01, else POOL_EXHAUSTED";
+    check(bot(&[Licence::ResourceAccount, Dom], true), "+12065550100", plan);
+    let credits = "0.01, else INSUFFICIENT_CREDITS";
+    check(bot(&[Licence::ResourceAccount], true), "+12065550100", credits);
+    check(bot(&[Licence::ResourceAccount, Dom], false), "+12065550100", "REFUSED NOT_ENTITLED");
+    let payg = [Licence::ResourceAccount, Licence::PayAsYouGo1];
+    check(bot(&payg, false), "+12065550100", credits);
+}
+
+#[test]
+fn extended_dial_out_is_free_to_the_us_and_canada() {
+    // Rule 65.
+    let extended = || organiser("US", &[Conf, Licence::ExtendedDialOut]);
+    check(extended(), "+12065550100", "FREE");
+    check(extended(), "+14165550100", "FREE");
+    let pool = ":MCOMEETADD:CONFERENCE + CREDITS_NOT_LICENSED, else POOL_EXHAUSTED";
+    check(extended(), "+442079460000", pool);
+}
+
+#[test]
+fn organisers_where_there_are_no_credits_keep_the_old_allowance() {
+    // Rule 62, D23.
+    let pool = "KR:MCOMEETADD:CONFERENCE + CREDITS_NOT_LICENSED, else POOL_EXHAUSTED";
+    check(organiser("KR", &[Conf]), "+12065550100", pool);
+    let seats = plans::seats(&organiser("KR", &[Conf]).payer);
+    assert_eq!(seats, [("KR:MCOMEETADD:CONFERENCE".to_owned(), Seconds(900 * 60))]);
+    let seats = plans::seats(&organiser("US", &[Conf]).payer);
+    assert_eq!(seats, [(":MCOMEETADD:CONFERENCE".to_owned(), Seconds(60 * 60))]);
+}
+
+#[test]
+fn pay_per_minute_conferencing_charges_everything_without_a_credits_licence() {
+    // Rule 63, C11.
+    let per_minute = [Licence::ConferencingPerMinute];
+    let paid = "0.01, else INSUFFICIENT_CREDITS";
+    check(organiser("US", &per_minute), "+12065550100", paid);
+    let dial_in = user("US", &per_minute).with(|c| c.call_type = CallType::ConferenceDialIn);
+    check(dial_in, "+14255550199", "0.03, else TOLL_FREE_UNFUNDED");
+}
+
+#[test]
+fn conferences_of_organisations_in_china_do_not_dial_out() {
+    // Rule 68.
+    let china = organiser("US", &[Conf]).with(|c| c.tenant.country = Some(CHINA));
+    check(china, "+12065550100", "REFUSED POLICY_DENIED");
 }
