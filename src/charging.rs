@@ -9,6 +9,7 @@ pub mod deck;
 pub mod entitlement;
 pub mod funding;
 pub mod ids;
+pub mod licensing;
 pub mod money;
 pub mod month;
 pub mod number;

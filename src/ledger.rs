@@ -498,6 +498,14 @@ pub trait Ledger: Send + Sync + 'static {
         before: Option<&str>,
         most: usize,
     ) -> impl Fallible<Page<Entry>>;
+    /// Journal entries with their cursors, oldest first, at most `most` after the cursor. The cursor of
+    /// an entry never changes, so that a reader can go on where it stopped.
+    fn history(
+        &self,
+        tenant: &TenantId,
+        after: Option<&str>,
+        most: usize,
+    ) -> impl Fallible<Page<(String, Entry)>>;
     /// Everything, at one instant.
     fn snapshot(&self, tenant: &TenantId) -> impl Fallible<Reply<Snapshot>>;
     /// Whether the store answers.

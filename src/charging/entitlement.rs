@@ -331,7 +331,7 @@ fn check(
         }
         CallType::TollFreeInbound => {
             classify_inbound(verdict, CallClass::TollFreeInbound, called.as_ref());
-            toll_free_inbound(attempt, setup, payer, verdict, explain)
+            toll_free_inbound(attempt, setup, tenant, payer, verdict, explain)
         }
         CallType::UserInbound => {
             classify_inbound(verdict, CallClass::Inbound, called.as_ref());
@@ -530,18 +530,28 @@ impl Outbound<'_> {
                 return Err(refuse(explain, CHECK, "23", blocked, detail));
             }
             explain.step(CHECK, true, "23", format_args!("this premium number may be called"));
+            self.check_listed(class, explain)?;
             return Ok(rule);
         }
-        if class == CallClass::International {
-            let to = self.called.country.and_then(catalogue::country);
-            if !to.is_some_and(|country| country.outbound_listed) {
-                let name = to.map_or("a number of no country", |country| &country.name);
-                let detail = format_args!("{name} is not on the list of destinations");
-                return Err(refuse(explain, CHECK, "22", blocked, detail));
-            }
-        }
+        self.check_listed(class, explain)?;
         explain.step(CHECK, true, "22", format_args!("the destination may be called"));
         Ok(PremiumRule::Normal)
+    }
+
+    /// The list of destinations, for what is neither domestic nor toll-free of the payer's own plan. A
+    /// universal toll-free number has no country that could be listed (D29).
+    fn check_listed(&self, class: CallClass, explain: &mut impl Explain) -> Result<(), Refusal> {
+        let home = self.payer.usage_location;
+        let near = self.called.country.is_some_and(|to| is_domestic(home, to))
+            || number::toll_free_of_own_plan(self.called, home)
+            || (class == CallClass::TollFreeOutbound && self.called.country.is_none());
+        let to = self.called.country.and_then(catalogue::country);
+        if near || to.is_some_and(|country| country.outbound_listed) {
+            return Ok(());
+        }
+        let name = to.map_or("a number of no country", |country| &country.name);
+        let detail = format_args!("{name} is not on the list of destinations");
+        Err(refuse(explain, "DESTINATION", "22", Decision::DestinationBlocked, detail))
     }
 
     /// Whether any licence is for this type of call at all.
@@ -640,12 +650,8 @@ impl Outbound<'_> {
             return Err(Decision::DestinationUnrated);
         };
         verdict.destination = rate.destination.to_owned();
-        let limits = &self.tenant.limits;
-        let over = |limit: Option<Micros>, price: Micros| limit.is_some_and(|most| price > most);
-        let too_dear = over(limits.max_rate_per_minute, rate.tariff.rate_per_minute)
-            || over(limits.max_connection_fee, rate.tariff.connection_fee);
         let price = describe(&rate);
-        if too_dear {
+        if is_too_dear(self.tenant, &rate) {
             let detail = format_args!("{price} is above the tenant's limit");
             explain.step(CHECK, false, "", detail);
             verdict.detail = detail.to_string();
@@ -676,6 +682,7 @@ fn classify_inbound(verdict: &mut Verdict, class: CallClass, called: Option<&Num
 fn toll_free_inbound(
     attempt: &Attempt<'_>,
     setup: &Setup<'_>,
+    tenant: &TenantProfile,
     payer: &PayerProfile,
     verdict: &mut Verdict,
     explain: &mut impl Explain,
@@ -685,16 +692,29 @@ fn toll_free_inbound(
         return Err(refuse(explain, "LICENCE", "36", Decision::NotEntitled, detail));
     }
     let refused = Decision::TollFreeUnfunded;
-    let Some(rate) = setup.deck.and_then(|deck| toll_free_rate(attempt, payer, deck)) else {
-        let detail = format_args!("the deck has no row for callers of toll-free numbers");
-        return Err(refuse(explain, "CREDITS", "D28", refused, detail));
+    let rate = setup.deck.and_then(|deck| toll_free_rate(attempt, payer, deck));
+    let credits = match &rate {
+        None => {
+            let detail = format_args!("the deck has no row for callers of toll-free numbers");
+            explain.step("CREDITS", false, "D28", detail);
+            verdict.detail = detail.to_string();
+            Err(refused)
+        }
+        Some(rate) if is_too_dear(tenant, rate) => {
+            let detail = format_args!("{} is above the tenant's limit", describe(rate));
+            explain.step("CREDITS", false, "", detail);
+            verdict.detail = detail.to_string();
+            Err(refused)
+        }
+        Some(rate) => {
+            explain.step("CREDITS", true, "36", format_args!("{}", describe(rate)));
+            Ok(rate.tariff)
+        }
     };
-    verdict.destination = rate.destination.to_owned();
-    let price = describe(&rate);
-    explain.step("CREDITS", true, "36", format_args!("{price}"));
+    verdict.destination = rate.map(|rate| rate.destination.to_owned()).unwrap_or_default();
     Ok(Entitlement::Funded {
         pools: vec![],
-        credits: Ok(rate.tariff),
+        credits,
         when_exhausted: refused,
         when_spend_limited: refused,
     })
@@ -718,8 +738,19 @@ fn toll_free_rate<'d>(
     })
 }
 
+/// Whether the tenant's limits forbid that money pays so much, outbound and inbound alike.
+fn is_too_dear(tenant: &TenantProfile, rate: &Rate<'_>) -> bool {
+    let limits = &tenant.limits;
+    let over = |limit: Option<Micros>, price: Micros| limit.is_some_and(|most| price > most);
+    over(limits.max_rate_per_minute, rate.tariff.rate_per_minute)
+        || over(limits.max_connection_fee, rate.tariff.connection_fee)
+}
+
 fn describe(rate: &Rate<'_>) -> String {
     let per_minute = format_micros(rate.tariff.rate_per_minute);
     let fee = format_micros(rate.tariff.connection_fee);
     format!("{}: {per_minute} per minute, connection fee {fee}", rate.destination)
 }
+
+#[cfg(test)]
+mod tests;

@@ -231,6 +231,25 @@ impl Ledger for MemoryLedger {
             .outcome)
     }
 
+    async fn history(
+        &self,
+        tenant: &TenantId,
+        after: Option<&str>,
+        most: usize,
+    ) -> Result<Page<(String, Entry)>, LedgerError> {
+        let after = after.map(|cursor| cursor.parse().map_err(|_| bad_cursor(cursor)));
+        let start: usize = after.transpose()?.unwrap_or_default();
+        Ok(self
+            .read(tenant, |book, _| {
+                let all = book.journal();
+                let end = start.saturating_add(most).min(all.len());
+                let numbered = (start..end).map(|i| ((i + 1).to_string(), all[i].clone()));
+                let next = (end < all.len() && end > start).then(|| end.to_string());
+                Page { items: numbered.collect(), next }
+            })
+            .outcome)
+    }
+
     async fn snapshot(&self, tenant: &TenantId) -> Result<Reply<Snapshot>, LedgerError> {
         Ok(self.read(tenant, |book, _| book.snapshot()))
     }

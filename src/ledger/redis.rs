@@ -448,6 +448,27 @@ impl Ledger for RedisLedger {
         Ok(Page { items, next })
     }
 
+    async fn history(
+        &self,
+        tenant: &TenantId,
+        after: Option<&str>,
+        most: usize,
+    ) -> Result<Page<(String, Entry)>, LedgerError> {
+        let oldest = match after {
+            None => "-".to_owned(),
+            Some(cursor) if is_stream_id(cursor) => format!("({cursor}"),
+            Some(cursor) => return Err(LedgerError::BadCursor(cursor.to_owned())),
+        };
+        let mut command = cmd("XRANGE");
+        command.arg(Key::Journal.of(tenant)).arg(oldest).arg("+").arg("COUNT").arg(most + 1);
+        let mut found: StreamRangeReply = self.connection.query(&command).await?;
+        let more = found.ids.len() > most;
+        found.ids.truncate(most);
+        let next = found.ids.last().map(|last| last.id.clone()).filter(|_| more);
+        let read = |found: &StreamId| Ok((found.id.clone(), read_entry(found)?));
+        Ok(Page { items: found.ids.iter().map(read).collect::<Result<_, LedgerError>>()?, next })
+    }
+
     async fn snapshot(&self, tenant: &TenantId) -> Result<Reply<Snapshot>, LedgerError> {
         type Fields = Vec<(String, Vec<u8>)>;
         type Found =

@@ -575,3 +575,14 @@ fn five_thousand_users_are_read() {
     println!("{} bytes: read in {read_in:?}, all in {:?}", yaml.len(), started.elapsed());
     assert_eq!(documents[0].payers.len(), 5_000);
 }
+
+#[test]
+fn licences_that_may_not_stand_together_are_refused_with_the_rule() {
+    check_user("licences: [MCOPSTN1]", "licences[0]: MCOPSTN1 needs MCOEV (rule 75)");
+    check_user(
+        "licences: [MCOPSTNPP, MCOEV]",
+        "licences[0]: MCOPSTNPP needs MCOMEETADD, or MCOEV and a calling plan (rule 34)",
+    );
+    // A removed user keeps whatever it had.
+    one(&user_with("        state: removed\n        licences: [MCOPSTN1]\n"));
+}

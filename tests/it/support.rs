@@ -20,7 +20,7 @@ use tollgate::charging::units::{Micros, Millis, Seconds};
 use tollgate::ledger::audit::{Report, audit};
 use tollgate::ledger::memory::MemoryLedger;
 use tollgate::ledger::redis::RedisLedger;
-use tollgate::ledger::state::{Bucket, Call, CallState, Terms};
+use tollgate::ledger::state::{Bucket, Call, CallState, Entry, EntryKind, Terms};
 use tollgate::ledger::{
     Answer, Answered, Applied, Authorize, Authorized, CallLimits, ClockOffset, End, EndResult,
     Ended, Ending, Extend, Extended, Ledger, MoneyOffer, Offer, PayerUpdate, PoolOffer, Proposal,
@@ -96,6 +96,12 @@ pub struct Stage<L> {
     pub clock: ClockOffset,
     pub tenant: TenantId,
     _keep: Box<dyn Any + Send + Sync>,
+}
+
+/// Whether an entry tells of balances, not of a call or a lot.
+pub fn is_alert(kind: EntryKind) -> bool {
+    use EntryKind::{CreditsDepleted, PoolExhausted, PoolThreshold};
+    matches!(kind, PoolThreshold | PoolExhausted | CreditsDepleted)
 }
 
 pub fn payer(name: &str) -> PayerId {
@@ -502,6 +508,13 @@ impl<L: Ledger> Stage<L> {
     }
 
     /// The pool of that family in the month in which the stage's clock stands.
+    /// The journal without the alerts, which come after what caused them.
+    pub async fn of_calls(&self) -> Vec<Entry> {
+        let mut journal = self.snapshot().await.journal;
+        journal.retain(|entry| !is_alert(entry.kind));
+        journal
+    }
+
     pub async fn pool(&self, family: &str) -> Bucket {
         self.pool_of(family, &self.month().key).await
     }

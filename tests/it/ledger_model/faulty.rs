@@ -150,6 +150,15 @@ impl Ledger for Faulty {
         self.inner.journal(tenant, before, most).await
     }
 
+    async fn history(
+        &self,
+        tenant: &TenantId,
+        after: Option<&str>,
+        most: usize,
+    ) -> Answers<Page<(String, Entry)>> {
+        self.inner.history(tenant, after, most).await
+    }
+
     async fn snapshot(&self, tenant: &TenantId) -> Answers<Reply<Snapshot>> {
         self.inner.snapshot(tenant).await
     }
