@@ -8,6 +8,7 @@ mod demo;
 mod grpc_account;
 mod grpc_calls;
 mod hostile_bytes;
+mod killed;
 mod ledger_audit;
 mod ledger_contract;
 mod ledger_model;

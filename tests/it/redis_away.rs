@@ -71,12 +71,12 @@ fn wait_until_not_ready(sidecar: &Sidecar) {
     assert_eq!(not_ready.unwrap().1, "waiting: the ledger does not answer");
 }
 
-/// Waits until the record of this call is among the decisions of the tenant; how often it is there.
+/// Waits until the record of this call, free or emergency, is among the decisions of the tenant, once.
 #[track_caller]
 fn recorded(sidecar: &Sidecar, call: &str) {
     let listed = || {
         let finished = sidecar.client(&["decisions", "--tenant", "contoso", "--call-id", call]);
-        finished.stdout.lines().filter(|line| line.contains("ALLOWED_EMERGENCY")).count()
+        finished.stdout.lines().filter(|line| line.contains("ALLOWED_")).count()
     };
     wait_until("recorded", listed, |count| *count == 1);
 }
@@ -130,8 +130,12 @@ async fn a_call_that_runs_while_redis_dies_is_settled_once_when_it_is_back() {
     let mut calls = sidecar.calls().await;
     let answer = calls.authorize_call(paid("running")).await.unwrap().into_inner();
     assert_eq!(answer.decision(), Decision::Allowed, "{answer:?}");
+    let free = |call| authorize(call, "carol", "+18005550100");
+    calls.authorize_call(free("free before")).await.unwrap();
 
     redis.kill();
+    let answer = in_time(calls.authorize_call(free("free"))).await.unwrap().into_inner();
+    assert_eq!(answer.decision(), Decision::AllowedFree, "{answer:?}");
     let answer = in_time(calls.authorize_call(paid("new"))).await.unwrap().into_inner();
     is_failed_closed(&answer);
     let unsettled = in_time(calls.settle_call(settle("running", 61))).await.unwrap_err();
@@ -147,7 +151,12 @@ async fn a_call_that_runs_while_redis_dies_is_settled_once_when_it_is_back() {
     assert_eq!(charge.charged_money, usd("0.25"));
     let again = calls.settle_call(settle("running", 61)).await.unwrap().into_inner();
     assert_eq!((again.result(), again.replayed), (SettleResult::Settled, true));
-    recorded(&sidecar, "911");
+    // The records have followed, so that these calls end like any other.
+    for call in ["911", "free"] {
+        recorded(&sidecar, call);
+        let charge = calls.settle_call(settle(call, 30)).await.unwrap().into_inner();
+        assert_eq!((charge.result(), charge.charged_money), (SettleResult::Settled, usd("0")));
+    }
     assert_spent(&sidecar, "0.25").await;
 }
 

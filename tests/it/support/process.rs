@@ -150,6 +150,14 @@ impl Sidecar {
         matches!(self.child.try_wait(), Ok(None))
     }
 
+    /// Kills it.
+    #[track_caller]
+    pub fn kill(&self) {
+        let pid = self.child.id().to_string();
+        let sent = Command::new("kill").args(["-KILL", &pid]).status().expect("kill");
+        assert!(sent.success(), "kill -KILL {pid}");
+    }
+
     /// Asks it to stop, as a service manager does, and waits until it has.
     #[track_caller]
     pub fn stop(&mut self) -> ExitStatus {
