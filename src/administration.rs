@@ -250,7 +250,7 @@ impl<L: Ledger> Administration<L> {
         let deck = self.ledger().named_deck(&profile.rate_deck).await?;
         match &deck {
             Some(version) => {
-                let deck = self.control.directory().deck(self.ledger(), version).await?;
+                let deck = self.control.directory().deck(self.control.ledger(), version).await?;
                 if deck.currency() != profile.currency {
                     let reason = format!(
                         "deck {} is in {}, the tenant in {}",
@@ -380,7 +380,7 @@ impl<L: Ledger> Administration<L> {
 
     /// A tenant that exists. What it was when a sidecar last read it is enough to look at balances by.
     async fn known_tenant(&self, tenant: &TenantId) -> Result<Arc<Tenant>, AdministrationError> {
-        let found = self.control.directory().tenant(self.ledger(), tenant).await?;
+        let found = self.control.directory().tenant(self.control.ledger(), tenant).await?;
         match found.profile() {
             Some(_) => Ok(found),
             None => Err(AdministrationError::NoSuchTenant(tenant.clone())),

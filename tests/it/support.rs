@@ -1,6 +1,7 @@
 //! What the tests share: a stage on which one ledger plays one tenant by a stopped clock.
 
 pub mod redis;
+pub mod watched;
 
 use std::any::Any;
 use std::future::Future;
