@@ -8,13 +8,14 @@ use tokio::time::Instant;
 use tollgate::administration::Administration;
 use tollgate::charging::decision::Decision;
 use tollgate::charging::entitlement::CallType;
-use tollgate::charging::ids::TenantId;
-use tollgate::charging::units::Seconds;
+use tollgate::charging::ids::{LotId, TenantId};
+use tollgate::charging::profile::TenantState;
+use tollgate::charging::units::{Micros, Seconds};
 use tollgate::credit_control::answer::{Answer, EndReport};
 use tollgate::credit_control::emergency::RawRequest;
 use tollgate::credit_control::{AuthorizeRequest, CreditControl, EndRequest, Settings};
 use tollgate::ledger::state::CallState;
-use tollgate::ledger::{Ending, Ledger};
+use tollgate::ledger::{Ending, Ledger, TenantRecord};
 use tollgate::organisation;
 
 use crate::server::DECK;
@@ -27,7 +28,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 struct Desk {
     ledger: Arc<Watched>,
     control: Arc<CreditControl<Watched>>,
-    administration: Administration<Watched>,
+    administration: Arc<Administration<Watched>>,
 }
 
 fn settings(ledger_timeout: Duration) -> Settings {
@@ -47,7 +48,7 @@ impl Desk {
     async fn open(ledger_timeout: Duration) -> Desk {
         let ledger = Arc::new(Watched::default());
         let control = Arc::new(CreditControl::new(ledger.clone(), settings(ledger_timeout)));
-        let administration = Administration::new(control.clone(), Seconds(10));
+        let administration = Arc::new(Administration::new(control.clone(), Seconds(10)));
         administration.activate_deck("default", DECK.as_bytes()).await.unwrap();
         let desk = Desk { ledger, control, administration };
         desk.apply("{ id: alice, usage_location: US, licences: [MCOEV, MCOPSTN1] }").await;
@@ -67,6 +68,23 @@ impl Desk {
         let text = format!("tenants: [{{ id: contoso, currency: USD, {rest} }}]");
         let document = organisation::check(&organisation::read(&text).unwrap()).unwrap();
         self.administration.apply(&document).await.unwrap();
+    }
+
+    async fn record(&self) -> TenantRecord {
+        let tenant = TenantId::new("contoso").unwrap();
+        self.ledger.inner.tenant(&tenant).await.unwrap().outcome.record.unwrap()
+    }
+
+    /// The next change of a tenant is read for and decided now, but arrives late.
+    fn delay_next_apply(&self) {
+        *self.ledger.next_apply_takes.lock().unwrap() = Duration::from_millis(200);
+    }
+
+    /// Waits until the delayed change is on its way.
+    async fn delayed(&self) {
+        while !self.ledger.next_apply_takes.lock().unwrap().is_zero() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
     }
 
     /// As the gRPC service does it.
@@ -240,4 +258,68 @@ async fn a_call_of_an_unknown_tenant_is_refused_by_the_same_order_of_checks() {
         let quote = desk.control.quote(&request, deadline).await.unwrap();
         assert_eq!(quote.decision, expected);
     }
+}
+
+/// Another deck than [`DECK`].
+fn dearer_deck() -> String {
+    DECK.replace("0.10", "0.20")
+}
+
+#[tokio::test]
+async fn activating_a_deck_undoes_no_change_that_came_between() {
+    let desk = Desk::open(PATIENCE).await;
+    desk.delay_next_apply();
+    let administration = desk.administration.clone();
+    let activation = tokio::spawn(async move {
+        administration.activate_deck("default", dearer_deck().as_bytes()).await
+    });
+    desk.delayed().await;
+    desk.apply_tenant("state: suspended").await;
+    let activated = activation.await.unwrap().unwrap();
+    let record = desk.record().await;
+    assert_eq!(record.profile.state, TenantState::Suspended);
+    assert_eq!(record.deck, Some(activated.version));
+}
+
+#[tokio::test]
+async fn applying_a_tenant_misses_no_deck_that_is_activated_meanwhile() {
+    for tenant_is_new in [false, true] {
+        let desk = Desk::open(PATIENCE).await;
+        let id = if tenant_is_new { "fabrikam" } else { "contoso" };
+        desk.delay_next_apply();
+        let administration = desk.administration.clone();
+        let apply = tokio::spawn(async move {
+            let text = format!("tenants: [{{ id: {id}, currency: USD, country: US }}]");
+            let document = organisation::check(&organisation::read(&text).unwrap()).unwrap();
+            administration.apply(&document).await
+        });
+        desk.delayed().await;
+        let deck = dearer_deck();
+        let activated = desk.administration.activate_deck("default", deck.as_bytes()).await;
+        apply.await.unwrap().unwrap();
+        let tenant = TenantId::new(id).unwrap();
+        let found = desk.ledger.inner.tenant(&tenant).await.unwrap().outcome.record.unwrap();
+        assert_eq!(found.deck, Some(activated.unwrap().version), "{id}");
+        assert!(found.profile.country.is_some());
+    }
+}
+
+#[tokio::test]
+async fn a_purchase_repeated_before_its_answer_is_the_same_purchase() {
+    let desk = Desk::open(PATIENCE).await;
+    *desk.ledger.balance_takes.lock().unwrap() = Duration::from_millis(50);
+    let buy = |amount: i64, wait: u64| {
+        let administration = desk.administration.clone();
+        async move {
+            tokio::time::sleep(Duration::from_millis(wait)).await;
+            let (tenant, key) = (TenantId::new("contoso").unwrap(), LotId::new("po-1").unwrap());
+            administration.purchase(&tenant, key, Micros(amount), "USD", None, [].into()).await
+        }
+    };
+    let (first, second, other) = tokio::join!(buy(5, 0), buy(5, 10), buy(6, 20));
+    assert!(!first.unwrap().replayed);
+    let second = second.unwrap();
+    assert!(second.replayed);
+    assert_eq!(second.credits.funded, Micros(5));
+    other.expect_err("the key stands for another amount");
 }

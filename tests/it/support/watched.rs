@@ -27,10 +27,13 @@ pub struct Watched {
     pub asked: AtomicU32,
     /// Of them, for a tenant.
     pub tenants_read: AtomicU32,
-    /// How long a tenant, a deck and the end of a call take.
+    /// How long a tenant, a balance, a deck and the end of a call take.
     pub tenant_takes: Mutex<Duration>,
+    pub balance_takes: Mutex<Duration>,
     pub deck_takes: Mutex<Duration>,
     pub end_takes: Mutex<Duration>,
+    /// How long the next change of a tenant takes to arrive, and only that.
+    pub next_apply_takes: Mutex<Duration>,
     /// Whether nothing is answered at all.
     pub hangs: Mutex<bool>,
 }
@@ -67,6 +70,23 @@ macro_rules! passed_on {
                 self.ask(self.inner.deck(version)).await
             }
 
+            async fn apply_tenant(
+                &self,
+                tenant: &TenantId,
+                record: &TenantRecord,
+                over: Option<u64>,
+            ) -> Answers<Reply<Applied>> {
+                let takes = std::mem::take(&mut *self.next_apply_takes.lock().unwrap());
+                pause(&Mutex::new(takes)).await;
+                self.ask(self.inner.apply_tenant(tenant, record, over)).await
+            }
+
+            async fn balance(&self, tenant: &TenantId) -> Answers<Reply<Balance>> {
+                let found = self.ask(self.inner.balance(tenant)).await;
+                pause(&self.balance_takes).await;
+                found
+            }
+
             async fn end(&self, command: &End) -> Answers<Reply<Ended>> {
                 pause(&self.end_takes).await;
                 self.ask(self.inner.end(command)).await
@@ -88,13 +108,11 @@ passed_on! {
     answer(command: &Answer) -> Reply<Answered>;
     extend(command: &Extend) -> Reply<Extended>;
     sweep(tenant: &TenantId, most: u32, keep: Seconds) -> Reply<Swept>;
-    apply_tenant(tenant: &TenantId, record: &TenantRecord) -> Reply<bool>;
     apply_payers(tenant: &TenantId, month: &Month, updates: &[PayerUpdate]) -> Reply<Applied>;
     purchase(tenant: &TenantId, purchase: &Purchase, expires_at: Millis) -> Reply<Purchased>;
     put_deck(version: &str, csv: &[u8]) -> ();
     name_deck(name: &str, version: &str) -> ();
     named_deck(name: &str) -> Option<String>;
-    balance(tenant: &TenantId) -> Reply<Balance>;
     position(tenant: &TenantId, payer: &PayerId, call: &CallId, month: &Month, families: &[String])
         -> Reply<Position>;
     call(tenant: &TenantId, call: &CallId) -> Option<Call>;
