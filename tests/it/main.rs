@@ -7,6 +7,7 @@ mod grpc_calls;
 mod ledger_audit;
 mod ledger_contract;
 mod ledger_model;
+mod order_of_checks;
 mod redis_ledger;
 mod server;
 mod state_table;
