@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, missing_docs)]
 
 mod architecture;
+mod audit_under_load;
 mod grpc_account;
 mod grpc_calls;
 mod ledger_audit;
