@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 use tollgate::administration::Administration;
+use tollgate::app;
 use tollgate::charging::decision::Decision;
 use tollgate::charging::entitlement::CallType;
 use tollgate::charging::ids::{LotId, TenantId};
@@ -18,7 +19,7 @@ use tollgate::ledger::state::CallState;
 use tollgate::ledger::{Ending, Ledger, TenantRecord};
 use tollgate::organisation;
 
-use crate::server::DECK;
+use crate::server::{DECK, config};
 use crate::support::watched::Watched;
 use crate::support::{call_id, payer};
 
@@ -322,4 +323,33 @@ async fn a_purchase_repeated_before_its_answer_is_the_same_purchase() {
     assert!(second.replayed);
     assert_eq!(second.credits.funded, Micros(5));
     other.expect_err("the key stands for another amount");
+}
+
+#[tokio::test]
+async fn a_tenant_that_cannot_be_swept_keeps_no_other_tenants_holds() {
+    let desk = Desk::open(PATIENCE).await;
+    let first = "tenants: [{ id: adatum, currency: USD }]";
+    let document = organisation::check(&organisation::read(first).unwrap()).unwrap();
+    desk.administration.apply(&document).await.unwrap();
+    *desk.ledger.never_swept.lock().unwrap() = Some(TenantId::new("adatum").unwrap());
+    let settings =
+        Settings { ringing_timeout: Seconds(0), grace: Seconds(0), ..settings(PATIENCE) };
+    let control = CreditControl::new(desk.ledger.clone(), settings);
+    let request =
+        AuthorizeRequest { reports_answer: true, ..request("a", "alice", "+12065550100") };
+    assert_eq!(
+        control.authorize(&request, Instant::now() + PATIENCE).await.decision,
+        Decision::Allowed
+    );
+    let running = app::start(desk.ledger.clone(), &config()).await.unwrap();
+    let (tenant, until) = (TenantId::new("contoso").unwrap(), Instant::now() + PATIENCE);
+    loop {
+        let call = desk.ledger.inner.call(&tenant, &call_id("a")).await.unwrap().unwrap();
+        if call.state == CallState::Expired {
+            break;
+        }
+        assert!(Instant::now() < until, "the call is {}", call.state);
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    running.shutdown().await.unwrap();
 }

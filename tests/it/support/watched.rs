@@ -34,6 +34,8 @@ pub struct Watched {
     pub end_takes: Mutex<Duration>,
     /// How long the next change of a tenant takes to arrive, and only that.
     pub next_apply_takes: Mutex<Duration>,
+    /// A tenant whose sweeps are never answered.
+    pub never_swept: Mutex<Option<TenantId>>,
     /// Whether nothing is answered at all.
     pub hangs: Mutex<bool>,
 }
@@ -81,6 +83,18 @@ macro_rules! passed_on {
                 self.ask(self.inner.apply_tenant(tenant, record, over)).await
             }
 
+            async fn sweep(
+                &self,
+                tenant: &TenantId,
+                most: u32,
+                keep: Seconds,
+            ) -> Answers<Reply<Swept>> {
+                if self.never_swept.lock().unwrap().as_ref() == Some(tenant) {
+                    return Err(LedgerError::Indeterminate("it takes too long".to_owned()));
+                }
+                self.ask(self.inner.sweep(tenant, most, keep)).await
+            }
+
             async fn balance(&self, tenant: &TenantId) -> Answers<Reply<Balance>> {
                 let found = self.ask(self.inner.balance(tenant)).await;
                 pause(&self.balance_takes).await;
@@ -107,7 +121,6 @@ passed_on! {
     authorize(command: &Authorize) -> Reply<Authorized>;
     answer(command: &Answer) -> Reply<Answered>;
     extend(command: &Extend) -> Reply<Extended>;
-    sweep(tenant: &TenantId, most: u32, keep: Seconds) -> Reply<Swept>;
     apply_payers(tenant: &TenantId, month: &Month, updates: &[PayerUpdate]) -> Reply<Applied>;
     purchase(tenant: &TenantId, purchase: &Purchase, expires_at: Millis) -> Reply<Purchased>;
     put_deck(version: &str, csv: &[u8]) -> ();
