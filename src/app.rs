@@ -101,7 +101,8 @@ pub async fn start<L: Ledger>(ledger: Arc<L>, config: &Config) -> io::Result<Run
     servers.spawn(serve_grpc(calls, routes.routes(), streams, shutdown.begun()));
     let mut routes = common_routes(&health)?;
     let sweep_bound = seconds(config.sweep_interval) + SWEEP_SLACK;
-    routes.add_service(Account::serve(Administration::new(control.clone(), sweep_bound)));
+    let administered = Administration::new(control.clone(), sweep_bound);
+    routes.add_service(Account::serve(administered, control.clone()));
     servers.spawn(serve_grpc(administration, routes.routes(), streams, shutdown.begun()));
     servers.spawn(health::serve_http(http, health.clone(), shutdown.begun()));
 

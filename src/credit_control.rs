@@ -335,7 +335,8 @@ impl<L: Ledger> CreditControl<L> {
                     })
                     .collect();
                 let spend_limit = payer.profile.as_ref().and_then(|payer| payer.spend_limit);
-                offer.money = credits.ok().map(|tariff| MoneyOffer { tariff, spend_limit });
+                context.tariff = credits.ok();
+                offer.money = context.tariff.map(|tariff| MoneyOffer { tariff, spend_limit });
                 offer.when_exhausted = when_exhausted;
                 offer.when_spend_limited = when_spend_limited;
             }
@@ -378,6 +379,7 @@ impl<L: Ledger> CreditControl<L> {
             classification: verdict.classification.clone(),
             destination: verdict.destination.clone(),
             deck_version: tenant.deck.as_ref().map(|d| d.version().to_owned()).unwrap_or_default(),
+            tariff: None,
             currency: tenant.profile().map(|t| t.currency.clone()).unwrap_or_default(),
             detail: verdict.detail.clone(),
             warnings: verdict.warnings.iter().map(|&warning| warning.to_owned()).collect(),
@@ -523,7 +525,7 @@ impl<L: Ledger> CreditControl<L> {
             tenant: request.tenant,
             call: request.call,
             how: request.how,
-            report: rmp_serde::to_vec_named(&request.report).unwrap_or_default(),
+            report: request.report.encode(),
             ended_retention: self.settings.ended_retention,
         };
         let reply = self.within(deadline, self.ledger.end(&command)).await?;

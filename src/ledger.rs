@@ -512,6 +512,9 @@ pub trait Ledger: Send + Sync + 'static {
         after: Option<&str>,
         most: usize,
     ) -> impl Fallible<Page<(String, Entry)>>;
+    /// A cursor for [`Ledger::history`] after which every entry stands that was made at `at` or later,
+    /// and as few others as the ledger can tell apart without reading them; `None` is the beginning.
+    fn history_since(&self, tenant: &TenantId, at: Millis) -> impl Fallible<Option<String>>;
     /// Everything, at one instant.
     fn snapshot(&self, tenant: &TenantId) -> impl Fallible<Reply<Snapshot>>;
     /// Whether the store answers.

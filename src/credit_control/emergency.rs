@@ -211,6 +211,7 @@ impl<L: Ledger> CreditControl<L> {
             classification: Some(Classification::without_number(CallClass::Emergency)),
             destination: String::new(),
             deck_version: String::new(),
+            tariff: None,
             currency: profile.map(|tenant| tenant.currency.clone()).unwrap_or_default(),
             detail,
             warnings,

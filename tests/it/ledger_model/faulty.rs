@@ -164,6 +164,14 @@ impl Ledger for Faulty {
         self.inner.history(tenant, after, most).await
     }
 
+    async fn history_since(
+        &self,
+        tenant: &TenantId,
+        at: Millis,
+    ) -> Result<Option<String>, LedgerError> {
+        self.inner.history_since(tenant, at).await
+    }
+
     async fn snapshot(&self, tenant: &TenantId) -> Answers<Reply<Snapshot>> {
         self.inner.snapshot(tenant).await
     }

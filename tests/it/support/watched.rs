@@ -132,5 +132,7 @@ passed_on! {
     open_calls(tenant: &TenantId, cursor: Option<&str>, most: usize) -> Page<(CallId, Call)>;
     journal(tenant: &TenantId, before: Option<&str>, most: usize) -> Page<Entry>;
     snapshot(tenant: &TenantId) -> Reply<Snapshot>;
+    history(tenant: &TenantId, after: Option<&str>, most: usize) -> Page<(String, Entry)>;
+    history_since(tenant: &TenantId, at: Millis) -> Option<String>;
     ping() -> ();
 }
