@@ -179,6 +179,8 @@ impl<L: Ledger> CreditControl<L> {
     /// Decides a call that is no emergency, and holds what it may cost.
     ///
     /// A refusal is an answer; so is a ledger that is out of reach ([`Decision::LedgerUnavailable`]).
+    /// That one is not stored: the same request is decided anew, and what the ledger may have held
+    /// unseen is found again by its key, given back by a release, or expires.
     pub async fn authorize(&self, request: &AuthorizeRequest, deadline: Instant) -> Answer {
         let mut tries = 1;
         loop {
@@ -352,6 +354,7 @@ impl<L: Ledger> CreditControl<L> {
             counted: true,
             charge_granted_when_lost: lost == OnLostSettle::Granted,
             ringing: self.settings.ringing_timeout,
+            longest: Seconds::ZERO,
             grace: self.settings.grace,
         }
     }
@@ -451,6 +454,7 @@ impl<L: Ledger> CreditControl<L> {
             Answered::Standing(call) if call.state.is_open() => {
                 Ok(Answer::of(&call, known.profile(), reply.now, false))
             }
+            Answered::Repeated(call) => Ok(Answer::of(&call, known.profile(), reply.now, true)),
             Answered::Standing(call) => Ok(ended_answer(&call, known.profile())),
         }
     }

@@ -185,6 +185,8 @@ pub enum Answered {
     Denied(Call),
     /// Where it stands now.
     Standing(Call),
+    /// Where it stands; the answer was reported or implied before.
+    Repeated(Call),
 }
 
 /// Report usage, ask for more.
@@ -244,7 +246,8 @@ pub enum Ending {
     Settle(Seconds),
     /// Never answered; refused after an answer.
     Release,
-    /// Ended by an operator or a restarted SBC: the proven usage is charged.
+    /// Ended by an operator or a restarted SBC: the proven usage is charged as if the hold had run
+    /// out, so that a true report that comes later is charged the difference.
     Proven,
 }
 

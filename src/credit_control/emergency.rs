@@ -227,7 +227,11 @@ impl<L: Ledger> CreditControl<L> {
         let offer = Offer {
             decision: Decision::AllowedEmergency,
             month,
-            terms: Terms { counted: false, ..self.terms(raw.reports_answer, true, None) },
+            terms: Terms {
+                counted: false,
+                longest: requested,
+                ..self.terms(raw.reports_answer, true, None)
+            },
             requested,
             pools: vec![],
             money: None,

@@ -613,8 +613,17 @@ impl<'a> Audit<'a> {
         for id in listed.into_keys() {
             self.find(12, id.as_str(), "a deadline of no known call".to_owned());
         }
+        let bought = |lot: &str| {
+            let purchase =
+                |entry: &&Entry| entry.kind == EntryKind::Purchased && entry.subject == lot;
+            snapshot.journal.iter().find(purchase).map_or(Millis::ZERO, |entry| entry.at)
+        };
         for lot in &snapshot.lots {
-            if lot.bucket.available() > 0 && lot.bucket.ends.after(sweep_bound) < now {
+            if lot.bucket.available() == 0 || lot.bucket.ends.after(sweep_bound) >= now {
+                continue;
+            }
+            // A lot may be bought when its year is over already.
+            if bought(lot.key.as_str()).after(sweep_bound) < now {
                 let detail = format!("should have lapsed at {}", lot.bucket.ends);
                 self.find(12, lot.key.as_str(), detail);
             }

@@ -219,6 +219,7 @@ impl Ledger for RedisLedger {
             "not_found" => Answered::NotFound,
             "denied" => Answered::Denied(reply.call()?),
             "standing" => Answered::Standing(reply.call()?),
+            "repeated" => Answered::Repeated(reply.call()?),
             tag => return Err(unknown_tag(verb.script().name, tag)),
         };
         Ok(Reply { now: reply.now, outcome })

@@ -87,6 +87,8 @@ pub struct Terms {
     pub ringing: Seconds,
     /// What an expiry waits beyond the hard stop.
     pub grace: Seconds,
+    /// Hard stop that no extension passes; zero where there is none.
+    pub longest: Seconds,
 }
 
 /// A call's line on a pool.

@@ -180,7 +180,7 @@ impl Tally {
                         Ending::Settle(used) => reported.max(used),
                         Ending::Release | Ending::Proven => reported,
                     };
-                    return check_price(call, settled);
+                    return check_price(call, settled, c.how);
                 }
             }
             _ => {}
@@ -191,9 +191,10 @@ impl Tally {
 
 /// A call by the minute costs, in whatever order its sources pay: every started minute once, and the
 /// fee where a minute is not the pool's.
-fn check_price(call: &Call, used: Seconds) -> Result<(), String> {
-    if call.state != CallState::Settled {
-        return Err(format!("settled is {}", call.state));
+fn check_price(call: &Call, used: Seconds, how: Ending) -> Result<(), String> {
+    let expected = if how == Ending::Proven { CallState::Expired } else { CallState::Settled };
+    if call.state != expected {
+        return Err(format!("{how:?} is {}", call.state));
     }
     if call.used != used && !call.terms.charge_granted_when_lost {
         return Err(format!("{used} s were reported, {} s are charged", call.used));

@@ -204,6 +204,7 @@ pub fn request() -> Request {
                 charge_granted_when_lost: false,
                 ringing: MINUTE,
                 grace: Seconds(30),
+                longest: Seconds::ZERO,
             },
             requested: Seconds(300),
             pools: vec![],

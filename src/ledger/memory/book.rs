@@ -112,8 +112,15 @@ impl Book {
         mut call: Call,
     ) -> Authorized {
         if call.state != CallState::Ended {
-            if call.fingerprint == command.fingerprint && call.decision == Some(offer.decision) {
+            let same = call.fingerprint == command.fingerprint;
+            if same && call.decision == Some(offer.decision) {
                 return Authorized::Replayed(call);
+            }
+            if same && call.state == CallState::Denied {
+                // A refusal that came too late to be told: the client has the grant.
+                self.unlist(&command.call, &call);
+                let call = self.new_call(now, command, CallState::Ringing, Some(offer.decision));
+                return self.grant(now, command, offer, call);
             }
             let unknown = self.new_call(now, command, CallState::Ringing, Some(offer.decision));
             self.note_call(now, EntryKind::Authorized, &unknown, &command.call, vec![]);
@@ -245,7 +252,8 @@ impl Book {
         let Some(mut call) = self.calls.get(id).cloned() else { return Answered::NotFound };
         match call.state {
             CallState::Denied => return Answered::Denied(call),
-            CallState::Answered | CallState::Settled | CallState::Released | CallState::Ended => {
+            CallState::Answered => return Answered::Repeated(call),
+            CallState::Settled | CallState::Released | CallState::Ended => {
                 return Answered::Standing(call);
             }
             CallState::Ringing => {}
@@ -335,6 +343,8 @@ impl Book {
             return Ended::NotOpen;
         }
         match call.state {
+            // What was parked before the authorize is repeated as it was first told.
+            CallState::Ended if call.parked.is_positive() => done(EndResult::Parked, call, true),
             CallState::Denied | CallState::Ended if reported.is_positive() => {
                 let replayed = reported <= call.parked;
                 if !replayed {
@@ -352,6 +362,14 @@ impl Book {
                 self.close(&command.call, &mut call, CallState::Released, now, keep);
                 self.note_end(now, EntryKind::Released, &call, command, postings);
                 done(EndResult::Released, call, false)
+            }
+            CallState::Ringing | CallState::Answered if command.how == Ending::Proven => {
+                // As an expiry: a true report that comes later is charged the difference.
+                let usage = call.used;
+                let postings = self.settle_lines(now, &mut call, usage);
+                self.close(&command.call, &mut call, CallState::Expired, now, keep);
+                self.note_end(now, EntryKind::Expired, &call, command, postings);
+                done(EndResult::Settled, call, false)
             }
             CallState::Ringing | CallState::Answered => {
                 call.used = call.used.max(reported);
@@ -594,15 +612,22 @@ impl Book {
 
     /// Holds more, so that the call can run to `target`, and lengthens the grant; never shortens it.
     fn lengthen(&mut self, now: Millis, call: &mut Call, target: Seconds) -> Vec<Posting> {
+        let longest = call.terms.longest;
+        let (target, mut reach) = match longest.is_positive() && target > longest {
+            true => (longest, Reach::Exhausted),
+            false => (target, Reach::Full),
+        };
         let mut covered = target;
         let mut postings = vec![];
-        call.reach = reach_code(Reach::Full);
         if !call.terms.free {
             let reservation = self.plan(now, call, target, None);
-            call.reach = reach_code(reservation.reach);
+            if reservation.reach != Reach::Full {
+                reach = reservation.reach;
+            }
             covered = reservation.covered.min(target);
             postings = self.hold(now, call, &reservation);
         }
+        call.reach = reach_code(reach);
         call.granted = call.granted.max(covered);
         call.granted_from = call.used;
         postings

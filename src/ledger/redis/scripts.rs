@@ -57,8 +57,9 @@ scripts! {
     Authorize, "authorize", "", [Accounts, Sizes, Pools, Lots, Calls, Deadlines, Retained, Journal];
     Answer, "answer", "", [Accounts, Lots, Calls, Deadlines, Retained, Journal];
     Extend, "extend", "", [Accounts, Lots, Calls, Deadlines, Retained, Journal];
-    End, "end", "", [Accounts, Lots, Calls, Deadlines, Retained, Journal];
-    Sweep, "sweep", "", [Accounts, Lots, Calls, Deadlines, Retained, Journal];
+    // What gives back must not wait for memory: what it adds is bounded, and forgetting frees more.
+    End, "end", " flags=allow-oom", [Accounts, Lots, Calls, Deadlines, Retained, Journal];
+    Sweep, "sweep", " flags=allow-oom", [Accounts, Lots, Calls, Deadlines, Retained, Journal];
     Purchase, "purchase", "", [Lots, Journal];
     ApplyTenant, "apply_tenant", "", [Accounts, Profiles];
     ApplyPayers, "apply_payers", "", [Accounts, Sizes, Profiles, Numbers];

@@ -272,6 +272,7 @@ impl Dealer {
                 charge_granted_when_lost: self.chance(20),
                 ringing: Seconds(self.one(&[0, 10, 60])),
                 grace: Seconds(self.one(&[0, 30])),
+                longest: Seconds(self.one(&[0, 0, 0, 600])),
             },
             requested: Seconds(self.one(&[1, 30, 60, 61, 300, 300, 3_600, 14_400])),
             pools,

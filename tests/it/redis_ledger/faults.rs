@@ -3,8 +3,9 @@
 use std::time::{Duration, Instant};
 
 use redis::Commands;
-use tollgate::charging::ids::{CallId, TenantId};
-use tollgate::charging::units::Seconds;
+use tollgate::charging::ids::{CallId, LotId, TenantId};
+use tollgate::charging::profile::Purchase;
+use tollgate::charging::units::{Micros, Millis, Seconds};
 use tollgate::ledger::redis::{RedisLedger, RedisSettings};
 use tollgate::ledger::{ClockOffset, End, EndResult, Ended, Ending, Ledger, LedgerError, Reply};
 
@@ -182,8 +183,21 @@ async fn a_store_that_may_not_write_refuses_before_anything_is_applied() {
         });
         command.exec(&mut plain).expect("redis obeys");
     };
+    // A full store takes nothing on, but what gives back goes on.
+    say("CONFIG SET maxmemory 1");
+    let purchase = Purchase {
+        key: LotId::new("po-1").expect("a key"),
+        amount: Micros(5),
+        purchased_at: Millis(1),
+        payment: Default::default(),
+    };
+    let refused = ledger.purchase(&tenant, &purchase, Millis(2)).await;
+    let released = release(&ledger, &tenant, "full").await;
+    say("CONFIG SET maxmemory 0");
+    assert!(matches!(refused, Err(LedgerError::Unavailable(_))), "{refused:?}");
+    assert_eq!(ledger.balance(&tenant).await.map(|reply| reply.outcome.lots), Ok(vec![]));
+    is_released(released);
     for (refuse, relent) in [
-        ("CONFIG SET maxmemory 1", "CONFIG SET maxmemory 0"),
         ("REPLICAOF 127.0.0.1 1", "REPLICAOF NO ONE"),
         ("CONFIG SET min-replicas-to-write 1", "CONFIG SET min-replicas-to-write 0"),
     ] {

@@ -138,6 +138,7 @@ impl Pair {
             charge_granted_when_lost: self.rng.bool(),
             ringing: Seconds(self.rng.i64(1..60)),
             grace: Seconds(self.rng.i64(0..20)),
+            longest: Seconds([0, 0, 0, 400][self.rng.usize(..4)]),
         };
         let mut families = FAMILIES.to_vec();
         self.rng.shuffle(&mut families);

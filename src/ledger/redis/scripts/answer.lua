@@ -13,6 +13,7 @@
 --   not_found: no such call
 --   denied: the call was refused
 --   standing: where the call stands now
+--   repeated: the same, it was answered before
 --
 -- Keeps: the earliest answer counts; an answer proves one second.
 
@@ -27,6 +28,7 @@ local call = read(CALLS, id)
 if not call then return reply('not_found') end
 local state = call[CALL.state]
 if state == STATE.denied then return reply('denied', id) end
+if state == STATE.answered then return reply('repeated', id) end
 if state ~= STATE.ringing and state ~= STATE.expired then return reply('standing', id) end
 
 -- Then write.

@@ -141,8 +141,12 @@ end
 local function record_again(was)
   local decision = offer[OFFER.decision]
   if was[CALL.state] ~= STATE.ended then
-    if was[CALL.fingerprint] == command[AUTHORIZE.fingerprint] and was[CALL.decision] == decision then
-      return reply('replayed', id)
+    local same = was[CALL.fingerprint] == command[AUTHORIZE.fingerprint]
+    if same and was[CALL.decision] == decision then return reply('replayed', id) end
+    if same and was[CALL.state] == STATE.denied then
+      -- A refusal that came too late to be told: the client has the grant.
+      retained[id] = false
+      return grant()
     end
     note_call('authorized', id, new_call(STATE.ringing, decision), {})
     count_decision()

@@ -44,6 +44,7 @@ if not call then
   return reply('parked', id)
 end
 local state = call[CALL.state]
+if state == STATE.ended and call[CALL.parked] > 0 then return reply('parked_again', id) end
 if state == STATE.denied or state == STATE.ended then
   if used <= 0 then return reply('released_again', id) end
   if used <= call[CALL.parked] then return reply('parked_again', id) end
@@ -69,6 +70,13 @@ if state == STATE.ringing and used <= 0 then
   close(id, call, STATE.released, keep)
   note_call('released', id, call, postings, ARGV[3])
   return reply('released', id)
+end
+if how == 'proven' then
+  -- As an expiry: a true report that comes later is charged the difference.
+  local postings = settle_lines(call, call[CALL.used])
+  close(id, call, STATE.expired, keep)
+  note_call('expired', id, call, postings, ARGV[3])
+  return reply('settled', id)
 end
 call[CALL.used] = math.max(call[CALL.used], used)
 call[CALL.settle_used] = used

@@ -2,7 +2,7 @@
 -- in ledger/state.rs (and charging/rating.rs), which a test compares. `scripts.rs` folds these tables
 -- into the text of a script, so that `call[CALL.used]` costs what `call[13]` does.
 local CALL = { state = 1, fingerprint = 2, decision = 3, nuance = 4, payer = 5, trunk = 6, context = 7, authorized_at = 8, answered_at = 9, ended_at = 10, deadline = 11, sequence = 12, used = 13, settle_used = 14, granted = 15, granted_from = 16, reach = 17, terms = 18, pools = 19, money = 20, money_duration = 21, shortfall_duration = 22, shortfall_money = 23, parked = 24 }
-local TERMS = { reports_answer = 1, free = 2, counted = 3, charge_granted_when_lost = 4, ringing = 5, grace = 6 }
+local TERMS = { reports_answer = 1, free = 2, counted = 3, charge_granted_when_lost = 4, ringing = 5, grace = 6, longest = 7 }
 local POOL_LINE = { pool = 1, closed_by = 2, increment = 3, held = 4, spent = 5 }
 local LOT_LINE = { lot = 1, held = 2, spent = 3 }
 local MONEY_LINE = { tariff = 1, spend_limit = 2, month = 3, lots = 4 }

@@ -609,7 +609,7 @@ end
 local function tombstone()
   return {
     STATE.ended, '', '', 0, '', '', '', now, 0, 0, 0, -1, 0, -1, 0, 0, REACH.full,
-    { false, false, false, false, 0, 0 }, {}, {}, 0, 0, 0, 0,
+    { false, false, false, false, 0, 0, 0 }, {}, {}, 0, 0, 0, 0,
   }
 end
 
@@ -687,14 +687,18 @@ end
 
 -- Holds more, so that the call can run to `target`, and lengthens the grant; never shortens it.
 local function lengthen(call, target)
-  local covered, postings = target, {}
-  call[CALL.reach] = REACH.full
+  local postings, longest, reach = {}, call[CALL.terms][TERMS.longest], REACH.full
+  if longest > 0 and target > longest then
+    target, reach = longest, REACH.exhausted
+  end
+  local covered = target
   if not call[CALL.terms][TERMS.free] then
-    local added_to, money, length, reach = reserve(target, pool_sides(call), credit_side(call))
-    call[CALL.reach] = reach
+    local added_to, money, length, reached = reserve(target, pool_sides(call), credit_side(call))
+    if reached ~= REACH.full then reach = reached end
     covered = math.min(length, target)
     postings = hold(call, added_to, money)
   end
+  call[CALL.reach] = reach
   call[CALL.granted] = math.max(call[CALL.granted], covered)
   call[CALL.granted_from] = call[CALL.used]
   return postings
