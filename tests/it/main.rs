@@ -11,3 +11,4 @@ mod redis_ledger;
 mod server;
 mod state_table;
 mod support;
+mod usage;
