@@ -224,6 +224,8 @@ fn common_routes(health: &Health) -> io::Result<RoutesBuilder> {
         tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(proto::FILE_DESCRIPTOR_SET)
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+            // The details of a refusal, which stock clients print field by field.
+            .register_encoded_file_descriptor_set(tonic_types::pb::FILE_DESCRIPTOR_SET)
     };
     let mut routes = Routes::builder();
     routes.add_service(health.grpc());
@@ -290,19 +292,25 @@ async fn sweep<L: Ledger>(control: Arc<CreditControl<L>>, interval: Duration, ba
     }
 }
 
-/// One round. What one tenant's stored values do to it does not keep the others waiting.
+/// One round. A tenant that cannot be swept, or not in time, does not keep the others waiting: its holds
+/// would be theirs too. Only where nothing can be reached is the round given up.
 async fn sweep_all<L: Ledger>(control: &CreditControl<L>, batch: u32) -> Result<(), LedgerError> {
     let mut tenants = within(SWEEP_TIMEOUT, control.ledger().tenants()).await?;
     tenants.push(TenantId::literal(UNATTRIBUTED));
+    let mut late = Ok(());
     for tenant in tenants {
         match sweep_tenant(control, &tenant, batch).await {
             Err(LedgerError::Corrupt(what)) => {
                 tracing::error!(%tenant, what, "the ledger cannot be swept");
             }
+            Err(LedgerError::Indeterminate(what)) => {
+                tracing::warn!(%tenant, what, "sweeping took too long");
+                late = Err(LedgerError::Indeterminate(what));
+            }
             swept => swept?,
         }
     }
-    Ok(())
+    late
 }
 
 async fn sweep_tenant<L: Ledger>(

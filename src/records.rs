@@ -23,8 +23,9 @@ use jiff::Timestamp;
 
 use crate::charging::catalogue::{self, CountryCode, Licence};
 use crate::charging::decision::Decision;
-use crate::charging::entitlement::{CallClass, CallType, family_parts};
+use crate::charging::entitlement::{CallClass, CallType};
 use crate::charging::number;
+use crate::charging::plans::Family;
 use crate::charging::profile::{PayerKind, PayerProfile, TenantProfile};
 use crate::charging::units::{Micros, Millis, Seconds};
 use crate::credit_control::answer::{CallContext, EndReport};
@@ -431,6 +432,17 @@ impl<'a> Leg<'a> {
         }
     }
 
+    /// What includes a conference's call (rules 64 and 65).
+    fn free_conference(&self) -> Licence {
+        let call_type = self.context.as_ref().map(|context| context.call_type);
+        let rated = matches!(self.class(), Some(CallClass::Domestic | CallClass::International));
+        let extended = self.payer.is_some_and(|payer| payer.holds(Licence::ExtendedDialOut));
+        match call_type == Some(CallType::ConferenceDialOut) && rated && extended {
+            true => Licence::ExtendedDialOut,
+            false => Licence::AudioConferencing,
+        }
+    }
+
     /// Rule 88.
     fn capability(&self) -> &str {
         let call_type = self.context.as_ref().map(|context| context.call_type);
@@ -438,7 +450,7 @@ impl<'a> Leg<'a> {
             matches!(call_type, Some(CallType::ConferenceDialOut | CallType::ConferenceDialIn));
         match self.entry.decision {
             _ if self.entry.kind == EntryKind::Refused => return "",
-            Some(Decision::AllowedFree) if conference => return Licence::AudioConferencing.code(),
+            Some(Decision::AllowedFree) if conference => return self.free_conference().code(),
             Some(Decision::AllowedFree | Decision::AllowedEmergency) => {
                 let bot = self.payer.is_some_and(|payer| payer.kind != PayerKind::User);
                 let free = if bot { Licence::ResourceAccount } else { Licence::PhoneSystem };
@@ -467,7 +479,7 @@ impl<'a> Leg<'a> {
         };
         let tariff = self.context.as_ref().and_then(|context| context.tariff);
         match (paying, tariff) {
-            (Some(posting), _) => family_parts(&posting.bucket[2..]).1,
+            (Some(posting), _) => Family::of(&posting.bucket[2..]).plan,
             (None, Some(_)) => credits,
             (None, None) if self.entry.shortfall_duration.is_positive() => "",
             (None, None) => FREECALL,

@@ -313,7 +313,8 @@ impl Licence {
             Licence::DomesticAndInternational => {
                 (country.international_domestic?, Some(country.international?))
             }
-            Licence::Domestic120 => (country.domestic_120?, None),
+            Licence::Domestic120 | Licence::Domestic120PerUser => (country.domestic_120?, None),
+            Licence::International => (Seconds::ZERO, Some(country.international?)),
             Licence::Domestic240 => (country.domestic_240?, None),
             _ => return None,
         };

@@ -14,6 +14,7 @@ use crate::charging::decision::{Decision, Nuance};
 use crate::charging::deck::{Deck, Direction, Rate};
 use crate::charging::money::format_micros;
 use crate::charging::number::{self, Number, NumberError, NumberType};
+use crate::charging::plans::{self, CoveringPool};
 use crate::charging::profile::{
     ConferencePolicy, PayerKind, PayerProfile, PayerState, TenantProfile, TenantState, UserPolicy,
 };
@@ -23,20 +24,8 @@ use crate::charging::units::{Micros, Millis, Seconds};
 /// Charging increment of pools: whole started minutes (D1).
 pub const POOL_INCREMENT: Seconds = Seconds(60);
 
-/// Minutes that one Audio Conferencing subscription adds to the tenant's dial-out pool (rule 57).
-const CONFERENCE_SECONDS_PER_LICENCE: Seconds = Seconds(60 * 60);
-
-/// Family of the tenant's one dial-out pool, across all usage locations (rule 58).
-const CONFERENCE_FAMILY: &str = ":MCOMEETADD:CONFERENCE";
-
-/// Plans that are counted, in the order in which a user with several draws on them (D10): all are reset
-/// with the calendar month, so the catalogue's order decides.
-const PLANS: [Licence; 4] = [
-    Licence::Domestic,
-    Licence::DomesticAndInternational,
-    Licence::Domestic120,
-    Licence::Domestic240,
-];
+/// Where dial-out is off for customers who bought the service there (rule 68).
+const CHINA: CountryCode = CountryCode::literal("CN");
 
 /// What a client asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -150,6 +139,8 @@ pub struct Attempt<'a> {
     pub calling_number: &'a str,
     /// As dialled.
     pub called_number: &'a str,
+    /// Whether a caller has the payer transfer or forward the call.
+    pub transferred: bool,
     /// When, by the store's clock; picks the deck's row.
     pub at: Millis,
 }
@@ -165,15 +156,6 @@ pub struct Setup<'a> {
     pub payer: Option<&'a PayerProfile>,
     /// The tenant's active deck.
     pub deck: Option<&'a Deck>,
-}
-
-/// A pool that covers a call.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct CoveringPool {
-    /// The pool without its month, `<country>:<plan>:<counter>`.
-    pub family: String,
-    /// The counter that closes this one when it is used up (rule 9, D11); empty where there is none.
-    pub closed_by: String,
 }
 
 /// What a call is entitled to.
@@ -241,39 +223,6 @@ impl Explain for Vec<Step> {
     }
 }
 
-/// Seconds per month that a payer's licences add to each pool family (rules 1 to 3, 6, 8, 57, 58).
-pub fn seats(payer: &PayerProfile) -> Vec<(String, Seconds)> {
-    let mut seats = vec![];
-    if payer.state == PayerState::Removed {
-        return seats;
-    }
-    for &plan in PLANS.iter().filter(|plan| payer.holds(**plan)) {
-        if let Some(minutes) = plan.plan_minutes(payer.usage_location) {
-            seats.push((family(payer.usage_location, plan, "DOMESTIC"), minutes.domestic));
-            if let Some(international) = minutes.international {
-                let family = family(payer.usage_location, plan, "INTERNATIONAL");
-                seats.push((family, international));
-            }
-        }
-    }
-    if payer.holds(Licence::AudioConferencing) {
-        seats.push((CONFERENCE_FAMILY.to_owned(), CONFERENCE_SECONDS_PER_LICENCE));
-    }
-    seats
-}
-
-/// The parts of a pool family: country (empty for the tenant-wide pool), plan code, counter.
-pub fn family_parts(family: &str) -> (&str, &str, &str) {
-    let mut parts = family.splitn(3, ':');
-    let mut next = || parts.next().unwrap_or_default();
-    (next(), next(), next())
-}
-
-fn family(usage_location: CountryCode, plan: Licence, counter: &str) -> String {
-    let group = catalogue::country(usage_location).map_or(usage_location, |c| c.pool_group);
-    format!("{group}:{}:{counter}", plan.code())
-}
-
 /// Decides a call as far as it can be decided without balances.
 pub fn decide(attempt: &Attempt<'_>, setup: &Setup<'_>, explain: &mut impl Explain) -> Verdict {
     let mut verdict = Verdict {
@@ -331,7 +280,13 @@ fn check(
         }
         CallType::TollFreeInbound => {
             classify_inbound(verdict, CallClass::TollFreeInbound, called.as_ref());
-            toll_free_inbound(attempt, setup, payer, verdict, explain)
+            // A service number pays, nobody's licence counts (rule 36, D24).
+            if payer.kind != PayerKind::TollFreeNumber {
+                let detail = format_args!("{} is not a toll-free service number", payer.id);
+                return Err(refuse(explain, "LICENCE", "36", Decision::NotEntitled, detail));
+            }
+            let rated = Inbound { direction: Direction::TollFreeInbound, rule: "36" };
+            Ok(rated.fund(attempt, setup, tenant, payer, verdict, explain))
         }
         CallType::UserInbound => {
             classify_inbound(verdict, CallClass::Inbound, called.as_ref());
@@ -340,14 +295,16 @@ fn check(
         }
         CallType::ConferenceDialIn => {
             classify_inbound(verdict, CallClass::Inbound, called.as_ref());
-            let included =
-                payer.holds(Licence::AudioConferencing) || payer.kind == PayerKind::TollNumber;
-            if !included {
-                let detail = format_args!("{} holds no Audio Conferencing subscription", payer.id);
+            if payer.holds(Licence::AudioConferencing) || payer.kind == PayerKind::TollNumber {
+                explain.step("INBOUND", true, "64", format_args!("toll dial-in is included"));
+                return Ok(Entitlement::Free);
+            }
+            if !payer.holds(Licence::ConferencingPerMinute) {
+                let detail = format_args!("{} holds no conferencing licence", payer.id);
                 return Err(refuse(explain, "LICENCE", "64", Decision::NotEntitled, detail));
             }
-            explain.step("INBOUND", true, "64", format_args!("toll dial-in is included"));
-            Ok(Entitlement::Free)
+            let rated = Inbound { direction: Direction::TollInbound, rule: "63" };
+            Ok(rated.fund(attempt, setup, tenant, payer, verdict, explain))
         }
     }
 }
@@ -444,6 +401,13 @@ impl Outbound<'_> {
                 return Ok(Entitlement::Free);
             }
         }
+        if self.attempt.call_type == CallType::ConferenceDialOut
+            && plans::has_extended_dial_out(self.payer, self.called.country)
+        {
+            let detail = format_args!("extended dial-out to the US and Canada is unlimited");
+            explain.step("EXTENDED DIAL-OUT", true, "65", detail);
+            return Ok(Entitlement::Free);
+        }
         let by_minutes =
             class != CallClass::TollFreeOutbound && premium != PremiumRule::CreditsOnly;
         let pools = if by_minutes { self.pools(explain) } else { vec![] };
@@ -482,6 +446,9 @@ impl Outbound<'_> {
         let same_country = to.is_some_and(|to| catalogue::is_domestic_for_policy(home, to));
         let of_tenant = &self.tenant.outbound_policy;
         let (name, allowed) = match self.attempt.call_type {
+            CallType::ConferenceDialOut if self.tenant.country == Some(CHINA) => {
+                ("conference: off for organisations in China (rule 68)", false)
+            }
             CallType::ConferenceDialOut => {
                 match self.payer.conference_policy.unwrap_or(of_tenant.conference) {
                     ConferencePolicy::Any => ("conference: any", true),
@@ -530,86 +497,67 @@ impl Outbound<'_> {
                 return Err(refuse(explain, CHECK, "23", blocked, detail));
             }
             explain.step(CHECK, true, "23", format_args!("this premium number may be called"));
+            self.check_listed(class, explain)?;
             return Ok(rule);
         }
-        if class == CallClass::International {
-            let to = self.called.country.and_then(catalogue::country);
-            if !to.is_some_and(|country| country.outbound_listed) {
-                let name = to.map_or("a number of no country", |country| &country.name);
-                let detail = format_args!("{name} is not on the list of destinations");
-                return Err(refuse(explain, CHECK, "22", blocked, detail));
-            }
-        }
+        self.check_listed(class, explain)?;
         explain.step(CHECK, true, "22", format_args!("the destination may be called"));
         Ok(PremiumRule::Normal)
     }
 
+    /// The list of destinations, for what is neither domestic nor toll-free of the payer's own plan. A
+    /// universal toll-free number has no country that could be listed (D29).
+    fn check_listed(&self, class: CallClass, explain: &mut impl Explain) -> Result<(), Refusal> {
+        let home = self.payer.usage_location;
+        let near = self.called.country.is_some_and(|to| is_domestic(home, to))
+            || number::toll_free_of_own_plan(self.called, home)
+            || (class == CallClass::TollFreeOutbound && self.called.country.is_none());
+        let to = self.called.country.and_then(catalogue::country);
+        if near || to.is_some_and(|country| country.outbound_listed) {
+            return Ok(());
+        }
+        let name = to.map_or("a number of no country", |country| &country.name);
+        let detail = format_args!("{name} is not on the list of destinations");
+        Err(refuse(explain, "DESTINATION", "22", Decision::DestinationBlocked, detail))
+    }
+
     /// Whether any licence is for this type of call at all.
     fn check_licence(&self, explain: &mut impl Explain) -> Result<(), Refusal> {
-        let entitled = match self.attempt.call_type {
-            CallType::ConferenceDialOut => self.payer.holds(Licence::AudioConferencing),
-            _ => {
-                self.payer.kind == PayerKind::ResourceAccount
-                    || self.payer.holds(Licence::CommunicationsCredits)
-                    || PLANS.iter().any(|&plan| self.has_minutes(plan))
+        let payer = self.payer;
+        let (entitled, rule) = match (self.attempt.call_type, payer.kind) {
+            (CallType::ConferenceDialOut, _) => {
+                let subscribed = payer.holds(Licence::AudioConferencing);
+                (subscribed || payer.holds(Licence::ConferencingPerMinute), "57")
             }
+            // What a caller has it transfer goes on credits when the plan is gone (rule 70); for what it
+            // starts itself it needs pay-as-you-go.
+            (_, PayerKind::ResourceAccount) => {
+                (self.attempt.transferred || plans::has_pay_as_you_go(payer), "73")
+            }
+            _ => (payer.holds(Licence::CommunicationsCredits) || plans::has_plan(payer), "75"),
         };
-        let id = &self.payer.id;
+        let id = &payer.id;
         if !entitled {
             let detail = format_args!("{id} holds no licence for this type of call");
-            return Err(refuse(explain, "LICENCE", "75", Decision::NotEntitled, detail));
+            return Err(refuse(explain, "LICENCE", rule, Decision::NotEntitled, detail));
         }
-        explain.step("LICENCE", true, "75", format_args!("{id} is licensed for such calls"));
+        explain.step("LICENCE", true, rule, format_args!("{id} is licensed for such calls"));
         Ok(())
     }
 
-    fn has_minutes(&self, plan: Licence) -> bool {
-        self.payer.holds(plan) && plan.plan_minutes(self.payer.usage_location).is_some()
-    }
-
-    /// Pools that cover the call, in funding order (rules 27, 30, 31, 60; D10).
     fn pools(&self, explain: &mut impl Explain) -> Vec<CoveringPool> {
-        let mut pools = vec![];
-        if self.attempt.call_type == CallType::ConferenceDialOut {
-            let check = "POOL MCOMEETADD";
-            if self.is_zone_a() {
-                explain.step(check, true, "60", format_args!("the destination is in Zone A"));
-                pools.push(CoveringPool {
-                    family: CONFERENCE_FAMILY.to_owned(),
-                    closed_by: String::new(),
-                });
-            } else {
-                let detail = format_args!("the destination is not in Zone A: credits on all calls");
-                explain.step(check, false, "60", detail);
+        let to = self.called.country;
+        match self.attempt.call_type {
+            CallType::ConferenceDialOut => plans::covering_conference(self.payer, to, explain),
+            _ if plans::ordinary_plans_pay(self.payer, self.attempt.transferred) => {
+                plans::covering_user(self.payer, to, explain)
             }
-            return pools;
-        }
-        let home = self.payer.usage_location;
-        let domestic = self.called.country.is_some_and(|to| is_domestic(home, to));
-        for plan in PLANS.into_iter().filter(|plan| self.payer.holds(*plan)) {
-            let code = plan.code();
-            let Some(minutes) = plan.plan_minutes(home) else {
-                let detail = format_args!("{code} has no minutes in {home}");
-                explain.step("POOL", false, "8", detail);
-                continue;
-            };
-            let (counter, other) = match domestic {
-                true => ("DOMESTIC", "INTERNATIONAL"),
-                false => ("INTERNATIONAL", "DOMESTIC"),
-            };
-            if !domestic && minutes.international.is_none() {
-                let detail = format_args!("{code} has no international minutes");
-                explain.step("POOL", false, "30", detail);
-                continue;
+            _ => {
+                let detail = format_args!("only pay-as-you-go pays for what a bot starts itself");
+                explain.step("POOL", false, "73", detail);
+                vec![]
             }
-            let two_counters = minutes.international.is_some();
-            let family_of = |counter| family(home, plan, counter);
-            let closed_by = if two_counters { family_of(other) } else { String::new() };
-            let family = family_of(counter);
-            explain.step(&format!("POOL {family}"), true, "27", format_args!("covers the call"));
-            pools.push(CoveringPool { family, closed_by });
         }
-        pools
     }
 
     /// The tariff at which credits pay, or why they cannot (rules 33, 60, 70; D28).
@@ -621,7 +569,8 @@ impl Outbound<'_> {
         const CHECK: &str = "CREDITS";
         let id = &self.payer.id;
         let licensed = self.payer.kind == PayerKind::ResourceAccount
-            || self.payer.holds(Licence::CommunicationsCredits);
+            || self.payer.holds(Licence::CommunicationsCredits)
+            || self.pays_per_minute();
         if !licensed {
             let detail = format_args!("{id} holds no Communications Credits licence");
             explain.step(CHECK, false, "33", detail);
@@ -640,12 +589,8 @@ impl Outbound<'_> {
             return Err(Decision::DestinationUnrated);
         };
         verdict.destination = rate.destination.to_owned();
-        let limits = &self.tenant.limits;
-        let over = |limit: Option<Micros>, price: Micros| limit.is_some_and(|most| price > most);
-        let too_dear = over(limits.max_rate_per_minute, rate.tariff.rate_per_minute)
-            || over(limits.max_connection_fee, rate.tariff.connection_fee);
         let price = describe(&rate);
-        if too_dear {
+        if is_too_dear(self.tenant, &rate) {
             let detail = format_args!("{price} is above the tenant's limit");
             explain.step(CHECK, false, "", detail);
             verdict.detail = detail.to_string();
@@ -653,6 +598,13 @@ impl Outbound<'_> {
         }
         explain.step(CHECK, true, "27", format_args!("{price}"));
         Ok(rate.tariff)
+    }
+
+    /// Pay-per-minute conferencing needs no credits licence of its own (C11).
+    fn pays_per_minute(&self) -> bool {
+        self.attempt.call_type == CallType::ConferenceDialOut
+            && self.payer.holds(Licence::ConferencingPerMinute)
+            && !self.payer.holds(Licence::AudioConferencing)
     }
 
     fn is_zone_a(&self) -> bool {
@@ -672,50 +624,79 @@ fn classify_inbound(verdict: &mut Verdict, class: CallClass, called: Option<&Num
     });
 }
 
-/// Calls to a toll-free service number: credits only, no licence of anybody (rule 36, D24).
-fn toll_free_inbound(
-    attempt: &Attempt<'_>,
-    setup: &Setup<'_>,
-    payer: &PayerProfile,
-    verdict: &mut Verdict,
-    explain: &mut impl Explain,
-) -> Result<Entitlement, Refusal> {
-    if payer.kind != PayerKind::TollFreeNumber {
-        let detail = format_args!("{} is not a toll-free service number", payer.id);
-        return Err(refuse(explain, "LICENCE", "36", Decision::NotEntitled, detail));
-    }
-    let refused = Decision::TollFreeUnfunded;
-    let Some(rate) = setup.deck.and_then(|deck| toll_free_rate(attempt, payer, deck)) else {
-        let detail = format_args!("the deck has no row for callers of toll-free numbers");
-        return Err(refuse(explain, "CREDITS", "D28", refused, detail));
-    };
-    verdict.destination = rate.destination.to_owned();
-    let price = describe(&rate);
-    explain.step("CREDITS", true, "36", format_args!("{price}"));
-    Ok(Entitlement::Funded {
-        pools: vec![],
-        credits: Ok(rate.tariff),
-        when_exhausted: refused,
-        when_spend_limited: refused,
-    })
+/// An inbound call that only credits pay, by the caller's origin.
+struct Inbound {
+    /// Which rows of the deck price it.
+    direction: Direction,
+    /// The rule that says so.
+    rule: &'static str,
 }
 
-/// The rate by the caller's origin (rule 38); a caller without a usable number takes the deck's default
-/// row, else the dearest row of the service number's country (D24).
-fn toll_free_rate<'d>(
-    attempt: &Attempt<'_>,
-    payer: &PayerProfile,
-    deck: &'d Deck,
-) -> Option<Rate<'d>> {
-    let direction = Direction::TollFreeInbound;
-    let home = payer.usage_location;
-    if let Ok(caller) = number::read(attempt.calling_number, home) {
-        return deck.rate(direction, caller.digits(), attempt.at);
+impl Inbound {
+    /// The refusal never tells of funds: the caller is a stranger.
+    fn fund(
+        &self,
+        attempt: &Attempt<'_>,
+        setup: &Setup<'_>,
+        tenant: &TenantProfile,
+        payer: &PayerProfile,
+        verdict: &mut Verdict,
+        explain: &mut impl Explain,
+    ) -> Entitlement {
+        let refused = Decision::TollFreeUnfunded;
+        let rate = setup.deck.and_then(|deck| self.rate(attempt, payer, deck));
+        let credits = match &rate {
+            None => {
+                let detail = format_args!("the deck has no row for callers from there");
+                explain.step("CREDITS", false, "D28", detail);
+                verdict.detail = detail.to_string();
+                Err(refused)
+            }
+            Some(rate) if is_too_dear(tenant, rate) => {
+                let detail = format_args!("{} is above the tenant's limit", describe(rate));
+                explain.step("CREDITS", false, "", detail);
+                verdict.detail = detail.to_string();
+                Err(refused)
+            }
+            Some(rate) => {
+                explain.step("CREDITS", true, self.rule, format_args!("{}", describe(rate)));
+                Ok(rate.tariff)
+            }
+        };
+        verdict.destination = rate.map(|rate| rate.destination.to_owned()).unwrap_or_default();
+        Entitlement::Funded {
+            pools: vec![],
+            credits,
+            when_exhausted: refused,
+            when_spend_limited: refused,
+        }
     }
-    deck.default_rate(direction, attempt.at).or_else(|| {
-        let code = catalogue::country(home)?.calling_code.to_string();
-        deck.dearest(direction, &code, attempt.at)
-    })
+
+    /// The rate by the caller's origin (rule 38); a caller without a usable number takes the deck's
+    /// default row, else the dearest row of the service number's country (D24).
+    fn rate<'d>(
+        &self,
+        attempt: &Attempt<'_>,
+        payer: &PayerProfile,
+        deck: &'d Deck,
+    ) -> Option<Rate<'d>> {
+        let home = payer.usage_location;
+        if let Ok(caller) = number::read(attempt.calling_number, home) {
+            return deck.rate(self.direction, caller.digits(), attempt.at);
+        }
+        deck.default_rate(self.direction, attempt.at).or_else(|| {
+            let code = catalogue::country(home)?.calling_code.to_string();
+            deck.dearest(self.direction, &code, attempt.at)
+        })
+    }
+}
+
+/// Whether the tenant's limits forbid that money pays so much, outbound and inbound alike.
+fn is_too_dear(tenant: &TenantProfile, rate: &Rate<'_>) -> bool {
+    let limits = &tenant.limits;
+    let over = |limit: Option<Micros>, price: Micros| limit.is_some_and(|most| price > most);
+    over(limits.max_rate_per_minute, rate.tariff.rate_per_minute)
+        || over(limits.max_connection_fee, rate.tariff.connection_fee)
 }
 
 fn describe(rate: &Rate<'_>) -> String {
@@ -723,3 +704,6 @@ fn describe(rate: &Rate<'_>) -> String {
     let fee = format_micros(rate.tariff.connection_fee);
     format!("{}: {per_minute} per minute, connection fee {fee}", rate.destination)
 }
+
+#[cfg(test)]
+mod tests;

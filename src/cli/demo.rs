@@ -174,7 +174,13 @@ Serving on, calls at {address}; Ctrl-C stops. Try, in another terminal:
         let deck = self.accounts.activate_deck(request).await?.into_inner();
         self.line("ActivateDeck", "", &format!("{} rows in {}", deck.row_count, deck.currency))?;
         let raw = organisation::read(ORGANISATIONS).map_err(|faults| listed(&faults))?;
-        let request = v1::ApplyRequest { organisation: Some(message(&raw)?) };
+        let mut organisation = message(&raw)?;
+        // Bought this morning: credits lapse, and the demo is to be told in any year.
+        let morning = prost_types::Timestamp { seconds: self.now().0.div_euclid(1000), nanos: 0 };
+        for purchase in organisation.tenants.iter_mut().flat_map(|tenant| &mut tenant.credits) {
+            purchase.purchased_at = Some(morning);
+        }
+        let request = v1::ApplyRequest { organisation: Some(organisation) };
         let applied = self.accounts.apply(request).await?.into_inner();
         let counts = (applied.created, applied.purchases_applied);
         self.line("Apply", "", &format!("{} created, {} purchase", counts.0, counts.1))
@@ -431,10 +437,14 @@ Serving on, calls at {address}; Ctrl-C stops. Try, in another terminal:
         self.clock.advance(time);
     }
 
+    /// By the demo's clock.
+    fn now(&self) -> Millis {
+        self.clock.reading().at(Millis(Timestamp::now().as_millisecond()))
+    }
+
     fn title(&mut self, text: &str) -> Result<()> {
         self.pass(PAUSE);
-        let real = Timestamp::now().as_millisecond();
-        let at = Timestamp::from_millisecond(self.clock.reading().at(Millis(real)).0)?;
+        let at = Timestamp::from_millisecond(self.now().0)?;
         writeln!(self.out, "\n{}  {text}", at.strftime("%H:%M")).context("standard output")
     }
 

@@ -140,7 +140,7 @@ impl<L: Ledger> CreditControl<L> {
         let found = match &payer_id {
             Ok(payer) => self.look_up(&tenant_id, payer, deadline).await,
             Err(_) => {
-                let tenant = self.directory().tenant(&**self.ledger(), &tenant_id);
+                let tenant = self.directory().tenant(self.ledger(), &tenant_id);
                 self.within(deadline, tenant).await.map(|tenant| (tenant, Default::default()))
             }
         };

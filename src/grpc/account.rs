@@ -393,7 +393,7 @@ fn pool(pool: &PoolBalance) -> v1::Pool {
         plan: pool.plan.clone(),
         counter: counter.into(),
         period: pool.month.clone(),
-        user_id: String::new(),
+        user_id: pool.user.clone(),
         granted: to_duration(pool.granted),
         held: to_duration(pool.held),
         spent: to_duration(pool.spent),

@@ -220,7 +220,10 @@ impl<'a> Audit<'a> {
                         continue;
                     }
                 }
-                EntryKind::LotExpired => {}
+                EntryKind::LotExpired
+                | EntryKind::PoolThreshold
+                | EntryKind::PoolExhausted
+                | EntryKind::CreditsDepleted => {}
                 _ => self.read_call_entry(&mut story, entry),
             }
             for posting in &entry.postings {

@@ -127,8 +127,9 @@ impl Ledger for MemoryLedger {
         &self,
         tenant: &TenantId,
         record: &TenantRecord,
-    ) -> Result<Reply<bool>, LedgerError> {
-        Ok(self.on(tenant, |book, _| book.apply_tenant(record)))
+        over: Option<u64>,
+    ) -> Result<Reply<Applied>, LedgerError> {
+        Ok(self.on(tenant, |book, _| book.apply_tenant(record, over)))
     }
 
     async fn apply_payers(

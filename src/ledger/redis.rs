@@ -282,16 +282,23 @@ impl Ledger for RedisLedger {
         &self,
         tenant: &TenantId,
         record: &TenantRecord,
-    ) -> Result<Reply<bool>, LedgerError> {
+        over: Option<u64>,
+    ) -> Result<Reply<Applied>, LedgerError> {
         // Listed first: a tenant that is listed and not applied does no harm, one that is applied
         // and not listed would never be swept.
         let mut list = cmd("SADD");
         let _: i64 = self.connection.query(list.arg(keys::TENANTS).arg(tenant.as_str())).await?;
         let record_json = encode_json(record)?;
         let suspended = record.profile.state == TenantState::Suspended;
-        let args = ApplyTenantArgs { record: &record_json, suspended };
-        let reply = self.count(Verb::ApplyTenant, tenant, &args, &["changed", "unchanged"]).await?;
-        Ok(Reply { now: reply.now, outcome: reply.outcome.0 == "changed" })
+        let over = over.into_iter().collect();
+        let args = ApplyTenantArgs { record: &record_json, suspended, over };
+        let tags = ["changed", "unchanged", "stale"];
+        let reply = self.count(Verb::ApplyTenant, tenant, &args, &tags).await?;
+        let outcome = match reply.outcome.0 {
+            "stale" => Applied::Stale,
+            tag => Applied::Changed(usize::from(tag == "changed")),
+        };
+        Ok(Reply { now: reply.now, outcome })
     }
 
     async fn apply_payers(

@@ -296,6 +296,8 @@ pub struct Bucket {
     pub starts: Millis,
     /// First instant at which none may any more.
     pub ends: Millis,
+    /// Pools only: the highest share of it, in percent, whose use has been told (D18): 0, 80 or 100.
+    pub alerted: i64,
 }
 
 impl Bucket {
@@ -303,6 +305,17 @@ impl Bucket {
     /// holds return (D9).
     pub fn available(&self) -> i64 {
         (self.funded + self.adjusted - self.held - self.spent - self.expired).max(0)
+    }
+
+    /// The highest share in percent whose use is worth telling: 0, 80 or 100, judged on what is spent
+    /// (rule 66, D18).
+    pub fn alert_due(&self) -> i64 {
+        let size = self.funded + self.adjusted;
+        match self.spent * 100 {
+            spent if size <= 0 || spent < size * 80 => 0,
+            spent if spent < size * 100 => 80,
+            _ => 100,
+        }
     }
 
     /// Whether all of it is spent (D11 judges a counter by that).
@@ -389,6 +402,12 @@ pub enum EntryKind {
     Purchased,
     /// A lot's unused rest lapsed.
     LotExpired,
+    /// 80 % of a pool are spent; told once a month, and again after the pool has grown (D18).
+    PoolThreshold,
+    /// All of a pool is spent; likewise.
+    PoolExhausted,
+    /// Nothing is left or held in any lot (rule 51).
+    CreditsDepleted,
 }
 
 /// A change of one bucket.
@@ -413,7 +432,7 @@ pub struct Entry {
     pub kind: EntryKind,
     /// By the store's clock.
     pub at: Millis,
-    /// The call, or the lot for purchases and lapses.
+    /// The call; the lot of purchases and lapses; the pool of its alerts; empty for the wallet's.
     pub subject: String,
     /// Who pays; empty where nobody does.
     pub payer: String,

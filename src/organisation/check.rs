@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, HashMap};
 
 use crate::charging::catalogue::{CountryCode, Licence};
 use crate::charging::ids::{LotId, PayerId, TenantId};
+use crate::charging::licensing::{Misassigned, misassigned};
 use crate::charging::number;
+use crate::charging::plans::has_pay_as_you_go;
 use crate::charging::profile::{
     AutoRecharge, Billing, ConferencePolicy, FailureHandling, OnFailure, OnLostSettle,
     OutboundPolicy, PayerKind, PayerProfile, PayerState, Purchase, ResponseOverride, SpendVelocity,
@@ -320,6 +322,9 @@ fn check_user(f: &mut Faults, at: &At<'_>, raw: &RawUser) -> Option<PayerProfile
     let display_name = f.optional(&at.key("display_name"), raw.display_name.as_ref(), text);
     let object_id = f.optional(&at.key("object_id"), raw.object_id.as_ref(), text);
     let licences = check_licences(f, &at.key("licences"), &raw.licences);
+    if let (Some(location), false) = (usage_location, state == Some(PayerState::Removed)) {
+        check_assignment(f, at, &raw.licences, &licences, PayerKind::User, location);
+    }
     let numbers = f.each(&at.key("numbers"), &raw.numbers, telephone_number);
     let (user_policy, conference_policy) =
         check_policy(f, &at.key("outbound_policy"), &raw.outbound_policy);
@@ -395,6 +400,9 @@ fn check_resource_account(
     let usage_location = f.required(&at.key("usage_location"), raw.line, location, country);
     let state = f.optional(&at.key("state"), raw.state.as_ref(), word(OTHER_STATES));
     let licences = check_licences(f, &at.key("licences"), &raw.licences);
+    if let (Some(location), false) = (usage_location, state == Some(PayerState::Removed)) {
+        check_assignment(f, at, &raw.licences, &licences, PayerKind::ResourceAccount, location);
+    }
     let numbers = f.each(&at.key("numbers"), &raw.numbers, telephone_number);
     Some(PayerProfile {
         id: id?,
@@ -419,6 +427,22 @@ fn check_licences(f: &mut Faults, at: &At<'_>, raw: &[Text]) -> Vec<Licence> {
     let mut licences = f.each(at, raw, licence);
     licences.sort_unstable();
     licences
+}
+
+/// Licences that may not stand as they do, each told at its own place (rules 14, 34, 55, 65, 75).
+fn check_assignment(
+    f: &mut Faults,
+    at: &At<'_>,
+    raw: &[Text],
+    licences: &[Licence],
+    kind: PayerKind,
+    usage_location: CountryCode,
+) {
+    let list = at.key("licences");
+    for Misassigned { licence, reason } in misassigned(kind, usage_location, licences) {
+        let index = raw.iter().position(|text| text.value == licence.code()).unwrap_or_default();
+        f.add(&list.index(index), raw.get(index).and_then(|text| text.line), reason);
+    }
 }
 
 /// Texts that may occur once, with the place of the first.
@@ -477,23 +501,14 @@ fn payer_warnings(payer: &PayerProfile) -> Vec<String> {
     if let (PayerKind::User, Some(plan), []) = (payer.kind, plan, payer.numbers.as_slice()) {
         warnings.push(format!("user {} holds {plan} but has no number", payer.id));
     }
-    for licence in payer.licences.iter().filter(|licence| not_counted(**licence)) {
-        warnings.push(format!("{} of {} is kept but not counted yet", licence.code(), payer.id));
+    let pay_as_you_go = [Licence::PayAsYouGo1, Licence::PayAsYouGo2];
+    if let Some(licence) = payer.licences.iter().find(|licence| pay_as_you_go.contains(licence))
+        && !has_pay_as_you_go(payer)
+    {
+        let (id, location) = (&payer.id, payer.usage_location);
+        warnings.push(format!("{licence} of {id} opens nothing in {location} (rule 13)"));
     }
     warnings
-}
-
-/// Licences that are kept but give no minutes and open nothing yet.
-fn not_counted(licence: Licence) -> bool {
-    matches!(
-        licence,
-        Licence::Domestic120PerUser
-            | Licence::International
-            | Licence::PayAsYouGo1
-            | Licence::PayAsYouGo2
-            | Licence::ExtendedDialOut
-            | Licence::ConferencingPerMinute
-    )
 }
 
 /// Settings that are kept but not acted on yet.

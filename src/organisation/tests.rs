@@ -553,8 +553,6 @@ fn what_is_kept_but_not_acted_on_is_a_warning() {
             "overage is kept but not enforced yet",
             "failure_handling: continue_capped behaves like terminate yet",
             "user alice holds MCOPSTN1 but has no number",
-            "MCOPSTN9 of alice is kept but not counted yet",
-            "MCOMEETACPEA of alice is kept but not counted yet",
         ]
     );
 }
@@ -574,4 +572,15 @@ fn five_thousand_users_are_read() {
     let documents = super::check(&raw).expect("it is right");
     println!("{} bytes: read in {read_in:?}, all in {:?}", yaml.len(), started.elapsed());
     assert_eq!(documents[0].payers.len(), 5_000);
+}
+
+#[test]
+fn licences_that_may_not_stand_together_are_refused_with_the_rule() {
+    check_user("licences: [MCOPSTN1]", "licences[0]: MCOPSTN1 needs MCOEV (rule 75)");
+    check_user(
+        "licences: [MCOPSTNPP, MCOEV]",
+        "licences[0]: MCOPSTNPP needs MCOMEETADD, or MCOEV and a calling plan (rule 34)",
+    );
+    // A removed user keeps whatever it had.
+    one(&user_with("        state: removed\n        licences: [MCOPSTN1]\n"));
 }

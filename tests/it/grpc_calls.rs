@@ -8,71 +8,16 @@ use tollgate::ledger::state::CallState;
 use tollgate::proto::codec::StrictCodec;
 use tollgate::proto::v1::{
     AuthorizeCallRequest, AuthorizeCallResponse, CallClass, CallType, Decision, EndCallsRequest,
-    ExtendCallRequest, FundingSource, ListDecisionsRequest, ListOpenCallsRequest, Money,
-    NumberType, QuoteCallRequest, ReleaseCallRequest, ReportAnswerRequest, SettleCallRequest,
-    SettleResult,
+    ExtendCallRequest, FundingSource, ListDecisionsRequest, ListOpenCallsRequest, NumberType,
+    QuoteCallRequest, SettleCallRequest, SettleResult,
 };
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
 use crate::server::{Server, channel, config};
+use crate::support::messages::{authorize, extend, length, release, report_answer, settle, usd};
 
 const SERVICE: &str = "tollgate.v1.CallAuthorizationService";
-
-fn authorize(call: &str, payer: &str, called: &str) -> AuthorizeCallRequest {
-    AuthorizeCallRequest {
-        tenant_id: "contoso".to_owned(),
-        call_id: call.to_owned(),
-        call_type: CallType::UserOutbound.into(),
-        payer_id: payer.to_owned(),
-        called_number: called.to_owned(),
-        trunk_id: "sbc-1".to_owned(),
-        ..AuthorizeCallRequest::default()
-    }
-}
-
-fn extend(call: &str, used: i64, sequence: u64) -> ExtendCallRequest {
-    ExtendCallRequest {
-        tenant_id: "contoso".to_owned(),
-        call_id: call.to_owned(),
-        used_duration: length(used),
-        sequence: Some(sequence),
-        ..ExtendCallRequest::default()
-    }
-}
-
-fn settle(call: &str, used: i64) -> SettleCallRequest {
-    SettleCallRequest {
-        tenant_id: "contoso".to_owned(),
-        call_id: call.to_owned(),
-        used_duration: length(used),
-        ..SettleCallRequest::default()
-    }
-}
-
-fn release(call: &str) -> ReleaseCallRequest {
-    ReleaseCallRequest {
-        tenant_id: "contoso".to_owned(),
-        call_id: call.to_owned(),
-        ..ReleaseCallRequest::default()
-    }
-}
-
-fn report_answer(call: &str) -> ReportAnswerRequest {
-    ReportAnswerRequest {
-        tenant_id: "contoso".to_owned(),
-        call_id: call.to_owned(),
-        ..ReportAnswerRequest::default()
-    }
-}
-
-fn length(seconds: i64) -> Option<Duration> {
-    Some(Duration { seconds, nanos: 0 })
-}
-
-fn usd(amount: &str) -> Option<Money> {
-    Some(Money { currency_code: "USD".to_owned(), amount: amount.to_owned() })
-}
 
 /// The fields that an INVALID_ARGUMENT names.
 #[track_caller]

@@ -8,12 +8,12 @@ use tollgate::charging::units::{Micros, Millis, Seconds};
 use tollgate::ledger::state::{Call, CallState, Entry, EntryKind, nuance_code};
 use tollgate::ledger::{
     Applied, Authorized, CallLimits, EndResult, Ended, Ending, Extended, Ledger, LedgerError,
-    MoneyOffer, Page, PayerUpdate, Purchased, Snapshot, Versions,
+    MoneyOffer, Page, PayerUpdate, Purchased, Snapshot, Versions, pool_id,
 };
 
 use crate::support::{
     DAY, DENIED_RETENTION, DOMESTIC, ENDED_RETENTION, INTERNATIONAL, NOON, Request, Stage, UNIT,
-    call_id, credits, month_at, payer, payer_profile, request,
+    call_id, credits, is_alert, month_at, payer, payer_profile, request,
 };
 
 crate::on_every_ledger! {
@@ -78,6 +78,8 @@ crate::on_every_ledger! {
     every_decision_leaves_one_record
     open_calls_and_the_journal_come_in_pages
     history_goes_on_where_a_reader_stopped
+    a_pool_tells_once_that_it_is_nearly_and_wholly_spent
+    a_wallet_tells_that_nothing_is_left
     history_begins_at_an_instant_without_missing_anything
     tenants_are_strangers_to_each_other
     decks_are_kept_by_version_and_name
@@ -532,8 +534,7 @@ async fn a_release_gives_all_back_and_a_late_settle_still_pays<L: Ledger>(stage:
     // What is left, in funding order; the rest is a shortfall: 0.25 for two minutes, 0.20 is there.
     let call = stage.settled("c", 180).await;
     check_charge(&call, 60, 200_000, (60, 50_000));
-    let kinds: Vec<_> = stage.snapshot().await.journal.iter().map(|e| e.kind).collect();
-    assert_eq!(kinds.last(), Some(&EntryKind::SettledLate));
+    assert_eq!(stage.of_calls().await.last().unwrap().kind, EntryKind::SettledLate);
     let again = stage.settle("c", 180).await;
     assert!(matches!(again, Ended::Done { result: EndResult::Settled, replayed: true, .. }));
 }
@@ -982,6 +983,56 @@ async fn open_calls_and_the_journal_come_in_pages<L: Ledger>(stage: &Stage<L>) {
             assert!(matches!(page, Err(LedgerError::BadCursor(_))), "{bad:?} {page:?}");
         }
     }
+}
+
+/// Subjects and kinds of the alerts so far.
+async fn alerts<L: Ledger>(stage: &Stage<L>) -> Vec<(String, EntryKind)> {
+    let journal = stage.snapshot().await.journal;
+    let alerts = journal.into_iter().filter(|entry| is_alert(entry.kind));
+    alerts.map(|entry| (entry.subject, entry.kind)).collect()
+}
+
+async fn a_pool_tells_once_that_it_is_nearly_and_wholly_spent<L: Ledger>(stage: &Stage<L>) {
+    use EntryKind::{PoolExhausted, PoolThreshold};
+    stage.set_pool(DOMESTIC, 600).await;
+    let pool = pool_id(DOMESTIC, &stage.month().key);
+    let told = |kind| (pool.clone(), kind);
+    stage.grant("a", request().pool(DOMESTIC)).await;
+    stage.settled("a", 420).await;
+    assert_eq!(alerts(stage).await, []);
+    // What is held is not spent.
+    stage.grant("b", request().pool(DOMESTIC)).await;
+    assert_eq!(alerts(stage).await, []);
+    stage.settled("b", 60).await;
+    assert_eq!(alerts(stage).await, [told(PoolThreshold)]);
+    stage.grant("c", request().pool(DOMESTIC)).await;
+    stage.settled("c", 120).await;
+    let mut expected = vec![told(PoolThreshold), told(PoolExhausted)];
+    assert_eq!(alerts(stage).await, expected);
+    // Growth below a threshold arms it again; a jump over both tells both, the lower first.
+    stage.set_pool(DOMESTIC, 1200).await;
+    stage.grant("d", request().pool(DOMESTIC).lasting(600)).await;
+    stage.settled("d", 600).await;
+    expected.extend([told(PoolThreshold), told(PoolExhausted)]);
+    assert_eq!(alerts(stage).await, expected);
+    // The cause stands before what it caused.
+    let journal = stage.snapshot().await.journal;
+    let kinds: Vec<EntryKind> = journal.iter().rev().take(3).map(|entry| entry.kind).collect();
+    assert_eq!(kinds, [PoolExhausted, PoolThreshold, EntryKind::Settled]);
+}
+
+async fn a_wallet_tells_that_nothing_is_left<L: Ledger>(stage: &Stage<L>) {
+    let depleted = (String::new(), EntryKind::CreditsDepleted);
+    stage.buy("po-1", 250_000).await;
+    stage.grant("a", request().money(credits()).lasting(120)).await;
+    // Held is not gone.
+    assert_eq!(alerts(stage).await, []);
+    stage.settled("a", 120).await;
+    assert_eq!(alerts(stage).await, std::slice::from_ref(&depleted));
+    stage.buy("po-2", 250_000).await;
+    stage.pass(400 * DAY.0);
+    stage.sweep().await;
+    assert_eq!(alerts(stage).await, [depleted.clone(), depleted]);
 }
 
 async fn history_goes_on_where_a_reader_stopped<L: Ledger>(stage: &Stage<L>) {

@@ -2,13 +2,24 @@
 #![allow(clippy::unwrap_used, missing_docs)]
 
 mod architecture;
+mod audit_under_load;
+mod billing;
+mod cli;
+mod demo;
 mod grpc_account;
 mod grpc_calls;
+mod hostile_bytes;
+mod killed;
 mod ledger_audit;
 mod ledger_contract;
 mod ledger_model;
+mod one_unit_left;
+mod order_of_checks;
+mod redis_away;
 mod redis_ledger;
 mod server;
 mod state_table;
+mod stock_client;
 mod support;
 mod usage;
+mod use_cases;

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use tollgate::administration::Administration;
 use tollgate::app::{self, Running};
 use tollgate::charging::units::Seconds;
@@ -15,13 +16,13 @@ use tollgate::proto::v1::call_authorization_service_client::CallAuthorizationSer
 use tonic::transport::{Channel, Endpoint};
 
 /// contoso: alice has minutes, carol only credits, dave nothing.
-pub const ORGANISATION: &str = r#"
+const ORGANISATION: &str = r#"
 tenants:
   - id: contoso
     currency: USD
     country: US
     credits:
-      - { key: po-1, amount: "10", purchased_at: 2026-01-10T00:00:00Z }
+      - { key: po-1, amount: "10", purchased_at: TODAY }
     users:
       - id: alice
         usage_location: US
@@ -37,6 +38,17 @@ tenants:
     trunks:
       - { id: sbc-de, emergency_country: DE }
 "#;
+
+/// [`ORGANISATION`] with credits that have not lapsed, whenever the tests run.
+pub fn organisation() -> String {
+    bought_today(ORGANISATION)
+}
+
+/// A document in which `TODAY` stands for the last midnight.
+pub fn bought_today(document: &str) -> String {
+    let midnight = Timestamp::now().strftime("%Y-%m-%dT00:00:00Z").to_string();
+    document.replace("TODAY", &midnight)
+}
 
 /// One price for the world: 0.10 per minute, a fee of 0.05, 60/60.
 pub const DECK: &str = "prefix,destination,rate_per_minute,connection_fee,initial_increment,increment,currency,effective_from,effective_to,direction\n\
@@ -75,7 +87,7 @@ impl Server {
         let running = app::start(ledger, &config).await.expect("the server starts");
         let administration = Administration::new(running.control().clone(), Seconds(10));
         administration.activate_deck("default", DECK.as_bytes()).await.expect("the deck is right");
-        let document = organisation::read(ORGANISATION).expect("the document is YAML");
+        let document = organisation::read(&organisation()).expect("the document is YAML");
         let document = organisation::check(&document).expect("the document is right");
         administration.apply(&document).await.expect("the document is applied");
         Server { running, clock }

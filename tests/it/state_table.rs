@@ -172,7 +172,7 @@ async fn pool<L: Ledger>(stage: &Stage<L>) -> (i64, i64, i64) {
 }
 
 async fn last_entry<L: Ledger>(stage: &Stage<L>) -> EntryKind {
-    stage.snapshot().await.journal.last().unwrap().kind
+    stage.of_calls().await.last().unwrap().kind
 }
 
 // Authorize.

@@ -1,6 +1,9 @@
 //! What the tests share: a stage on which one ledger plays one tenant by a stopped clock.
 
+pub mod messages;
+pub mod process;
 pub mod redis;
+pub mod watched;
 
 use std::any::Any;
 use std::future::Future;
@@ -18,7 +21,7 @@ use tollgate::charging::units::{Micros, Millis, Seconds};
 use tollgate::ledger::audit::{Report, audit};
 use tollgate::ledger::memory::MemoryLedger;
 use tollgate::ledger::redis::RedisLedger;
-use tollgate::ledger::state::{Bucket, Call, CallState, Terms};
+use tollgate::ledger::state::{Bucket, Call, CallState, Entry, EntryKind, Terms};
 use tollgate::ledger::{
     Answer, Answered, Applied, Authorize, Authorized, CallLimits, ClockOffset, End, EndResult,
     Ended, Ending, Extend, Extended, Ledger, MoneyOffer, Offer, PayerUpdate, PoolOffer, Proposal,
@@ -94,6 +97,12 @@ pub struct Stage<L> {
     pub clock: ClockOffset,
     pub tenant: TenantId,
     _keep: Box<dyn Any + Send + Sync>,
+}
+
+/// Whether an entry tells of balances, not of a call or a lot.
+pub fn is_alert(kind: EntryKind) -> bool {
+    use EntryKind::{CreditsDepleted, PoolExhausted, PoolThreshold};
+    matches!(kind, PoolThreshold | PoolExhausted | CreditsDepleted)
 }
 
 pub fn payer(name: &str) -> PayerId {
@@ -310,7 +319,8 @@ impl<L: Ledger> Stage<L> {
 
     pub async fn set_tenant(&self, state: TenantState) -> bool {
         let record = tenant_record(&self.tenant, state);
-        self.ledger.apply_tenant(&self.tenant, &record).await.unwrap().outcome
+        let applied = self.ledger.apply_tenant(&self.tenant, &record, None).await.unwrap().outcome;
+        applied == Applied::Changed(1)
     }
 
     pub async fn set_payer(&self, name: &str, state: PayerState, seats: &[(&str, i64)]) {
@@ -500,6 +510,13 @@ impl<L: Ledger> Stage<L> {
     }
 
     /// The pool of that family in the month in which the stage's clock stands.
+    /// The journal without the alerts, which come after what caused them.
+    pub async fn of_calls(&self) -> Vec<Entry> {
+        let mut journal = self.snapshot().await.journal;
+        journal.retain(|entry| !is_alert(entry.kind));
+        journal
+    }
+
     pub async fn pool(&self, family: &str) -> Bucket {
         self.pool_of(family, &self.month().key).await
     }

@@ -15,7 +15,7 @@ use tollgate::records::COLUMNS;
 use tonic::Code;
 use tonic_types::StatusExt;
 
-use crate::server::{DECK, ORGANISATION, Server};
+use crate::server::{DECK, Server, organisation};
 use crate::support::redis::RedisServer;
 
 const DAY: i64 = 86_400;
@@ -342,7 +342,7 @@ fn two_hundred_thousand_records_need_no_more_memory_than_a_few() {
         std::fs::write(&path, content).unwrap();
         path.to_str().unwrap().to_owned()
     };
-    let (deck, organisation) = (file("deck.csv", DECK), file("org.yaml", ORGANISATION));
+    let (deck, organisation) = (file("deck.csv", DECK), file("org.yaml", &organisation()));
     let patience = Instant::now() + Duration::from_secs(20);
     while !run(&["rates", "activate", &deck]).status.success() {
         assert!(Instant::now() < patience, "the server does not answer");

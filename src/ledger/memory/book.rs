@@ -37,6 +37,8 @@ pub(super) struct Book {
     /// All other calls, by the instant at which they are forgotten.
     retained: BTreeSet<(Millis, CallId)>,
     journal: Vec<Entry>,
+    /// What the next entry brings with it: noted after it.
+    alerts: Vec<Entry>,
 }
 
 #[derive(Default)]
@@ -439,7 +441,8 @@ impl Book {
                 ..entry(now, EntryKind::LotExpired)
             });
         }
-        self.drop_empty_lots();
+        self.drop_empty_lots(now);
+        self.journal.append(&mut self.alerts);
         lapsed
     }
 
@@ -529,6 +532,7 @@ impl Book {
             bucket.held += held;
             bucket.spent += spent;
             bucket.holds -= i64::from(line.held.is_positive());
+            self.alerts.extend(alerts(now, line.pool.as_str(), bucket));
             line.held = Seconds::ZERO;
             line.spent = charged;
             postings.push(Posting { held, spent, ..posting(pool_bucket(line.pool.as_str())) });
@@ -539,7 +543,7 @@ impl Book {
         self.wallet.holds -= i64::from(held.is_positive());
         self.count_money(&call.payer, &money.month, Micros(-held.0), charge.money - before);
         call.money = Some(money);
-        self.drop_empty_lots();
+        self.drop_empty_lots(now);
         postings
     }
 
@@ -768,17 +772,22 @@ impl Book {
         Micros(lots.iter().filter_map(|lot| self.lots.get(lot)).map(Bucket::available).sum())
     }
 
-    fn drop_empty_lots(&mut self) {
+    fn drop_empty_lots(&mut self, now: Millis) {
         let lots = &self.lots;
+        let was_empty = self.wallet.live.is_empty();
         self.wallet.live.retain(|lot| {
             lots.get(lot).is_some_and(|bucket| bucket.available() > 0 || bucket.held > 0)
         });
+        if self.wallet.live.is_empty() && !was_empty {
+            self.alerts.push(entry(now, EntryKind::CreditsDepleted));
+        }
     }
 
     // The journal.
 
     fn note(&mut self, entry: Entry) {
         self.journal.push(entry);
+        self.journal.append(&mut self.alerts);
     }
 
     fn note_call(
@@ -789,18 +798,7 @@ impl Book {
         id: &CallId,
         postings: Vec<Posting>,
     ) {
-        self.note(Entry {
-            subject: id.as_str().to_owned(),
-            payer: call.payer.clone(),
-            decision: call.decision,
-            used: if kind == EntryKind::Parked { call.parked } else { call.used },
-            granted: call.granted,
-            shortfall_duration: call.shortfall_duration,
-            shortfall_money: call.shortfall_money,
-            postings,
-            context: call.context.clone(),
-            ..entry(now, kind)
-        });
+        self.note(call_entry(now, kind, call, id, postings));
     }
 
     fn note_end(
@@ -811,10 +809,8 @@ impl Book {
         command: &End,
         postings: Vec<Posting>,
     ) {
-        self.note_call(now, kind, call, &command.call, postings);
-        if let Some(last) = self.journal.last_mut() {
-            last.report = command.report.clone();
-        }
+        let report = command.report.clone();
+        self.note(Entry { report, ..call_entry(now, kind, call, &command.call, postings) });
     }
 
     /// A decision that leaves the call of its key as it is.
@@ -840,14 +836,17 @@ impl Book {
         PayerView { version: payer.account.version, profile: payer.profile.clone() }
     }
 
-    pub(super) fn apply_tenant(&mut self, record: &TenantRecord) -> bool {
+    pub(super) fn apply_tenant(&mut self, record: &TenantRecord, over: Option<u64>) -> Applied {
         if self.record.as_ref() == Some(record) {
-            return false;
+            return Applied::Changed(0);
+        }
+        if over.is_some_and(|version| version != self.tenant.version) {
+            return Applied::Stale;
         }
         self.tenant.version += 1;
         self.tenant.suspended = record.profile.state == TenantState::Suspended;
         self.record = Some(record.clone());
-        true
+        Applied::Changed(1)
     }
 
     pub(super) fn apply_payers(
@@ -884,6 +883,7 @@ impl Book {
                 let size = self.sizes.get(family).copied().unwrap_or_default();
                 if let Some(bucket) = self.pools.get_mut(&pool_id(family, &month.key)) {
                     bucket.funded = size.0;
+                    bucket.alerted = bucket.alerted.min(bucket.alert_due());
                 }
             }
         }
@@ -1027,6 +1027,39 @@ fn lot_line<'a>(money: &'a mut MoneyLine, lot: &LotId) -> &'a mut LotLine {
         }
     };
     &mut money.lots[index]
+}
+
+fn call_entry(
+    now: Millis,
+    kind: EntryKind,
+    call: &Call,
+    id: &CallId,
+    postings: Vec<Posting>,
+) -> Entry {
+    Entry {
+        subject: id.as_str().to_owned(),
+        payer: call.payer.clone(),
+        decision: call.decision,
+        used: if kind == EntryKind::Parked { call.parked } else { call.used },
+        granted: call.granted,
+        shortfall_duration: call.shortfall_duration,
+        shortfall_money: call.shortfall_money,
+        postings,
+        context: call.context.clone(),
+        ..entry(now, kind)
+    }
+}
+
+/// What a pool's spending makes worth telling, once each (D18).
+fn alerts(now: Millis, pool: &str, bucket: &mut Bucket) -> Vec<Entry> {
+    let due = bucket.alert_due();
+    let told = bucket.alerted;
+    bucket.alerted = told.max(due);
+    [(80, EntryKind::PoolThreshold), (100, EntryKind::PoolExhausted)]
+        .into_iter()
+        .filter(|&(share, _)| told < share && share <= due)
+        .map(|(_, kind)| Entry { subject: pool.to_owned(), ..entry(now, kind) })
+        .collect()
 }
 
 fn posting(bucket: String) -> Posting {

@@ -75,8 +75,13 @@ impl Ledger for Faulty {
         self.inner.sweep(tenant, most, keep).await
     }
 
-    async fn apply_tenant(&self, tenant: &TenantId, record: &TenantRecord) -> Answers<Reply<bool>> {
-        self.inner.apply_tenant(tenant, record).await
+    async fn apply_tenant(
+        &self,
+        tenant: &TenantId,
+        record: &TenantRecord,
+        over: Option<u64>,
+    ) -> Answers<Reply<Applied>> {
+        self.inner.apply_tenant(tenant, record, over).await
     }
 
     async fn apply_payers(

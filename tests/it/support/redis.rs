@@ -13,6 +13,7 @@ use tollgate::ledger::redis::{RedisLedger, RedisSettings};
 /// A server that ends with this value.
 pub struct RedisServer {
     home: TempDir,
+    durable: bool,
     child: Mutex<Option<Child>>,
 }
 
@@ -37,14 +38,24 @@ impl RedisServer {
 
     /// The place of one that does not run yet.
     pub fn absent() -> RedisServer {
-        let home = tempfile::tempdir().expect("a directory for redis");
-        RedisServer { home, child: Mutex::new(None) }
+        RedisServer::placed(false)
     }
 
-    /// Starts it, empty, and waits until it answers.
+    /// The place of one that does not run yet, and that keeps on disk whatever it has acknowledged.
+    pub fn absent_and_durable() -> RedisServer {
+        RedisServer::placed(true)
+    }
+
+    fn placed(durable: bool) -> RedisServer {
+        let home = tempfile::tempdir().expect("a directory for redis");
+        RedisServer { home, durable, child: Mutex::new(None) }
+    }
+
+    /// Starts it and waits until it answers: empty, or with what a durable one holds.
     pub fn start(&self) {
         let child = Command::new("redis-server")
-            .args(["--port", "0", "--save", "", "--appendonly", "no", "--unixsocket"])
+            .args(["--port", "0", "--save", "", "--appendfsync", "always", "--appendonly"])
+            .args([if self.durable { "yes" } else { "no" }, "--unixsocket"])
             .arg(self.socket())
             .arg("--dir")
             .arg(self.home.path())
@@ -52,7 +63,7 @@ impl RedisServer {
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
-            .expect("expected redis-server 7 or newer on the PATH (apt-get install redis-server)");
+            .expect("expected redis-server 7 or newer on the PATH: run `make redis`");
         *self.child() = Some(child);
         let patience = Instant::now() + Duration::from_secs(10);
         while self.client().get_connection().and_then(|mut c| c.ping::<String>()).is_err() {
@@ -61,7 +72,7 @@ impl RedisServer {
         }
     }
 
-    /// Kills it, with everything that it holds.
+    /// Kills it, with everything that it holds in memory.
     pub fn kill(&self) {
         if let Some(mut child) = self.child().take() {
             child.kill().expect("kill redis-server");

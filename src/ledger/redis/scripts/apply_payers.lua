@@ -90,6 +90,7 @@ local function resize(old, new)
       local bucket = read(ACCOUNTS, field)
       if bucket then
         bucket[BUCKET.funded] = read(SIZES, seat[1])
+        bucket[BUCKET.alerted] = math.min(bucket[BUCKET.alerted], alert_due(bucket))
         put(ACCOUNTS, field, bucket)
       end
     end

@@ -74,7 +74,8 @@ local function unopened_pools()
   fetch(SIZES, families)
   for i, pool in ipairs(unopened) do
     local size = read(SIZES, families[i]) or 0
-    new_pools[pool] = { size, 0, 0, 0, 0, 0, offer[OFFER.month_starts], offer[OFFER.month_ends] }
+    new_pools[pool] = 
+      { size, 0, 0, 0, 0, 0, offer[OFFER.month_starts], offer[OFFER.month_ends], 0 }
   end
   return unopened, new_pools
 end

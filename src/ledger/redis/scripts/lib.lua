@@ -371,6 +371,30 @@ local function credits_now()
   return sum
 end
 
+-- What the next entry brings with it: noted after it.
+local alerts = {}
+
+-- The highest share in percent whose use is worth telling: 0, 80 or 100, judged on what is spent.
+local function alert_due(bucket)
+  local size = bucket[BUCKET.funded] + bucket[BUCKET.adjusted]
+  local spent = bucket[BUCKET.spent] * 100
+  if size <= 0 or spent < size * 80 then return 0 end
+  return spent < size * 100 and 80 or 100
+end
+
+-- Tells what a pool's spending makes worth telling, once each (D18).
+local function alert(pool, bucket)
+  local due, told = alert_due(bucket), bucket[BUCKET.alerted]
+  bucket[BUCKET.alerted] = math.max(told, due)
+  local function tell(share, kind)
+    if told < share and share <= due then
+      alerts[#alerts + 1] = { kind, now, pool, '', '', 0, 0, 0, 0, {}, '', '' }
+    end
+  end
+  tell(80, 'pool_threshold')
+  tell(100, 'pool_exhausted')
+end
+
 -- Strikes lots off the drawing order that are spent or lapsed and that nobody holds. Only a lot that
 -- this script has read can have become one.
 local function drop_empty_lots()
@@ -382,6 +406,9 @@ local function drop_empty_lots()
     end
   end
   if #kept < #found[WALLET.live] then
+    if #kept == 0 then
+      alerts[#alerts + 1] = { 'credits_depleted', now, '', '', '', 0, 0, 0, 0, {}, '', '' }
+    end
     found[WALLET.live] = kept
     put(LOTS, 'w', found)
   end
@@ -556,6 +583,7 @@ local function settle_lines(call, used)
       if held > 0 then bucket[BUCKET.holds] = bucket[BUCKET.holds] - 1 end
       line[POOL_LINE.held] = 0
       line[POOL_LINE.spent] = charged_to[i]
+      alert(line[POOL_LINE.pool], bucket)
       put(ACCOUNTS, field, bucket)
       postings[#postings + 1] = posting(field, 0, -held, spent, 0)
     end
@@ -626,6 +654,13 @@ end
 
 -- The journal.
 
+local function note_alerts()
+  for i, entry in ipairs(alerts) do
+    entries[#entries + 1] = entry
+    alerts[i] = nil
+  end
+end
+
 -- Kind, at, subject, payer, decision, used, granted, shortfall_duration, shortfall_money, postings,
 -- context, report: the fields of Entry.
 local function note_call(kind, id, call, postings, report)
@@ -635,6 +670,7 @@ local function note_call(kind, id, call, postings, report)
     call[CALL.shortfall_duration], call[CALL.shortfall_money], postings,
     call[CALL.context], report or '',
   }
+  note_alerts()
 end
 
 local function note_lot(kind, id, posted, context)

@@ -28,7 +28,7 @@ fetch(SIZES, families)
 for i, name in ipairs(names) do
   local size = read(SIZES, name[POOL_NAME.family]) or 0
   local unopened =
-    { size, 0, 0, 0, 0, 0, command[POSITION.month_starts], command[POSITION.month_ends] }
+    { size, 0, 0, 0, 0, 0, command[POSITION.month_starts], command[POSITION.month_ends], 0 }
   pools[i] = read(ACCOUNTS, 'p:' .. name[POOL_NAME.pool]) or unopened
 end
 local payer = payer_account(command[POSITION.payer]) or { 0, false, 0, '', 0, 0 }

@@ -29,7 +29,7 @@ end
 local live = live_lots()
 
 -- Then write.
-put(LOTS, 'l:' .. id, { amount, 0, 0, 0, 0, 0, starts, command[PURCHASE.expires_at] })
+put(LOTS, 'l:' .. id, { amount, 0, 0, 0, 0, 0, starts, command[PURCHASE.expires_at], 0 })
 local place = 1
 while live[place] do
   local other = lot(live[place])

@@ -35,6 +35,7 @@ local function lapse()
     end
   end
   drop_empty_lots()
+  note_alerts()
   return lapsed
 end
 
