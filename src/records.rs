@@ -432,6 +432,17 @@ impl<'a> Leg<'a> {
         }
     }
 
+    /// What includes a conference's call (rules 64 and 65).
+    fn free_conference(&self) -> Licence {
+        let call_type = self.context.as_ref().map(|context| context.call_type);
+        let rated = matches!(self.class(), Some(CallClass::Domestic | CallClass::International));
+        let extended = self.payer.is_some_and(|payer| payer.holds(Licence::ExtendedDialOut));
+        match call_type == Some(CallType::ConferenceDialOut) && rated && extended {
+            true => Licence::ExtendedDialOut,
+            false => Licence::AudioConferencing,
+        }
+    }
+
     /// Rule 88.
     fn capability(&self) -> &str {
         let call_type = self.context.as_ref().map(|context| context.call_type);
@@ -439,7 +450,7 @@ impl<'a> Leg<'a> {
             matches!(call_type, Some(CallType::ConferenceDialOut | CallType::ConferenceDialIn));
         match self.entry.decision {
             _ if self.entry.kind == EntryKind::Refused => return "",
-            Some(Decision::AllowedFree) if conference => return Licence::AudioConferencing.code(),
+            Some(Decision::AllowedFree) if conference => return self.free_conference().code(),
             Some(Decision::AllowedFree | Decision::AllowedEmergency) => {
                 let bot = self.payer.is_some_and(|payer| payer.kind != PayerKind::User);
                 let free = if bot { Licence::ResourceAccount } else { Licence::PhoneSystem };

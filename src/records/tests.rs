@@ -222,6 +222,14 @@ fn what_is_free_is_under_the_phone_system() {
     check_capability(&emergency, &bot, "MCOEV_VIRTUALUSER");
     let dial_in = free(Decision::AllowedFree, CallType::ConferenceDialIn, CallClass::Inbound);
     check_capability(&dial_in, &user(), "MCOMEETADD");
+    let extended = payer(PayerKind::User, &[Licence::AudioConferencing, Licence::ExtendedDialOut]);
+    let dial_out = |class| free(Decision::AllowedFree, CallType::ConferenceDialOut, class);
+    check_capability(&dial_out(CallClass::Domestic), &extended, "MCOMEETADD_DIALOUT_US");
+    check_capability(&dial_out(CallClass::OnNet), &extended, "MCOMEETADD");
+    check_capability(&dial_in, &extended, "MCOMEETADD");
+    // A pool that is one user's own.
+    let own = [("p:US:MCOPSTN8:DOMESTIC:alice:2026-11", 120)];
+    check_capability(&entry(EntryKind::Settled, 61, &own, &abroad()), &user(), "MCOPSTN8");
 }
 
 #[test]

@@ -106,44 +106,59 @@ fn write_amount(
 
 #[cfg(test)]
 mod tests {
-    use std::fs::File;
+    use calamine::{Data, Reader, Xlsx, open_workbook};
 
     use super::*;
     use crate::records::tests::record;
 
-    /// How many worksheets a workbook has: its parts are named in its directory.
-    fn sheets(path: &Path) -> usize {
-        let bytes = std::fs::read(path).expect("a file");
-        let name = b"xl/worksheets/sheet";
-        let found = bytes.windows(name.len()).filter(|window| window == name).count();
-        // Each part is named before its bytes and in the directory.
-        found / 2
+    /// Every worksheet of a workbook of these records, as an independent reader finds it.
+    fn read_back(per_sheet: u32, records: &[UsageRecord]) -> Vec<Vec<Vec<Data>>> {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("usage.xlsx");
+        let mut writer = XlsxWriter::with_sheets_of(per_sheet).expect("a workbook");
+        for record in records {
+            writer.write(record).expect("a row");
+        }
+        writer.save(&path).expect("a file");
+        let mut workbook: Xlsx<_> = open_workbook(&path).expect("a workbook");
+        let sheets = workbook.worksheets().into_iter();
+        sheets.map(|(_, range)| range.rows().map(<[Data]>::to_vec).collect()).collect()
     }
 
     #[test]
-    fn a_full_worksheet_is_followed_by_another() {
-        let folder = tempfile::tempdir().expect("a folder");
-        for (records, expected) in [(0, 1), (3, 1), (4, 2), (7, 3)] {
-            let path = folder.path().join("usage.xlsx");
-            let mut writer = XlsxWriter::with_sheets_of(3).expect("a workbook");
-            for _ in 0..records {
-                writer.write(&record()).expect("a row");
+    fn a_full_worksheet_is_followed_by_another_with_the_header_again() {
+        for (records, expected) in [(0, vec![0]), (3, vec![3]), (4, vec![3, 1]), (7, vec![3, 3, 1])]
+        {
+            let sheets = read_back(3, &vec![record(); records]);
+            let rows: Vec<usize> = sheets.iter().map(|rows| rows.len() - 1).collect();
+            assert_eq!(rows, expected);
+            for sheet in sheets {
+                assert_eq!(sheet[0], COLUMNS.map(|name| Data::String(name.to_owned())));
             }
-            writer.save(&path).expect("a file");
-            assert_eq!(sheets(&path), expected, "{records} records");
         }
         let limit = 1_048_576;
         assert_eq!(RECORDS_PER_SHEET + 1, limit, "the rows of a worksheet");
     }
 
     #[test]
+    fn texts_are_texts_and_amounts_are_numbers() {
+        let evil = "=cmd|' /C calc'!A0";
+        let record = UsageRecord { display_name: evil.to_owned(), ..record() };
+        let sheets = read_back(RECORDS_PER_SHEET, &[record]);
+        let row = &sheets[0][1];
+        let text = |of: &str| Data::String(of.to_owned());
+        assert_eq!((&row[0], &row[6]), (&text("contoso/7-0"), &text(evil)));
+        assert_eq!((&row[2], &row[7]), (&Data::Empty, &text("+14255550100")));
+        assert_eq!(row[14], text("2026-11-10T12:00:00Z"));
+        let numbers: Vec<String> = row[15..18].iter().map(ToString::to_string).collect();
+        assert!(row[15..18].iter().all(|cell| matches!(cell, Data::Float(_))), "{row:?}");
+        assert_eq!(numbers, ["61", "0.05", "0.25"]);
+    }
+
+    #[test]
     fn a_text_that_is_longer_than_a_cell_is_cut() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let path = folder.path().join("usage.xlsx");
-        let mut writer = XlsxWriter::new().expect("a workbook");
         let long = UsageRecord { display_name: "é".repeat(MAX_CELL + 1), ..record() };
-        writer.write(&long).expect("a row");
-        writer.save(&path).expect("a file");
-        assert!(File::open(&path).expect("a file").metadata().expect("a length").len() > 1000);
+        let sheets = read_back(RECORDS_PER_SHEET, &[long]);
+        assert_eq!(sheets[0][1][6], Data::String("é".repeat(MAX_CELL)));
     }
 }

@@ -21,4 +21,5 @@ mod server;
 mod state_table;
 mod stock_client;
 mod support;
+mod usage;
 mod use_cases;
