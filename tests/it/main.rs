@@ -5,6 +5,7 @@ mod architecture;
 mod billing;
 mod cli;
 mod demo;
+mod docs;
 mod grpc_account;
 mod grpc_calls;
 mod hostile_bytes;
