@@ -29,6 +29,9 @@ const PAYERS_PER_COMMAND: usize = 500;
 /// How far beyond the ledger's clock a purchase may be dated: clocks differ, and so do time zones.
 const MAX_PURCHASE_AHEAD: Seconds = Seconds(86_400);
 
+/// How often a change is tried again because another one came between.
+const MAX_ATTEMPTS: usize = 100;
+
 /// Why an act of administration was refused. Nothing was changed unless it says so.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum AdministrationError {
@@ -202,16 +205,15 @@ impl<L: Ledger> Administration<L> {
         &self,
         documents: &[TenantDocument],
     ) -> Result<ApplyOutcome, AdministrationError> {
-        let mut plans = vec![];
-        for (index, document) in documents.iter().enumerate() {
-            let path = format!("tenants[{index}]");
-            plans.push(self.check_document(&path, document).await?);
-        }
+        let path = |index: usize| format!("tenants[{index}]");
         let mut outcome = ApplyOutcome::default();
-        for (document, plan) in documents.iter().zip(plans) {
+        for (index, document) in documents.iter().enumerate() {
+            let warnings = self.check_document(&path(index), document).await?;
             outcome.warnings.extend(document.warnings.iter().cloned());
-            outcome.warnings.extend(plan.warnings);
-            self.apply_one(document, &plan.record, &mut outcome).await?;
+            outcome.warnings.extend(warnings);
+        }
+        for (index, document) in documents.iter().enumerate() {
+            self.apply_one(&path(index), document, &mut outcome).await?;
         }
         outcome.warnings.truncate(1_000);
         Ok(outcome)
@@ -221,7 +223,7 @@ impl<L: Ledger> Administration<L> {
         &self,
         path: &str,
         document: &TenantDocument,
-    ) -> Result<Plan, AdministrationError> {
+    ) -> Result<Vec<String>, AdministrationError> {
         let profile = &document.profile;
         let reply = self.ledger().tenant(&profile.id).await?;
         let refused = |field: &str, reason: String| AdministrationError::Refused {
@@ -248,35 +250,48 @@ impl<L: Ledger> Administration<L> {
             }
         }
         self.check_lots(path, document).await?;
+        let (_, warnings) = self.named_deck(path, document).await?;
+        Ok(warnings)
+    }
+
+    /// The active version of the deck that a document names, and what is to be said about it.
+    async fn named_deck(
+        &self,
+        path: &str,
+        document: &TenantDocument,
+    ) -> Result<(Option<String>, Vec<String>), AdministrationError> {
+        let profile = &document.profile;
+        let refused = |reason: String| AdministrationError::Refused {
+            field: format!("{path}.rate_deck"),
+            reason,
+        };
         let mut warnings = vec![];
         let deck = self.ledger().named_deck(&profile.rate_deck).await?;
         match &deck {
             Some(version) => {
-                let deck = self.control.directory().deck(self.ledger(), version).await?;
+                let ledger = self.control.ledger();
+                let deck = self.control.directory().deck(ledger, version).await?;
                 if deck.currency() != profile.currency {
-                    let reason = format!(
+                    return Err(refused(format!(
                         "deck {} is in {}, the tenant in {}",
                         profile.rate_deck,
                         deck.currency(),
                         profile.currency
-                    );
-                    return Err(refused("rate_deck", reason));
+                    )));
                 }
             }
             None if document.names_deck => {
-                let reason = format!(
+                return Err(refused(format!(
                     "expected an active deck, found {:?}; `tollgate rates activate` makes one",
                     profile.rate_deck
-                );
-                return Err(refused("rate_deck", reason));
+                )));
             }
             None => warnings.push(format!(
                 "{path}: no deck named {:?} is active: calls that money must pay are refused",
                 profile.rate_deck
             )),
         }
-        let record = TenantRecord { profile: profile.clone(), deck };
-        Ok(Plan { record, warnings })
+        Ok((deck, warnings))
     }
 
     /// A purchase key that stands for another purchase is refused before anything is changed.
@@ -305,19 +320,16 @@ impl<L: Ledger> Administration<L> {
 
     async fn apply_one(
         &self,
+        path: &str,
         document: &TenantDocument,
-        record: &TenantRecord,
         outcome: &mut ApplyOutcome,
     ) -> Result<(), AdministrationError> {
         let tenant = &document.profile.id;
-        let before = self.ledger().tenant(tenant).await?.outcome;
-        let changed = self.ledger().apply_tenant(tenant, record).await?.outcome;
-        let was_removed = before
-            .record
-            .as_ref()
-            .is_some_and(|record| record.profile.state == TenantState::Removed);
-        let removed = record.profile.state == TenantState::Removed && !was_removed;
-        match (before.record.is_some(), changed) {
+        let (before, changed) = self.apply_profile(path, document).await?;
+        let was_removed =
+            before.as_ref().is_some_and(|record| record.profile.state == TenantState::Removed);
+        let removed = document.profile.state == TenantState::Removed && !was_removed;
+        match (before.is_some(), changed) {
             (true, true) if removed => outcome.removed += 1,
             (false, _) => outcome.created += 1,
             (true, true) => outcome.updated += 1,
@@ -340,6 +352,40 @@ impl<L: Ledger> Administration<L> {
             }
         }
         Ok(())
+    }
+
+    /// Writes a document's profile with the deck in force; what stood before, and whether that differs.
+    ///
+    /// A deck that is activated meanwhile is not missed: an activation first names the deck and then
+    /// looks which tenants want it, and here the tenant is written first and the name looked at again.
+    async fn apply_profile(
+        &self,
+        path: &str,
+        document: &TenantDocument,
+    ) -> Result<(Option<TenantRecord>, bool), AdministrationError> {
+        let tenant = &document.profile.id;
+        let mut first = None;
+        let mut changed = false;
+        for _ in 0..MAX_ATTEMPTS {
+            let before = self.ledger().tenant(tenant).await?.outcome;
+            let (deck, _) = self.named_deck(path, document).await?;
+            let record = TenantRecord { profile: document.profile.clone(), deck };
+            let applied = self.ledger().apply_tenant(tenant, &record, Some(before.version)).await?;
+            first.get_or_insert(before.record);
+            match applied.outcome {
+                Applied::Stale => continue,
+                Applied::Changed(count) => changed |= count > 0,
+            }
+            if self.ledger().named_deck(&document.profile.rate_deck).await? == record.deck {
+                return Ok((first.flatten(), changed));
+            }
+        }
+        Err(self.contended(tenant))
+    }
+
+    fn contended(&self, tenant: &TenantId) -> AdministrationError {
+        let reason = format!("tenant {tenant} is changed by others all the time");
+        LedgerError::Unavailable(reason).into()
     }
 
     async fn apply_payers(
@@ -382,7 +428,7 @@ impl<L: Ledger> Administration<L> {
 
     /// A tenant that exists. What it was when a sidecar last read it is enough to look at balances by.
     async fn known_tenant(&self, tenant: &TenantId) -> Result<Arc<Tenant>, AdministrationError> {
-        let found = self.control.directory().tenant(self.ledger(), tenant).await?;
+        let found = self.control.directory().tenant(self.control.ledger(), tenant).await?;
         match found.profile() {
             Some(_) => Ok(found),
             None => Err(AdministrationError::NoSuchTenant(tenant.clone())),
@@ -413,6 +459,7 @@ impl<L: Ledger> Administration<L> {
         let lot = before.outcome.lots.iter().find(|lot| lot.key == key);
         // A repeat that names no instant means the one that the first attempt was given.
         let default = lot.map_or(before.now, |lot| lot.bucket.starts);
+        let is_dated = purchased_at.is_some();
         let purchased_at = purchased_at.unwrap_or(default);
         if purchased_at > before.now.after(MAX_PURCHASE_AHEAD) {
             let reason = "expected an instant that is not in the future".to_owned();
@@ -423,10 +470,17 @@ impl<L: Ledger> Administration<L> {
         let replayed = match self.ledger().purchase(tenant, &purchase, expires_at).await?.outcome {
             Purchased::Applied => false,
             Purchased::Replayed => true,
-            Purchased::Conflict => return Err(refused("key", conflict(&purchase.key))),
+            Purchased::Conflict if is_dated => {
+                return Err(refused("key", conflict(&purchase.key)));
+            }
+            // The same purchase may have come between, at an instant of its own.
+            Purchased::Conflict => true,
         };
         let after = self.ledger().balance(tenant).await?;
         let lot = after.outcome.lots.iter().find(|lot| lot.key == purchase.key);
+        if lot.is_some_and(|lot| lot.bucket.funded != amount.0) {
+            return Err(refused("key", conflict(&purchase.key)));
+        }
         let lot = lot.map(|lot| credit_lot(lot, after.now)).ok_or_else(|| {
             LedgerError::Corrupt(format!("lot {} vanished after its purchase", purchase.key))
         })?;
@@ -516,15 +570,17 @@ impl<L: Ledger> Administration<L> {
         csv: &[u8],
     ) -> Result<ActivatedDeck, AdministrationError> {
         let deck = Deck::parse(csv)?;
-        let named = self.tenants_of_deck(name).await?;
-        for (tenant, record) in &named {
-            if record.profile.currency != deck.currency() {
-                let reason = format!(
-                    "the deck is in {}, tenant {tenant} in {}",
-                    deck.currency(),
-                    record.profile.currency
-                );
-                return Err(AdministrationError::Refused { field: "csv".to_owned(), reason });
+        let foreign = |tenant: &TenantId, currency: &str| AdministrationError::Refused {
+            field: "csv".to_owned(),
+            reason: format!("the deck is in {}, tenant {tenant} in {currency}", deck.currency()),
+        };
+        let priced_by = |record: &TenantRecord| record.profile.rate_deck == name;
+        for tenant in self.ledger().tenants().await? {
+            let record = self.ledger().tenant(&tenant).await?.outcome.record;
+            if let Some(TenantRecord { profile, .. }) = record.filter(priced_by)
+                && profile.currency != deck.currency()
+            {
+                return Err(foreign(&tenant, &profile.currency));
             }
         }
         self.ledger().put_deck(deck.version(), csv).await?;
@@ -535,26 +591,37 @@ impl<L: Ledger> Administration<L> {
             currency: deck.currency().to_owned(),
             tenants: 0,
         };
-        for (tenant, mut record) in named {
-            record.deck = Some(activated.version.clone());
-            self.ledger().apply_tenant(&tenant, &record).await?;
-            activated.tenants += 1;
+        for tenant in self.ledger().tenants().await? {
+            if self.give_deck(&tenant, name, &activated).await? {
+                activated.tenants += 1;
+            }
         }
+        self.control.directory().keep_deck(Arc::new(deck));
         Ok(activated)
     }
 
-    async fn tenants_of_deck(
+    /// Makes a deck price a tenant's calls if the tenant names it, and changes nothing else of the tenant;
+    /// whether it does.
+    async fn give_deck(
         &self,
+        tenant: &TenantId,
         name: &str,
-    ) -> Result<Vec<(TenantId, TenantRecord)>, AdministrationError> {
-        let mut named = vec![];
-        for tenant in self.ledger().tenants().await? {
-            let record = self.ledger().tenant(&tenant).await?.outcome.record;
-            if let Some(record) = record.filter(|record| record.profile.rate_deck == name) {
-                named.push((tenant, record));
+        deck: &ActivatedDeck,
+    ) -> Result<bool, AdministrationError> {
+        for _ in 0..MAX_ATTEMPTS {
+            let found = self.ledger().tenant(tenant).await?.outcome;
+            // A tenant of another currency has come after all were looked at; its own apply says so.
+            let wants = |record: &TenantRecord| {
+                record.profile.rate_deck == name && record.profile.currency == deck.currency
+            };
+            let Some(mut record) = found.record.filter(wants) else { return Ok(false) };
+            record.deck = Some(deck.version.clone());
+            let applied = self.ledger().apply_tenant(tenant, &record, Some(found.version)).await?;
+            if applied.outcome != Applied::Stale {
+                return Ok(true);
             }
         }
-        Ok(named)
+        Err(self.contended(tenant))
     }
 
     /// Proves the invariants of one tenant, or of all.
@@ -577,11 +644,6 @@ impl<L: Ledger> Administration<L> {
         }
         Ok(reports)
     }
-}
-
-struct Plan {
-    record: TenantRecord,
-    warnings: Vec<String>,
 }
 
 fn conflict(key: &LotId) -> String {

@@ -101,7 +101,8 @@ pub async fn start<L: Ledger>(ledger: Arc<L>, config: &Config) -> io::Result<Run
     servers.spawn(serve_grpc(calls, routes.routes(), streams, shutdown.begun()));
     let mut routes = common_routes(&health)?;
     let sweep_bound = seconds(config.sweep_interval) + SWEEP_SLACK;
-    routes.add_service(Account::serve(Administration::new(control.clone(), sweep_bound)));
+    let administered = Administration::new(control.clone(), sweep_bound);
+    routes.add_service(Account::serve(administered, control.clone()));
     servers.spawn(serve_grpc(administration, routes.routes(), streams, shutdown.begun()));
     servers.spawn(health::serve_http(http, health.clone(), shutdown.begun()));
 
@@ -291,19 +292,25 @@ async fn sweep<L: Ledger>(control: Arc<CreditControl<L>>, interval: Duration, ba
     }
 }
 
-/// One round. What one tenant's stored values do to it does not keep the others waiting.
+/// One round. A tenant that cannot be swept, or not in time, does not keep the others waiting: its holds
+/// would be theirs too. Only where nothing can be reached is the round given up.
 async fn sweep_all<L: Ledger>(control: &CreditControl<L>, batch: u32) -> Result<(), LedgerError> {
     let mut tenants = within(SWEEP_TIMEOUT, control.ledger().tenants()).await?;
     tenants.push(TenantId::literal(UNATTRIBUTED));
+    let mut late = Ok(());
     for tenant in tenants {
         match sweep_tenant(control, &tenant, batch).await {
             Err(LedgerError::Corrupt(what)) => {
                 tracing::error!(%tenant, what, "the ledger cannot be swept");
             }
+            Err(LedgerError::Indeterminate(what)) => {
+                tracing::warn!(%tenant, what, "sweeping took too long");
+                late = Err(LedgerError::Indeterminate(what));
+            }
             swept => swept?,
         }
     }
-    Ok(())
+    late
 }
 
 async fn sweep_tenant<L: Ledger>(

@@ -14,6 +14,7 @@ pub mod organisation;
 pub mod output;
 pub mod rates;
 pub mod serve;
+pub mod usage;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -78,6 +79,7 @@ async fn ask(command: ClientCommand, form: Output) -> Outcome {
         ClientCommand::Balance(args) => accounts::balance(args, form).await,
         ClientCommand::Calls(args) => calls::calls(args, form).await,
         ClientCommand::Decisions(args) => accounts::decisions(args, form).await,
+        ClientCommand::Usage(args) => usage::run(args, form).await,
         ClientCommand::Audit(args) => accounts::audit(args, form).await,
     }
 }

@@ -29,6 +29,7 @@ use crate::credit_control::answer::{
     Answer, CallContext, Charge, EndReport, denial, explain, funding_charged, trunk,
 };
 use crate::credit_control::directory::{Directory, Tenant};
+use crate::credit_control::emergency::RawRequest;
 use crate::credit_control::records::Records;
 use crate::ledger::state::{Call, Terms};
 use crate::ledger::{
@@ -205,9 +206,7 @@ impl<L: Ledger> CreditControl<L> {
         for _ in 0..MAX_DECISIONS {
             let (tenant, payer) = self.look_up(tenant_id, payer_id, deadline).await?;
             if tenant.profile().is_none() {
-                let detail = format!("no tenant {tenant_id}");
-                let denial = denial(Decision::PayerUnknown, Nuance::None, detail, None);
-                return Ok(Answer::refused(denial, None));
+                return Ok(self.refuse_stranger(request, &tenant, &payer));
             }
             let command = self.command(request, &tenant, &payer);
             let reply = self.within(deadline, self.ledger.authorize(&command)).await?;
@@ -225,12 +224,37 @@ impl<L: Ledger> CreditControl<L> {
                 Authorized::Ended => refused(Decision::CallAlreadyEnded),
                 Authorized::RateLimited => refused(Decision::RateLimited),
                 Authorized::Stale => {
-                    self.directory.forget(tenant_id, payer_id);
+                    if !is_of_another_month(&command, reply.now) {
+                        let (ledger, stale) = (&self.ledger, command.versions);
+                        let read = self.directory.refresh(ledger, tenant_id, payer_id, stale);
+                        self.within(deadline, read).await?;
+                    }
+                    // By what is known now it may be an emergency call after all.
+                    if let Some(answer) = self.authorize_emergency(&raw(request), deadline).await {
+                        return Ok(answer);
+                    }
                     continue;
                 }
             });
         }
         Err(LedgerError::Unavailable(format!("{MAX_DECISIONS} decisions in a row were stale")))
+    }
+
+    /// The refusal of a call whose tenant nobody knows: an answer like any other, but there is no ledger
+    /// that could keep it.
+    fn refuse_stranger(
+        &self,
+        request: &AuthorizeRequest,
+        tenant: &Tenant,
+        payer: &PayerView,
+    ) -> Answer {
+        let setup = setup(tenant, payer);
+        let verdict = entitlement::decide(&attempt(request, self.now()), &setup, &mut ());
+        let (decision, nuance) = match verdict.entitlement {
+            Entitlement::Refused(decision, nuance) => (decision, nuance),
+            _ => (Decision::PayerUnknown, Nuance::None),
+        };
+        Answer::refused(denial(decision, nuance, verdict.detail, None), None)
     }
 
     async fn look_up(
@@ -243,9 +267,9 @@ impl<L: Ledger> CreditControl<L> {
             return Ok((tenant, payer));
         }
         let read = async {
-            let found = self.directory.tenant(&*self.ledger, tenant).await?;
+            let found = self.directory.tenant(&self.ledger, tenant).await?;
             let payer = match found.profile() {
-                Some(_) => self.directory.payer(&*self.ledger, tenant, payer).await?,
+                Some(_) => self.directory.payer(&self.ledger, tenant, payer).await?,
                 None => Arc::default(),
             };
             Ok((found, payer))
@@ -311,7 +335,8 @@ impl<L: Ledger> CreditControl<L> {
                     })
                     .collect();
                 let spend_limit = payer.profile.as_ref().and_then(|payer| payer.spend_limit);
-                offer.money = credits.ok().map(|tariff| MoneyOffer { tariff, spend_limit });
+                context.tariff = credits.ok();
+                offer.money = context.tariff.map(|tariff| MoneyOffer { tariff, spend_limit });
                 offer.when_exhausted = when_exhausted;
                 offer.when_spend_limited = when_spend_limited;
             }
@@ -354,6 +379,7 @@ impl<L: Ledger> CreditControl<L> {
             classification: verdict.classification.clone(),
             destination: verdict.destination.clone(),
             deck_version: tenant.deck.as_ref().map(|d| d.version().to_owned()).unwrap_or_default(),
+            tariff: None,
             currency: tenant.profile().map(|t| t.currency.clone()).unwrap_or_default(),
             detail: verdict.detail.clone(),
             warnings: verdict.warnings.iter().map(|&warning| warning.to_owned()).collect(),
@@ -472,31 +498,34 @@ impl<L: Ledger> CreditControl<L> {
 
     /// Ends a call: charges what was used and gives back the rest.
     ///
-    /// Once begun it runs to its end even if the client leaves.
+    /// Once begun it runs to its end even if the client leaves, or has no more time.
     pub async fn end(
         self: &Arc<Self>,
         request: EndRequest,
         deadline: Instant,
     ) -> Result<Charge, UseCaseError> {
         let control = self.clone();
-        let running = tokio::spawn(async move { control.try_end(request, deadline).await });
-        running.await.unwrap_or_else(|stopped| {
-            Err(LedgerError::Indeterminate(format!("the settle was cut off: {stopped}")).into())
-        })
+        let running = tokio::spawn(async move { control.try_end(request).await });
+        let cut_off = |why: &dyn std::fmt::Display| {
+            Err(LedgerError::Indeterminate(format!("the settle was cut off: {why}")).into())
+        };
+        match tokio::time::timeout_at(deadline, running).await {
+            Ok(Ok(ended)) => ended,
+            Ok(Err(stopped)) => cut_off(&stopped),
+            Err(late) => cut_off(&late),
+        }
     }
 
-    async fn try_end(
-        &self,
-        request: EndRequest,
-        deadline: Instant,
-    ) -> Result<Charge, UseCaseError> {
+    async fn try_end(&self, request: EndRequest) -> Result<Charge, UseCaseError> {
+        // The caller's patience ends the answer, not the settle.
+        let deadline = Instant::now() + 2 * self.settings.ledger_timeout;
         let known = self.known_tenant(&request.tenant, deadline).await?;
         let currency = known.profile().map(|t| t.currency.clone()).unwrap_or_default();
         let command = End {
             tenant: request.tenant,
             call: request.call,
             how: request.how,
-            report: rmp_serde::to_vec_named(&request.report).unwrap_or_default(),
+            report: request.report.encode(),
             ended_retention: self.settings.ended_retention,
         };
         let reply = self.within(deadline, self.ledger.end(&command)).await?;
@@ -567,7 +596,7 @@ impl<L: Ledger> CreditControl<L> {
         tenant: &TenantId,
         deadline: Instant,
     ) -> Result<Arc<Tenant>, UseCaseError> {
-        let found = self.within(deadline, self.directory.tenant(&*self.ledger, tenant)).await?;
+        let found = self.within(deadline, self.directory.tenant(&self.ledger, tenant)).await?;
         let emergencies = tenant.as_str() == emergency::UNATTRIBUTED;
         if found.profile().is_none() && !emergencies {
             return Err(UseCaseError::NoSuchCall);
@@ -605,6 +634,26 @@ impl<L: Ledger> CreditControl<L> {
 fn local_millis() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_millis()).unwrap_or_default()
+}
+
+/// Whether the ledger, whose clock says `now`, called a command stale for its month alone.
+fn is_of_another_month(command: &Authorize, now: Millis) -> bool {
+    matches!(&command.proposal, Proposal::Grant(offer) if !offer.month.contains(now))
+}
+
+/// A request as emergency calls are told from.
+fn raw(request: &AuthorizeRequest) -> RawRequest<'_> {
+    RawRequest {
+        tenant: request.tenant.as_str(),
+        call: request.call.as_str(),
+        call_type: Some(request.call_type),
+        payer: request.payer.as_str(),
+        calling_number: &request.calling_number,
+        called_number: &request.called_number,
+        original_called_number: &request.original_called_number,
+        trunk: &request.trunk,
+        reports_answer: request.reports_answer,
+    }
 }
 
 /// What entitlement looks at of a request.

@@ -339,12 +339,12 @@ pub struct PayerUpdate {
     pub seats: Vec<(String, Seconds)>,
 }
 
-/// The answer to an update of payers.
+/// The answer to an update of a tenant or of payers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Applied {
     /// So many were not as they already stood.
     Changed(usize),
-    /// The month moved on: send it again with the right one.
+    /// The month or the version moved on: send it again with the right one.
     Stale,
 }
 
@@ -445,8 +445,14 @@ pub trait Ledger: Send + Sync + 'static {
         ended_retention: Seconds,
     ) -> impl Fallible<Reply<Swept>>;
 
-    /// Creates or updates the tenant; whether anything changed.
-    fn apply_tenant(&self, tenant: &TenantId, record: &TenantRecord) -> impl Fallible<Reply<bool>>;
+    /// Creates or updates the tenant; with `over`, only where it still has that version (0: where it is
+    /// unknown), so that who has read it and changed a part undoes nobody's change of another.
+    fn apply_tenant(
+        &self,
+        tenant: &TenantId,
+        record: &TenantRecord,
+        over: Option<u64>,
+    ) -> impl Fallible<Reply<Applied>>;
     /// Creates or updates payers, and resizes the pools of `month` at once (D9).
     fn apply_payers(
         &self,
@@ -506,6 +512,9 @@ pub trait Ledger: Send + Sync + 'static {
         after: Option<&str>,
         most: usize,
     ) -> impl Fallible<Page<(String, Entry)>>;
+    /// A cursor for [`Ledger::history`] after which every entry stands that was made at `at` or later,
+    /// and as few others as the ledger can tell apart without reading them; `None` is the beginning.
+    fn history_since(&self, tenant: &TenantId, at: Millis) -> impl Fallible<Option<String>>;
     /// Everything, at one instant.
     fn snapshot(&self, tenant: &TenantId) -> impl Fallible<Reply<Snapshot>>;
     /// Whether the store answers.

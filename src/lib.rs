@@ -2,8 +2,8 @@
 //!
 //! The map, in reading order: [`charging`] decides who pays, without knowing how anything is stored;
 //! [`ledger`] is the port behind which balances, holds and calls live; [`credit_control`] joins the
-//! two into the use cases of a call, [`administration`] into those of an operator. [`grpc`] and
-//! [`cli`] are the edges, [`proto`] their wire types, [`organisation`] the document that an operator
+//! two into the use cases of a call, [`administration`] into those of an operator, and [`records`] makes
+//! usage records of the journal. [`grpc`] and [`cli`] are the edges, [`proto`] their wire types, [`organisation`] the document that an operator
 //! writes. [`config`] and [`ops`] are the server around them; [`app`] builds it.
 
 pub mod administration;
@@ -18,3 +18,4 @@ pub mod ledger;
 pub mod ops;
 pub mod organisation;
 pub mod proto;
+pub mod records;

@@ -66,6 +66,8 @@ pub enum ClientCommand {
     Calls(CallsArgs),
     /// List decisions, the newest first
     Decisions(DecisionsArgs),
+    /// Export usage records: one for each call that was charged and each refusal
+    Usage(UsageArgs),
     /// Prove the invariants of the ledger; exits with 1 and the first offending key when one is broken
     Audit(AuditArgs),
 }
@@ -493,6 +495,38 @@ pub struct DecisionsArgs {
     pub server: Server,
 }
 
+/// Arguments of `usage`.
+#[derive(Debug, Args)]
+pub struct UsageArgs {
+    /// Tenant
+    #[arg(long, env = "TOLLGATE_TENANT", value_name = "ID")]
+    pub tenant: String,
+    /// First instant, RFC 3339, at most 12 months ago; left out: the beginning of the month of --to
+    #[arg(long, value_name = "INSTANT")]
+    pub from: Option<Timestamp>,
+    /// First instant after the last record, RFC 3339; left out: now
+    #[arg(long, value_name = "INSTANT")]
+    pub to: Option<Timestamp>,
+    /// A file with the twenty columns; left out: by the ending of --output-file, else as --output says
+    #[arg(long, value_enum, ignore_case = true, value_name = "FORMAT")]
+    pub format: Option<UsageFormat>,
+    /// Where to write it; left out: standard output
+    #[arg(long, value_name = "FILE", required_if_eq("format", "xlsx"))]
+    pub output_file: Option<PathBuf>,
+    /// The server.
+    #[command(flatten)]
+    pub server: Server,
+}
+
+/// Form of a usage file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum UsageFormat {
+    /// RFC 4180, the names of the columns first
+    Csv,
+    /// Excel workbook
+    Xlsx,
+}
+
 /// Arguments of `audit`.
 #[derive(Debug, Args)]
 pub struct AuditArgs {
@@ -593,6 +627,8 @@ mod tests {
             "tollgate settle --tenant a --call-id b --used ten",
             "tollgate settle --tenant a --call-id b --used 1s --q850-cause 128",
             "tollgate decisions --tenant a --limit 0",
+            "tollgate usage --tenant a --format xlsx",
+            "tollgate usage --tenant a --from yesterday",
             "tollgate calls end --tenant a --trunk b --before noon",
             "tollgate balance --tenant a --admin-endpoint nowhere",
             "tollgate rates",

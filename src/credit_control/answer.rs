@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::charging::decision::{Decision, Response, sip_phrase};
 use crate::charging::entitlement::{CallType, Classification, Step};
 use crate::charging::profile::TenantProfile;
+use crate::charging::rating::Tariff;
 use crate::charging::units::{Micros, Millis, Seconds};
 use crate::ledger::state::{Call, nuance_of};
 
@@ -35,6 +36,9 @@ pub struct CallContext {
     /// Version of the deck that was looked at.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub deck_version: String,
+    /// At which money pays, frozen; `None` where it may not pay.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tariff: Option<Tariff>,
     /// ISO 4217 code of the tenant.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub currency: String,
@@ -93,6 +97,18 @@ pub struct EndReport {
     /// The client's own.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
+}
+
+impl EndReport {
+    /// As the ledger keeps it.
+    pub fn encode(&self) -> Vec<u8> {
+        rmp_serde::to_vec_named(self).unwrap_or_default()
+    }
+
+    /// Of an end that a client reported; says nothing where none did, or it cannot be read.
+    pub fn decode(bytes: &[u8]) -> EndReport {
+        rmp_serde::from_slice(bytes).unwrap_or_default()
+    }
 }
 
 /// Which kind of source a funding line draws on.
@@ -402,5 +418,40 @@ pub fn explain(decision: Decision) -> &'static str {
         | Decision::Allowed
         | Decision::AllowedFree
         | Decision::AllowedDegraded => "",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A context as an earlier release wrote it: without the fields that came later.
+    #[derive(Serialize)]
+    struct Earlier {
+        decision_id: &'static str,
+        call_type: CallType,
+    }
+
+    #[test]
+    fn a_context_of_an_earlier_release_can_still_be_read() {
+        let earlier = Earlier { decision_id: "d", call_type: CallType::UserOutbound };
+        let bytes = rmp_serde::to_vec_named(&earlier).expect("MessagePack");
+        let mut context = CallContext::decode(&bytes).expect("a context");
+        assert_eq!((context.decision_id.as_str(), context.tariff), ("d", None));
+        context.tariff = Some(Tariff {
+            rate_per_minute: Micros(100_000),
+            connection_fee: Micros(50_000),
+            initial_increment: Seconds(60),
+            increment: Seconds(60),
+        });
+        assert_eq!(CallContext::decode(&context.encode()), Some(context));
+    }
+
+    #[test]
+    fn a_report_that_nobody_made_says_nothing() {
+        assert_eq!(EndReport::decode(b""), EndReport::default());
+        assert_eq!(EndReport::decode(b"bye"), EndReport::default());
+        let report = EndReport { ended_at: Some(Millis(7)), ..EndReport::default() };
+        assert_eq!(EndReport::decode(&report.encode()), report);
     }
 }

@@ -1,20 +1,22 @@
 //! What a sidecar remembers of tenants, payers and decks, so that a call needs no second round trip.
 //!
 //! Nothing here is trusted: every command carries the versions it rests on, and the ledger answers
-//! stale when one moved. Then the entry is forgotten and read again.
+//! stale when one moved. Then the entry is read again, once for all who wait for it.
 
+use std::future::Future;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use jiff::tz::TimeZone;
 use moka::sync::Cache;
+use tokio::sync::{Mutex, OwnedMutexGuard};
 
 use crate::charging::deck::Deck;
 use crate::charging::ids::{PayerId, TenantId};
 use crate::charging::month::{self, Month};
 use crate::charging::profile::TenantProfile;
 use crate::charging::units::Millis;
-use crate::ledger::{Ledger, LedgerError, PayerView, TenantView};
+use crate::ledger::{Ledger, LedgerError, PayerView, TenantView, Versions};
 
 /// Most tenants, payers and decks remembered at a time; the least used is read again when needed.
 const MAX_TENANTS: u64 = 10_000;
@@ -56,11 +58,14 @@ impl Tenant {
     }
 }
 
-/// See the module.
+/// See the module. Clones share what is remembered.
+#[derive(Clone)]
 pub struct Directory {
     tenants: Cache<TenantId, Arc<Tenant>>,
     payers: Cache<(TenantId, PayerId), Arc<PayerView>>,
     decks: Cache<String, Arc<Deck>>,
+    /// Held while a tenant or deck is read, so that a crowd of calls reads it once.
+    reading: Cache<String, Arc<Mutex<()>>>,
 }
 
 impl Default for Directory {
@@ -69,6 +74,7 @@ impl Default for Directory {
             tenants: Cache::new(MAX_TENANTS),
             payers: Cache::new(MAX_PAYERS),
             decks: Cache::new(MAX_DECKS),
+            reading: Cache::new(MAX_TENANTS),
         }
     }
 }
@@ -77,56 +83,131 @@ impl Directory {
     /// The tenant; unknown tenants are asked for every time, so that names out of the blue fill nothing.
     pub async fn tenant<L: Ledger>(
         &self,
-        ledger: &L,
+        ledger: &Arc<L>,
         tenant: &TenantId,
     ) -> Result<Arc<Tenant>, LedgerError> {
-        if let Some(known) = self.tenants.get(tenant) {
-            return Ok(known);
+        match self.tenants.get(tenant) {
+            Some(known) => Ok(known),
+            None => self.read_tenant(ledger, tenant, None).await,
         }
-        let reply = ledger.tenant(tenant).await?;
-        let version = reply.outcome.record.as_ref().and_then(|record| record.deck.clone());
-        let deck = match version {
-            Some(version) => Some(self.deck(ledger, &version).await?),
-            None => None,
-        };
-        let found = Arc::new(Tenant::new(reply.outcome, deck, reply.now));
-        if found.view.record.is_some() {
-            self.tenants.insert(tenant.clone(), found.clone());
+    }
+
+    /// The payer of a known tenant; unknown payers are asked for every time, because nothing would tell
+    /// an emergency call that its payer has become known.
+    pub async fn payer<L: Ledger>(
+        &self,
+        ledger: &Arc<L>,
+        tenant: &TenantId,
+        payer: &PayerId,
+    ) -> Result<Arc<PayerView>, LedgerError> {
+        match self.payers.get(&(tenant.clone(), payer.clone())) {
+            Some(known) => Ok(known),
+            None => self.read_payer(ledger, tenant, payer).await,
+        }
+    }
+
+    /// Reads again what has moved on since the versions that the ledger called stale.
+    ///
+    /// What is remembered stays until it is replaced: an emergency call need not wait for the ledger.
+    pub async fn refresh<L: Ledger>(
+        &self,
+        ledger: &Arc<L>,
+        tenant: &TenantId,
+        payer: &PayerId,
+        stale: Versions,
+    ) -> Result<(), LedgerError> {
+        // The payer first: it is read for little, a tenant's numbers are many.
+        if self.read_payer(ledger, tenant, payer).await?.version == stale.payer {
+            self.read_tenant(ledger, tenant, Some(stale.tenant)).await?;
+        }
+        Ok(())
+    }
+
+    async fn read_payer<L: Ledger>(
+        &self,
+        ledger: &Arc<L>,
+        tenant: &TenantId,
+        payer: &PayerId,
+    ) -> Result<Arc<PayerView>, LedgerError> {
+        let found = Arc::new(ledger.payer(tenant, payer).await?.outcome);
+        let key = (tenant.clone(), payer.clone());
+        match found.profile {
+            Some(_) => self.payers.insert(key, found.clone()),
+            None => self.payers.invalidate(&key),
         }
         Ok(found)
     }
 
-    /// The payer of a known tenant.
-    pub async fn payer<L: Ledger>(
+    /// Reads a tenant unless another has just done so. The reading goes on if nobody waits for it any
+    /// more: a deck that takes longer than a call may wait is there for the calls that follow.
+    async fn read_tenant<L: Ledger>(
         &self,
-        ledger: &L,
+        ledger: &Arc<L>,
         tenant: &TenantId,
-        payer: &PayerId,
-    ) -> Result<Arc<PayerView>, LedgerError> {
-        let key = (tenant.clone(), payer.clone());
-        if let Some(known) = self.payers.get(&key) {
+        stale: Option<u64>,
+    ) -> Result<Arc<Tenant>, LedgerError> {
+        let alone = self.alone(format!("t:{tenant}")).await;
+        let fresh = |known: &Arc<Tenant>| stale != Some(known.view.version);
+        if let Some(known) = self.tenants.get(tenant).filter(fresh) {
             return Ok(known);
         }
-        let found = Arc::new(ledger.payer(tenant, payer).await?.outcome);
-        self.payers.insert(key, found.clone());
-        Ok(found)
+        let (directory, ledger, tenant) = (self.clone(), ledger.clone(), tenant.clone());
+        apart(async move {
+            let _alone = alone;
+            let reply = ledger.tenant(&tenant).await?;
+            let version = reply.outcome.record.as_ref().and_then(|record| record.deck.clone());
+            let deck = match version {
+                Some(version) => Some(directory.deck(&ledger, &version).await?),
+                None => None,
+            };
+            let found = Arc::new(Tenant::new(reply.outcome, deck, reply.now));
+            match found.view.record {
+                Some(_) => directory.tenants.insert(tenant, found.clone()),
+                None => directory.tenants.invalidate(&tenant),
+            }
+            Ok(found)
+        })
+        .await
     }
 
     /// The deck of that version.
     pub async fn deck<L: Ledger>(
         &self,
-        ledger: &L,
+        ledger: &Arc<L>,
         version: &str,
     ) -> Result<Arc<Deck>, LedgerError> {
         if let Some(known) = self.decks.get(version) {
             return Ok(known);
         }
-        let missing = || LedgerError::Corrupt(format!("deck {version} is active but not stored"));
-        let csv = ledger.deck(version).await?.ok_or_else(missing)?;
-        let broken = |errors| LedgerError::Corrupt(format!("deck {version}: {errors}"));
-        let deck = Arc::new(Deck::parse(&csv).map_err(broken)?);
-        self.decks.insert(version.to_owned(), deck.clone());
-        Ok(deck)
+        let alone = self.alone(format!("d:{version}")).await;
+        if let Some(known) = self.decks.get(version) {
+            return Ok(known);
+        }
+        let (directory, ledger, version) = (self.clone(), ledger.clone(), version.to_owned());
+        apart(async move {
+            let _alone = alone;
+            let missing =
+                || LedgerError::Corrupt(format!("deck {version} is active but not stored"));
+            let csv = ledger.deck(&version).await?.ok_or_else(missing)?;
+            // A million rows take their time, which the other calls must not wait for.
+            let parsed = tokio::task::spawn_blocking(move || Deck::parse(&csv)).await;
+            let parsed = parsed.map_err(|stopped| LedgerError::Unavailable(stopped.to_string()))?;
+            let broken = |errors| LedgerError::Corrupt(format!("deck {version}: {errors}"));
+            let deck = Arc::new(parsed.map_err(broken)?);
+            directory.keep_deck(deck.clone());
+            Ok(deck)
+        })
+        .await
+    }
+
+    /// Remembers a deck that was read here.
+    pub fn keep_deck(&self, deck: Arc<Deck>) {
+        self.decks.insert(deck.version().to_owned(), deck);
+    }
+
+    /// Waits until nobody else reads what has that name.
+    async fn alone(&self, name: String) -> OwnedMutexGuard<()> {
+        self.reading.get_with(name, Arc::default).lock_owned().await
     }
 
     /// What is remembered, without asking anybody: for decisions while the ledger is away.
@@ -142,10 +223,12 @@ impl Directory {
     pub fn forget_tenant(&self, tenant: &TenantId) {
         self.tenants.invalidate(tenant);
     }
+}
 
-    /// Forgets a tenant and one of its payers, because the ledger answered stale.
-    pub fn forget(&self, tenant: &TenantId, payer: &PayerId) {
-        self.tenants.invalidate(tenant);
-        self.payers.invalidate(&(tenant.clone(), payer.clone()));
-    }
+/// Runs a reading to its end, whether or not somebody waits for it.
+async fn apart<T: Send + 'static>(
+    reading: impl Future<Output = Result<T, LedgerError>> + Send + 'static,
+) -> Result<T, LedgerError> {
+    let done = tokio::spawn(reading).await;
+    done.unwrap_or_else(|stopped| Err(LedgerError::Unavailable(stopped.to_string())))
 }

@@ -140,7 +140,7 @@ impl<L: Ledger> CreditControl<L> {
         let found = match &payer_id {
             Ok(payer) => self.look_up(&tenant_id, payer, deadline).await,
             Err(_) => {
-                let tenant = self.directory().tenant(&**self.ledger(), &tenant_id);
+                let tenant = self.directory().tenant(self.ledger(), &tenant_id);
                 self.within(deadline, tenant).await.map(|tenant| (tenant, Default::default()))
             }
         };
@@ -211,6 +211,7 @@ impl<L: Ledger> CreditControl<L> {
             classification: Some(Classification::without_number(CallClass::Emergency)),
             destination: String::new(),
             deck_version: String::new(),
+            tariff: None,
             currency: profile.map(|tenant| tenant.currency.clone()).unwrap_or_default(),
             detail,
             warnings,

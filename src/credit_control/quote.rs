@@ -8,12 +8,14 @@ use crate::charging::funding::{Reach, reserve};
 use crate::charging::money::format_micros;
 use crate::charging::units::{Micros, Millis, Seconds};
 use crate::credit_control::answer::{Answer, CallContext, denial, explain, trunk};
-use crate::credit_control::emergency::RawRequest;
-use crate::credit_control::{AuthorizeRequest, CreditControl, attempt, setup};
+use crate::credit_control::directory::Tenant;
+use crate::credit_control::{AuthorizeRequest, CreditControl, MAX_DECISIONS, attempt, raw, setup};
 use crate::ledger::state::{
     Call, CallState, LotLine, MoneyLine, PoolLine, credit_side, nuance_code, pool_sides, reach_code,
 };
-use crate::ledger::{Authorize, Ledger, LedgerError, Offer, Position, Proposal, pool_id};
+use crate::ledger::{
+    Authorize, Ledger, LedgerError, Offer, Position, Proposal, Reply, Versions, pool_id,
+};
 
 impl<L: Ledger> CreditControl<L> {
     /// What [`CreditControl::authorize`] would answer now, and why; holds and records nothing.
@@ -24,54 +26,68 @@ impl<L: Ledger> CreditControl<L> {
         request: &AuthorizeRequest,
         deadline: Instant,
     ) -> Result<Answer, LedgerError> {
-        if let Some(answer) = self.quote_emergency(&raw(request), deadline).await {
-            return Ok(quoted(answer));
-        }
-        let (tenant, payer) = self.look_up(&request.tenant, &request.payer, deadline).await?;
-        let now = self.now();
-        let mut steps: Vec<Step> = vec![];
-        entitlement::decide(&attempt(request, now), &setup(&tenant, &payer), &mut steps);
-        let command = self.command(request, &tenant, &payer);
-        let offer = match &command.proposal {
-            Proposal::Refuse(decision, nuance) => {
-                let context = CallContext::decode(&command.context);
-                let detail = match &context {
-                    Some(context) if !context.detail.is_empty() => context.detail.clone(),
-                    _ => explain(*decision).to_owned(),
-                };
-                let trunk = trunk(tenant.profile(), &request.trunk);
-                let denial = denial(*decision, *nuance, detail, trunk);
-                return Ok(quoted(Answer { steps, ..Answer::refused(denial, context) }));
+        for _ in 0..MAX_DECISIONS {
+            if let Some(answer) = self.quote_emergency(&raw(request), deadline).await {
+                return Ok(quoted(answer));
             }
-            Proposal::Grant(offer) | Proposal::Record(offer) => offer,
-        };
-        let mut families: Vec<String> = offer.pools.iter().map(|p| p.family.clone()).collect();
-        families.extend(offer.pools.iter().map(|p| p.closed_by.clone()).filter(|f| !f.is_empty()));
-        let position = self.ledger().position(
-            &request.tenant,
-            &request.payer,
-            &request.call,
-            &offer.month,
-            &families,
-        );
-        let reply = self.within(deadline, position).await?;
-        let call = weigh(&command, offer, &families, &reply.outcome, reply.now, &mut steps);
-        let answer = Answer::of(&call, tenant.profile(), reply.now, false);
-        Ok(quoted(Answer { steps, ..answer }))
+            let (tenant, payer) = self.look_up(&request.tenant, &request.payer, deadline).await?;
+            let command = self.command(request, &tenant, &payer);
+            let (families, month) = match &command.proposal {
+                Proposal::Refuse(..) => (vec![], tenant.month(self.now()).as_ref().clone()),
+                Proposal::Grant(offer) | Proposal::Record(offer) => {
+                    (families(offer), offer.month.clone())
+                }
+            };
+            let (name, payer_id, call) = (&request.tenant, &request.payer, &request.call);
+            let position = self.ledger().position(name, payer_id, call, &month, &families);
+            let reply = self.within(deadline, position).await?;
+            self.set_clock(reply.now);
+            let found = &reply.outcome;
+            let versions = Versions { tenant: found.tenant.version, payer: found.payer.version };
+            if versions != command.versions {
+                let stale = command.versions;
+                let read = self.directory().refresh(self.ledger(), name, payer_id, stale);
+                self.within(deadline, read).await?;
+            } else if month.contains(reply.now) {
+                let setup = setup(&tenant, &payer);
+                let mut steps: Vec<Step> = vec![];
+                entitlement::decide(&attempt(request, self.now()), &setup, &mut steps);
+                return Ok(quoted(answer(&command, &families, &tenant, &reply, steps)));
+            }
+        }
+        Err(LedgerError::Unavailable(format!("{MAX_DECISIONS} looks in a row were stale")))
     }
 }
 
-fn raw(request: &AuthorizeRequest) -> RawRequest<'_> {
-    RawRequest {
-        tenant: request.tenant.as_str(),
-        call: request.call.as_str(),
-        call_type: Some(request.call_type),
-        payer: request.payer.as_str(),
-        calling_number: &request.calling_number,
-        called_number: &request.called_number,
-        original_called_number: &request.original_called_number,
-        trunk: &request.trunk,
-        reports_answer: request.reports_answer,
+/// The pools of an offer, and the counters that close them.
+fn families(offer: &Offer) -> Vec<String> {
+    let closers = offer.pools.iter().map(|p| p.closed_by.clone()).filter(|f| !f.is_empty());
+    offer.pools.iter().map(|p| p.family.clone()).chain(closers).collect()
+}
+
+/// What an authorize would answer to the command where the ledger stands.
+fn answer(
+    command: &Authorize,
+    families: &[String],
+    tenant: &Tenant,
+    found: &Reply<Position>,
+    mut steps: Vec<Step>,
+) -> Answer {
+    match &command.proposal {
+        Proposal::Refuse(decision, nuance) => {
+            let context = CallContext::decode(&command.context);
+            let detail = match &context {
+                Some(context) if !context.detail.is_empty() => context.detail.clone(),
+                _ => explain(*decision).to_owned(),
+            };
+            let trunk = trunk(tenant.profile(), &command.trunk);
+            let denial = denial(*decision, *nuance, detail, trunk);
+            Answer { steps, ..Answer::refused(denial, context) }
+        }
+        Proposal::Grant(offer) | Proposal::Record(offer) => {
+            let call = weigh(command, offer, families, &found.outcome, found.now, &mut steps);
+            Answer { steps, ..Answer::of(&call, tenant.profile(), found.now, false) }
+        }
     }
 }
 

@@ -6,6 +6,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use tokio::runtime::Handle;
+use tokio::sync::{Semaphore, mpsc};
+use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 use tracing::{Instrument, Span, info_span};
 
@@ -13,6 +15,7 @@ use crate::administration::{Administration, CreditLot, Credits, DecisionRecord, 
 use crate::charging::deck::{DeckErrors, MAX_BYTES};
 use crate::charging::ids::{CallId, LotId, TenantId};
 use crate::charging::units::{Micros, Millis, Seconds};
+use crate::credit_control::CreditControl;
 use crate::credit_control::answer::{CallContext, funding_charged, funding_held};
 use crate::grpc::answer;
 use crate::grpc::convert::{
@@ -21,13 +24,15 @@ use crate::grpc::convert::{
 };
 use crate::grpc::gate::Gate;
 use crate::grpc::organisation::raw;
-use crate::grpc::status::{FieldViolations, administration};
+use crate::grpc::status::{self, FieldViolations, administration};
 use crate::ledger::Ledger;
 use crate::ledger::audit::{Finding, Report};
 use crate::ledger::state::{Call, CallState};
 use crate::organisation;
 use crate::proto::v1;
 use crate::proto::v1::account_service_server::{AccountService, AccountServiceServer};
+use crate::records::UsageRecord;
+use crate::records::export::Export;
 
 /// The full name of the service.
 pub const NAME: &str = "tollgate.v1.AccountService";
@@ -38,21 +43,36 @@ const MAX_MESSAGE_BYTES: usize = MAX_BYTES + (64 << 10);
 /// Most requests at a time: each may hold the largest message.
 const MAX_REQUESTS: u32 = 16;
 
+/// Most exports at a time: each may run for minutes.
+const MAX_EXPORTS: usize = 4;
+
+/// Usage records that wait for a slow client.
+const EXPORT_AHEAD: usize = 256;
+
 /// Most findings in the answer of an audit.
 const MAX_FINDINGS: usize = 1000;
 
 /// See the module.
 pub struct Account<L> {
     administration: Arc<Administration<L>>,
+    control: Arc<CreditControl<L>>,
     gate: Gate,
+    exports: Arc<Semaphore>,
 }
 
 impl<L: Ledger> Account<L> {
     /// The service on its use cases, ready to be listened for.
-    pub fn serve(administration: Administration<L>) -> AccountServiceServer<Account<L>> {
-        let administration = Arc::new(administration);
-        AccountServiceServer::new(Account { administration, gate: Gate::new(MAX_REQUESTS) })
-            .max_decoding_message_size(MAX_MESSAGE_BYTES)
+    pub fn serve(
+        administration: Administration<L>,
+        control: Arc<CreditControl<L>>,
+    ) -> AccountServiceServer<Account<L>> {
+        let service = Account {
+            administration: Arc::new(administration),
+            control,
+            gate: Gate::new(MAX_REQUESTS),
+            exports: Arc::new(Semaphore::new(MAX_EXPORTS)),
+        };
+        AccountServiceServer::new(service).max_decoding_message_size(MAX_MESSAGE_BYTES)
     }
 
     /// Runs long work apart from the calls, and to its end even if the client leaves.
@@ -200,6 +220,56 @@ impl<L: Ledger> AccountService for Account<L> {
             decisions: page.items.into_iter().map(|record| decision(&tenant, record)).collect(),
             next_page_token: page.next.unwrap_or_default(),
         }))
+    }
+
+    type ExportUsageStream = ReceiverStream<Result<v1::ExportUsageResponse, Status>>;
+
+    async fn export_usage(
+        &self,
+        request: Request<v1::ExportUsageRequest>,
+    ) -> Result<Response<Self::ExportUsageStream>, Status> {
+        let permit = self.exports.clone().try_acquire_owned();
+        let permit = permit.map_err(|_| {
+            Status::resource_exhausted(format!("expected at most {MAX_EXPORTS} exports at a time"))
+        })?;
+        let message = request.into_inner();
+        let mut violations = FieldViolations::new();
+        let tenant = violations.take("tenant_id", TenantId::new(&message.tenant_id));
+        let from = violations.take("from", optional_millis(message.from.as_ref()));
+        let to = violations.take("to", optional_millis(message.to.as_ref()));
+        let (tenant, (from, to)) = violations.finish(tenant.zip(from.zip(to)))?;
+        let export = Export::open(self.control.clone(), &tenant, from, to);
+        let mut export = export.await.map_err(status::export)?;
+        let (sender, receiver) = mpsc::channel(EXPORT_AHEAD);
+        let span = info_span!("rpc", rpc = "ExportUsage", %tenant);
+        let sending = async move {
+            let _permit = permit;
+            loop {
+                let page = tokio::select! {
+                    page = export.next_page() => page,
+                    () = sender.closed() => return,
+                };
+                let records = match page {
+                    Ok(Some(records)) => records,
+                    Ok(None) => return,
+                    Err(error) => {
+                        // Where the client has left there is nobody to tell.
+                        let _ = sender.send(Err(status::export(error))).await;
+                        return;
+                    }
+                };
+                for record in records {
+                    let message = v1::ExportUsageResponse { record: Some(usage(record)) };
+                    if sender.send(Ok(message)).await.is_err() {
+                        return;
+                    }
+                }
+                // A page of no records is no reason to keep the calls waiting.
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::spawn(sending.instrument(span));
+        Ok(Response::new(ReceiverStream::new(receiver)))
     }
 
     async fn check_deck(
@@ -436,6 +506,32 @@ fn decision(tenant: &TenantId, record: DecisionRecord) -> v1::DecisionRecord {
     }
     message.funding = answer::funding(&funding, &currency);
     message
+}
+
+fn usage(record: UsageRecord) -> v1::UsageRecord {
+    v1::UsageRecord {
+        start_time: to_timestamp(record.start),
+        end_time: to_timestamp(record.end),
+        duration: to_duration(record.duration),
+        connection_fee: to_money(record.connection_fee, &record.currency),
+        charge: to_money(record.charge, &record.currency),
+        decision: record.decision.map_or(v1::Decision::Unspecified, answer::decision).into(),
+        usage_id: record.usage_id,
+        call_id: record.call_id,
+        conference_id: record.conference_id,
+        user_location: record.user_location,
+        aad_object_id: record.object_id,
+        upn: record.upn,
+        user_display_name: record.display_name,
+        caller_id: record.caller_id,
+        call_type: record.call_type,
+        number_type: record.number_type,
+        domestic_international: record.reach,
+        destination_dialed: record.destination,
+        destination_number: record.destination_number,
+        currency: record.currency,
+        capability: record.capability,
+    }
 }
 
 fn audited(reports: &[(TenantId, Report)]) -> v1::RunAuditResponse {

@@ -8,6 +8,7 @@ use tonic_types::{ErrorDetails, FieldViolation, StatusExt};
 use crate::administration::AdministrationError;
 use crate::credit_control::UseCaseError;
 use crate::ledger::LedgerError;
+use crate::records::export::ExportError;
 
 /// Most bytes of field violations in one status: details travel in a header, of which common clients
 /// take 8 KiB in all, encoded by a third longer.
@@ -117,6 +118,19 @@ pub fn administration(error: AdministrationError) -> Status {
             violations.into_status()
         }
         AdministrationError::Ledger(error) => ledger(error),
+    }
+}
+
+/// Why there are no usage records.
+pub fn export(error: ExportError) -> Status {
+    match error {
+        ExportError::NoSuchTenant(_) => Status::not_found(error.to_string()),
+        ExportError::Window { field, reason } => {
+            let mut violations = FieldViolations::new();
+            violations.add(field, reason);
+            violations.into_status()
+        }
+        ExportError::Ledger(error) => ledger(error),
     }
 }
 

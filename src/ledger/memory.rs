@@ -127,8 +127,9 @@ impl Ledger for MemoryLedger {
         &self,
         tenant: &TenantId,
         record: &TenantRecord,
-    ) -> Result<Reply<bool>, LedgerError> {
-        Ok(self.on(tenant, |book, _| book.apply_tenant(record)))
+        over: Option<u64>,
+    ) -> Result<Reply<Applied>, LedgerError> {
+        Ok(self.on(tenant, |book, _| book.apply_tenant(record, over)))
     }
 
     async fn apply_payers(
@@ -248,6 +249,16 @@ impl Ledger for MemoryLedger {
                 Page { items: numbered.collect(), next }
             })
             .outcome)
+    }
+
+    async fn history_since(
+        &self,
+        tenant: &TenantId,
+        at: Millis,
+    ) -> Result<Option<String>, LedgerError> {
+        // Entries stand in the order of their instants, as long as the clock was not set back.
+        let before = self.read(tenant, |book, _| book.journal().partition_point(|e| e.at < at));
+        Ok((before.outcome > 0).then(|| before.outcome.to_string()))
     }
 
     async fn snapshot(&self, tenant: &TenantId) -> Result<Reply<Snapshot>, LedgerError> {

@@ -38,6 +38,10 @@ use crate::ledger::{
 /// Entries that a snapshot reads at a time.
 const JOURNAL_CHUNK: usize = 1_000;
 
+/// How far the id of a journal entry may be from the instant in it: a script reads the time after Redis
+/// has noted its own.
+const ID_SLACK: Seconds = Seconds(60);
+
 /// Where Redis is, and how long to wait for it.
 #[derive(Clone, Debug)]
 pub struct RedisSettings {
@@ -278,16 +282,23 @@ impl Ledger for RedisLedger {
         &self,
         tenant: &TenantId,
         record: &TenantRecord,
-    ) -> Result<Reply<bool>, LedgerError> {
+        over: Option<u64>,
+    ) -> Result<Reply<Applied>, LedgerError> {
         // Listed first: a tenant that is listed and not applied does no harm, one that is applied
         // and not listed would never be swept.
         let mut list = cmd("SADD");
         let _: i64 = self.connection.query(list.arg(keys::TENANTS).arg(tenant.as_str())).await?;
         let record_json = encode_json(record)?;
         let suspended = record.profile.state == TenantState::Suspended;
-        let args = ApplyTenantArgs { record: &record_json, suspended };
-        let reply = self.count(Verb::ApplyTenant, tenant, &args, &["changed", "unchanged"]).await?;
-        Ok(Reply { now: reply.now, outcome: reply.outcome.0 == "changed" })
+        let over = over.into_iter().collect();
+        let args = ApplyTenantArgs { record: &record_json, suspended, over };
+        let tags = ["changed", "unchanged", "stale"];
+        let reply = self.count(Verb::ApplyTenant, tenant, &args, &tags).await?;
+        let outcome = match reply.outcome.0 {
+            "stale" => Applied::Stale,
+            tag => Applied::Changed(usize::from(tag == "changed")),
+        };
+        Ok(Reply { now: reply.now, outcome })
     }
 
     async fn apply_payers(
@@ -467,6 +478,17 @@ impl Ledger for RedisLedger {
         let next = found.ids.last().map(|last| last.id.clone()).filter(|_| more);
         let read = |found: &StreamId| Ok((found.id.clone(), read_entry(found)?));
         Ok(Page { items: found.ids.iter().map(read).collect::<Result<_, LedgerError>>()?, next })
+    }
+
+    async fn history_since(
+        &self,
+        _tenant: &TenantId,
+        at: Millis,
+    ) -> Result<Option<String>, LedgerError> {
+        // Ids of the journal are Redis's own time, which only a moved clock tells apart from `at`.
+        let ClockReading::Shifted(by) = self.offset.reading() else { return Ok(None) };
+        let earliest = at.0 - by - ID_SLACK.0 * 1000;
+        Ok((earliest > 0).then(|| format!("{earliest}-0")))
     }
 
     async fn snapshot(&self, tenant: &TenantId) -> Result<Reply<Snapshot>, LedgerError> {

@@ -39,16 +39,28 @@ fn descriptors() -> Result<&'static DescriptorPool, JsonError> {
 /// Fields are in the order of their numbers; scalars, enums and lists are printed when they have their
 /// default value too ("allowed": false), absent messages are not.
 pub fn to_json<M: Message + Name>(message: &M) -> Result<String, JsonError> {
+    let mut json = Vec::new();
+    serialize(message, &mut Serializer::pretty(&mut json))?;
+    Ok(String::from_utf8_lossy(&json).into_owned())
+}
+
+/// The same on one line: for one message of many.
+pub fn to_json_line<M: Message + Name>(message: &M) -> Result<String, JsonError> {
+    let mut json = Vec::new();
+    serialize(message, &mut Serializer::new(&mut json))?;
+    Ok(String::from_utf8_lossy(&json).into_owned())
+}
+
+fn serialize<M: Message + Name, S: serde::Serializer<Error = serde_json::Error>>(
+    message: &M,
+    to: S,
+) -> Result<(), JsonError> {
     let name = M::full_name();
     let descriptor =
         descriptors()?.get_message_by_name(&name).ok_or(JsonError::UnknownMessage(name))?;
     let dynamic = DynamicMessage::decode(descriptor, message.encode_to_vec().as_slice())?;
-    let mut json = Vec::new();
-    dynamic.serialize_with_options(
-        &mut Serializer::pretty(&mut json),
-        &SerializeOptions::new().skip_default_fields(false),
-    )?;
-    Ok(String::from_utf8_lossy(&json).into_owned())
+    dynamic.serialize_with_options(to, &SerializeOptions::new().skip_default_fields(false))?;
+    Ok(())
 }
 
 #[cfg(test)]

@@ -33,6 +33,7 @@ const FORBIDDEN: &[(&str, &[&str])] = &[
         &[
             "crate::credit_control",
             "crate::administration",
+            "crate::records",
             "crate::grpc",
             "crate::cli",
             "crate::app",
@@ -48,6 +49,7 @@ const FORBIDDEN: &[(&str, &[&str])] = &[
     (
         "credit_control",
         &[
+            "crate::records",
             "crate::grpc",
             "crate::cli",
             "crate::app",
@@ -63,6 +65,7 @@ const FORBIDDEN: &[(&str, &[&str])] = &[
     (
         "administration",
         &[
+            "crate::records",
             "crate::grpc",
             "crate::cli",
             "crate::app",
@@ -73,6 +76,23 @@ const FORBIDDEN: &[(&str, &[&str])] = &[
             "redis::",
             "ledger::redis",
             "ledger::memory",
+        ],
+    ),
+    (
+        "records",
+        &[
+            "crate::administration",
+            "crate::grpc",
+            "crate::cli",
+            "crate::app",
+            "crate::ops",
+            "crate::proto",
+            "tonic",
+            "prost",
+            "redis::",
+            "ledger::redis",
+            "ledger::memory",
+            "SystemTime",
         ],
     ),
     (

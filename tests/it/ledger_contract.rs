@@ -80,6 +80,7 @@ crate::on_every_ledger! {
     history_goes_on_where_a_reader_stopped
     a_pool_tells_once_that_it_is_nearly_and_wholly_spent
     a_wallet_tells_that_nothing_is_left
+    history_begins_at_an_instant_without_missing_anything
     tenants_are_strangers_to_each_other
     decks_are_kept_by_version_and_name
     numbers_reach_every_sidecar_with_the_tenant
@@ -1057,6 +1058,30 @@ async fn history_goes_on_where_a_reader_stopped<L: Ledger>(stage: &Stage<L>) {
         let page = stage.ledger.history(&stage.tenant, Some(bad), 2).await;
         assert!(matches!(page, Err(LedgerError::BadCursor(_))), "{bad:?} {page:?}");
     }
+}
+
+async fn history_begins_at_an_instant_without_missing_anything<L: Ledger>(stage: &Stage<L>) {
+    let since = |at| async move {
+        let cursor = stage.ledger.history_since(&stage.tenant, at).await.unwrap();
+        let page = stage.ledger.history(&stage.tenant, cursor.as_deref(), 100).await.unwrap();
+        let subjects = page.items.into_iter().map(|(_, entry)| entry.subject);
+        subjects.collect::<Vec<_>>()
+    };
+    assert_eq!(since(stage.now()).await, Vec::<String>::new());
+    let mut made = vec![];
+    // A clock that runs, then one that is a day further.
+    for (call, shift) in [("today", 0), ("tomorrow", DAY.0 * 1000)] {
+        stage.clock.set_millis(shift);
+        let command = stage.command(call, request().emergency()).await;
+        made.push((call, stage.ledger.authorize(&command).await.unwrap().now));
+    }
+    for (call, at) in &made {
+        assert!(since(*at).await.contains(&(*call).to_owned()), "{call}");
+    }
+    let last = made[1].1;
+    assert_eq!(since(last.after(DAY)).await, Vec::<String>::new(), "nothing is that late");
+    stage.clock.freeze_at(last);
+    assert!(since(last).await.contains(&"tomorrow".to_owned()));
 }
 
 async fn tenants_are_strangers_to_each_other<L: Ledger>(stage: &Stage<L>) {

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, missing_docs)]
 
 mod architecture;
+mod audit_under_load;
 mod billing;
 mod cli;
 mod demo;
@@ -14,9 +15,11 @@ mod ledger_audit;
 mod ledger_contract;
 mod ledger_model;
 mod one_unit_left;
+mod order_of_checks;
 mod redis_away;
 mod redis_ledger;
 mod server;
 mod state_table;
 mod stock_client;
 mod support;
+mod use_cases;

@@ -3,6 +3,7 @@
 pub mod messages;
 pub mod process;
 pub mod redis;
+pub mod watched;
 
 use std::any::Any;
 use std::future::Future;
@@ -318,7 +319,8 @@ impl<L: Ledger> Stage<L> {
 
     pub async fn set_tenant(&self, state: TenantState) -> bool {
         let record = tenant_record(&self.tenant, state);
-        self.ledger.apply_tenant(&self.tenant, &record).await.unwrap().outcome
+        let applied = self.ledger.apply_tenant(&self.tenant, &record, None).await.unwrap().outcome;
+        applied == Applied::Changed(1)
     }
 
     pub async fn set_payer(&self, name: &str, state: PayerState, seats: &[(&str, i64)]) {

@@ -836,14 +836,17 @@ impl Book {
         PayerView { version: payer.account.version, profile: payer.profile.clone() }
     }
 
-    pub(super) fn apply_tenant(&mut self, record: &TenantRecord) -> bool {
+    pub(super) fn apply_tenant(&mut self, record: &TenantRecord, over: Option<u64>) -> Applied {
         if self.record.as_ref() == Some(record) {
-            return false;
+            return Applied::Changed(0);
+        }
+        if over.is_some_and(|version| version != self.tenant.version) {
+            return Applied::Stale;
         }
         self.tenant.version += 1;
         self.tenant.suspended = record.profile.state == TenantState::Suspended;
         self.record = Some(record.clone());
-        true
+        Applied::Changed(1)
     }
 
     pub(super) fn apply_payers(

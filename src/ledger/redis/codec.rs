@@ -241,6 +241,8 @@ pub(super) struct PurchaseArgs<'a> {
 pub(super) struct ApplyTenantArgs<'a> {
     pub(super) record: &'a str,
     pub(super) suspended: bool,
+    /// Nothing or one.
+    pub(super) over: Vec<u64>,
 }
 
 #[derive(Serialize)]

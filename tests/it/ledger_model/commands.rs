@@ -38,7 +38,7 @@ pub enum Outcome {
     Extended(Reply<Extended>),
     Ended(Reply<Ended>),
     Swept(Reply<Swept>),
-    AppliedTenant(Reply<bool>),
+    AppliedTenant(Reply<Applied>),
     AppliedPayers(Reply<Applied>),
     Purchased(Reply<Purchased>),
     Looked(Box<Looked>),
@@ -68,7 +68,7 @@ pub async fn play<L: Ledger>(ledger: &L, command: &Command) -> Outcome {
             Outcome::Swept(ledger.sweep(tenant, *most, *keep).await.unwrap())
         }
         Command::ApplyTenant(tenant, record) => {
-            Outcome::AppliedTenant(ledger.apply_tenant(tenant, record).await.unwrap())
+            Outcome::AppliedTenant(ledger.apply_tenant(tenant, record, None).await.unwrap())
         }
         Command::ApplyPayers(tenant, month, updates) => {
             Outcome::AppliedPayers(ledger.apply_payers(tenant, month, updates).await.unwrap())

@@ -75,8 +75,13 @@ impl Ledger for Faulty {
         self.inner.sweep(tenant, most, keep).await
     }
 
-    async fn apply_tenant(&self, tenant: &TenantId, record: &TenantRecord) -> Answers<Reply<bool>> {
-        self.inner.apply_tenant(tenant, record).await
+    async fn apply_tenant(
+        &self,
+        tenant: &TenantId,
+        record: &TenantRecord,
+        over: Option<u64>,
+    ) -> Answers<Reply<Applied>> {
+        self.inner.apply_tenant(tenant, record, over).await
     }
 
     async fn apply_payers(
@@ -157,6 +162,14 @@ impl Ledger for Faulty {
         most: usize,
     ) -> Answers<Page<(String, Entry)>> {
         self.inner.history(tenant, after, most).await
+    }
+
+    async fn history_since(
+        &self,
+        tenant: &TenantId,
+        at: Millis,
+    ) -> Result<Option<String>, LedgerError> {
+        self.inner.history_since(tenant, at).await
     }
 
     async fn snapshot(&self, tenant: &TenantId) -> Answers<Reply<Snapshot>> {

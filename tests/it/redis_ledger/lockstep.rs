@@ -290,7 +290,12 @@ impl Pair {
             },
             deck: self.rng.bool().then(|| "v1".to_owned()),
         };
-        both!(self, record, |ledger| ledger.apply_tenant(&self.tenant, &record));
+        let over = match self.rng.u8(..3) {
+            0 => None,
+            1 => Some(self.rng.u64(..3)),
+            _ => Some(self.memory.tenant(&self.tenant).await.unwrap().outcome.version),
+        };
+        both!(self, record, |ledger| ledger.apply_tenant(&self.tenant, &record, over));
     }
 
     async fn apply_payers(&mut self) {
