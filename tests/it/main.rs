@@ -6,6 +6,7 @@ mod audit_under_load;
 mod billing;
 mod cli;
 mod demo;
+mod docs;
 mod grpc_account;
 mod grpc_calls;
 mod hostile_bytes;
