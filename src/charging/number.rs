@@ -60,6 +60,26 @@ pub enum NumberType {
     Unknown,
 }
 
+/// In plain words, for sentences.
+impl fmt::Display for NumberType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            NumberType::FixedLine => "fixed line",
+            NumberType::Mobile => "mobile",
+            NumberType::FixedLineOrMobile => "fixed line or mobile",
+            NumberType::TollFree => "toll-free",
+            NumberType::PremiumRate => "premium rate",
+            NumberType::SharedCost => "shared cost",
+            NumberType::Voip => "internet telephony",
+            NumberType::PersonalNumber => "personal number",
+            NumberType::Pager => "pager",
+            NumberType::Uan => "universal access number",
+            NumberType::Voicemail => "voicemail",
+            NumberType::Unknown => "of unknown type",
+        })
+    }
+}
+
 /// Why a dialled text is not a number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NumberError {
