@@ -234,10 +234,7 @@ impl Answer {
         let decision = call.decision.unwrap_or(Decision::CallAlreadyEnded);
         let context = CallContext::decode(&call.context);
         if !decision.allowed() {
-            let detail = match &context {
-                Some(context) if !context.detail.is_empty() => context.detail.clone(),
-                _ => explain(decision).to_owned(),
-            };
+            let detail = detail(decision, context.as_ref());
             let nuance = nuance_of(call.nuance);
             let denial = denial(decision, nuance, detail, trunk(tenant, &call.trunk));
             return Answer { replayed, ..Answer::refused(denial, context) };
@@ -374,6 +371,22 @@ pub fn trunk<'a>(
     tenant.and_then(|tenant| tenant.trunk(id))
 }
 
+/// A refusal in a sentence for the operator; empty if allowed, except that an emergency call of nobody
+/// known says there who it claimed to be.
+pub fn detail(decision: Decision, context: Option<&CallContext>) -> String {
+    let found = context.map_or("", |context| context.detail.as_str());
+    match decision {
+        Decision::AllowedEmergency => found.to_owned(),
+        _ if decision.allowed() => String::new(),
+        // What is found of such a call is why credits cannot pay.
+        Decision::PoolExhausted if !found.is_empty() => {
+            format!("the plan minutes are used up; {found}")
+        }
+        _ if !found.is_empty() => found.to_owned(),
+        _ => explain(decision).to_owned(),
+    }
+}
+
 /// A refusal in a sentence, where the decision found no better one.
 pub fn explain(decision: Decision) -> &'static str {
     match decision {
@@ -402,5 +415,43 @@ pub fn explain(decision: Decision) -> &'static str {
         | Decision::Allowed
         | Decision::AllowedFree
         | Decision::AllowedDegraded => "",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_says_why_and_a_permission_says_nothing() {
+        let context = |detail: &str| CallContext {
+            decision_id: String::new(),
+            call_type: CallType::UserOutbound,
+            calling_number: String::new(),
+            called_number: String::new(),
+            original_called_number: String::new(),
+            classification: None,
+            destination: String::new(),
+            deck_version: String::new(),
+            currency: String::new(),
+            detail: detail.to_owned(),
+            warnings: vec![],
+            flags: vec![],
+            origin: String::new(),
+            on_behalf_of: String::new(),
+            conference_id: String::new(),
+            sip_call_id: String::new(),
+            labels: Default::default(),
+        };
+        let unlicensed = "alice holds no Communications Credits licence";
+        let found = context(unlicensed);
+        assert_eq!(detail(Decision::Allowed, Some(&found)), "");
+        assert_eq!(detail(Decision::CreditsNotLicensed, Some(&found)), unlicensed);
+        let exhausted = format!("the plan minutes are used up; {unlicensed}");
+        assert_eq!(detail(Decision::PoolExhausted, Some(&found)), exhausted);
+        for nothing in [None, Some(&context(""))] {
+            let expected = explain(Decision::PoolExhausted);
+            assert_eq!(detail(Decision::PoolExhausted, nothing), expected);
+        }
     }
 }
