@@ -5,9 +5,10 @@ use tokio::time::Instant;
 use crate::charging::decision::{Decision, Nuance};
 use crate::charging::entitlement::{self, Explain, Step};
 use crate::charging::funding::{Reach, reserve};
+use crate::charging::ids::{PayerId, TenantId};
 use crate::charging::money::format_micros;
 use crate::charging::units::{Micros, Millis, Seconds};
-use crate::credit_control::answer::{Answer, CallContext, denial, explain, trunk};
+use crate::credit_control::answer::{Answer, CallContext, denial, detail, trunk};
 use crate::credit_control::emergency::RawRequest;
 use crate::credit_control::{AuthorizeRequest, CreditControl, attempt, setup};
 use crate::ledger::state::{
@@ -27,6 +28,7 @@ impl<L: Ledger> CreditControl<L> {
         if let Some(answer) = self.quote_emergency(&raw(request), deadline).await {
             return Ok(quoted(answer));
         }
+        self.forget_what_moved(&request.tenant, &request.payer, deadline).await?;
         let (tenant, payer) = self.look_up(&request.tenant, &request.payer, deadline).await?;
         let now = self.now();
         let mut steps: Vec<Step> = vec![];
@@ -35,10 +37,7 @@ impl<L: Ledger> CreditControl<L> {
         let offer = match &command.proposal {
             Proposal::Refuse(decision, nuance) => {
                 let context = CallContext::decode(&command.context);
-                let detail = match &context {
-                    Some(context) if !context.detail.is_empty() => context.detail.clone(),
-                    _ => explain(*decision).to_owned(),
-                };
+                let detail = detail(*decision, context.as_ref());
                 let trunk = trunk(tenant.profile(), &request.trunk);
                 let denial = denial(*decision, *nuance, detail, trunk);
                 return Ok(quoted(Answer { steps, ..Answer::refused(denial, context) }));
@@ -58,6 +57,24 @@ impl<L: Ledger> CreditControl<L> {
         let call = weigh(&command, offer, &families, &reply.outcome, reply.now, &mut steps);
         let answer = Answer::of(&call, tenant.profile(), reply.now, false);
         Ok(quoted(Answer { steps, ..answer }))
+    }
+
+    /// The ledger refuses a command that rests on old versions; of a quote nobody would notice.
+    async fn forget_what_moved(
+        &self,
+        tenant: &TenantId,
+        payer: &PayerId,
+        deadline: Instant,
+    ) -> Result<(), LedgerError> {
+        let (known, known_payer) = self.directory().remembered(tenant, payer);
+        let found = self.within(deadline, self.ledger().tenant(tenant)).await?.outcome;
+        let found_payer = self.within(deadline, self.ledger().payer(tenant, payer)).await?.outcome;
+        let moved = known.is_some_and(|known| known.view.version != found.version)
+            || known_payer.is_some_and(|known| known.version != found_payer.version);
+        if moved {
+            self.directory().forget(tenant, payer);
+        }
+        Ok(())
     }
 }
 
@@ -103,6 +120,7 @@ fn weigh(
     }
     if offer.terms.free {
         call.granted = offer.requested;
+        call.deadline = now.after(life(&call));
         return call;
     }
     let id = |family: &str| pool_id(family, &offer.month.key);
@@ -168,12 +186,16 @@ fn weigh(
     }
     call.granted = reservation.covered.min(offer.requested);
     call.reach = reach_code(reservation.reach);
-    let life = match call.terms.reports_answer {
+    call.deadline = now.after(life(&call));
+    call
+}
+
+/// How long the hold of a new call lives without a further message.
+fn life(call: &Call) -> Seconds {
+    match call.terms.reports_answer {
         true => call.terms.ringing,
         false => call.terms.ringing + call.granted + call.terms.grace,
-    };
-    call.deadline = now.after(life);
-    call
+    }
 }
 
 /// The limits that an authorize checks before funding, in the same order.

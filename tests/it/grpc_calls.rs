@@ -68,7 +68,7 @@ async fn a_call_is_authorized_extended_and_settled() {
     let replay = calls.settle_call(settle("a", 301)).await.unwrap().into_inner();
     assert_eq!((replay.result(), replay.replayed), (SettleResult::Settled, true));
     let late = calls.settle_call(settle("a", 400)).await.unwrap().into_inner();
-    assert_eq!(late.result(), SettleResult::AlreadySettled);
+    assert_eq!((late.result(), late.replayed), (SettleResult::AlreadySettled, false));
     assert_eq!(late.recorded_duration, length(301));
 }
 
@@ -369,6 +369,29 @@ async fn a_quote_explains_and_holds_nothing() {
 }
 
 #[tokio::test]
+async fn a_quote_of_a_free_call_holds_as_long_as_the_call_would() {
+    let server = Server::start().await;
+    let mut calls = server.calls().await;
+    // To a number of the same tenant.
+    let request = authorize("free", "alice", "+14255550101");
+    let quote = QuoteCallRequest {
+        tenant_id: request.tenant_id.clone(),
+        call_type: request.call_type,
+        payer_id: request.payer_id.clone(),
+        called_number: request.called_number.clone(),
+        ..QuoteCallRequest::default()
+    };
+    let quoted = calls.quote_call(quote).await.unwrap().into_inner();
+    assert_eq!(quoted.decision(), Decision::AllowedFree);
+    let number = quoted.steps.iter().find(|step| step.check == "NUMBER").unwrap();
+    assert!(number.detail.ends_with("fixed line or mobile"), "{number:?}");
+    let allowed = calls.authorize_call(request).await.unwrap().into_inner();
+    let hold = |grant: Option<tollgate::proto::v1::Grant>| grant.unwrap().hold_timeout.unwrap();
+    let (quoted, allowed) = (hold(quoted.grant).seconds, hold(allowed.grant).seconds);
+    assert!(quoted > 180 && (quoted - allowed).abs() <= 1, "{quoted} s, {allowed} s");
+}
+
+#[tokio::test]
 async fn a_quote_of_an_emergency_number_says_that_it_is_never_refused() {
     let server = Server::start().await;
     let mut calls = server.calls().await;
@@ -534,7 +557,10 @@ async fn health_and_reflection_answer_on_both_listeners() {
 
     let server = Server::start().await;
     let addresses = server.running.addresses().clone();
-    for address in [addresses.calls, addresses.administration] {
+    const ACCOUNT: &str = "tollgate.v1.AccountService";
+    for (address, own, other) in
+        [(addresses.calls, SERVICE, ACCOUNT), (addresses.administration, ACCOUNT, SERVICE)]
+    {
         let channel = channel(&address).await;
         let mut health = HealthClient::new(channel.clone());
         for service in ["", SERVICE] {
@@ -551,9 +577,10 @@ async fn health_and_reflection_answer_on_both_listeners() {
         let mut answers =
             reflection.server_reflection_info(once(request)).await.unwrap().into_inner();
         let answer = format!("{:?}", answers.next().await.unwrap().unwrap());
-        for service in [SERVICE, "grpc.health.v1.Health"] {
+        for service in [own, "grpc.health.v1.Health", "grpc.reflection.v1.ServerReflection"] {
             assert!(answer.contains(service), "{answer}");
         }
+        assert!(!answer.contains(other), "{answer}");
 
         let mut reflection =
             v1alpha::server_reflection_client::ServerReflectionClient::new(channel);
