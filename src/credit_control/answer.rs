@@ -401,7 +401,10 @@ pub fn explain(decision: Decision) -> &'static str {
         Decision::NotEntitled => "the payer holds no licence for this type of call",
         Decision::RateLimited => "the tenant's calls per second are used up",
         Decision::ConcurrencyLimit => "too many calls at a time",
-        Decision::PoolExhausted => "the plan minutes are used up, and credits cannot pay",
+        Decision::PoolExhausted => {
+            "the plan minutes are used up; the credits, or the payer's spend limit, do not cover the \
+             connection fee and the first increment"
+        }
         Decision::CreditsNotLicensed => "the payer holds no Communications Credits licence",
         Decision::DestinationUnrated => "the deck has no price for the number",
         Decision::PriceAboveLimit => "the price is above the tenant's limit",
