@@ -2,15 +2,16 @@
 //!
 //! Generic over the ledger, like [`crate::credit_control`], whose directory it shares.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use crate::charging::deck::{Deck, DeckErrors};
 use crate::charging::ids::{CallId, LotId, PayerId, PoolId, TenantId};
+use crate::charging::money::format_micros;
 use crate::charging::month::{Month, twelve_months_after};
 use crate::charging::plans::{Family, seats};
 use crate::charging::profile::{
-    PayerProfile, PayerState, Purchase, TenantDocument, TenantProfile, TenantState,
+    PayerKind, PayerProfile, PayerState, Purchase, TenantDocument, TenantProfile, TenantState,
 };
 use crate::charging::units::{Micros, Millis, Seconds};
 use crate::credit_control::CreditControl;
@@ -18,9 +19,10 @@ use crate::credit_control::answer::{CallContext, FundingLine, FundingSource};
 use crate::credit_control::directory::Tenant;
 use crate::credit_control::emergency::UNATTRIBUTED;
 use crate::ledger::audit::{self, Report};
-use crate::ledger::state::{Bucket, Call, Entry, EntryKind, Lot};
+use crate::ledger::state::{Bucket, Call, Entry, EntryKind, Lot, Posting};
 use crate::ledger::{
-    Applied, Balance, Ledger, LedgerError, Page, PayerUpdate, Purchased, TenantRecord, pool_id,
+    Applied, Balance, Ledger, LedgerError, Page, PayerUpdate, PayerView, Purchased, TenantRecord,
+    pool_id,
 };
 
 /// Payers that one command to the ledger updates, so that no command blocks the calls for long.
@@ -31,6 +33,11 @@ const MAX_PURCHASE_AHEAD: Seconds = Seconds(86_400);
 
 /// How often a change is tried again because another one came between.
 const MAX_ATTEMPTS: usize = 100;
+
+/// Most money that a wallet may hold, available and held: a thousand million units of currency. The
+/// ledgers add up lots, holds and purchases of a tenant in numbers that are exact below 2^53 micro-units
+/// (nine times as much), and a purchase that another one races past the check must not reach that.
+pub const MAX_WALLET: Micros = Micros(1_000_000_000_000_000);
 
 /// Why an act of administration was refused. Nothing was changed unless it says so.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
@@ -250,6 +257,7 @@ impl<L: Ledger> Administration<L> {
             }
         }
         self.check_lots(path, document).await?;
+        self.check_payers(path, document, &reply.outcome.numbers).await?;
         let (_, warnings) = self.named_deck(path, document).await?;
         Ok(warnings)
     }
@@ -303,16 +311,87 @@ impl<L: Ledger> Administration<L> {
         if document.purchases.is_empty() {
             return Ok(());
         }
-        let balance = self.ledger().balance(&document.profile.id).await?.outcome;
+        let reply = self.ledger().balance(&document.profile.id).await?;
+        let balance = reply.outcome;
+        let mut wallet = wallet(&balance, reply.now);
         let lots: BTreeMap<&LotId, &Bucket> =
             balance.lots.iter().map(|lot| (&lot.key, &lot.bucket)).collect();
         for (i, purchase) in document.purchases.iter().enumerate() {
-            let Some(known) = lots.get(&purchase.key) else { continue };
+            let Some(known) = lots.get(&purchase.key) else {
+                if twelve_months_after(purchase.purchased_at) > reply.now {
+                    wallet += purchase.amount;
+                }
+                if wallet > MAX_WALLET {
+                    return Err(AdministrationError::Refused {
+                        field: format!("{path}.credits[{i}].amount"),
+                        reason: wallet_full(),
+                    });
+                }
+                continue;
+            };
             if known.funded != purchase.amount.0 || known.starts != purchase.purchased_at {
                 return Err(AdministrationError::Refused {
                     field: format!("{path}.credits[{i}]"),
                     reason: conflict(&purchase.key),
                 });
+            }
+        }
+        Ok(())
+    }
+
+    /// An id that stands as another kind of payer, and a number that somebody else keeps, are refused
+    /// before anything is changed. Within the document both were checked before.
+    async fn check_payers(
+        &self,
+        path: &str,
+        document: &TenantDocument,
+        taken: &HashSet<String>,
+    ) -> Result<(), AdministrationError> {
+        let tenant = &document.profile.id;
+        let mut before = Vec::with_capacity(document.payers.len());
+        for batch in document.payers.chunks(PAYERS_PER_COMMAND) {
+            let ids: Vec<PayerId> = batch.iter().map(|payer| payer.id.clone()).collect();
+            before.extend(self.ledger().payers(tenant, &ids).await?.outcome);
+        }
+        let standing = |payer: &PayerView| {
+            payer.profile.clone().filter(|profile| profile.state != PayerState::Removed)
+        };
+        let before: Vec<Option<PayerProfile>> = before.iter().map(standing).collect();
+        // What the document's payers hold now, they either keep or give up by it.
+        let in_document: HashSet<&str> =
+            before.iter().flatten().flat_map(|payer| &payer.numbers).map(String::as_str).collect();
+        let mut listed = BTreeMap::new();
+        for (payer, before) in document.payers.iter().zip(&before) {
+            let (list, kind) = list_and_kind(payer.kind);
+            let index = listed.entry(list).or_insert(0);
+            let at = format!("{path}.{list}[{index}]");
+            *index += 1;
+            if payer.state == PayerState::Removed {
+                continue;
+            }
+            if let Some(before) = before
+                && list_and_kind(before.kind).0 != list
+            {
+                let reason = format!(
+                    "{} stands as {} and cannot become {kind}; remove it first",
+                    payer.id,
+                    list_and_kind(before.kind).1
+                );
+                return Err(AdministrationError::Refused { field: format!("{at}.id"), reason });
+            }
+            let held = |number: &&String| {
+                taken.contains(*number) && !in_document.contains(number.as_str())
+            };
+            if let Some((i, number)) = payer.numbers.iter().enumerate().find(|(_, n)| held(n)) {
+                let field = match payer.kind {
+                    PayerKind::User | PayerKind::ResourceAccount => format!("{at}.numbers[{i}]"),
+                    PayerKind::TollFreeNumber | PayerKind::TollNumber => format!("{at}.e164"),
+                };
+                let reason = format!(
+                    "{number} is held by another payer of tenant {tenant}, which the document does \
+                     not name"
+                );
+                return Err(AdministrationError::Refused { field, reason });
             }
         }
         Ok(())
@@ -465,8 +544,12 @@ impl<L: Ledger> Administration<L> {
             let reason = "expected an instant that is not in the future".to_owned();
             return Err(refused("purchased_at", reason));
         }
-        let purchase = Purchase { key, amount, purchased_at, payment };
         let expires_at = twelve_months_after(purchased_at);
+        let grows = lot.is_none() && expires_at > before.now;
+        if grows && wallet(&before.outcome, before.now) + amount > MAX_WALLET {
+            return Err(refused("amount.amount", wallet_full()));
+        }
+        let purchase = Purchase { key, amount, purchased_at, payment };
         let replayed = match self.ledger().purchase(tenant, &purchase, expires_at).await?.outcome {
             Purchased::Applied => false,
             Purchased::Replayed => true,
@@ -646,6 +729,27 @@ impl<L: Ledger> Administration<L> {
     }
 }
 
+/// The list of the document that names payers of a kind, and such a payer in words.
+fn list_and_kind(kind: PayerKind) -> (&'static str, &'static str) {
+    match kind {
+        PayerKind::User => ("users", "a user"),
+        PayerKind::TollFreeNumber | PayerKind::TollNumber => {
+            ("service_numbers", "a service number")
+        }
+        PayerKind::ResourceAccount => ("resource_accounts", "a resource account"),
+    }
+}
+
+/// What may still be spent of a tenant's wallet, holds included.
+fn wallet(balance: &Balance, now: Millis) -> Micros {
+    let credits = credits(balance, now);
+    credits.available + credits.held
+}
+
+fn wallet_full() -> String {
+    format!("expected a wallet of at most {} after the purchase", format_micros(MAX_WALLET))
+}
+
 fn conflict(key: &LotId) -> String {
     format!("purchase {key} was applied before with another amount or instant")
 }
@@ -656,6 +760,10 @@ fn is_decision(entry: &Entry) -> bool {
 
 fn decision_record(entry: Entry) -> DecisionRecord {
     let context = CallContext::decode(&entry.context);
+    let is_pool = |posting: &&Posting| posting.bucket.starts_with("p:");
+    let by_pools = Seconds(entry.postings.iter().filter(is_pool).map(|posting| posting.held).sum());
+    // As in an answer: what the pools do not pay for stands on the first line of credits.
+    let mut by_money = entry.granted.minus_or_zero(by_pools);
     let funding = entry
         .postings
         .iter()
@@ -663,7 +771,10 @@ fn decision_record(entry: Entry) -> DecisionRecord {
             let (kind, bucket) = posting.bucket.split_once(':')?;
             let (source, duration, money) = match kind {
                 "p" => (FundingSource::Pool, Seconds(posting.held), Micros::ZERO),
-                _ => (FundingSource::Credits, Seconds::ZERO, Micros(posting.held)),
+                _ => {
+                    let duration = std::mem::take(&mut by_money);
+                    (FundingSource::Credits, duration, Micros(posting.held))
+                }
             };
             Some(FundingLine {
                 source,

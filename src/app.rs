@@ -96,10 +96,10 @@ pub async fn start<L: Ledger>(ledger: Arc<L>, config: &Config) -> io::Result<Run
     let most_bytes = usize::try_from(config.max_message_size).unwrap_or(usize::MAX);
     let streams = config.max_requests_in_flight.saturating_add(SPARE_STREAMS);
     let mut servers = JoinSet::new();
-    let mut routes = common_routes(&health)?;
+    let mut routes = common_routes(&health, call_authorization::NAME)?;
     routes.add_service(CallAuthorization::serve(control.clone(), gate.clone(), most_bytes));
     servers.spawn(serve_grpc(calls, routes.routes(), streams, shutdown.begun()));
-    let mut routes = common_routes(&health)?;
+    let mut routes = common_routes(&health, account::NAME)?;
     let sweep_bound = seconds(config.sweep_interval) + SWEEP_SLACK;
     let administered = Administration::new(control.clone(), sweep_bound);
     routes.add_service(Account::serve(administered, control.clone()));
@@ -219,9 +219,19 @@ fn settings(config: &Config) -> Settings {
 
 /// What both gRPC listeners serve: health and reflection, the latter in both versions because older
 /// tools know only v1alpha.
-fn common_routes(health: &Health) -> io::Result<RoutesBuilder> {
+///
+/// Reflection describes everything, and lists what is served here: the listener's own `service` too.
+fn common_routes(health: &Health, service: &str) -> io::Result<RoutesBuilder> {
+    const COMMON: [&str; 3] = [
+        "grpc.health.v1.Health",
+        "grpc.reflection.v1.ServerReflection",
+        "grpc.reflection.v1alpha.ServerReflection",
+    ];
     let reflection = || {
-        tonic_reflection::server::Builder::configure()
+        let builder = tonic_reflection::server::Builder::configure().with_service_name(service);
+        COMMON
+            .into_iter()
+            .fold(builder, |builder, common| builder.with_service_name(common))
             .register_encoded_file_descriptor_set(proto::FILE_DESCRIPTOR_SET)
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
             // The details of a refusal, which stock clients print field by field.

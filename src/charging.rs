@@ -16,4 +16,5 @@ pub mod number;
 pub mod plans;
 pub mod profile;
 pub mod rating;
+pub mod short;
 pub mod units;

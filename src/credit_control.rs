@@ -728,7 +728,8 @@ fn charge_of(call: &Call, result: EndResult, replayed: bool, currency: String) -
     let recorded = if result == EndResult::Parked { call.parked } else { call.used };
     Charge {
         result,
-        replayed,
+        // Another usage is no repeat of the request, even though the ledger changes nothing.
+        replayed: replayed && result != EndResult::AlreadySettled,
         charged_duration: call.pool_spent() + call.money_duration,
         charged_money: call.money_spent(),
         funding: funding_charged(call),

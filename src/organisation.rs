@@ -20,6 +20,8 @@ pub use raw::{
 use serde_saphyr::budget::BudgetBreach;
 use serde_saphyr::{DuplicateKeyPolicy, Options};
 
+use crate::charging::short::Short;
+
 /// The largest document that is read, in bytes.
 pub const MAX_BYTES: usize = 64 * 1024 * 1024;
 
@@ -102,7 +104,7 @@ fn unreadable(yaml: &str, error: &serde_saphyr::Error) -> Fault {
         .map(str::trim)
         .filter(|near| !near.is_empty());
     let message = match near {
-        Some(near) => format!("{text}, in {}", faults::Short(near)),
+        Some(near) => format!("{text}, in {}", Short(near)),
         None => text,
     };
     Fault { line, field: String::new(), message }

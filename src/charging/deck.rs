@@ -12,8 +12,9 @@ use jiff::tz::TimeZone;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::charging::money::parse_micros;
+use crate::charging::money::{MoneyError, format_micros, parse_micros};
 use crate::charging::rating::{MAX_RATE, Tariff};
+use crate::charging::short::Short;
 use crate::charging::units::{Micros, Millis, Seconds};
 
 /// The header of a deck, exactly.
@@ -383,17 +384,21 @@ fn read_row(
     if destination.chars().count() > MAX_DESTINATION || destination.contains(char::is_control) {
         note(
             "destination",
-            format!("expected at most {MAX_DESTINATION} characters, none a control"),
+            format!(
+                "expected at most {MAX_DESTINATION} characters, none a control, found {}",
+                Short(destination)
+            ),
         );
     }
     let mut amount = |column: &str, text: &str| match parse_micros(text) {
         Ok(amount) if amount <= MAX_RATE => amount,
-        Ok(_) => {
-            note(column, "expected at most 10000".to_owned());
+        Ok(_) | Err(MoneyError::OutOfRange) => {
+            let most = format_micros(MAX_RATE);
+            note(column, format!("expected an amount from 0 to {most}, found {}", Short(text)));
             Micros::ZERO
         }
         Err(error) => {
-            note(column, error.to_string());
+            note(column, format!("{error}, found {}", Short(text)));
             Micros::ZERO
         }
     };
@@ -401,17 +406,20 @@ fn read_row(
     let connection_fee = amount("connection_fee", fee);
     let mut increment = |column: &str, text: &str| {
         read_increment(text).unwrap_or_else(|| {
-            note(column, "expected whole seconds from 1 to 3600".to_owned());
+            let found = Short(text);
+            note(column, format!("expected whole seconds from 1 to 3600, found {found}"));
             Seconds(1)
         })
     };
     let initial_increment = increment("initial_increment", initial);
     let increment = increment("increment", step);
     match currency {
-        _ if !is_currency(code) => note("currency", "expected an ISO 4217 code".to_owned()),
+        _ if !is_currency(code) => {
+            note("currency", format!("expected an ISO 4217 code, found {}", Short(code)));
+        }
         None => *currency = Some((code.to_owned(), line)),
         Some((first, at)) if *first != code => {
-            note("currency", format!("expected {first}, as in line {at}"));
+            note("currency", format!("expected {first}, as in line {at}, found {code}"));
         }
         Some(_) => {}
     }
@@ -419,19 +427,27 @@ fn read_row(
     let ends = if to.is_empty() { Some(FOREVER) } else { read_instant(to) };
     match (starts, ends) {
         (Some(starts), Some(ends)) if starts >= ends => {
-            note("effective_to", "expected a time after effective_from".to_owned());
+            note(
+                "effective_to",
+                format!("expected a time after effective_from, found {}", Short(to)),
+            );
         }
         _ => {
-            for (column, instant) in [("effective_from", starts), ("effective_to", ends)] {
+            for (column, text, instant) in
+                [("effective_from", from, starts), ("effective_to", to, ends)]
+            {
                 if instant.is_none() {
-                    note(column, "expected YYYY-MM-DD or an RFC 3339 time".to_owned());
+                    let found = Short(text);
+                    note(column, format!("expected YYYY-MM-DD or an RFC 3339 time, found {found}"));
                 }
             }
         }
     }
+    let found = Short(direction);
     let direction = Direction::ALL.into_iter().find(|d| d.as_str() == direction);
     if direction.is_none() {
-        note("direction", "expected outbound, toll_free_inbound or toll_inbound".to_owned());
+        let expected = "expected outbound, toll_free_inbound or toll_inbound";
+        note("direction", format!("{expected}, found {found}"));
     }
     match (direction, starts, ends) {
         (Some(direction), Some(from), Some(to)) if reasons.is_empty() => Ok(Row {
@@ -449,10 +465,12 @@ fn read_row(
 
 fn check_prefix(prefix: &str) -> Result<(), String> {
     let digits = (1..=15).contains(&prefix.len()) && prefix.bytes().all(|b| b.is_ascii_digit());
-    if digits || prefix == "*" {
+    // No calling code begins with 0: such a row would price nothing, and nobody would notice.
+    if (digits && !prefix.starts_with('0')) || prefix == "*" {
         return Ok(());
     }
-    Err("expected 1 to 15 digits, or *".to_owned())
+    let found = Short(prefix);
+    Err(format!("expected 1 to 15 digits of E.164, the first 1 to 9, or *, found {found}"))
 }
 
 fn read_increment(text: &str) -> Option<Seconds> {

@@ -100,16 +100,17 @@ impl fmt::Display for CallClass {
     }
 }
 
-/// The number that was called, classified.
+/// What kind of call it is, and the outside number: the one that was called, of an inbound call the
+/// caller's.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Classification {
     /// What kind of call.
     pub class: CallClass,
-    /// Country of the called number; `None` for numbers of the world, and where it cannot be told.
+    /// Country of the outside number; `None` for numbers of the world, and where it cannot be told.
     pub country: Option<CountryCode>,
     /// What kind of number; `None` where it cannot be told.
     pub number_type: Option<NumberType>,
-    /// With its leading plus; empty where it cannot be told.
+    /// With its leading plus; empty where it cannot be told, or the caller withholds it.
     pub e164: String,
 }
 
@@ -268,6 +269,14 @@ fn check(
 ) -> Result<Entitlement, Refusal> {
     let called = check_number(attempt, setup, explain)?;
     let (tenant, payer) = check_payer(setup, explain)?;
+    let inbound = |class, verdict: &mut Verdict| {
+        verdict.classification = Some(caller(attempt, payer, class));
+        let strange = |called: &Number| !setup.numbers.contains(called.e164().as_str());
+        if !payer.numbers.is_empty() && called.as_ref().is_some_and(strange) {
+            // No refusal: numbers are ported, and switches rewrite them.
+            verdict.warnings.push("called_number is not a number of the tenant");
+        }
+    };
     match attempt.call_type {
         CallType::UserOutbound | CallType::ConferenceDialOut => {
             // `check_number` gives every outbound call of a known payer its number.
@@ -279,7 +288,7 @@ fn check(
             call.check(verdict, explain)
         }
         CallType::TollFreeInbound => {
-            classify_inbound(verdict, CallClass::TollFreeInbound, called.as_ref());
+            inbound(CallClass::TollFreeInbound, verdict);
             // A service number pays, nobody's licence counts (rule 36, D24).
             if payer.kind != PayerKind::TollFreeNumber {
                 let detail = format_args!("{} is not a toll-free service number", payer.id);
@@ -289,12 +298,12 @@ fn check(
             Ok(rated.fund(attempt, setup, tenant, payer, verdict, explain))
         }
         CallType::UserInbound => {
-            classify_inbound(verdict, CallClass::Inbound, called.as_ref());
+            inbound(CallClass::Inbound, verdict);
             explain.step("INBOUND", true, "16", format_args!("inbound calls to a user are free"));
             Ok(Entitlement::Free)
         }
         CallType::ConferenceDialIn => {
-            classify_inbound(verdict, CallClass::Inbound, called.as_ref());
+            inbound(CallClass::Inbound, verdict);
             if payer.holds(Licence::AudioConferencing) || payer.kind == PayerKind::TollNumber {
                 explain.step("INBOUND", true, "64", format_args!("toll dial-in is included"));
                 return Ok(Entitlement::Free);
@@ -325,7 +334,7 @@ fn check_number(
         Ok(number) => {
             let country = number.country.map_or("no country".to_owned(), |c| c.to_string());
             let (e164, kind) = (number.e164(), number.number_type);
-            explain.step("NUMBER", true, "18", format_args!("{e164}, {country}, {kind:?}"));
+            explain.step("NUMBER", true, "18", format_args!("{e164}, {country}, {kind}"));
             Ok(Some(number))
         }
         Err(_) if !outbound => Ok(None),
@@ -617,11 +626,12 @@ fn is_domestic(from: CountryCode, to: CountryCode) -> bool {
     catalogue::is_domestic_for_minutes(from, to)
 }
 
-fn classify_inbound(verdict: &mut Verdict, class: CallClass, called: Option<&Number>) {
-    verdict.classification = Some(match called {
-        Some(number) => Classification::of(class, number),
-        None => Classification::without_number(class),
-    });
+/// An inbound call: the outside number is the caller's, who may withhold it.
+fn caller(attempt: &Attempt<'_>, payer: &PayerProfile, class: CallClass) -> Classification {
+    match number::read(attempt.calling_number, payer.usage_location) {
+        Ok(number) => Classification::of(class, &number),
+        Err(_) => Classification::without_number(class),
+    }
 }
 
 /// An inbound call that only credits pay, by the caller's origin.

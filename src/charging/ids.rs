@@ -12,9 +12,12 @@ pub enum IdError {
     /// Not `[A-Za-z0-9][A-Za-z0-9._@-]{0,127}`.
     #[error("expected 1 to 128 of A-Z a-z 0-9 . _ @ -, the first a letter or digit")]
     Name,
-    /// A call id that is empty, too long, or contains control characters.
-    #[error("expected 1 to 128 bytes without control characters")]
-    CallId,
+    /// A call id, or the key of a purchase, that is empty or too long.
+    #[error("expected 1 to 128 bytes, not {0}")]
+    Length(usize),
+    /// One with a control character.
+    #[error("expected no control characters")]
+    ControlCharacter,
 }
 
 macro_rules! text_id {
@@ -80,8 +83,13 @@ fn check_name(text: &str) -> Result<(), IdError> {
 }
 
 fn check_call_id(text: &str) -> Result<(), IdError> {
-    let well_formed = (1..=128).contains(&text.len()) && !text.chars().any(char::is_control);
-    if well_formed { Ok(()) } else { Err(IdError::CallId) }
+    if !(1..=128).contains(&text.len()) {
+        Err(IdError::Length(text.len()))
+    } else if text.chars().any(char::is_control) {
+        Err(IdError::ControlCharacter)
+    } else {
+        Ok(())
+    }
 }
 
 fn any_text(_: &str) -> Result<(), IdError> {
@@ -129,4 +137,18 @@ impl PoolId {
 text_id! {
     /// A lot of the wallet: the key of the purchase that made it.
     LotId, check_call_id
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_call_id_that_is_none_says_which_limit_it_breaks() {
+        let fault = |text: &str| CallId::new(text).expect_err("no call id").to_string();
+        assert_eq!(fault(""), "expected 1 to 128 bytes, not 0");
+        assert_eq!(fault(&"é".repeat(65)), "expected 1 to 128 bytes, not 130");
+        assert_eq!(fault("a\tb"), "expected no control characters");
+        assert!(CallId::new(&"é".repeat(64)).is_ok());
+    }
 }

@@ -60,6 +60,26 @@ pub enum NumberType {
     Unknown,
 }
 
+/// In plain words, for sentences.
+impl fmt::Display for NumberType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            NumberType::FixedLine => "fixed line",
+            NumberType::Mobile => "mobile",
+            NumberType::FixedLineOrMobile => "fixed line or mobile",
+            NumberType::TollFree => "toll-free",
+            NumberType::PremiumRate => "premium rate",
+            NumberType::SharedCost => "shared cost",
+            NumberType::Voip => "internet telephony",
+            NumberType::PersonalNumber => "personal number",
+            NumberType::Pager => "pager",
+            NumberType::Uan => "universal access number",
+            NumberType::Voicemail => "voicemail",
+            NumberType::Unknown => "of unknown type",
+        })
+    }
+}
+
 /// Why a dialled text is not a number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NumberError {
@@ -421,9 +441,11 @@ fn number_type(found: PhoneNumberType) -> NumberType {
     }
 }
 
-/// Whether `dialled` is, as a whole, an emergency number of `country` (rule 13 of the contract): 112 and
-/// 911 where the country is unknown or has no entry. `sos` URNs always are; a leading plus counts
-/// (`+112`), as do `tel:` and `sip:` URIs and the separators `-.()`, but no whitespace.
+/// Whether `dialled` is, as a whole, an emergency number of `country` (rule 13 of the contract), or 112 or
+/// 911, which are emergency numbers for everybody: people dial what they grew up with, no plan gives
+/// these three digits to a subscriber, and an emergency call must never be refused. `sos` URNs always
+/// are; a leading plus counts (`+112`), as do `tel:` and `sip:` URIs, the separators `-.()`, spaces and
+/// tabs.
 ///
 /// Runs first for every call, on whatever the network sends: never panics, never allocates, looks at a
 /// few dozen bytes at most.
@@ -432,11 +454,8 @@ pub fn is_emergency(dialled: &str, country: Option<CountryCode>) -> bool {
         return true;
     }
     let Some(key) = short_key(dialled) else { return false };
-    let table = &*EMERGENCY;
-    match country.and_then(|country| table.of.get(country.slot())).filter(|of| !of.is_empty()) {
-        Some(of_country) => of_country.contains(&key),
-        None => ANYWHERE_KNOWN.contains(&key),
-    }
+    let of_country = country.and_then(|country| EMERGENCY.of.get(country.slot()));
+    ANYWHERE_KNOWN.contains(&key) || of_country.is_some_and(|numbers| numbers.contains(&key))
 }
 
 /// Whether `dialled` is an emergency number of any territory.
@@ -486,7 +505,7 @@ fn parse_emergency() -> Result<Emergency, String> {
 fn short_key(dialled: &str) -> Option<u32> {
     // One byte more than six digits, all separated, so that hostile lengths cost nothing.
     const LOOK_AT: usize = 4 * MAX_EMERGENCY_DIGITS;
-    let bytes = dialled.as_bytes();
+    let bytes = after_blanks(dialled.as_bytes(), LOOK_AT);
     let scheme =
         |name: &[u8]| bytes.get(..name.len()).is_some_and(|b| b.eq_ignore_ascii_case(name));
     let (skip, uri) = if scheme(b"tel:") || scheme(b"sip:") {
@@ -496,7 +515,7 @@ fn short_key(dialled: &str) -> Option<u32> {
     } else {
         (0, false)
     };
-    let number = bytes.get(skip..)?;
+    let number = after_blanks(bytes.get(skip..)?, LOOK_AT);
     let number = number.strip_prefix(b"+").unwrap_or(number);
     let mut key = 1;
     for (i, byte) in number.iter().enumerate() {
@@ -504,12 +523,18 @@ fn short_key(dialled: &str) -> Option<u32> {
             b'0'..=b'9' if key < 10_u32.pow(MAX_EMERGENCY_DIGITS as u32) => {
                 key = key * 10 + u32::from(byte - b'0');
             }
-            b'-' | b'.' | b'(' | b')' if i < LOOK_AT => {}
+            b'-' | b'.' | b'(' | b')' | b' ' | b'\t' if i < LOOK_AT => {}
             b';' | b'@' if uri => break,
             _ => return None,
         }
     }
     (key > 1).then_some(key)
+}
+
+/// What follows the blanks that `text` begins with, of which at most `most` are passed over.
+fn after_blanks(text: &[u8], most: usize) -> &[u8] {
+    let blanks = text.iter().take(most).take_while(|byte| matches!(byte, b' ' | b'\t')).count();
+    &text[blanks..]
 }
 
 /// `urn:service:sos` and its subtypes (RFC 5031).

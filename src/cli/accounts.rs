@@ -2,10 +2,11 @@
 
 use std::process::ExitCode;
 
+use crate::charging::profile::TenantDocument;
 use crate::cli::args::{ApplyArgs, AuditArgs, BalanceArgs, DecisionsArgs, Output};
 use crate::cli::document::{self, Loaded};
 use crate::cli::output::{
-    Failure, Outcome, Word, counted, fields, instant, length, money, rows, show, warn,
+    Failure, Outcome, Word, counted, fields, instant, length, money, print, rows, show, warn,
 };
 use crate::cli::{FAILURE, client, organisation};
 use crate::proto::v1::{
@@ -27,6 +28,9 @@ pub async fn apply(args: &ApplyArgs, form: Output) -> Outcome {
                 warn(format!("warning: {}: {warning}", tenant.profile.id));
             }
         }
+        if form == Output::Table {
+            print(&checked(&tenants))?;
+        }
         return Ok(ExitCode::SUCCESS);
     }
     let request = ApplyRequest { organisation: Some(organisation::message(&raw)?) };
@@ -36,6 +40,15 @@ pub async fn apply(args: &ApplyArgs, form: Output) -> Outcome {
     }
     show(form, &answer, applied)?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// `the document is right: 1 tenant, 4 payers, 0 purchases; nothing was applied`.
+fn checked(tenants: &[TenantDocument]) -> String {
+    let sum = |of: fn(&TenantDocument) -> usize| tenants.iter().map(of).sum::<usize>() as u64;
+    let payers = counted(sum(|tenant| tenant.payers.len()), "payer");
+    let purchases = counted(sum(|tenant| tenant.purchases.len()), "purchase");
+    let tenants = counted(tenants.len() as u64, "tenant");
+    format!("the document is right: {tenants}, {payers}, {purchases}; nothing was applied")
 }
 
 fn applied(answer: &ApplyResponse) -> String {

@@ -444,8 +444,12 @@ charges! { SettleCallResponse ReleaseCallResponse }
 
 impl Charge<'_> {
     fn table(&self) -> String {
+        let parked = match self.result {
+            SettleResult::Parked => ": usage without a grant, recorded and not charged",
+            _ => "",
+        };
         fields([
-            ("result", self.result.word().to_owned() + replayed(self.replayed)),
+            ("result", self.result.word().to_owned() + replayed(self.replayed) + parked),
             ("used", length(self.recorded)),
             ("charged", charged(self.duration, self.money)),
             ("paid by", funding(self.funding)),

@@ -84,6 +84,12 @@ impl From<Status> for Failure {
         if lost_patience(&status) {
             return Failure::new("DEADLINE_EXCEEDED: no answer within the --timeout");
         }
+        if status.code() == Code::Unimplemented {
+            return Failure::new(
+                "UNIMPLEMENTED: the listener does not serve this; is --endpoint the listener for \
+                 calls, and --admin-endpoint the listener for administration?",
+            );
+        }
         let code = code_name(status.code());
         let mut lines = vec![match status.message() {
             "" => code,
@@ -148,6 +154,9 @@ mod tests {
 
         let late = Status::cancelled(TimeoutExpired(()).to_string());
         assert_eq!(Failure::from(late).0, ["DEADLINE_EXCEEDED: no answer within the --timeout"]);
+
+        let Failure(lines) = Status::unimplemented("").into();
+        assert!(lines[0].contains("the listener for administration?"), "{lines:?}");
 
         let mut details = ErrorDetails::new();
         details.add_precondition_failure_violation("STATE", "credits[0].key", "applied before");

@@ -73,7 +73,8 @@ pub fn show<M: Message + Name>(
     print(text.trim_end())
 }
 
-fn print(text: &str) -> Result<(), Failure> {
+/// Prints a line, or several.
+pub fn print(text: &str) -> Result<(), Failure> {
     let mut out = io::stdout().lock();
     match writeln!(out, "{text}").and_then(|()| out.flush()) {
         Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(error.into()),

@@ -250,10 +250,7 @@ impl Answer {
         let decision = call.decision.unwrap_or(Decision::CallAlreadyEnded);
         let context = CallContext::decode(&call.context);
         if !decision.allowed() {
-            let detail = match &context {
-                Some(context) if !context.detail.is_empty() => context.detail.clone(),
-                _ => explain(decision).to_owned(),
-            };
+            let detail = detail(decision, context.as_ref());
             let nuance = nuance_of(call.nuance);
             let denial = denial(decision, nuance, detail, trunk(tenant, &call.trunk));
             return Answer { replayed, ..Answer::refused(denial, context) };
@@ -390,6 +387,22 @@ pub fn trunk<'a>(
     tenant.and_then(|tenant| tenant.trunk(id))
 }
 
+/// A refusal in a sentence for the operator; empty if allowed, except that an emergency call of nobody
+/// known says there who it claimed to be.
+pub fn detail(decision: Decision, context: Option<&CallContext>) -> String {
+    let found = context.map_or("", |context| context.detail.as_str());
+    match decision {
+        Decision::AllowedEmergency => found.to_owned(),
+        _ if decision.allowed() => String::new(),
+        // What is found of such a call is why credits cannot pay.
+        Decision::PoolExhausted if !found.is_empty() => {
+            format!("the plan minutes are used up; {found}")
+        }
+        _ if !found.is_empty() => found.to_owned(),
+        _ => explain(decision).to_owned(),
+    }
+}
+
 /// A refusal in a sentence, where the decision found no better one.
 pub fn explain(decision: Decision) -> &'static str {
     match decision {
@@ -404,7 +417,10 @@ pub fn explain(decision: Decision) -> &'static str {
         Decision::NotEntitled => "the payer holds no licence for this type of call",
         Decision::RateLimited => "the tenant's calls per second are used up",
         Decision::ConcurrencyLimit => "too many calls at a time",
-        Decision::PoolExhausted => "the plan minutes are used up, and credits cannot pay",
+        Decision::PoolExhausted => {
+            "the plan minutes are used up; the credits, or the payer's spend limit, do not cover the \
+             connection fee and the first increment"
+        }
         Decision::CreditsNotLicensed => "the payer holds no Communications Credits licence",
         Decision::DestinationUnrated => "the deck has no price for the number",
         Decision::PriceAboveLimit => "the price is above the tenant's limit",
@@ -453,5 +469,39 @@ mod tests {
         assert_eq!(EndReport::decode(b"bye"), EndReport::default());
         let report = EndReport { ended_at: Some(Millis(7)), ..EndReport::default() };
         assert_eq!(EndReport::decode(&report.encode()), report);
+    }
+
+    #[test]
+    fn a_refusal_says_why_and_a_permission_says_nothing() {
+        let context = |detail: &str| CallContext {
+            decision_id: String::new(),
+            call_type: CallType::UserOutbound,
+            calling_number: String::new(),
+            called_number: String::new(),
+            original_called_number: String::new(),
+            classification: None,
+            destination: String::new(),
+            deck_version: String::new(),
+            tariff: None,
+            currency: String::new(),
+            detail: detail.to_owned(),
+            warnings: vec![],
+            flags: vec![],
+            origin: String::new(),
+            on_behalf_of: String::new(),
+            conference_id: String::new(),
+            sip_call_id: String::new(),
+            labels: Default::default(),
+        };
+        let unlicensed = "alice holds no Communications Credits licence";
+        let found = context(unlicensed);
+        assert_eq!(detail(Decision::Allowed, Some(&found)), "");
+        assert_eq!(detail(Decision::CreditsNotLicensed, Some(&found)), unlicensed);
+        let exhausted = format!("the plan minutes are used up; {unlicensed}");
+        assert_eq!(detail(Decision::PoolExhausted, Some(&found)), exhausted);
+        for nothing in [None, Some(&context(""))] {
+            let expected = explain(Decision::PoolExhausted);
+            assert_eq!(detail(Decision::PoolExhausted, nothing), expected);
+        }
     }
 }

@@ -199,7 +199,7 @@ impl<L: Ledger> CreditControl<L> {
         let (requested, flags) = match kind {
             Emergency::Dialled => (EMERGENCY_GRANT, vec![]),
             Emergency::Rewritten => {
-                (REWRITTEN_GRANT, vec!["EMERGENCY_BY_ORIGINAL_NUMBER".to_owned()])
+                (REWRITTEN_GRANT, vec!["ORIGINAL_NUMBER_IS_EMERGENCY".to_owned()])
             }
         };
         let context = CallContext {
@@ -272,7 +272,7 @@ enum Country {
     Unreachable,
 }
 
-/// The same for every repeat of a request, so that its record is kept once.
+/// A UUID (version 8) that is the same for every repeat of a request, so that its record is kept once.
 fn emergency_id(raw: &RawRequest<'_>) -> String {
     let mut digest = Sha256::new();
     for field in [raw.tenant, raw.call, raw.called_number, raw.original_called_number] {
@@ -283,10 +283,37 @@ fn emergency_id(raw: &RawRequest<'_>) -> String {
         // Nothing tells two such calls apart: each is a decision of its own.
         digest.update(uuid::Uuid::now_v7().as_bytes());
     }
-    hex::encode(&digest.finalize()[..16])
+    let mut bytes = [0; 16];
+    bytes.copy_from_slice(&digest.finalize()[..16]);
+    uuid::Builder::from_custom_bytes(bytes).into_uuid().to_string()
 }
 
 /// A text as a record may keep it: at most 256 characters, none of them a control.
 fn bounded(text: &str) -> String {
     text.chars().filter(|c| !c.is_control()).take(256).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_decision_of_an_emergency_call_has_one_uuid_however_often_it_is_asked_for() {
+        let raw = RawRequest {
+            tenant: "contoso",
+            call: "leg-1",
+            call_type: None,
+            payer: "alice",
+            calling_number: "",
+            called_number: "911",
+            original_called_number: "",
+            trunk: "",
+            reports_answer: false,
+        };
+        let id = emergency_id(&raw);
+        assert_eq!(uuid::Uuid::parse_str(&id).map(|id| id.get_version_num()), Ok(8), "{id}");
+        assert_eq!(id.len(), 36, "hyphenated: {id}");
+        assert_eq!(emergency_id(&raw), id);
+        assert_ne!(emergency_id(&RawRequest { call: "leg-2", ..raw }), id);
+    }
 }

@@ -7,7 +7,7 @@ use crate::charging::entitlement::{self, Explain, Step};
 use crate::charging::funding::{Reach, reserve};
 use crate::charging::money::format_micros;
 use crate::charging::units::{Micros, Millis, Seconds};
-use crate::credit_control::answer::{Answer, CallContext, denial, explain, trunk};
+use crate::credit_control::answer::{Answer, CallContext, denial, detail, trunk};
 use crate::credit_control::directory::Tenant;
 use crate::credit_control::{AuthorizeRequest, CreditControl, MAX_DECISIONS, attempt, raw, setup};
 use crate::ledger::state::{
@@ -76,10 +76,7 @@ fn answer(
     match &command.proposal {
         Proposal::Refuse(decision, nuance) => {
             let context = CallContext::decode(&command.context);
-            let detail = match &context {
-                Some(context) if !context.detail.is_empty() => context.detail.clone(),
-                _ => explain(*decision).to_owned(),
-            };
+            let detail = detail(*decision, context.as_ref());
             let trunk = trunk(tenant.profile(), &command.trunk);
             let denial = denial(*decision, *nuance, detail, trunk);
             Answer { steps, ..Answer::refused(denial, context) }
@@ -119,6 +116,7 @@ fn weigh(
     }
     if offer.terms.free {
         call.granted = offer.requested;
+        call.deadline = now.after(life(&call));
         return call;
     }
     let id = |family: &str| pool_id(family, &offer.month.key);
@@ -184,12 +182,16 @@ fn weigh(
     }
     call.granted = reservation.covered.min(offer.requested);
     call.reach = reach_code(reservation.reach);
-    let life = match call.terms.reports_answer {
+    call.deadline = now.after(life(&call));
+    call
+}
+
+/// How long the hold of a new call lives without a further message.
+fn life(call: &Call) -> Seconds {
+    match call.terms.reports_answer {
         true => call.terms.ringing,
         false => call.terms.ringing + call.granted + call.terms.grace,
-    };
-    call.deadline = now.after(life);
-    call
+    }
 }
 
 /// The limits that an authorize checks before funding, in the same order.

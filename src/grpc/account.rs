@@ -16,7 +16,7 @@ use crate::charging::deck::{DeckErrors, MAX_BYTES};
 use crate::charging::ids::{CallId, LotId, TenantId};
 use crate::charging::units::{Micros, Millis, Seconds};
 use crate::credit_control::CreditControl;
-use crate::credit_control::answer::{CallContext, funding_charged, funding_held};
+use crate::credit_control::answer::{CallContext, detail, funding_charged, funding_held};
 use crate::grpc::answer;
 use crate::grpc::convert::{
     MAX_TEXT_BYTES, MAX_TOKEN_BYTES, micros, optional_millis, page_size, text, to_duration,
@@ -492,6 +492,8 @@ fn decision(tenant: &TenantId, record: DecisionRecord) -> v1::DecisionRecord {
         granted_duration: to_duration(entry.granted),
         ..v1::DecisionRecord::default()
     };
+    message.detail =
+        entry.decision.map(|decision| detail(decision, context.as_ref())).unwrap_or_default();
     let mut currency = String::new();
     if let Some(context) = context {
         currency = context.currency;
@@ -500,9 +502,13 @@ fn decision(tenant: &TenantId, record: DecisionRecord) -> v1::DecisionRecord {
         message.calling_number = context.calling_number;
         message.called_number = context.called_number;
         message.classification = context.classification.as_ref().map(answer::classification);
-        message.detail = context.detail;
         message.deck_version = context.deck_version;
         message.flags = context.flags;
+        message.sip_call_id = context.sip_call_id;
+        message.conference_id = context.conference_id;
+        message.on_behalf_of = context.on_behalf_of;
+        message.origin = answer::origin(&context.origin).into();
+        message.labels = context.labels;
     }
     message.funding = answer::funding(&funding, &currency);
     message

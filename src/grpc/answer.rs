@@ -232,6 +232,11 @@ pub fn call_type(of: CallType) -> v1::CallType {
     }
 }
 
+/// How a call came about, as its context says it: nothing for a direct one.
+pub fn origin(of: &str) -> v1::CallOrigin {
+    v1::CallOrigin::from_str_name(&format!("CALL_ORIGIN_{of}")).unwrap_or(v1::CallOrigin::Direct)
+}
+
 fn call_class(of: CallClass) -> v1::CallClass {
     match of {
         CallClass::Emergency => v1::CallClass::Emergency,

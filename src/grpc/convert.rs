@@ -11,6 +11,7 @@ use iso_currency::Currency;
 use prost_types::{Duration, Timestamp};
 
 use crate::charging::money::{MoneyError, format_micros, parse_micros};
+use crate::charging::short::Short;
 use crate::charging::units::{Micros, Millis, Seconds};
 use crate::proto::v1::Money;
 
@@ -68,8 +69,13 @@ pub enum ConvertError {
     #[error("expected an ISO 4217 currency code such as USD")]
     Currency,
     /// Not an amount.
-    #[error("{0}")]
-    Amount(#[from] MoneyError),
+    #[error("{error}, found {}", Short(.found))]
+    Amount {
+        /// Why not.
+        error: MoneyError,
+        /// What was sent.
+        found: String,
+    },
     /// More labels than [`MAX_LABELS`].
     #[error("expected at most {MAX_LABELS} labels")]
     TooManyLabels,
@@ -167,7 +173,9 @@ pub fn millis(timestamp: Option<&Timestamp>) -> Result<Millis, ConvertError> {
 pub fn micros(money: Option<&Money>) -> Result<(Micros, Currency), ConvertError> {
     let money = money.ok_or(ConvertError::Absent)?;
     let currency = Currency::from_code(&money.currency_code).ok_or(ConvertError::Currency)?;
-    Ok((parse_micros(&money.amount)?, currency))
+    let amount = parse_micros(&money.amount)
+        .map_err(|error| ConvertError::Amount { error, found: money.amount.clone() })?;
+    Ok((amount, currency))
 }
 
 /// A value of an enum, UNSPECIFIED allowed.
@@ -316,10 +324,11 @@ mod tests {
         for code in ["", "usd", "US", "XXXX", "$", "ZZZ"] {
             check_money(code, "1", Err(ConvertError::Currency));
         }
-        check_money("USD", "", Err(ConvertError::Amount(MoneyError::NotANumber)));
-        check_money("USD", "NaN", Err(ConvertError::Amount(MoneyError::NotANumber)));
-        check_money("USD", "-1", Err(ConvertError::Amount(MoneyError::OutOfRange)));
-        check_money("USD", "100000000.1", Err(ConvertError::Amount(MoneyError::OutOfRange)));
+        let wrong = |error, found: &str| ConvertError::Amount { error, found: found.to_owned() };
+        check_money("USD", "", Err(wrong(MoneyError::NotANumber, "")));
+        check_money("USD", "NaN", Err(wrong(MoneyError::NotANumber, "NaN")));
+        check_money("USD", "-1", Err(wrong(MoneyError::OutOfRange, "-1")));
+        check_money("USD", "100000000.1", Err(wrong(MoneyError::OutOfRange, "100000000.1")));
         assert_eq!(micros(None), Err(ConvertError::Absent));
     }
 

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use crate::charging::short::Short;
 use crate::organisation::raw::Text;
 use crate::organisation::{Fault, MAX_LISTED};
 
@@ -46,22 +47,6 @@ impl fmt::Display for At<'_> {
             Step::Key(key) => write!(f, "{}", Short(key).plain()),
             Step::Index(index) => write!(f, "[{index}]"),
         }
-    }
-}
-
-/// Foreign text, cut and without control characters, so that a message stays one line.
-pub(super) struct Short<'a>(pub(super) &'a str);
-
-impl Short<'_> {
-    fn plain(&self) -> String {
-        self.0.escape_debug().take(64).collect()
-    }
-}
-
-impl fmt::Display for Short<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let cut = if self.0.chars().nth(64).is_some() { "…" } else { "" };
-        write!(f, "\"{}{cut}\"", self.plain())
     }
 }
 

@@ -194,3 +194,22 @@ fn a_change_applied_at_one_sidecar_is_seen_by_the_next_call_at_another() {
     one.client(&["rates", "activate", "--deck", "default", &deck]).succeeded();
     assert_eq!(decision("dear"), "DECISION_INSUFFICIENT_CREDITS");
 }
+
+#[test]
+fn a_document_that_is_only_checked_is_summed_up() {
+    let files = Files::default();
+    let document = files.write("org.yaml", &organisation());
+    let mut check = tollgate();
+    check.args(["apply", "--dry-run", "--file", &document]);
+    let expected = "the document is right: 1 tenant, 3 payers, 1 purchase; nothing was applied\n";
+    assert_eq!(run(check).succeeded(), expected);
+}
+
+#[test]
+fn usage_without_a_grant_is_called_by_its_name() {
+    let server = Sidecar::ready(&[]);
+    server.set_up(&organisation());
+    let key = ["--tenant", "contoso", "--call-id", "unknown", "--used", "60s"];
+    let said = server.client(&[&["settle"][..], &key].concat()).succeeded();
+    assert!(said.contains("usage without a grant"), "{said}");
+}

@@ -3,10 +3,10 @@
 use prost_types::{Duration, Timestamp};
 use tollgate::organisation;
 use tollgate::proto::v1::{
-    ActivateDeckRequest, ApplyRequest, ApplyResponse, AuthorizeCallRequest, CallState, CallType,
-    CheckDeckRequest, CreditPurchase, Decision, GetBalanceRequest, GetCallRequest,
-    ListDecisionsRequest, ListOpenCallsRequest, Money, Organisation, PoolCounter,
-    PurchaseCreditsRequest, RunAuditRequest, SettleCallRequest, Tenant, User,
+    ActivateDeckRequest, ApplyRequest, ApplyResponse, AuthorizeCallRequest, CallOrigin, CallState,
+    CallType, CheckDeckRequest, CreditPurchase, Decision, FundingSource, GetBalanceRequest,
+    GetCallRequest, ListDecisionsRequest, ListOpenCallsRequest, Money, Organisation, PoolCounter,
+    PurchaseCreditsRequest, ResourceAccount, RunAuditRequest, SettleCallRequest, Tenant, User,
 };
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
@@ -120,6 +120,95 @@ async fn a_document_with_mistakes_is_refused_whole() {
     assert_eq!(failure.violations[0].subject, "tenants[0].currency");
 }
 
+/// The field that contradicts what stands, and why.
+#[track_caller]
+fn contradiction(status: &Status) -> (String, String) {
+    assert_eq!(status.code(), Code::FailedPrecondition, "{status}");
+    let failure = status.get_details_precondition_failure().expect("a violation");
+    let violation = &failure.violations[0];
+    (violation.subject.clone(), violation.description.clone())
+}
+
+#[tokio::test]
+async fn a_document_must_fit_what_stands() {
+    let server = Server::start().await;
+    let mut account = server.account().await;
+    account.apply(apply(fabrikam())).await.unwrap();
+    let user = |id: &str, number: &str| User {
+        id: id.to_owned(),
+        usage_location: "US".to_owned(),
+        numbers: vec![number.to_owned()],
+        ..User::default()
+    };
+    let users = |users: Vec<User>| apply(Tenant { users, ..fabrikam() });
+
+    let bot = ResourceAccount {
+        id: "eve".to_owned(),
+        usage_location: "US".to_owned(),
+        ..ResourceAccount::default()
+    };
+    let (users_before, bots) = (vec![user("mallory", "+14255550178")], vec![bot]);
+    let other_kind = Tenant { users: users_before, resource_accounts: bots, ..fabrikam() };
+    let status = account.apply(apply(other_kind)).await.unwrap_err();
+    let (field, reason) = contradiction(&status);
+    assert_eq!(field, "tenants[0].resource_accounts[0].id");
+    assert!(reason.contains("stands as a user"), "{reason}");
+
+    let thief = vec![user("frank", "+14255550176"), user("mallory", "+14255550177")];
+    let status = account.apply(users(thief)).await.unwrap_err();
+    let (field, reason) = contradiction(&status);
+    assert_eq!(field, "tenants[0].users[1].numbers[0]");
+    assert!(reason.contains("+14255550177"), "{reason}");
+    let decided = ListDecisionsRequest { tenant_id: "fabrikam".to_owned(), ..Default::default() };
+    account.list_decisions(decided).await.unwrap();
+
+    // A document that names both may move the number; a removed payer gives its number back.
+    let moved = vec![user("frank", "+14255550177"), user("eve", "+14255550176")];
+    let moved = account.apply(users(moved)).await.unwrap().into_inner();
+    assert_eq!((moved.created, moved.updated), (1, 1), "nothing of what was refused stands");
+    let gone = User { state: "removed".to_owned(), ..user("frank", "+14255550177") };
+    account.apply(users(vec![gone])).await.unwrap();
+    account.apply(users(vec![user("mallory", "+14255550177")])).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_wallet_stays_below_what_can_be_counted_exactly() {
+    let server = Server::start().await;
+    let mut account = server.account().await;
+    let purchase = |key: usize, amount: &str| PurchaseCreditsRequest {
+        tenant_id: "contoso".to_owned(),
+        key: format!("large-{key}"),
+        amount: usd(amount),
+        ..PurchaseCreditsRequest::default()
+    };
+    for key in 0..9 {
+        account.purchase_credits(purchase(key, "100000000")).await.unwrap();
+    }
+    // 10 were there from the start.
+    let status = account.purchase_credits(purchase(9, "99999990.000001")).await.unwrap_err();
+    let (field, reason) = contradiction(&status);
+    assert_eq!(field, "amount.amount");
+    assert!(reason.contains("at most 1000000000"), "{reason}");
+    account.purchase_credits(purchase(9, "99999990")).await.unwrap();
+    let again = account.purchase_credits(purchase(9, "99999990")).await.unwrap().into_inner();
+    assert!(again.replayed, "a repeat adds nothing");
+
+    let mut tenant = fabrikam();
+    let at = tenant.credits[0].purchased_at;
+    tenant.credits = (0..11)
+        .map(|key| CreditPurchase {
+            key: format!("large-{key}"),
+            amount: "100000000".to_owned(),
+            purchased_at: at,
+            payment: None,
+        })
+        .collect();
+    let status = account.apply(apply(tenant.clone())).await.unwrap_err();
+    assert_eq!(contradiction(&status).0, "tenants[0].credits[10].amount");
+    tenant.credits.pop();
+    account.apply(apply(tenant)).await.unwrap();
+}
+
 #[tokio::test]
 async fn a_purchase_is_applied_once_by_its_key() {
     let server = Server::start().await;
@@ -200,6 +289,11 @@ async fn calls_and_decisions_are_listed_and_the_audit_is_clean() {
             call_type: CallType::UserOutbound.into(),
             payer_id: payer.to_owned(),
             called_number: called.to_owned(),
+            sip_call_id: format!("{call}@sbc"),
+            conference_id: "meeting".to_owned(),
+            on_behalf_of: "alice".to_owned(),
+            origin: CallOrigin::Transfer.into(),
+            labels: [("site".to_owned(), "SEA".to_owned())].into(),
             ..AuthorizeCallRequest::default()
         };
         calls.authorize_call(request).await.unwrap();
@@ -245,7 +339,14 @@ async fn calls_and_decisions_are_listed_and_the_audit_is_clean() {
     let expected =
         [("c", Decision::NotEntitled), ("b", Decision::Allowed), ("a", Decision::Allowed)];
     assert_eq!(made, expected);
-    assert!(!decisions[0].detail.is_empty() && !decisions[1].funding.is_empty());
+    let details = decisions.iter().map(|record| !record.detail.is_empty());
+    assert!(details.eq([true, false, false]), "{decisions:?}");
+    let line = &decisions[1].funding[0];
+    assert_eq!((line.source(), line.duration), (FundingSource::Credits, length(300)));
+    let traced = &decisions[2];
+    assert_eq!((&*traced.sip_call_id, &*traced.conference_id), ("a@sbc", "meeting"));
+    assert_eq!((&*traced.on_behalf_of, traced.origin()), ("alice", CallOrigin::Transfer));
+    assert_eq!(traced.labels.get("site").map(String::as_str), Some("SEA"));
 
     for tenant_id in ["", "contoso"] {
         let request = RunAuditRequest { tenant_id: tenant_id.to_owned() };

@@ -1,5 +1,6 @@
 //! CallAuthorizationService as a client sees it.
 
+use prost::Message;
 use prost_types::{Duration, Timestamp};
 use tollgate::charging::ids::{CallId, TenantId};
 use tollgate::charging::units::Seconds;
@@ -67,7 +68,7 @@ async fn a_call_is_authorized_extended_and_settled() {
     let replay = calls.settle_call(settle("a", 301)).await.unwrap().into_inner();
     assert_eq!((replay.result(), replay.replayed), (SettleResult::Settled, true));
     let late = calls.settle_call(settle("a", 400)).await.unwrap().into_inner();
-    assert_eq!(late.result(), SettleResult::AlreadySettled);
+    assert_eq!((late.result(), late.replayed), (SettleResult::AlreadySettled, false));
     assert_eq!(late.recorded_duration, length(301));
 }
 
@@ -368,6 +369,29 @@ async fn a_quote_explains_and_holds_nothing() {
 }
 
 #[tokio::test]
+async fn a_quote_of_a_free_call_holds_as_long_as_the_call_would() {
+    let server = Server::start().await;
+    let mut calls = server.calls().await;
+    // To a number of the same tenant.
+    let request = authorize("free", "alice", "+14255550101");
+    let quote = QuoteCallRequest {
+        tenant_id: request.tenant_id.clone(),
+        call_type: request.call_type,
+        payer_id: request.payer_id.clone(),
+        called_number: request.called_number.clone(),
+        ..QuoteCallRequest::default()
+    };
+    let quoted = calls.quote_call(quote).await.unwrap().into_inner();
+    assert_eq!(quoted.decision(), Decision::AllowedFree);
+    let number = quoted.steps.iter().find(|step| step.check == "NUMBER").unwrap();
+    assert!(number.detail.ends_with("fixed line or mobile"), "{number:?}");
+    let allowed = calls.authorize_call(request).await.unwrap().into_inner();
+    let hold = |grant: Option<tollgate::proto::v1::Grant>| grant.unwrap().hold_timeout.unwrap();
+    let (quoted, allowed) = (hold(quoted.grant).seconds, hold(allowed.grant).seconds);
+    assert!(quoted > 180 && (quoted - allowed).abs() <= 1, "{quoted} s, {allowed} s");
+}
+
+#[tokio::test]
 async fn a_quote_of_an_emergency_number_says_that_it_is_never_refused() {
     let server = Server::start().await;
     let mut calls = server.calls().await;
@@ -438,6 +462,92 @@ async fn bytes_that_are_no_message_are_the_senders_fault() {
     assert_eq!(status.code(), Code::InvalidArgument, "{status}");
 }
 
+/// Sends what need not be a message to AuthorizeCall.
+async fn authorize_bytes(server: &Server, bytes: Vec<u8>) -> Result<AuthorizeCallResponse, Status> {
+    use bytes::BufMut;
+    use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
+
+    struct Raw;
+    struct RawEncoder;
+    struct Answers;
+    impl Codec for Raw {
+        type Encode = Vec<u8>;
+        type Decode = AuthorizeCallResponse;
+        type Encoder = RawEncoder;
+        type Decoder = Answers;
+        fn encoder(&mut self) -> RawEncoder {
+            RawEncoder
+        }
+        fn decoder(&mut self) -> Answers {
+            Answers
+        }
+    }
+    impl Encoder for RawEncoder {
+        type Item = Vec<u8>;
+        type Error = Status;
+        fn encode(&mut self, bytes: Vec<u8>, to: &mut EncodeBuf<'_>) -> Result<(), Status> {
+            to.put_slice(&bytes);
+            Ok(())
+        }
+    }
+    impl Decoder for Answers {
+        type Item = AuthorizeCallResponse;
+        type Error = Status;
+        fn decode(&mut self, from: &mut DecodeBuf<'_>) -> Result<Option<Self::Item>, Status> {
+            let answer = AuthorizeCallResponse::decode(from);
+            answer.map(Some).map_err(|error| Status::internal(error.to_string()))
+        }
+    }
+
+    let channel = channel(&server.running.addresses().calls).await;
+    let mut client = tonic::client::Grpc::new(channel);
+    client.ready().await.unwrap();
+    let path = "/tollgate.v1.CallAuthorizationService/AuthorizeCall".parse().unwrap();
+    client.unary(tonic::Request::new(bytes), path, Raw).await.map(tonic::Response::into_inner)
+}
+
+/// The request with bytes that are no UTF-8 where its calling number is.
+fn from_latin_1(request: AuthorizeCallRequest) -> Vec<u8> {
+    let request = AuthorizeCallRequest { calling_number: "<>".to_owned(), ..request };
+    let mut bytes = request.encode_to_vec();
+    let at = bytes.windows(2).position(|pair| pair == b"<>").unwrap();
+    bytes[at..at + 2].copy_from_slice(b"\xff\xfe");
+    bytes
+}
+
+#[tokio::test]
+async fn a_text_that_is_no_utf8_refuses_no_emergency_call() {
+    let server = Server::start().await;
+    let bytes = from_latin_1(authorize("latin-911", "alice", "911"));
+    let answer = authorize_bytes(&server, bytes).await.unwrap();
+    assert_eq!(answer.decision(), Decision::AllowedEmergency, "{answer:?}");
+    assert!(answer.warnings.iter().any(|w| w.contains("calling_number")), "{answer:?}");
+
+    let bytes = from_latin_1(authorize("latin", "alice", "+12065550100"));
+    let status = authorize_bytes(&server, bytes.clone()).await.unwrap_err();
+    assert_eq!(violations(&status), ["calling_number"]);
+    let cut = bytes[..bytes.len() - 3].to_vec();
+    let status = authorize_bytes(&server, cut).await.unwrap_err();
+    assert_eq!(status.code(), Code::InvalidArgument, "{status}");
+}
+
+#[tokio::test]
+async fn the_record_of_a_rewritten_emergency_number_is_flagged() {
+    let server = Server::start().await;
+    let request = AuthorizeCallRequest {
+        original_called_number: "9 1 1".to_owned(),
+        ..authorize("rewritten-911", "alice", "+12065550100")
+    };
+    let answer = server.calls().await.authorize_call(request).await.unwrap().into_inner();
+    assert_eq!(answer.decision(), Decision::AllowedEmergency, "{answer:?}");
+    assert!(server.running.control().flush_records(std::time::Duration::from_secs(5)).await);
+    let request =
+        ListDecisionsRequest { tenant_id: "contoso".to_owned(), ..ListDecisionsRequest::default() };
+    let records = server.account().await.list_decisions(request).await.unwrap().into_inner();
+    let record = records.decisions.iter().find(|r| r.decision_id == answer.decision_id).unwrap();
+    assert_eq!(record.flags, ["ORIGINAL_NUMBER_IS_EMERGENCY"]);
+}
+
 #[tokio::test]
 async fn health_and_reflection_answer_on_both_listeners() {
     use tokio_stream::{StreamExt, once};
@@ -447,7 +557,10 @@ async fn health_and_reflection_answer_on_both_listeners() {
 
     let server = Server::start().await;
     let addresses = server.running.addresses().clone();
-    for address in [addresses.calls, addresses.administration] {
+    const ACCOUNT: &str = "tollgate.v1.AccountService";
+    for (address, own, other) in
+        [(addresses.calls, SERVICE, ACCOUNT), (addresses.administration, ACCOUNT, SERVICE)]
+    {
         let channel = channel(&address).await;
         let mut health = HealthClient::new(channel.clone());
         for service in ["", SERVICE] {
@@ -464,9 +577,10 @@ async fn health_and_reflection_answer_on_both_listeners() {
         let mut answers =
             reflection.server_reflection_info(once(request)).await.unwrap().into_inner();
         let answer = format!("{:?}", answers.next().await.unwrap().unwrap());
-        for service in [SERVICE, "grpc.health.v1.Health"] {
+        for service in [own, "grpc.health.v1.Health", "grpc.reflection.v1.ServerReflection"] {
             assert!(answer.contains(service), "{answer}");
         }
+        assert!(!answer.contains(other), "{answer}");
 
         let mut reflection =
             v1alpha::server_reflection_client::ServerReflectionClient::new(channel);

@@ -140,43 +140,51 @@ fn every_bad_line_is_reported_with_all_that_is_wrong_with_it() {
             "45,A,0.01,0,60,60,USD,2020-01-01,,inbound",
             "45,A,0.01,0,60,60,USD,2020-01-01,outbound",
             "45,A\u{7},0.01,0,60,60,USD,2020-01-01,,outbound",
+            "044,A,0.01,0,60,60,USD,2020-01-01,,outbound",
         ],
         &[
-            (3, "prefix: expected 1 to 15 digits, or *"),
-            (4, "prefix: expected 1 to 15 digits, or *"),
-            (5, "prefix: expected 1 to 15 digits, or *"),
+            (3, "prefix: expected 1 to 15 digits of E.164, the first 1 to 9, or *, found \"+44\""),
+            (
+                4,
+                "prefix: expected 1 to 15 digits of E.164, the first 1 to 9, or *, found \"1234567890123456\"",
+            ),
+            (5, "prefix: expected 1 to 15 digits of E.164, the first 1 to 9, or *, found \"\""),
             (
                 6,
-                "rate_per_minute: expected a plain decimal number such as 12.5; \
-                 connection_fee: expected an amount from 0 to 100000000",
+                "rate_per_minute: expected a plain decimal number such as 12.5, found \"NaN\"; \
+                 connection_fee: expected an amount from 0 to 10000, found \"-1\"",
             ),
             (
                 7,
-                "rate_per_minute: expected at most 6 decimals; \
-                 connection_fee: expected at most 10000",
+                "rate_per_minute: expected at most 6 decimals, found \"0.0000001\"; \
+                 connection_fee: expected an amount from 0 to 10000, found \"10000.000001\"",
             ),
             (
                 8,
-                "initial_increment: expected whole seconds from 1 to 3600; \
-                 increment: expected whole seconds from 1 to 3600",
+                "initial_increment: expected whole seconds from 1 to 3600, found \"0\"; \
+                 increment: expected whole seconds from 1 to 3600, found \"3601\"",
             ),
             (
                 9,
-                "initial_increment: expected whole seconds from 1 to 3600; \
-                 increment: expected whole seconds from 1 to 3600",
+                "initial_increment: expected whole seconds from 1 to 3600, found \"+1\"; \
+                 increment: expected whole seconds from 1 to 3600, found \"1.5\"",
             ),
-            (10, "currency: expected USD, as in line 2"),
-            (11, "currency: expected an ISO 4217 code"),
+            (10, "currency: expected USD, as in line 2, found EUR"),
+            (11, "currency: expected an ISO 4217 code, found \"usd\""),
             (
                 12,
-                "effective_from: expected YYYY-MM-DD or an RFC 3339 time; \
-                 effective_to: expected YYYY-MM-DD or an RFC 3339 time",
+                "effective_from: expected YYYY-MM-DD or an RFC 3339 time, found \"2020-02-30\"; \
+                 effective_to: expected YYYY-MM-DD or an RFC 3339 time, found \"1.1.2020\"",
             ),
-            (13, "effective_to: expected a time after effective_from"),
-            (14, "effective_from: expected YYYY-MM-DD or an RFC 3339 time"),
-            (15, "direction: expected outbound, toll_free_inbound or toll_inbound"),
+            (13, "effective_to: expected a time after effective_from, found \"2020-01-01\""),
+            (14, "effective_from: expected YYYY-MM-DD or an RFC 3339 time, found \"\""),
+            (
+                15,
+                "direction: expected outbound, toll_free_inbound or toll_inbound, found \"inbound\"",
+            ),
             (16, "expected 10 fields, got 9"),
-            (17, "destination: expected at most 200 characters, none a control"),
+            (17, "destination: expected at most 200 characters, none a control, found \"A\\u{7}\""),
+            (18, "prefix: expected 1 to 15 digits of E.164, the first 1 to 9, or *, found \"044\""),
         ],
     );
 }

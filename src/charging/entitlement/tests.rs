@@ -99,6 +99,21 @@ impl Case {
     /// `FREE`, `REFUSED reason`, or the pools, the price per minute or why credits cannot pay, and what an
     /// empty ledger answers.
     fn outcome(&self) -> String {
+        match self.verdict(&mut ()).entitlement {
+            Entitlement::Refused(decision, _) => format!("REFUSED {decision}"),
+            Entitlement::Free => "FREE".to_owned(),
+            Entitlement::Funded { pools, credits, when_exhausted, .. } => {
+                let mut parts: Vec<String> = pools.into_iter().map(|pool| pool.family).collect();
+                parts.push(match credits {
+                    Ok(tariff) => format_micros(tariff.rate_per_minute),
+                    Err(reason) => reason.to_string(),
+                });
+                format!("{}, else {when_exhausted}", parts.join(" + "))
+            }
+        }
+    }
+
+    fn verdict(&self, explain: &mut impl Explain) -> Verdict {
         let deck = Deck::parse(DECK.as_bytes()).expect("the deck is right");
         let setup = Setup {
             tenant: Some(&self.tenant),
@@ -113,18 +128,7 @@ impl Case {
             called_number: self.called,
             at: NOON,
         };
-        match decide(&attempt, &setup, &mut ()).entitlement {
-            Entitlement::Refused(decision, _) => format!("REFUSED {decision}"),
-            Entitlement::Free => "FREE".to_owned(),
-            Entitlement::Funded { pools, credits, when_exhausted, .. } => {
-                let mut parts: Vec<String> = pools.into_iter().map(|pool| pool.family).collect();
-                parts.push(match credits {
-                    Ok(tariff) => format_micros(tariff.rate_per_minute),
-                    Err(reason) => reason.to_string(),
-                });
-                format!("{}, else {when_exhausted}", parts.join(" + "))
-            }
-        }
+        decide(&attempt, &setup, explain)
     }
 }
 
@@ -402,4 +406,51 @@ fn conferences_of_organisations_in_china_do_not_dial_out() {
     // Rule 68.
     let china = organiser("US", &[Conf]).with(|c| c.tenant.country = Some(CHINA));
     check(china, "+12065550100", "REFUSED POLICY_DENIED");
+}
+
+#[test]
+fn an_inbound_call_is_classified_by_its_caller() {
+    let own = ["+14255550100".to_owned()];
+    for (call_type, class) in [
+        (CallType::UserInbound, CallClass::Inbound),
+        (CallType::ConferenceDialIn, CallClass::Inbound),
+        (CallType::TollFreeInbound, CallClass::TollFreeInbound),
+    ] {
+        let caller = |calling| {
+            let case = user("US", &[]).with(|case| {
+                (case.call_type, case.calling) = (call_type, calling);
+                (case.called, case.payer.numbers) = ("+14255550100", own.to_vec());
+            });
+            let verdict = case.verdict(&mut ());
+            assert!(verdict.warnings.is_empty(), "{:?}", verdict.warnings);
+            verdict.classification.expect("a classification")
+        };
+        let french = caller("+33123456789");
+        assert_eq!((french.class, french.e164.as_str()), (class, "+33123456789"));
+        assert_eq!(french.country, CountryCode::parse("FR"));
+        assert_eq!(french.number_type, Some(NumberType::FixedLine));
+        assert_eq!(caller("206 555 0100").e164, "+12065550100");
+        for withheld in ["", "anonymous", "sip:anonymous@anonymous.invalid"] {
+            assert_eq!(caller(withheld), Classification::without_number(class));
+        }
+    }
+}
+
+#[test]
+fn an_inbound_call_to_a_number_that_nobody_has_is_warned_of() {
+    let warnings = |called, numbers: &[&str]| {
+        let numbers = numbers.iter().map(|&number| number.to_owned()).collect();
+        let case = user("US", &[]).with(|case| {
+            (case.call_type, case.called) = (CallType::UserInbound, called);
+            case.payer.numbers = numbers;
+        });
+        let verdict = case.verdict(&mut ());
+        assert_eq!(verdict.entitlement, Entitlement::Free);
+        verdict.warnings
+    };
+    let warned = vec!["called_number is not a number of the tenant"];
+    assert_eq!(warnings("+14255550123", &["+14255550100"]), warned);
+    assert!(warnings("(425) 555-0100", &["+14255550100"]).is_empty());
+    assert!(warnings("4711", &["+14255550100"]).is_empty(), "no number to be compared");
+    assert!(warnings("+14255550123", &[]).is_empty(), "nothing to compare with");
 }
