@@ -12,6 +12,7 @@ use crate::charging::month::{Month, twelve_months_after};
 use crate::charging::plans::{Family, seats};
 use crate::charging::profile::{
     PayerKind, PayerProfile, PayerState, Purchase, TenantDocument, TenantProfile, TenantState,
+    Trunk,
 };
 use crate::charging::units::{Micros, Millis, Seconds};
 use crate::credit_control::CreditControl;
@@ -448,7 +449,8 @@ impl<L: Ledger> Administration<L> {
         for _ in 0..MAX_ATTEMPTS {
             let before = self.ledger().tenant(tenant).await?.outcome;
             let (deck, _) = self.named_deck(path, document).await?;
-            let record = TenantRecord { profile: document.profile.clone(), deck };
+            let profile = with_absent_trunks(&document.profile, before.record.as_ref());
+            let record = TenantRecord { profile, deck };
             let applied = self.ledger().apply_tenant(tenant, &record, Some(before.version)).await?;
             first.get_or_insert(before.record);
             match applied.outcome {
@@ -750,6 +752,17 @@ fn wallet_full() -> String {
     format!("expected a wallet of at most {} after the purchase", format_micros(MAX_WALLET))
 }
 
+/// The profile with the trunks that stand and that the document leaves out: absence deletes nothing.
+fn with_absent_trunks(profile: &TenantProfile, standing: Option<&TenantRecord>) -> TenantProfile {
+    let mut profile = profile.clone();
+    let standing = standing.map_or(&[][..], |record| &record.profile.trunks);
+    let absent = standing.iter().filter(|trunk| profile.trunk(trunk.id.as_str()).is_none());
+    let absent: Vec<Trunk> = absent.cloned().collect();
+    profile.trunks.extend(absent);
+    profile.trunks.sort_by(|a, b| a.id.cmp(&b.id));
+    profile
+}
+
 fn conflict(key: &LotId) -> String {
     format!("purchase {key} was applied before with another amount or instant")
 }
@@ -760,6 +773,8 @@ fn is_decision(entry: &Entry) -> bool {
 
 fn decision_record(entry: Entry) -> DecisionRecord {
     let context = CallContext::decode(&entry.context);
+    let tariff = context.as_ref().and_then(|context| context.tariff);
+    let rate = tariff.map_or(Micros::ZERO, |tariff| tariff.rate_per_minute);
     let is_pool = |posting: &&Posting| posting.bucket.starts_with("p:");
     let by_pools = Seconds(entry.postings.iter().filter(is_pool).map(|posting| posting.held).sum());
     // As in an answer: what the pools do not pay for stands on the first line of credits.
@@ -781,7 +796,10 @@ fn decision_record(entry: Entry) -> DecisionRecord {
                 bucket: bucket.to_owned(),
                 duration,
                 money,
-                rate_per_minute: Micros::ZERO,
+                rate_per_minute: match source {
+                    FundingSource::Credits => rate,
+                    _ => Micros::ZERO,
+                },
                 expires_at: Millis::ZERO,
             })
         })
@@ -848,5 +866,30 @@ fn credit_lot(lot: &Lot, now: Millis) -> CreditLot {
         expires_at: lot.bucket.ends,
         amount: Micros(lot.bucket.funded),
         remaining: Micros(if lapsed { 0 } else { lot.bucket.available() }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::charging::catalogue::CountryCode;
+    use crate::organisation;
+
+    fn profile(trunks: &str) -> TenantProfile {
+        let yaml = format!("tenants:\n  - {{ id: contoso, currency: USD, trunks: [{trunks}] }}\n");
+        let raw = organisation::read(&yaml).expect("YAML");
+        organisation::check(&raw).expect("a document").remove(0).profile
+    }
+
+    #[test]
+    fn a_trunk_that_a_document_leaves_out_stays() {
+        let standing = TenantRecord { profile: profile("{ id: b }, { id: a }"), deck: None };
+        let applied = with_absent_trunks(
+            &profile("{ id: c }, { id: a, emergency_country: GB }"),
+            Some(&standing),
+        );
+        let ids: Vec<&str> = applied.trunks.iter().map(|trunk| trunk.id.as_str()).collect();
+        assert_eq!(ids, ["a", "b", "c"]);
+        assert_eq!(applied.trunks[0].emergency_country, CountryCode::parse("GB"));
     }
 }

@@ -29,6 +29,9 @@ const PLANS: [Licence; 6] = [
     Licence::International,
 ];
 
+/// In the place of the country, in the name of the pool that all usage locations share (rule 58).
+const ALL_COUNTRIES: &str = "ALL";
+
 /// A pool that covers a call.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CoveringPool {
@@ -56,7 +59,8 @@ impl<'a> Family<'a> {
     pub fn of(name: &'a str) -> Self {
         let mut parts = name.splitn(4, ':');
         let mut next = || parts.next().unwrap_or_default();
-        Family { country: next(), plan: next(), counter: next(), user: next() }
+        let country = Some(next()).filter(|country| *country != ALL_COUNTRIES).unwrap_or_default();
+        Family { country, plan: next(), counter: next(), user: next() }
     }
 }
 
@@ -189,7 +193,7 @@ fn conference_family(organiser: &PayerProfile) -> String {
     let plan = Licence::AudioConferencing;
     match has_old_allowance(organiser) {
         true => format!("{}:{plan}:CONFERENCE", organiser.usage_location),
-        false => format!(":{plan}:CONFERENCE"),
+        false => format!("{ALL_COUNTRIES}:{plan}:CONFERENCE"),
     }
 }
 

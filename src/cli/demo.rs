@@ -156,7 +156,7 @@ impl<W: Write> Day<W> {
         writeln!(
             self.out,
             r#"
-Serving on, calls at {address}; Ctrl-C stops. Try, in another terminal:
+Serving on, calls at {address}, by the clock of the day above; Ctrl-C stops. Try, in another terminal:
 
   grpcurl -plaintext -d '{{"tenant_id":"contoso","call_id":"my-first|leg-1","payer_id":"alice",
     "call_type":"CALL_TYPE_USER_OUTBOUND","called_number":"+12065550142"}}' \
@@ -470,8 +470,11 @@ fn described(grant: Option<&v1::Grant>, lines: &[v1::FundingLine]) -> String {
     let Some(grant) = grant else { return String::new() };
     let talk = length(grant.granted_duration.as_ref());
     let next = length(grant.refresh_after.as_ref());
-    let last = if grant.final_grant { ", the last" } else { "" };
-    format!("may talk {talk}{last}, asks again after {next}; {}", funding(lines))
+    let then = match grant.final_grant {
+        true => "no more is to be had".to_owned(),
+        false => format!("asks again after {next}"),
+    };
+    format!("may talk {talk}, {then}; {}", funding(lines))
 }
 
 fn funding(lines: &[v1::FundingLine]) -> String {

@@ -262,7 +262,8 @@ impl Answer {
         let wait = Seconds(last.0 * 4 / 5).min(last.minus_or_zero(Seconds(15)));
         let grant = Grant {
             granted: call.granted,
-            refresh_after: call.granted_from + wait,
+            // Usage may overshoot a hard stop; nothing is asked for after it.
+            refresh_after: (call.granted_from + wait).min(call.granted),
             ringing_timeout: call.terms.ringing,
             hold_timeout: call.deadline.seconds_since(now),
             final_grant: call.final_grant(),

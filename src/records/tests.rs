@@ -185,7 +185,7 @@ fn the_capability_names_what_paid() {
         check_capability(&settled(&[(&bucket, 120)], &abroad()), &user(), plan);
     }
     let conference = context(CallType::ConferenceDialOut, CallClass::International, "+33123456789");
-    let pool = "p::MCOMEETADD:CONFERENCE:2026-11";
+    let pool = "p:ALL:MCOMEETADD:CONFERENCE:2026-11";
     check_capability(&settled(&[(pool, 120)], &conference), &user(), "MCOMEETADD");
     check_capability(&settled(&[("l:po-1", 250_000)], &priced()), &user(), "MCOPSTNPP");
     // It crossed from minutes to credits.

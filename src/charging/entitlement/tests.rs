@@ -257,7 +257,7 @@ fn the_policy_domestic_is_strict_and_the_payers_own_wins() {
 #[test]
 fn conferences_dial_zone_a_from_their_pool_and_the_rest_on_credits() {
     // Rules 57, 58, 60, 67.
-    let pool = ":MCOMEETADD:CONFERENCE";
+    let pool = "ALL:MCOMEETADD:CONFERENCE";
     check(
         organiser("ZW", &[Conf]),
         "+12065550100",
@@ -376,7 +376,7 @@ fn extended_dial_out_is_free_to_the_us_and_canada() {
     let extended = || organiser("US", &[Conf, Licence::ExtendedDialOut]);
     check(extended(), "+12065550100", "FREE");
     check(extended(), "+14165550100", "FREE");
-    let pool = ":MCOMEETADD:CONFERENCE + CREDITS_NOT_LICENSED, else POOL_EXHAUSTED";
+    let pool = "ALL:MCOMEETADD:CONFERENCE + CREDITS_NOT_LICENSED, else POOL_EXHAUSTED";
     check(extended(), "+442079460000", pool);
 }
 
@@ -388,7 +388,7 @@ fn organisers_where_there_are_no_credits_keep_the_old_allowance() {
     let seats = plans::seats(&organiser("KR", &[Conf]).payer);
     assert_eq!(seats, [("KR:MCOMEETADD:CONFERENCE".to_owned(), Seconds(900 * 60))]);
     let seats = plans::seats(&organiser("US", &[Conf]).payer);
-    assert_eq!(seats, [(":MCOMEETADD:CONFERENCE".to_owned(), Seconds(60 * 60))]);
+    assert_eq!(seats, [("ALL:MCOMEETADD:CONFERENCE".to_owned(), Seconds(60 * 60))]);
 }
 
 #[test]
