@@ -641,6 +641,24 @@ impl<L: Ledger> Administration<L> {
         }
     }
 
+    /// The entries of a tenant's journal after a cursor, oldest first, and the tenant's currency; also
+    /// those of emergency calls that named no tenant, under [`UNATTRIBUTED`].
+    pub async fn history(
+        &self,
+        tenant: &TenantId,
+        after: Option<&str>,
+        most: usize,
+    ) -> Result<(Page<(String, Entry)>, String), AdministrationError> {
+        let currency = match tenant.as_str() {
+            UNATTRIBUTED => String::new(),
+            _ => {
+                let known = self.known_tenant(tenant).await?;
+                known.profile().map(|tenant| tenant.currency.clone()).unwrap_or_default()
+            }
+        };
+        Ok((self.ledger().history(tenant, after, most).await?, currency))
+    }
+
     /// Checks a deck without keeping it.
     pub fn check_deck(&self, csv: &[u8]) -> Result<Deck, DeckErrors> {
         Deck::parse(csv)

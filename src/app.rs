@@ -102,7 +102,7 @@ pub async fn start<L: Ledger>(ledger: Arc<L>, config: &Config) -> io::Result<Run
     let mut routes = common_routes(&health, account::NAME)?;
     let sweep_bound = seconds(config.sweep_interval) + SWEEP_SLACK;
     let administered = Administration::new(control.clone(), sweep_bound);
-    routes.add_service(Account::serve(administered, control.clone()));
+    routes.add_service(Account::serve(administered, control.clone(), gate.clone()));
     servers.spawn(serve_grpc(administration, routes.routes(), streams, shutdown.begun()));
     servers.spawn(health::serve_http(http, health.clone(), shutdown.begun()));
 

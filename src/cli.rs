@@ -10,6 +10,7 @@ pub mod calls;
 pub mod client;
 pub mod demo;
 pub mod document;
+pub mod events;
 pub mod organisation;
 pub mod output;
 pub mod rates;
@@ -80,6 +81,7 @@ async fn ask(command: ClientCommand, form: Output) -> Outcome {
         ClientCommand::Calls(args) => calls::calls(args, form).await,
         ClientCommand::Decisions(args) => accounts::decisions(args, form).await,
         ClientCommand::Usage(args) => usage::run(args, form).await,
+        ClientCommand::Events(args) => events::run(args, form).await,
         ClientCommand::Audit(args) => accounts::audit(args, form).await,
     }
 }

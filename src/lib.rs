@@ -13,6 +13,7 @@ pub mod cli;
 pub mod config;
 pub mod credit_control;
 pub mod duration;
+pub mod events;
 pub mod grpc;
 pub mod ledger;
 pub mod ops;

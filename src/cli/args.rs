@@ -68,6 +68,8 @@ pub enum ClientCommand {
     Decisions(DecisionsArgs),
     /// Export usage records: one for each call that was charged and each refusal
     Usage(UsageArgs),
+    /// Print the events of a tenant, and with --follow those to come
+    Events(EventsArgs),
     /// Prove the invariants of the ledger; exits with 1 and the first offending key when one is broken
     Audit(AuditArgs),
 }
@@ -525,6 +527,23 @@ pub enum UsageFormat {
     Csv,
     /// Excel workbook
     Xlsx,
+}
+
+/// Arguments of `events`.
+#[derive(Debug, Args)]
+pub struct EventsArgs {
+    /// Tenant
+    #[arg(long, env = "TOLLGATE_TENANT", value_name = "ID")]
+    pub tenant: String,
+    /// Begin after the event with this cursor; left out: at the beginning
+    #[arg(long, value_name = "CURSOR")]
+    pub after: Option<String>,
+    /// Go on with events as they happen, until stopped
+    #[arg(long)]
+    pub follow: bool,
+    /// The server.
+    #[command(flatten)]
+    pub server: Server,
 }
 
 /// Arguments of `audit`.

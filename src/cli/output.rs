@@ -13,8 +13,8 @@ use prost::{Message, Name};
 use crate::cli::args::Output;
 use crate::proto::json::{JsonError, to_json};
 use crate::proto::v1::{
-    CallClass, CallState, CallType, Decision, FinalAction, FundingSource, Money, NumberType,
-    PoolCounter, SettleResult,
+    CallClass, CallState, CallType, Decision, EventType, FinalAction, FundingSource, Money,
+    NumberType, PoolCounter, SettleResult,
 };
 
 /// What a command comes to: an exit code after a result, or why there is none.
@@ -211,6 +211,7 @@ words! {
     CallState: "CALL_STATE_",
     CallType: "CALL_TYPE_",
     Decision: "DECISION_",
+    EventType: "EVENT_TYPE_",
     FinalAction: "FINAL_ACTION_",
     FundingSource: "FUNDING_SOURCE_",
     NumberType: "NUMBER_TYPE_",

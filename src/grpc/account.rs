@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, mpsc};
@@ -17,6 +18,7 @@ use crate::charging::ids::{CallId, LotId, TenantId};
 use crate::charging::units::{Micros, Millis, Seconds};
 use crate::credit_control::CreditControl;
 use crate::credit_control::answer::{CallContext, detail, funding_charged, funding_held};
+use crate::events::{Event, EventKind, events_of};
 use crate::grpc::answer;
 use crate::grpc::convert::{
     MAX_TEXT_BYTES, MAX_TOKEN_BYTES, micros, optional_millis, page_size, text, to_duration,
@@ -49,6 +51,15 @@ const MAX_EXPORTS: usize = 4;
 /// Usage records that wait for a slow client.
 const EXPORT_AHEAD: usize = 256;
 
+/// Most watchers of events at a time.
+const MAX_WATCHERS: usize = 16;
+
+/// Entries of the journal that a watcher is given at a time.
+const EVENTS_PAGE: usize = 200;
+
+/// How often a watcher looks for new events.
+const EVENTS_INTERVAL: Duration = Duration::from_millis(200);
+
 /// Most findings in the answer of an audit.
 const MAX_FINDINGS: usize = 1000;
 
@@ -58,6 +69,9 @@ pub struct Account<L> {
     control: Arc<CreditControl<L>>,
     gate: Gate,
     exports: Arc<Semaphore>,
+    watchers: Arc<Semaphore>,
+    /// Of the calls: tells when the server drains.
+    calls: Arc<Gate>,
 }
 
 impl<L: Ledger> Account<L> {
@@ -65,12 +79,15 @@ impl<L: Ledger> Account<L> {
     pub fn serve(
         administration: Administration<L>,
         control: Arc<CreditControl<L>>,
+        calls: Arc<Gate>,
     ) -> AccountServiceServer<Account<L>> {
         let service = Account {
             administration: Arc::new(administration),
             control,
             gate: Gate::new(MAX_REQUESTS),
             exports: Arc::new(Semaphore::new(MAX_EXPORTS)),
+            watchers: Arc::new(Semaphore::new(MAX_WATCHERS)),
+            calls,
         };
         AccountServiceServer::new(service).max_decoding_message_size(MAX_MESSAGE_BYTES)
     }
@@ -266,6 +283,69 @@ impl<L: Ledger> AccountService for Account<L> {
                 }
                 // A page of no records is no reason to keep the calls waiting.
                 tokio::task::yield_now().await;
+            }
+        };
+        tokio::spawn(sending.instrument(span));
+        Ok(Response::new(ReceiverStream::new(receiver)))
+    }
+
+    type WatchEventsStream = ReceiverStream<Result<v1::WatchEventsResponse, Status>>;
+
+    async fn watch_events(
+        &self,
+        request: Request<v1::WatchEventsRequest>,
+    ) -> Result<Response<Self::WatchEventsStream>, Status> {
+        let permit = self.watchers.clone().try_acquire_owned().map_err(|_| {
+            Status::resource_exhausted(format!("expected at most {MAX_WATCHERS} watchers"))
+        })?;
+        let message = request.into_inner();
+        let mut violations = FieldViolations::new();
+        let tenant = violations.take("tenant_id", TenantId::new(&message.tenant_id));
+        let after = violations.take("after_cursor", text(&message.after_cursor, MAX_TOKEN_BYTES));
+        let (tenant, after) = violations.finish(tenant.zip(after))?;
+        let mut after = Some(after.to_owned()).filter(|cursor| !cursor.is_empty());
+        let first = self.administration.history(&tenant, after.as_deref(), EVENTS_PAGE).await;
+        let mut found = first.map_err(status::administration)?;
+        let (sender, receiver) = mpsc::channel(EXPORT_AHEAD);
+        let (administration, calls) = (self.administration.clone(), self.calls.clone());
+        let span = info_span!("rpc", rpc = "WatchEvents", %tenant);
+        let sending = async move {
+            let _permit = permit;
+            loop {
+                let (page, currency) = found;
+                let at_end = page.next.is_none();
+                for (cursor, entry) in page.items {
+                    for event in events_of(after.as_deref(), &cursor, &entry) {
+                        let event = Some(event_message(event, &tenant, &currency));
+                        let message = v1::WatchEventsResponse { event };
+                        if sender.send(Ok(message)).await.is_err() {
+                            return;
+                        }
+                    }
+                    after = Some(cursor);
+                }
+                if at_end && message.until_now {
+                    return;
+                }
+                if at_end {
+                    tokio::select! {
+                        () = tokio::time::sleep(EVENTS_INTERVAL) => {}
+                        () = sender.closed() => return,
+                    }
+                }
+                if calls.is_draining() {
+                    let ended = Status::unavailable("shutting down; go on at another server");
+                    let _ = sender.send(Err(ended)).await;
+                    return;
+                }
+                match administration.history(&tenant, after.as_deref(), EVENTS_PAGE).await {
+                    Ok(next) => found = next,
+                    Err(error) => {
+                        // Where the client has left there is nobody to tell.
+                        let _ = sender.send(Err(status::administration(error))).await;
+                        return;
+                    }
+                }
             }
         };
         tokio::spawn(sending.instrument(span));
@@ -512,6 +592,53 @@ fn decision(tenant: &TenantId, record: DecisionRecord) -> v1::DecisionRecord {
     }
     message.funding = answer::funding(&funding, &currency);
     message
+}
+
+fn event_message(event: Event, tenant: &TenantId, currency: &str) -> v1::Event {
+    let Event { id, cursor, kind, entry } = event;
+    let (of_call, of_bucket) = match kind {
+        EventKind::PoolThreshold | EventKind::PoolExhausted | EventKind::CreditsExpired => {
+            (String::new(), entry.subject.clone())
+        }
+        EventKind::CreditsDepleted => (String::new(), String::new()),
+        _ => (entry.subject.clone(), String::new()),
+    };
+    let spent = |kind: &str| -> i64 {
+        let postings = entry.postings.iter().filter(|posting| posting.bucket.starts_with(kind));
+        postings.map(|posting| posting.spent).sum()
+    };
+    v1::Event {
+        event_id: id,
+        cursor: cursor.unwrap_or_default(),
+        r#type: event_type(kind).into(),
+        occurred_at: to_timestamp(entry.at),
+        tenant_id: tenant.as_str().to_owned(),
+        call_id: of_call,
+        payer_id: entry.payer.clone(),
+        bucket_id: of_bucket,
+        decision: entry.decision.map_or(v1::Decision::Unspecified, answer::decision).into(),
+        used_duration: to_duration(entry.used),
+        charged_duration: to_duration(Seconds(spent("p:"))),
+        charged_money: to_money(Micros(spent("l:")), currency),
+        shortfall_duration: to_duration(entry.shortfall_duration),
+        shortfall_money: to_money(entry.shortfall_money, currency),
+    }
+}
+
+fn event_type(kind: EventKind) -> v1::EventType {
+    match kind {
+        EventKind::CallSettled => v1::EventType::CallSettled,
+        EventKind::CallDenied => v1::EventType::CallDenied,
+        EventKind::CallExpired => v1::EventType::CallExpired,
+        EventKind::LateSettle => v1::EventType::LateSettle,
+        EventKind::CreditsDepleted => v1::EventType::CreditsDepleted,
+        EventKind::CreditsExpired => v1::EventType::CreditsExpired,
+        EventKind::PoolThreshold => v1::EventType::PoolThreshold,
+        EventKind::PoolExhausted => v1::EventType::PoolExhausted,
+        EventKind::Shortfall => v1::EventType::Shortfall,
+        EventKind::UnauthorizedUsage => v1::EventType::UnauthorizedUsage,
+        EventKind::EmergencyCall => v1::EventType::EmergencyCall,
+    }
 }
 
 fn usage(record: UsageRecord) -> v1::UsageRecord {

@@ -30,6 +30,11 @@ impl Gate {
         self.draining.store(true, Ordering::Release);
     }
 
+    /// Whether nothing new begins any more.
+    pub fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Acquire)
+    }
+
     /// Lets in a request about a call that runs; to be held until it is answered.
     #[allow(clippy::result_large_err, reason = "a status is what the caller gets")]
     pub fn enter(&self) -> Result<SemaphorePermit<'_>, Status> {

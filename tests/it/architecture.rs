@@ -96,6 +96,19 @@ const FORBIDDEN: &[(&str, &[&str])] = &[
         ],
     ),
     (
+        "events",
+        &[
+            "crate::credit_control",
+            "crate::administration",
+            "crate::grpc",
+            "crate::cli",
+            "crate::proto",
+            "tokio",
+            "tonic",
+            "redis::",
+        ],
+    ),
+    (
         "organisation",
         &[
             "crate::ledger",

@@ -7,6 +7,7 @@ mod billing;
 mod cli;
 mod demo;
 mod docs;
+mod events;
 mod grpc_account;
 mod grpc_calls;
 mod hostile_bytes;
