@@ -2,32 +2,29 @@
 //!
 //! Generic over the ledger, like [`crate::credit_control`], whose directory it shares.
 
-use std::collections::{BTreeMap, HashSet};
+mod apply;
+mod balance;
+
+pub use apply::ApplyOutcome;
+pub use balance::{CreditLot, Credits, PoolBalance, TenantBalance};
+
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use crate::administration::balance::{credit_lot, credits, pools, wallet};
 use crate::charging::deck::{Deck, DeckErrors};
-use crate::charging::ids::{CallId, LotId, PayerId, PoolId, TenantId};
+use crate::charging::ids::{CallId, LotId, TenantId};
 use crate::charging::money::format_micros;
-use crate::charging::month::{Month, twelve_months_after};
-use crate::charging::plans::{Family, seats};
-use crate::charging::profile::{
-    PayerKind, PayerProfile, PayerState, Purchase, TenantDocument, TenantProfile, TenantState,
-    Trunk,
-};
+use crate::charging::month::twelve_months_after;
+use crate::charging::profile::{Purchase, TenantProfile};
 use crate::charging::units::{Micros, Millis, Seconds};
 use crate::credit_control::CreditControl;
 use crate::credit_control::answer::{CallContext, FundingLine, FundingSource};
 use crate::credit_control::directory::Tenant;
 use crate::credit_control::emergency::UNATTRIBUTED;
 use crate::ledger::audit::{self, Report};
-use crate::ledger::state::{Bucket, Call, Entry, EntryKind, Lot, Posting};
-use crate::ledger::{
-    Applied, Balance, Ledger, LedgerError, Page, PayerUpdate, PayerView, Purchased, TenantRecord,
-    pool_id,
-};
-
-/// Payers that one command to the ledger updates, so that no command blocks the calls for long.
-const PAYERS_PER_COMMAND: usize = 500;
+use crate::ledger::state::{Call, Entry, EntryKind, Posting};
+use crate::ledger::{Applied, Ledger, LedgerError, Page, Purchased, TenantRecord};
 
 /// How far beyond the ledger's clock a purchase may be dated: clocks differ, and so do time zones.
 const MAX_PURCHASE_AHEAD: Seconds = Seconds(86_400);
@@ -63,92 +60,6 @@ pub enum AdministrationError {
     /// The ledger gave no outcome; a document may be applied in part, and can be applied again.
     #[error(transparent)]
     Ledger(#[from] LedgerError),
-}
-
-/// What an apply did. Tenants and payers count alike.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct ApplyOutcome {
-    /// Not known before.
-    pub created: u32,
-    /// Known, and now different.
-    pub updated: u32,
-    /// As they were.
-    pub unchanged: u32,
-    /// Active before, and now removed.
-    pub removed: u32,
-    /// Purchases that were not applied before.
-    pub purchases_applied: u32,
-    /// Sentences for the operator.
-    pub warnings: Vec<String>,
-}
-
-/// A pool as an operator reads it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PoolBalance {
-    /// Its name, month included.
-    pub id: PoolId,
-    /// Country whose users share it; empty for the tenant-wide pool.
-    pub country: String,
-    /// Licence code.
-    pub plan: String,
-    /// `DOMESTIC`, `INTERNATIONAL` or `CONFERENCE`.
-    pub counter: String,
-    /// The user, where it is one user's; else empty.
-    pub user: String,
-    /// Key of its month.
-    pub month: String,
-    /// Its size, never less than held and spent (D9).
-    pub granted: Seconds,
-    /// Held by open calls.
-    pub held: Seconds,
-    /// Charged.
-    pub spent: Seconds,
-    /// What new calls may take.
-    pub available: Seconds,
-}
-
-/// The wallet as an operator reads it, by the ledger's clock: a lot past its expiry counts as expired
-/// even before a sweep has come by.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Credits {
-    /// All purchases, corrections included.
-    pub funded: Micros,
-    /// Held by open calls.
-    pub held: Micros,
-    /// Charged.
-    pub spent: Micros,
-    /// Lost by expiry.
-    pub expired: Micros,
-    /// What new calls may take.
-    pub available: Micros,
-    /// Lots with something left or held, in drawing order.
-    pub lots: Vec<CreditLot>,
-}
-
-/// A lot as an operator reads it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct CreditLot {
-    /// Key of the purchase.
-    pub key: LotId,
-    /// When it was bought.
-    pub purchased_at: Millis,
-    /// When what is left is lost.
-    pub expires_at: Millis,
-    /// What was bought.
-    pub amount: Micros,
-    /// Neither held, spent nor expired.
-    pub remaining: Micros,
-}
-
-/// A tenant's balances.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TenantBalance {
-    /// ISO 4217 code.
-    pub currency: String,
-    /// Pools of the current month, by id.
-    pub pools: Vec<PoolBalance>,
-    /// The wallet.
-    pub credits: Credits,
 }
 
 /// A purchase and the wallet after it.
@@ -205,306 +116,9 @@ impl<L: Ledger> Administration<L> {
         self.control.ledger()
     }
 
-    /// Creates and updates what the documents say, and removes nothing that they leave out.
-    ///
-    /// Everything that can be refused is refused before anything is changed. Applying the same twice
-    /// changes nothing; an apply that the ledger cut off can be repeated.
-    pub async fn apply(
-        &self,
-        documents: &[TenantDocument],
-    ) -> Result<ApplyOutcome, AdministrationError> {
-        let path = |index: usize| format!("tenants[{index}]");
-        let mut outcome = ApplyOutcome::default();
-        for (index, document) in documents.iter().enumerate() {
-            let warnings = self.check_document(&path(index), document).await?;
-            outcome.warnings.extend(document.warnings.iter().cloned());
-            outcome.warnings.extend(warnings);
-        }
-        for (index, document) in documents.iter().enumerate() {
-            self.apply_one(&path(index), document, &mut outcome).await?;
-        }
-        outcome.warnings.truncate(1_000);
-        Ok(outcome)
-    }
-
-    async fn check_document(
-        &self,
-        path: &str,
-        document: &TenantDocument,
-    ) -> Result<Vec<String>, AdministrationError> {
-        let profile = &document.profile;
-        let reply = self.ledger().tenant(&profile.id).await?;
-        let refused = |field: &str, reason: String| AdministrationError::Refused {
-            field: format!("{path}.{field}"),
-            reason,
-        };
-        if profile.id.as_str() == UNATTRIBUTED {
-            return Err(refused("id", format!("{UNATTRIBUTED} is reserved")));
-        }
-        if let Some(known) = &reply.outcome.record
-            && known.profile.currency != profile.currency
-        {
-            let reason = format!(
-                "the tenant's currency is {} and cannot change to {}",
-                known.profile.currency, profile.currency
-            );
-            return Err(refused("currency", reason));
-        }
-        let latest = reply.now.after(MAX_PURCHASE_AHEAD);
-        for (i, purchase) in document.purchases.iter().enumerate() {
-            if purchase.purchased_at > latest {
-                let reason = "expected an instant that is not in the future".to_owned();
-                return Err(refused(&format!("credits[{i}].purchased_at"), reason));
-            }
-        }
-        self.check_lots(path, document).await?;
-        self.check_payers(path, document, &reply.outcome.numbers).await?;
-        let (_, warnings) = self.named_deck(path, document).await?;
-        Ok(warnings)
-    }
-
-    /// The active version of the deck that a document names, and what is to be said about it.
-    async fn named_deck(
-        &self,
-        path: &str,
-        document: &TenantDocument,
-    ) -> Result<(Option<String>, Vec<String>), AdministrationError> {
-        let profile = &document.profile;
-        let refused = |reason: String| AdministrationError::Refused {
-            field: format!("{path}.rate_deck"),
-            reason,
-        };
-        let mut warnings = vec![];
-        let deck = self.ledger().named_deck(&profile.rate_deck).await?;
-        match &deck {
-            Some(version) => {
-                let ledger = self.control.ledger();
-                let deck = self.control.directory().deck(ledger, version).await?;
-                if deck.currency() != profile.currency {
-                    return Err(refused(format!(
-                        "deck {} is in {}, the tenant in {}",
-                        profile.rate_deck,
-                        deck.currency(),
-                        profile.currency
-                    )));
-                }
-            }
-            None if document.names_deck => {
-                return Err(refused(format!(
-                    "expected an active deck, found {:?}; `tollgate rates activate` makes one",
-                    profile.rate_deck
-                )));
-            }
-            None => warnings.push(format!(
-                "{path}: no deck named {:?} is active: calls that money must pay are refused",
-                profile.rate_deck
-            )),
-        }
-        Ok((deck, warnings))
-    }
-
-    /// A purchase key that stands for another purchase is refused before anything is changed.
-    async fn check_lots(
-        &self,
-        path: &str,
-        document: &TenantDocument,
-    ) -> Result<(), AdministrationError> {
-        if document.purchases.is_empty() {
-            return Ok(());
-        }
-        let reply = self.ledger().balance(&document.profile.id).await?;
-        let balance = reply.outcome;
-        let mut wallet = wallet(&balance, reply.now);
-        let lots: BTreeMap<&LotId, &Bucket> =
-            balance.lots.iter().map(|lot| (&lot.key, &lot.bucket)).collect();
-        for (i, purchase) in document.purchases.iter().enumerate() {
-            let Some(known) = lots.get(&purchase.key) else {
-                if twelve_months_after(purchase.purchased_at) > reply.now {
-                    wallet += purchase.amount;
-                }
-                if wallet > MAX_WALLET {
-                    return Err(AdministrationError::Refused {
-                        field: format!("{path}.credits[{i}].amount"),
-                        reason: wallet_full(),
-                    });
-                }
-                continue;
-            };
-            if known.funded != purchase.amount.0 || known.starts != purchase.purchased_at {
-                return Err(AdministrationError::Refused {
-                    field: format!("{path}.credits[{i}]"),
-                    reason: conflict(&purchase.key),
-                });
-            }
-        }
-        Ok(())
-    }
-
-    /// An id that stands as another kind of payer, and a number that somebody else keeps, are refused
-    /// before anything is changed. Within the document both were checked before.
-    async fn check_payers(
-        &self,
-        path: &str,
-        document: &TenantDocument,
-        taken: &HashSet<String>,
-    ) -> Result<(), AdministrationError> {
-        let tenant = &document.profile.id;
-        let mut before = Vec::with_capacity(document.payers.len());
-        for batch in document.payers.chunks(PAYERS_PER_COMMAND) {
-            let ids: Vec<PayerId> = batch.iter().map(|payer| payer.id.clone()).collect();
-            before.extend(self.ledger().payers(tenant, &ids).await?.outcome);
-        }
-        let standing = |payer: &PayerView| {
-            payer.profile.clone().filter(|profile| profile.state != PayerState::Removed)
-        };
-        let before: Vec<Option<PayerProfile>> = before.iter().map(standing).collect();
-        // What the document's payers hold now, they either keep or give up by it.
-        let in_document: HashSet<&str> =
-            before.iter().flatten().flat_map(|payer| &payer.numbers).map(String::as_str).collect();
-        let mut listed = BTreeMap::new();
-        for (payer, before) in document.payers.iter().zip(&before) {
-            let (list, kind) = list_and_kind(payer.kind);
-            let index = listed.entry(list).or_insert(0);
-            let at = format!("{path}.{list}[{index}]");
-            *index += 1;
-            if payer.state == PayerState::Removed {
-                continue;
-            }
-            if let Some(before) = before
-                && list_and_kind(before.kind).0 != list
-            {
-                let reason = format!(
-                    "{} stands as {} and cannot become {kind}; remove it first",
-                    payer.id,
-                    list_and_kind(before.kind).1
-                );
-                return Err(AdministrationError::Refused { field: format!("{at}.id"), reason });
-            }
-            let held = |number: &&String| {
-                taken.contains(*number) && !in_document.contains(number.as_str())
-            };
-            if let Some((i, number)) = payer.numbers.iter().enumerate().find(|(_, n)| held(n)) {
-                let field = match payer.kind {
-                    PayerKind::User | PayerKind::ResourceAccount => format!("{at}.numbers[{i}]"),
-                    PayerKind::TollFreeNumber | PayerKind::TollNumber => format!("{at}.e164"),
-                };
-                let reason = format!(
-                    "{number} is held by another payer of tenant {tenant}, which the document does \
-                     not name"
-                );
-                return Err(AdministrationError::Refused { field, reason });
-            }
-        }
-        Ok(())
-    }
-
-    async fn apply_one(
-        &self,
-        path: &str,
-        document: &TenantDocument,
-        outcome: &mut ApplyOutcome,
-    ) -> Result<(), AdministrationError> {
-        let tenant = &document.profile.id;
-        let (before, changed) = self.apply_profile(path, document).await?;
-        let was_removed =
-            before.as_ref().is_some_and(|record| record.profile.state == TenantState::Removed);
-        let removed = document.profile.state == TenantState::Removed && !was_removed;
-        match (before.is_some(), changed) {
-            (true, true) if removed => outcome.removed += 1,
-            (false, _) => outcome.created += 1,
-            (true, true) => outcome.updated += 1,
-            (true, false) => outcome.unchanged += 1,
-        }
-        for batch in document.payers.chunks(PAYERS_PER_COMMAND) {
-            self.apply_payers(tenant, batch, outcome).await?;
-        }
-        for purchase in &document.purchases {
-            let expires_at = twelve_months_after(purchase.purchased_at);
-            match self.ledger().purchase(tenant, purchase, expires_at).await?.outcome {
-                Purchased::Applied => outcome.purchases_applied += 1,
-                Purchased::Replayed => {}
-                Purchased::Conflict => {
-                    return Err(AdministrationError::Refused {
-                        field: format!("credits.{}", purchase.key),
-                        reason: conflict(&purchase.key),
-                    });
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Writes a document's profile with the deck in force; what stood before, and whether that differs.
-    ///
-    /// A deck that is activated meanwhile is not missed: an activation first names the deck and then
-    /// looks which tenants want it, and here the tenant is written first and the name looked at again.
-    async fn apply_profile(
-        &self,
-        path: &str,
-        document: &TenantDocument,
-    ) -> Result<(Option<TenantRecord>, bool), AdministrationError> {
-        let tenant = &document.profile.id;
-        let mut first = None;
-        let mut changed = false;
-        for _ in 0..MAX_ATTEMPTS {
-            let before = self.ledger().tenant(tenant).await?.outcome;
-            let (deck, _) = self.named_deck(path, document).await?;
-            let profile = with_absent_trunks(&document.profile, before.record.as_ref());
-            let record = TenantRecord { profile, deck };
-            let applied = self.ledger().apply_tenant(tenant, &record, Some(before.version)).await?;
-            first.get_or_insert(before.record);
-            match applied.outcome {
-                Applied::Stale => continue,
-                Applied::Changed(count) => changed |= count > 0,
-            }
-            if self.ledger().named_deck(&document.profile.rate_deck).await? == record.deck {
-                return Ok((first.flatten(), changed));
-            }
-        }
-        Err(self.contended(tenant))
-    }
-
     fn contended(&self, tenant: &TenantId) -> AdministrationError {
         let reason = format!("tenant {tenant} is changed by others all the time");
         LedgerError::Unavailable(reason).into()
-    }
-
-    async fn apply_payers(
-        &self,
-        tenant: &TenantId,
-        batch: &[PayerProfile],
-        outcome: &mut ApplyOutcome,
-    ) -> Result<(), AdministrationError> {
-        let updates: Vec<PayerUpdate> = batch
-            .iter()
-            .map(|profile| PayerUpdate { profile: profile.clone(), seats: seats(profile) })
-            .collect();
-        let ids: Vec<PayerId> = batch.iter().map(|profile| profile.id.clone()).collect();
-        let before = self.ledger().payers(tenant, &ids).await?.outcome;
-        // The document may have changed the time zone, and with it the month.
-        self.control.directory().forget_tenant(tenant);
-        let known = self.known_tenant(tenant).await?;
-        let mut now = self.control.now();
-        loop {
-            let month: Month = known.month(now).as_ref().clone();
-            let reply = self.ledger().apply_payers(tenant, &month, &updates).await?;
-            if reply.outcome != Applied::Stale {
-                break;
-            }
-            now = reply.now;
-        }
-        for (profile, before) in batch.iter().zip(before) {
-            let removed = profile.state == PayerState::Removed;
-            match before.profile {
-                None => outcome.created += 1,
-                Some(before) if before == *profile => outcome.unchanged += 1,
-                Some(before) if removed && before.state != PayerState::Removed => {
-                    outcome.removed += 1;
-                }
-                Some(_) => outcome.updated += 1,
-            }
-        }
-        Ok(())
     }
 
     /// A tenant that exists. What it was when a sidecar last read it is enough to look at balances by.
@@ -749,36 +363,8 @@ impl<L: Ledger> Administration<L> {
     }
 }
 
-/// The list of the document that names payers of a kind, and such a payer in words.
-fn list_and_kind(kind: PayerKind) -> (&'static str, &'static str) {
-    match kind {
-        PayerKind::User => ("users", "a user"),
-        PayerKind::TollFreeNumber | PayerKind::TollNumber => {
-            ("service_numbers", "a service number")
-        }
-        PayerKind::ResourceAccount => ("resource_accounts", "a resource account"),
-    }
-}
-
-/// What may still be spent of a tenant's wallet, holds included.
-fn wallet(balance: &Balance, now: Millis) -> Micros {
-    let credits = credits(balance, now);
-    credits.available + credits.held
-}
-
 fn wallet_full() -> String {
     format!("expected a wallet of at most {} after the purchase", format_micros(MAX_WALLET))
-}
-
-/// The profile with the trunks that stand and that the document leaves out: absence deletes nothing.
-fn with_absent_trunks(profile: &TenantProfile, standing: Option<&TenantRecord>) -> TenantProfile {
-    let mut profile = profile.clone();
-    let standing = standing.map_or(&[][..], |record| &record.profile.trunks);
-    let absent = standing.iter().filter(|trunk| profile.trunk(trunk.id.as_str()).is_none());
-    let absent: Vec<Trunk> = absent.cloned().collect();
-    profile.trunks.extend(absent);
-    profile.trunks.sort_by(|a, b| a.id.cmp(&b.id));
-    profile
 }
 
 fn conflict(key: &LotId) -> String {
@@ -823,91 +409,4 @@ fn decision_record(entry: Entry) -> DecisionRecord {
         })
         .collect();
     DecisionRecord { entry, context, funding }
-}
-
-fn pools(balance: &Balance, month: &Month) -> Vec<PoolBalance> {
-    let known: BTreeMap<&str, &Bucket> =
-        balance.pools.iter().map(|(id, bucket)| (id.as_str(), bucket)).collect();
-    let mut pools: Vec<PoolBalance> = balance
-        .sizes
-        .iter()
-        .filter_map(|(family, size)| {
-            let unused = Bucket { funded: size.0, ..Bucket::default() };
-            let bucket = known.get(pool_id(family, &month.key).as_str()).copied();
-            let bucket = bucket.unwrap_or(&unused);
-            let granted = (bucket.funded + bucket.adjusted).max(bucket.held + bucket.spent);
-            if granted == 0 {
-                return None;
-            }
-            let Family { country, plan, counter, user } = Family::of(family);
-            Some(PoolBalance {
-                id: PoolId::of(family, &month.key),
-                country: country.to_owned(),
-                plan: plan.to_owned(),
-                counter: counter.to_owned(),
-                user: user.to_owned(),
-                month: month.key.clone(),
-                granted: Seconds(granted),
-                held: Seconds(bucket.held),
-                spent: Seconds(bucket.spent),
-                available: Seconds(bucket.available()),
-            })
-        })
-        .collect();
-    pools.sort_by(|a, b| a.id.cmp(&b.id));
-    pools
-}
-
-fn credits(balance: &Balance, now: Millis) -> Credits {
-    let mut credits = Credits::default();
-    for lot in &balance.lots {
-        let bucket = &lot.bucket;
-        let lapsed = if bucket.ends <= now { bucket.available() } else { 0 };
-        credits.funded += Micros(bucket.funded + bucket.adjusted);
-        credits.held += Micros(bucket.held);
-        credits.spent += Micros(bucket.spent);
-        credits.expired += Micros(bucket.expired + lapsed);
-        credits.available += Micros(bucket.available() - lapsed);
-        let lot = credit_lot(lot, now);
-        if lot.remaining.is_positive() || bucket.held > 0 {
-            credits.lots.push(lot);
-        }
-    }
-    credits
-}
-
-fn credit_lot(lot: &Lot, now: Millis) -> CreditLot {
-    let lapsed = lot.bucket.ends <= now;
-    CreditLot {
-        key: lot.key.clone(),
-        purchased_at: lot.bucket.starts,
-        expires_at: lot.bucket.ends,
-        amount: Micros(lot.bucket.funded),
-        remaining: Micros(if lapsed { 0 } else { lot.bucket.available() }),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::charging::catalogue::CountryCode;
-    use crate::organisation;
-
-    fn profile(trunks: &str) -> TenantProfile {
-        let yaml = format!("tenants:\n  - {{ id: contoso, currency: USD, trunks: [{trunks}] }}\n");
-        let raw = organisation::read(&yaml).expect("YAML");
-        organisation::check(&raw).expect("a document").remove(0).profile
-    }
-
-    #[test]
-    fn a_trunk_that_a_document_leaves_out_stays() {
-        let standing = TenantRecord { profile: profile("{ id: b }, { id: a }"), deck: None };
-        let applied = with_absent_trunks(
-            &profile("{ id: c }, { id: a, emergency_country: GB }"),
-            Some(&standing),
-        );
-        let ids: Vec<&str> = applied.trunks.iter().map(|trunk| trunk.id.as_str()).collect();
-        assert_eq!(ids, ["a", "b", "c"]);
-        assert_eq!(applied.trunks[0].emergency_country, CountryCode::parse("GB"));
-    }
 }
