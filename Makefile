@@ -14,7 +14,7 @@ GRPCURL := 1.8.6.post2
 
 ## test: formatting, lints, protocol lint, and every test
 test: redis tools lint
-	cargo test --locked
+	cargo test --locked --all-targets
 
 ## lint: rustfmt, clippy without warnings, buf lint STANDARD
 lint: tools
