@@ -220,13 +220,13 @@ pub struct Charge {
 }
 
 impl Answer {
-    /// A refusal with nothing known but its reason.
-    pub fn refused(denial: Denial, context: Option<CallContext>) -> Answer {
+    /// A decision with what was said about its call, and nothing granted or refused yet.
+    fn new(decision: Decision, context: Option<CallContext>) -> Answer {
         let mut answer = Answer {
-            decision: denial.reason,
+            decision,
             replayed: false,
             grant: None,
-            denial: Some(denial),
+            denial: None,
             classification: None,
             funding: vec![],
             decision_id: String::new(),
@@ -243,6 +243,12 @@ impl Answer {
             answer.warnings = context.warnings;
         }
         answer
+    }
+
+    /// A refusal with nothing known but its reason.
+    pub fn refused(denial: Denial, context: Option<CallContext>) -> Answer {
+        let decision = denial.reason;
+        Answer { denial: Some(denial), ..Answer::new(decision, context) }
     }
 
     /// What a call that is denied, ringing or answered stands at.
@@ -269,27 +275,8 @@ impl Answer {
             final_grant: call.final_grant(),
             announce: call.final_grant() && !inbound,
         };
-        let mut answer = Answer {
-            decision,
-            replayed,
-            grant: Some(grant),
-            denial: None,
-            classification: None,
-            funding: funding_held(call),
-            decision_id: String::new(),
-            deck_version: String::new(),
-            currency: String::new(),
-            warnings: vec![],
-            steps: vec![],
-        };
-        if let Some(context) = context {
-            answer.classification = context.classification;
-            answer.decision_id = context.decision_id;
-            answer.deck_version = context.deck_version;
-            answer.currency = context.currency;
-            answer.warnings = context.warnings;
-        }
-        answer
+        let funding = funding_held(call);
+        Answer { replayed, grant: Some(grant), funding, ..Answer::new(decision, context) }
     }
 }
 
