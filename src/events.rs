@@ -85,7 +85,8 @@ fn kinds(entry: &Entry) -> Vec<EventKind> {
         | EntryKind::Extended
         | EntryKind::Reopened
         | EntryKind::Released
-        | EntryKind::Purchased => None,
+        | EntryKind::Purchased
+        | EntryKind::Adjusted => None,
     });
     let charged =
         matches!(entry.kind, EntryKind::Settled | EntryKind::SettledLate | EntryKind::Expired);

@@ -17,12 +17,14 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use serde::{Deserialize, Serialize};
 
 use crate::charging::decision::{Decision, Nuance};
-use crate::charging::ids::{CallId, PayerId, PoolId, TenantId};
+use crate::charging::ids::{AdjustmentId, CallId, LotId, PayerId, PoolId, TenantId};
 use crate::charging::month::Month;
 use crate::charging::profile::{PayerProfile, Purchase, TenantProfile};
 use crate::charging::rating::Tariff;
 use crate::charging::units::{Micros, Millis, Seconds};
-use crate::ledger::state::{Bucket, Call, Entry, Lot, PayerAccount, TenantAccount, Terms, Wallet};
+use crate::ledger::state::{
+    Adjustment, Bucket, Call, CallState, Entry, Lot, PayerAccount, TenantAccount, Terms, Wallet,
+};
 
 /// Why a command has no outcome.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -304,6 +306,92 @@ pub enum Purchased {
     Conflict,
 }
 
+/// Correct a lot, or a pool of the month (D19).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AdjustBalance {
+    /// Whose ledger.
+    pub tenant: TenantId,
+    /// Names the correction: it is applied once.
+    pub key: AdjustmentId,
+    /// Digest of what is asked for.
+    pub fingerprint: String,
+    /// What is corrected, and by how much.
+    pub correction: Correction,
+    /// Kept with the journal entry, never read.
+    pub report: Vec<u8>,
+}
+
+/// What [`AdjustBalance`] corrects.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Correction {
+    /// A lot that has not lapsed.
+    Lot {
+        /// Which one.
+        lot: LotId,
+        /// To be added; negative is taken away.
+        amount: Micros,
+        /// Most that the wallet may hold after it, available and held, and that may ever have been put
+        /// into one lot.
+        most: Micros,
+    },
+    /// A pool of the month, opened with its size where no call has opened it.
+    Pool {
+        /// Which one.
+        pool: PoolId,
+        /// To be added; negative is taken away.
+        amount: Seconds,
+        /// The month that the caller believes it is; the ledger answers stale outside it.
+        month: Month,
+        /// Largest that the pool may become.
+        most: Seconds,
+    },
+}
+
+/// Correct the usage of a settled call, and with it what it was charged (D19).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AdjustSettlement {
+    /// Whose ledger.
+    pub tenant: TenantId,
+    /// Names the correction: it is applied once.
+    pub key: AdjustmentId,
+    /// Digest of what is asked for.
+    pub fingerprint: String,
+    /// The call leg.
+    pub call: CallId,
+    /// The corrected usage since answer.
+    pub used: Seconds,
+    /// The usage and the charge of money that the caller has seen; the ledger answers stale where the
+    /// call has others.
+    pub over: (Seconds, Micros),
+    /// Kept with the journal entry, never read.
+    pub report: Vec<u8>,
+}
+
+/// The answer to [`AdjustBalance`] and [`AdjustSettlement`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Adjusted {
+    /// Applied now, with this entry in the journal.
+    Applied(Entry),
+    /// The same correction was applied before, with this entry.
+    Replayed(Entry),
+    /// The key was used for another correction; nothing changed, here and below.
+    Conflict,
+    /// No such lot, pool or call.
+    NotFound,
+    /// The lot has lapsed, the month of the pool is over.
+    Over,
+    /// More would be taken away than the bucket has available, which is so much.
+    Short(i64),
+    /// More would be added than the limits leave room for, which is so much.
+    Full(i64),
+    /// The call is not settled.
+    NotSettled(CallState),
+    /// The call is recorded with that usage already.
+    Unchanged,
+    /// The month or the call moved on: send it again with what stands.
+    Stale,
+}
+
 /// A tenant as it is stored: what was applied, and the deck in force.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TenantRecord {
@@ -402,6 +490,8 @@ pub struct Snapshot {
     pub deadlines: Vec<(CallId, Millis)>,
     /// Everything that happened, oldest first.
     pub journal: Vec<Entry>,
+    /// Every correction that was ever applied, by its key.
+    pub adjustments: Vec<(AdjustmentId, Adjustment)>,
 }
 
 /// A page of a list and the cursor of the next.
@@ -522,6 +612,10 @@ pub trait Ledger: Send + Sync + 'static {
     fn snapshot(&self, tenant: &TenantId) -> impl Fallible<Reply<Snapshot>>;
     /// Whether the store answers.
     fn ping(&self) -> impl Fallible<()>;
+    /// See [`AdjustBalance`].
+    fn adjust_balance(&self, command: &AdjustBalance) -> impl Fallible<Reply<Adjusted>>;
+    /// See [`AdjustSettlement`].
+    fn adjust_settlement(&self, command: &AdjustSettlement) -> impl Fallible<Reply<Adjusted>>;
 }
 
 /// A future of a ledger's outcome, shorthand for the signatures of [`Ledger`].

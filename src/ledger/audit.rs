@@ -67,6 +67,8 @@ pub struct Listed {
     pub parked_calls: u64,
     /// That usage.
     pub parked: Seconds,
+    /// Corrections of balances and of settled calls.
+    pub adjustments: u64,
 }
 
 /// Checks a snapshot taken at `now`; expiries may be late by `sweep_bound`.
@@ -82,6 +84,7 @@ pub fn audit(tenant: &TenantId, now: Millis, sweep_bound: Seconds, snapshot: &Sn
     audit.check_open_lives(&story);
     audit.check_deadlines(now, sweep_bound);
     audit.check_decisions();
+    audit.check_adjustments();
     Report {
         tenant: tenant.clone(),
         findings: audit.findings,
@@ -109,6 +112,8 @@ struct Story<'a> {
     lives: HashMap<&'a str, Life>,
     /// Of the lives before.
     past: Listed,
+    /// Corrections so far.
+    adjustments: u64,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -117,6 +122,7 @@ struct Sums {
     held: i64,
     spent: i64,
     expired: i64,
+    adjusted: i64,
 }
 
 /// A call as the journal tells it, from a decision to its end.
@@ -148,7 +154,7 @@ enum Phase {
 
 impl<'a> Story<'a> {
     fn listed(&self) -> Listed {
-        let mut listed = self.past;
+        let mut listed = Listed { adjustments: self.adjustments, ..self.past };
         for life in self.lives.values() {
             listed.add(life);
         }
@@ -183,6 +189,7 @@ impl Sums {
         self.held += posting.held;
         self.spent += posting.spent;
         self.expired += posting.expired;
+        self.adjusted += posting.adjusted;
     }
 }
 
@@ -212,6 +219,7 @@ impl<'a> Audit<'a> {
         let mut story = Story::default();
         let mut purchases = BTreeSet::new();
         for entry in &snapshot.journal {
+            story.adjustments += u64::from(entry.kind == EntryKind::Adjusted);
             match entry.kind {
                 EntryKind::Purchased => {
                     if !purchases.insert(&entry.subject) {
@@ -224,6 +232,7 @@ impl<'a> Audit<'a> {
                 | EntryKind::PoolThreshold
                 | EntryKind::PoolExhausted
                 | EntryKind::CreditsDepleted => {}
+                EntryKind::Adjusted if !entry.is_of_call() => self.check_correction(entry),
                 _ => self.read_call_entry(&mut story, entry),
             }
             for posting in &entry.postings {
@@ -238,6 +247,20 @@ impl<'a> Audit<'a> {
             }
         }
         story
+    }
+
+    /// A correction of a balance moves `adjusted` of the bucket that it names, and nothing else.
+    fn check_correction(&mut self, entry: &Entry) {
+        let lawful = match entry.postings.as_slice() {
+            [Posting { bucket, funded: 0, held: 0, spent: 0, expired: 0, .. }] => {
+                *bucket == entry.subject
+            }
+            _ => false,
+        };
+        if !lawful {
+            let detail = format!("a correction moves {:?}", entry.postings);
+            self.find(1, &entry.subject, detail);
+        }
     }
 
     fn read_call_entry(&mut self, story: &mut Story<'a>, entry: &'a Entry) {
@@ -259,6 +282,7 @@ impl<'a> Audit<'a> {
             (Kind::Extended, Open) => Some(Open),
             (Kind::Reopened, Expired) => Some(Open),
             (Kind::Settled, Open) | (Kind::SettledLate, Released | Expired) => Some(Settled),
+            (Kind::Adjusted, Settled) => Some(Settled),
             (Kind::Released, Open) => Some(Released),
             (Kind::Expired, Open) => Some(Expired),
             (Kind::Parked, Denied) if entry.decision.is_some() => Some(Denied),
@@ -270,7 +294,8 @@ impl<'a> Audit<'a> {
                 entry.kind,
                 Kind::Settled | Kind::SettledLate | Kind::Released | Kind::Expired
             );
-            let invariant = if terminal && over && was != Unknown { 6 } else { 11 };
+            let second = terminal && over && was != Unknown;
+            let invariant = if second || entry.kind == Kind::Adjusted { 6 } else { 11 };
             return self.find(invariant, id, format!("{:?} follows {was:?}", entry.kind));
         };
         if entry.kind == Kind::Refused && !is_kept(entry) {
@@ -299,7 +324,8 @@ impl<'a> Audit<'a> {
             life.parked = entry.used;
             return;
         }
-        if entry.used < life.used {
+        // Only a correction lowers a usage (D19).
+        if entry.used < life.used && entry.kind != Kind::Adjusted {
             let detail = format!("usage fell from {} to {}", life.used, entry.used);
             self.find(10, id, detail);
         }
@@ -336,6 +362,11 @@ impl<'a> Audit<'a> {
         let lawful = match entry.kind {
             Purchased => true,
             LotExpired => ended,
+            Adjusted if posting.adjusted != 0 => !ended && (is_lot || started),
+            // What a lapsed lot gets back has expired (D17).
+            Adjusted if is_lot && posting.spent < 0 => {
+                posting.expired == if ended { -posting.spent } else { 0 }
+            }
             Authorized => started && !ended,
             Extended | Reopened => started && !(is_lot && ended),
             _ if !is_lot => started,
@@ -370,7 +401,10 @@ impl<'a> Audit<'a> {
         for (name, bucket) in &buckets {
             let replayed = story.buckets.get(name.as_str()).copied().unwrap_or_default();
             let (held, holds, spent) = lines.remove(name).unwrap_or_default();
-            self.check_equation(name, bucket);
+            if self.check_equation(name, bucket) {
+                let told = replayed.adjusted;
+                self.expect(17, name, "the journal's corrections", told, bucket.adjusted);
+            }
             if bucket.held != held {
                 self.expect(2, name, "the open holds' sum", held, bucket.held);
             } else {
@@ -393,7 +427,9 @@ impl<'a> Audit<'a> {
         }
     }
 
-    fn check_equation(&mut self, name: &str, bucket: &Bucket) {
+    /// Invariant 1; whether it holds.
+    fn check_equation(&mut self, name: &str, bucket: &Bucket) -> bool {
+        let before = self.findings.len();
         let Bucket { funded, held, spent, expired, holds, .. } = *bucket;
         for (term, value) in [
             ("funded", funded),
@@ -413,6 +449,7 @@ impl<'a> Audit<'a> {
         } else if !is_pool && rest < 0 {
             self.find(1, name, format!("available is {rest}, below zero"));
         }
+        self.findings.len() == before
     }
 
     fn check_wallet(&mut self) {
@@ -636,6 +673,33 @@ impl<'a> Audit<'a> {
         let records = self.snapshot.journal.iter().filter(decided).count();
         let records = i64::try_from(records).unwrap_or(i64::MAX);
         self.expect(14, "tenant", "records", records, self.snapshot.tenant.decisions);
+    }
+
+    /// Each correction in the journal is remembered under one key, and each that is remembered is there.
+    fn check_adjustments(&mut self) {
+        fn place(entry: &Entry) -> (Millis, &str, &[u8], Seconds) {
+            (entry.at, &entry.subject, &entry.report, entry.used)
+        }
+        let snapshot = self.snapshot;
+        let mut told: BTreeMap<_, Vec<&Entry>> = BTreeMap::new();
+        for entry in snapshot.journal.iter().filter(|entry| entry.kind == EntryKind::Adjusted) {
+            told.entry(place(entry)).or_default().push(entry);
+        }
+        for (key, known) in &snapshot.adjustments {
+            let entries = told.get_mut(&place(&known.entry));
+            let found = entries.and_then(|entries| {
+                let index = entries.iter().position(|entry| **entry == known.entry)?;
+                Some(entries.swap_remove(index))
+            });
+            if found.is_none() {
+                self.find(18, key.as_str(), "a correction that no entry tells of".to_owned());
+            }
+        }
+        for entry in told.into_values().flatten() {
+            let detail =
+                "a correction whose key is not remembered, or applied more than once".to_owned();
+            self.find(16, &entry.subject, detail);
+        }
     }
 }
 

@@ -16,9 +16,9 @@ use crate::charging::units::{Millis, Seconds};
 use crate::ledger::memory::book::Book;
 use crate::ledger::state::{Call, Entry};
 use crate::ledger::{
-    Answer, Answered, Applied, Authorize, Authorized, Balance, ClockOffset, End, Ended, Extend,
-    Extended, Ledger, LedgerError, Page, PayerUpdate, PayerView, Position, Purchased, Reply,
-    Snapshot, Swept, TenantRecord, TenantView,
+    AdjustBalance, AdjustSettlement, Adjusted, Answer, Answered, Applied, Authorize, Authorized,
+    Balance, ClockOffset, End, Ended, Extend, Extended, Ledger, LedgerError, Page, PayerUpdate,
+    PayerView, Position, Purchased, Reply, Snapshot, Swept, TenantRecord, TenantView,
 };
 
 /// See the module.
@@ -267,6 +267,20 @@ impl Ledger for MemoryLedger {
 
     async fn ping(&self) -> Result<(), LedgerError> {
         Ok(())
+    }
+
+    async fn adjust_balance(
+        &self,
+        command: &AdjustBalance,
+    ) -> Result<Reply<Adjusted>, LedgerError> {
+        Ok(self.on(&command.tenant, |book, now| book.adjust_balance(now, command)))
+    }
+
+    async fn adjust_settlement(
+        &self,
+        command: &AdjustSettlement,
+    ) -> Result<Reply<Adjusted>, LedgerError> {
+        Ok(self.on(&command.tenant, |book, now| book.adjust_settlement(now, command)))
     }
 }
 

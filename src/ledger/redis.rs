@@ -16,23 +16,25 @@ use redis::streams::{StreamId, StreamRangeReply};
 use redis::{ErrorKind, ServerErrorKind, cmd, pipe};
 use serde::Serialize;
 
-use crate::charging::ids::{CallId, LotId, PayerId, PoolId, TenantId};
+use crate::charging::ids::{AdjustmentId, CallId, LotId, PayerId, PoolId, TenantId};
 use crate::charging::month::Month;
 use crate::charging::profile::{Purchase, TenantState};
 use crate::charging::units::{Millis, Seconds};
 use crate::ledger::redis::codec::{
-    AnswerArgs, ApplyPayersArgs, ApplyTenantArgs, AuthorizeArgs, BalanceArgs, BalanceReply,
-    CallReply, CountReply, EndArgs, ExtendArgs, PositionArgs, PositionReply, PurchaseArgs,
-    StoredPayer, SweepArgs, SweepReply, decode, decode_json, encode, encode_json, unknown_tag,
+    AdjustBalanceArgs, AdjustReply, AdjustSettlementArgs, AnswerArgs, ApplyPayersArgs,
+    ApplyTenantArgs, AuthorizeArgs, BalanceArgs, BalanceReply, CallReply, CountReply, EndArgs,
+    ExtendArgs, PositionArgs, PositionReply, PurchaseArgs, StoredPayer, SweepArgs, SweepReply,
+    decode, decode_json, encode, encode_json, unknown_tag,
 };
 use crate::ledger::redis::connection::Connection;
 use crate::ledger::redis::keys::Key;
 use crate::ledger::redis::scripts::Verb;
 use crate::ledger::state::{Bucket, Call, Entry, Lot, PayerAccount, TenantAccount, Wallet};
 use crate::ledger::{
-    Answer, Answered, Applied, Authorize, Authorized, Balance, ClockOffset, ClockReading, End,
-    EndResult, Ended, Extend, Extended, Ledger, LedgerError, Page, PayerUpdate, PayerView,
-    Position, Purchased, Reply, Snapshot, Swept, TenantRecord, TenantView,
+    AdjustBalance, AdjustSettlement, Adjusted, Answer, Answered, Applied, Authorize, Authorized,
+    Balance, ClockOffset, ClockReading, End, EndResult, Ended, Extend, Extended, Ledger,
+    LedgerError, Page, PayerUpdate, PayerView, Position, Purchased, Reply, Snapshot, Swept,
+    TenantRecord, TenantView,
 };
 
 /// Entries that a snapshot reads at a time.
@@ -494,18 +496,26 @@ impl Ledger for RedisLedger {
 
     async fn snapshot(&self, tenant: &TenantId) -> Result<Reply<Snapshot>, LedgerError> {
         type Fields = Vec<(String, Vec<u8>)>;
-        type Found =
-            ((i64, i64), Fields, Fields, Fields, Fields, Vec<(String, i64)>, StreamRangeReply);
+        type Found = (
+            (i64, i64),
+            Fields,
+            Fields,
+            Fields,
+            Fields,
+            Fields,
+            Vec<(String, i64)>,
+            StreamRangeReply,
+        );
         let mut commands = pipe();
         commands.atomic().cmd("TIME");
-        for key in [Key::Accounts, Key::Sizes, Key::Lots, Key::Calls] {
+        for key in [Key::Accounts, Key::Sizes, Key::Lots, Key::Calls, Key::Adjustments] {
             commands.cmd("HGETALL").arg(key.of(tenant));
         }
         commands.cmd("ZRANGE").arg(Key::Deadlines.of(tenant)).arg(0).arg(-1).arg("WITHSCORES");
         commands.cmd("XREVRANGE").arg(Key::Journal.of(tenant)).arg("+").arg("-");
         commands.arg("COUNT").arg(1);
         let found: Found = self.connection.query_all(&commands).await?;
-        let (time, accounts, sizes, lots, calls, deadlines, last) = found;
+        let (time, accounts, sizes, lots, calls, adjustments, deadlines, last) = found;
         let mut snapshot = Snapshot::default();
         let mut pools: Vec<(String, Bucket)> = vec![];
         for (field, bytes) in accounts {
@@ -541,6 +551,11 @@ impl Ledger for RedisLedger {
             snapshot.calls.push((id, decode("call", &bytes)?));
         }
         snapshot.calls.sort_by(|a, b| a.0.cmp(&b.0));
+        for (key, bytes) in adjustments {
+            let key = AdjustmentId::new(&key).map_err(|_| stray(&key))?;
+            snapshot.adjustments.push((key, decode("adjustment", &bytes)?));
+        }
+        snapshot.adjustments.sort_by(|a, b| a.0.cmp(&b.0));
         for (id, at) in deadlines {
             snapshot.deadlines.push((CallId::new(&id).map_err(|_| stray(&id))?, Millis(at)));
         }
@@ -554,6 +569,22 @@ impl Ledger for RedisLedger {
     async fn ping(&self) -> Result<(), LedgerError> {
         let _: redis::Value = self.connection.query(&cmd("PING")).await?;
         Ok(())
+    }
+
+    async fn adjust_balance(
+        &self,
+        command: &AdjustBalance,
+    ) -> Result<Reply<Adjusted>, LedgerError> {
+        let (verb, args) = (Verb::AdjustBalance, AdjustBalanceArgs::of(command));
+        adjusted(verb, &self.run_with(verb, &command.tenant, &args, Some(&command.report)).await?)
+    }
+
+    async fn adjust_settlement(
+        &self,
+        command: &AdjustSettlement,
+    ) -> Result<Reply<Adjusted>, LedgerError> {
+        let (verb, args) = (Verb::AdjustSettlement, AdjustSettlementArgs::of(command));
+        adjusted(verb, &self.run_with(verb, &command.tenant, &args, Some(&command.report)).await?)
     }
 }
 
@@ -610,6 +641,26 @@ impl RedisLedger {
             }
         }
     }
+}
+
+/// What a script of corrections answered.
+fn adjusted(verb: Verb, bytes: &[u8]) -> Result<Reply<Adjusted>, LedgerError> {
+    let reply: AdjustReply<'_> = decode("answer", bytes)?;
+    let now = reply.now;
+    let outcome = match reply.tag {
+        "applied" => Adjusted::Applied(reply.entry()?),
+        "replayed" => Adjusted::Replayed(reply.entry()?),
+        "conflict" => Adjusted::Conflict,
+        "not_found" => Adjusted::NotFound,
+        "over" => Adjusted::Over,
+        "short" => Adjusted::Short(reply.number()),
+        "full" => Adjusted::Full(reply.number()),
+        "not_settled" => Adjusted::NotSettled(reply.state()?),
+        "unchanged" => Adjusted::Unchanged,
+        "stale" => Adjusted::Stale,
+        tag => return Err(unknown_tag(verb.script().name, tag)),
+    };
+    Ok(Reply { now, outcome })
 }
 
 fn decode_if<'a, T: serde::Deserialize<'a>>(

@@ -171,9 +171,10 @@ pub struct Call {
     pub deadline: Millis,
     /// Highest sequence seen; -1 before the first.
     pub sequence: i64,
-    /// Proven usage since answer; once ended, the recorded usage.
+    /// Proven usage since answer; once ended, the recorded usage, as corrected.
     pub used: Seconds,
-    /// The usage that the settle itself named, so that its repeat is known; -1 before.
+    /// The usage that the settle itself named, so that its repeat is known; -1 before. A correction
+    /// leaves it as it is: the repeat is answered with the corrected record.
     pub settle_used: i64,
     /// Hard stop since answer, cumulative.
     pub granted: Seconds,
@@ -410,6 +411,8 @@ pub enum EntryKind {
     PoolExhausted,
     /// Nothing is left or held in any lot (rule 51).
     CreditsDepleted,
+    /// A balance or a settled call was corrected (D19); of a call where it has a decision.
+    Adjusted,
 }
 
 /// A change of one bucket.
@@ -425,6 +428,8 @@ pub struct Posting {
     pub spent: i64,
     /// Added to `expired`.
     pub expired: i64,
+    /// Added to `adjusted`.
+    pub adjusted: i64,
 }
 
 /// One line of a tenant's journal: what happened, and which buckets it moved.
@@ -434,7 +439,8 @@ pub struct Entry {
     pub kind: EntryKind,
     /// By the store's clock.
     pub at: Millis,
-    /// The call; the lot of purchases and lapses; the pool of its alerts; empty for the wallet's.
+    /// The call; the lot of purchases and lapses; the pool of its alerts; the bucket of a corrected
+    /// balance, as postings name it; empty for the wallet's.
     pub subject: String,
     /// Who pays; empty where nobody does.
     pub payer: String,
@@ -454,9 +460,30 @@ pub struct Entry {
     /// What Rust said about the call, or about the purchase.
     #[serde(with = "serde_bytes")]
     pub context: Vec<u8>,
-    /// What the client said about the end of the call; empty elsewhere.
+    /// What the client said about the end of the call, or the operator about a correction; empty elsewhere.
     #[serde(with = "serde_bytes")]
     pub report: Vec<u8>,
+}
+
+impl Entry {
+    /// Whether it tells of a call, and not of a balance.
+    pub fn is_of_call(&self) -> bool {
+        use EntryKind::*;
+        match self.kind {
+            Purchased | LotExpired | PoolThreshold | PoolExhausted | CreditsDepleted => false,
+            Adjusted => self.decision.is_some(),
+            _ => true,
+        }
+    }
+}
+
+/// A correction as it is remembered, so that its key is applied once.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Adjustment {
+    /// Digest of what was asked for.
+    pub fingerprint: String,
+    /// Its entry in the journal.
+    pub entry: Entry,
 }
 
 /// The pools of a call as the funding arithmetic sees them, given how to look a bucket up.

@@ -123,6 +123,7 @@ fn entry(kind: EntryKind, used: i64, postings: &[(&str, i64)], context: &CallCon
                 held: -300,
                 spent: *spent,
                 expired: 0,
+                adjusted: 0,
             })
             .collect(),
         context: context.encode(),

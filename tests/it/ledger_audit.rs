@@ -25,6 +25,9 @@ async fn good() -> (Stage<MemoryLedger>, Snapshot) {
     stage.grant("pays", request().money(credits()).lasting(120)).await;
     stage.pass(2);
     stage.settled("pays", 50).await;
+    stage.adjust_lot("goodwill", "new", 1_000).await;
+    stage.adjusted("misread", "pays", 61).await;
+    stage.adjusted("rounded", "settled", 100).await;
     stage.sweep().await;
     stage.grant("released", ask()).await;
     stage.released("released").await;
@@ -276,4 +279,40 @@ async fn invariant_18_shortfalls_and_parked_usage_reconcile() {
     check(18, &good, |s| call(s, "denied").parked += Seconds(1));
     check(18, &good, |s| call(s, "unknown").parked += Seconds(1));
     check(18, &good, |s| entry(s, EntryKind::Settled, "short").shortfall_money = Micros(5));
+}
+
+#[tokio::test]
+async fn corrections_are_told_once_refer_to_a_settled_call_and_move_what_they_name() {
+    let good = good().await;
+    assert_eq!(judge(&good.0, &good.1).listed.adjustments, 3);
+    check(17, &good, |s| lot(s, "new").adjusted += 1);
+    check(18, &good, |s| {
+        let place = s.journal.iter().position(|entry| entry.subject == "l:new").unwrap();
+        s.journal.remove(place);
+        lot(s, "new").adjusted = 0;
+    });
+    check(16, &good, |s| drop(s.adjustments.remove(0)));
+    check(16, &good, |s| s.adjustments.retain(|(key, _)| key.as_str() != "misread"));
+    // Before the call was settled.
+    check(6, &good, |s| {
+        let place = |s: &Snapshot, kind| {
+            s.journal.iter().position(|e| e.kind == kind && e.subject == "settled").unwrap()
+        };
+        let (settled, adjusted) = (place(s, EntryKind::Settled), place(s, EntryKind::Adjusted));
+        let entry = s.journal.remove(adjusted);
+        assert_eq!(entry.postings, [], "one more second of the same minute");
+        s.journal.insert(settled, entry);
+        s.journal[settled + 1].used = Seconds(100);
+    });
+    // A correction of a balance moves nothing but `adjusted`.
+    check(1, &good, |s| {
+        let entry = entry(s, EntryKind::Adjusted, "l:new");
+        let known = entry.clone();
+        entry.subject = "l:old".to_owned();
+        let told = entry.clone();
+        s.adjustments
+            .iter_mut()
+            .filter(|(_, a)| a.entry == known)
+            .for_each(|(_, a)| a.entry = told.clone());
+    });
 }

@@ -2,17 +2,19 @@
 //!
 //! This is the model that the Lua scripts must equal, so it is written to be read.
 
+mod adjust;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use crate::charging::decision::{Decision, Nuance};
 use crate::charging::funding::{Reach, Reservation, charge, reserve};
-use crate::charging::ids::{CallId, LotId, PayerId, PoolId};
+use crate::charging::ids::{AdjustmentId, CallId, LotId, PayerId, PoolId};
 use crate::charging::month::Month;
 use crate::charging::profile::{PayerProfile, PayerState, Purchase, TenantState};
 use crate::charging::units::{Micros, Millis, Seconds};
 use crate::ledger::state::{
-    Bucket, Call, CallState, Entry, EntryKind, Lot, LotLine, MoneyLine, PayerAccount, PoolLine,
-    Posting, TenantAccount, Wallet, credit_side, nuance_code, pool_sides, reach_code,
+    Adjustment, Bucket, Call, CallState, Entry, EntryKind, Lot, LotLine, MoneyLine, PayerAccount,
+    PoolLine, Posting, TenantAccount, Wallet, credit_side, nuance_code, pool_sides, reach_code,
 };
 use crate::ledger::{
     Answered, Applied, Authorize, Authorized, Balance, CallLimits, End, EndResult, Ended, Ending,
@@ -39,6 +41,8 @@ pub(super) struct Book {
     journal: Vec<Entry>,
     /// What the next entry brings with it: noted after it.
     alerts: Vec<Entry>,
+    /// Every correction that was ever applied.
+    adjustments: BTreeMap<AdjustmentId, Adjustment>,
 }
 
 #[derive(Default)]
@@ -528,14 +532,29 @@ impl Book {
 
     /// Charges `used` to the call's lines and gives back everything else that they hold.
     fn settle_lines(&mut self, now: Millis, call: &mut Call, used: Seconds) -> Vec<Posting> {
+        self.charge_lines(now, call, used, false)
+    }
+
+    /// The same; of a correction downwards, which takes nothing that the lines do not have.
+    fn charge_lines(
+        &mut self,
+        now: Millis,
+        call: &mut Call,
+        used: Seconds,
+        gives_back: bool,
+    ) -> Vec<Posting> {
         if call.terms.free {
             return vec![];
         }
-        let pools = pool_sides(call, |pool| self.pools.get(pool).copied());
-        let credits = call.money.as_ref().map(|money| {
+        let mut pools = pool_sides(call, |pool| self.pools.get(pool).copied());
+        let mut credits = call.money.as_ref().map(|money| {
             let account = self.payer_account(&call.payer);
             credit_side(money, self.credits(now), self.wallet.holds, &account)
         });
+        if gives_back {
+            pools.iter_mut().for_each(|pool| pool.available = Seconds::ZERO);
+            credits.iter_mut().for_each(|credits| credits.available = Micros::ZERO);
+        }
         let charge = charge(used, &pools, credits.as_ref());
         call.money_duration = charge.money_duration;
         call.shortfall_duration = charge.shortfall_duration;
@@ -551,13 +570,20 @@ impl Book {
             bucket.spent += spent;
             bucket.holds -= i64::from(line.held.is_positive());
             self.alerts.extend(alerts(now, line.pool.as_str(), bucket));
+            if gives_back {
+                bucket.alerted = bucket.alerted.min(bucket.alert_due());
+            }
             line.held = Seconds::ZERO;
             line.spent = charged;
             postings.push(Posting { held, spent, ..posting(pool_bucket(line.pool.as_str())) });
         }
         let Some(mut money) = call.money.take() else { return postings };
         let (held, before) = (money.held(), money.spent());
-        self.charge_lots(now, &mut money, charge.money - before, &mut postings);
+        if charge.money < before {
+            self.give_back(now, &mut money, before - charge.money, &mut postings);
+        } else {
+            self.charge_lots(now, &mut money, charge.money - before, &mut postings);
+        }
         self.wallet.holds -= i64::from(held.is_positive());
         self.count_money(&call.payer, &money.month, Micros(-held.0), charge.money - before);
         call.money = Some(money);
@@ -607,6 +633,38 @@ impl Book {
             bucket.spent += paid.0;
             lot_line(money, &lot).spent += paid;
             postings.push(Posting { spent: paid.0, ..posting(lot_bucket(lot.as_str())) });
+        }
+    }
+
+    /// Gives money back to the lots that were charged, the last one first. What a lapsed lot gets back
+    /// has expired (D17).
+    fn give_back(
+        &mut self,
+        now: Millis,
+        money: &mut MoneyLine,
+        owed: Micros,
+        postings: &mut Vec<Posting>,
+    ) {
+        let mut rest = owed;
+        for line in money.lots.iter_mut().rev() {
+            let back = rest.min(line.spent);
+            if !back.is_positive() {
+                continue;
+            }
+            let Some(bucket) = self.lots.get_mut(&line.lot) else { continue };
+            rest -= back;
+            let lapsed = if bucket.ends <= now { back.0 } else { 0 };
+            bucket.spent -= back.0;
+            bucket.expired += lapsed;
+            line.spent -= back;
+            postings.push(Posting {
+                spent: -back.0,
+                expired: lapsed,
+                ..posting(lot_bucket(line.lot.as_str()))
+            });
+            if lapsed == 0 {
+                self.enlist_lot(&line.lot);
+            }
         }
     }
 
@@ -797,6 +855,18 @@ impl Book {
         Micros(lots.iter().filter_map(|lot| self.lots.get(lot)).map(Bucket::available).sum())
     }
 
+    /// Puts a lot that has money into the drawing order, if it is not there.
+    fn enlist_lot(&mut self, lot: &LotId) {
+        if self.wallet.live.contains(lot) {
+            return;
+        }
+        self.wallet.live.push(lot.clone());
+        let lots = &self.lots;
+        self.wallet.live.sort_by_key(|lot| {
+            (lots.get(lot).map_or(Millis::ZERO, |bucket| bucket.starts), lot.clone())
+        });
+    }
+
     fn drop_empty_lots(&mut self, now: Millis) {
         let lots = &self.lots;
         let was_empty = self.wallet.live.is_empty();
@@ -937,12 +1007,8 @@ impl Book {
         };
         self.lots.insert(purchase.key.clone(), bucket);
         if bucket.available() > 0 {
-            self.wallet.live.push(purchase.key.clone());
+            self.enlist_lot(&purchase.key);
         }
-        let lots = &self.lots;
-        self.wallet.live.sort_by_key(|lot| {
-            (lots.get(lot).map_or(Millis::ZERO, |bucket| bucket.starts), lot.clone())
-        });
         let bought =
             Posting { funded: bucket.funded, ..posting(lot_bucket(purchase.key.as_str())) };
         self.note(Entry {
@@ -1023,6 +1089,7 @@ impl Book {
             calls,
             deadlines,
             journal: self.journal.clone(),
+            adjustments: self.adjustments.iter().map(|(k, a)| (k.clone(), a.clone())).collect(),
         }
     }
 
@@ -1088,7 +1155,7 @@ fn alerts(now: Millis, pool: &str, bucket: &mut Bucket) -> Vec<Entry> {
 }
 
 fn posting(bucket: String) -> Posting {
-    Posting { bucket, funded: 0, held: 0, spent: 0, expired: 0 }
+    Posting { bucket, funded: 0, held: 0, spent: 0, expired: 0, adjusted: 0 }
 }
 
 fn entry(now: Millis, kind: EntryKind) -> Entry {

@@ -14,10 +14,12 @@ use crate::charging::month::Month;
 use crate::charging::profile::{PayerProfile, PayerState};
 use crate::charging::rating::Tariff;
 use crate::charging::units::{Micros, Millis, Seconds};
-use crate::ledger::state::{Bucket, Call, PayerAccount, TenantAccount, Terms, nuance_code};
+use crate::ledger::state::{
+    Bucket, Call, CallState, Entry, PayerAccount, TenantAccount, Terms, nuance_code,
+};
 use crate::ledger::{
-    Authorize, End, Ending, Extend, LedgerError, Offer, PayerUpdate, Proposal, SWEPT_PER_AUTHORIZE,
-    pool_id,
+    AdjustBalance, AdjustSettlement, Authorize, Correction, End, Ending, Extend, LedgerError,
+    Offer, PayerUpdate, Proposal, SWEPT_PER_AUTHORIZE, lot_bucket, pool_bucket, pool_id,
 };
 
 /// The bytes of a command or value.
@@ -341,7 +343,108 @@ impl<'a> PositionArgs<'a> {
 #[cfg_attr(test, derive(Deserialize))]
 pub(super) struct BalanceArgs {}
 
+#[derive(Serialize)]
+#[cfg_attr(test, derive(Deserialize))]
+pub(super) struct AdjustBalanceArgs<'a> {
+    key: &'a str,
+    fingerprint: &'a str,
+    /// As postings name it.
+    bucket: String,
+    amount: i64,
+    most: i64,
+    /// Nothing or one.
+    #[serde(borrow)]
+    pool: Vec<PoolOfMonthArgs<'a>>,
+}
+
+#[derive(Serialize)]
+#[cfg_attr(test, derive(Deserialize))]
+pub(super) struct PoolOfMonthArgs<'a> {
+    pool: &'a str,
+    family: &'a str,
+    /// Whether its month is the one that follows.
+    is_current: bool,
+    month_starts: Millis,
+    month_ends: Millis,
+}
+
+impl<'a> AdjustBalanceArgs<'a> {
+    pub(super) fn of(command: &'a AdjustBalance) -> Self {
+        let (bucket, amount, most, pool) = match &command.correction {
+            Correction::Lot { lot, amount, most } => {
+                (lot_bucket(lot.as_str()), amount.0, most.0, None)
+            }
+            Correction::Pool { pool, amount, month, most } => {
+                let of_month = PoolOfMonthArgs {
+                    pool: pool.as_str(),
+                    family: pool.family(),
+                    is_current: pool.month() == month.key,
+                    month_starts: month.starts,
+                    month_ends: month.ends,
+                };
+                (pool_bucket(pool.as_str()), amount.0, most.0, Some(of_month))
+            }
+        };
+        let (key, fingerprint) = (command.key.as_str(), command.fingerprint.as_str());
+        let pool = pool.into_iter().collect();
+        AdjustBalanceArgs { key, fingerprint, bucket, amount, most, pool }
+    }
+}
+
+#[derive(Serialize)]
+#[cfg_attr(test, derive(Deserialize))]
+pub(super) struct AdjustSettlementArgs<'a> {
+    key: &'a str,
+    fingerprint: &'a str,
+    call: &'a str,
+    used: Seconds,
+    over_used: Seconds,
+    over_money: Micros,
+}
+
+impl<'a> AdjustSettlementArgs<'a> {
+    pub(super) fn of(command: &'a AdjustSettlement) -> Self {
+        AdjustSettlementArgs {
+            key: command.key.as_str(),
+            fingerprint: &command.fingerprint,
+            call: command.call.as_str(),
+            used: command.used,
+            over_used: command.over.0,
+            over_money: command.over.1,
+        }
+    }
+}
+
 // Answers.
+
+/// What the scripts of corrections answer: `[tag, now, '', [entries, number]]`.
+#[derive(Deserialize)]
+pub(super) struct AdjustReply<'a> {
+    pub(super) tag: &'a str,
+    pub(super) now: Millis,
+    #[serde(rename = "call")]
+    _call: &'a str,
+    detail: (Vec<Entry>, i64),
+}
+
+impl AdjustReply<'_> {
+    /// The entry of the correction.
+    pub(super) fn entry(self) -> Result<Entry, LedgerError> {
+        let missing = || LedgerError::Corrupt("a correction without its entry".to_owned());
+        self.detail.0.into_iter().next().ok_or_else(missing)
+    }
+
+    /// What there is, or the room that is left.
+    pub(super) fn number(&self) -> i64 {
+        self.detail.1
+    }
+
+    /// Where the call stands.
+    pub(super) fn state(&self) -> Result<CallState, LedgerError> {
+        let code = u8::try_from(self.detail.1).unwrap_or(u8::MAX);
+        CallState::try_from(code).map_err(LedgerError::Corrupt)
+    }
+}
 
 /// What the scripts of calls answer: `[tag, now, call, detail]`.
 #[derive(Deserialize)]
@@ -415,7 +518,7 @@ pub(super) fn unknown_tag(script: &str, tag: &str) -> LedgerError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ledger::state::{Entry, Wallet};
+    use crate::ledger::state::Wallet;
 
     #[track_caller]
     fn is_corrupt<T>(outcome: Result<T, LedgerError>) {
@@ -449,6 +552,7 @@ mod tests {
             let _ = decode::<Wallet>("wallet", &bytes);
             let _ = decode::<PositionReply<'_>>("answer", &bytes);
             let _ = decode::<CallReply<'_>>("answer", &bytes).map(|reply| reply.call());
+            let _ = decode::<AdjustReply<'_>>("answer", &bytes).map(|reply| reply.state());
             let _ = decode_json::<PayerProfile>("profile", &bytes);
         }
     }

@@ -29,6 +29,8 @@ pub(super) enum Key {
     Profiles,
     /// Hash: number to the payers that have it.
     Numbers,
+    /// Hash: key of a correction to what was asked for and its entry; never forgotten.
+    Adjustments,
 }
 
 impl Key {
@@ -45,6 +47,7 @@ impl Key {
             Key::Journal => "journal",
             Key::Profiles => "profiles",
             Key::Numbers => "numbers",
+            Key::Adjustments => "adjustments",
         }
     }
 

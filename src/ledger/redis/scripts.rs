@@ -65,6 +65,8 @@ scripts! {
     ApplyPayers, "apply_payers", "", [Accounts, Sizes, Profiles, Numbers];
     Position, "position", " flags=no-writes", [Accounts, Sizes, Lots, Calls];
     Balance, "balance", " flags=no-writes", [Accounts, Sizes, Pools, Lots];
+    AdjustBalance, "adjust_balance", "", [Accounts, Sizes, Pools, Lots, Journal, Adjustments];
+    AdjustSettlement, "adjust_settlement", "", [Accounts, Lots, Calls, Journal, Adjustments];
 }
 
 const FIELDS: &str = include_str!("scripts/fields.lua");
@@ -142,13 +144,14 @@ mod tests {
     use crate::charging::funding::Reach;
     use crate::charging::rating::Tariff;
     use crate::ledger::redis::codec::{
-        AnswerArgs, ApplyPayersArgs, ApplyTenantArgs, AuthorizeArgs, EndArgs, ExtendArgs,
-        MoneyOfferArgs, OfferArgs, PayerUpdateArgs, PoolNameArgs, PoolOfferArgs, PositionArgs,
-        PurchaseArgs, StoredPayer, SweepArgs,
+        AdjustBalanceArgs, AdjustSettlementArgs, AnswerArgs, ApplyPayersArgs, ApplyTenantArgs,
+        AuthorizeArgs, EndArgs, ExtendArgs, MoneyOfferArgs, OfferArgs, PayerUpdateArgs,
+        PoolNameArgs, PoolOfMonthArgs, PoolOfferArgs, PositionArgs, PurchaseArgs, StoredPayer,
+        SweepArgs,
     };
     use crate::ledger::state::{
-        Bucket, Call, CallState, LotLine, MoneyLine, PayerAccount, PoolLine, TenantAccount, Terms,
-        Wallet, nuance_code, reach_code,
+        Adjustment, Bucket, Call, CallState, LotLine, MoneyLine, PayerAccount, PoolLine,
+        TenantAccount, Terms, Wallet, nuance_code, reach_code,
     };
 
     const CALLER: &str = include_str!("../redis.rs");
@@ -235,6 +238,10 @@ mod tests {
             ("STORED_PAYER", numbered::<StoredPayer>()),
             ("POSITION", numbered::<PositionArgs<'_>>()),
             ("POOL_NAME", numbered::<PoolNameArgs<'_>>()),
+            ("ADJUSTMENT", numbered::<Adjustment>()),
+            ("ADJUST_BALANCE", numbered::<AdjustBalanceArgs<'_>>()),
+            ("POOL_OF_MONTH", numbered::<PoolOfMonthArgs<'_>>()),
+            ("ADJUST_SETTLEMENT", numbered::<AdjustSettlementArgs<'_>>()),
             ("STATE", coded(&states, |s| s.to_string(), |s| *s as u8)),
             ("REACH", coded(&reaches, |r| snake(format!("{r:?}")), |r| reach_code(*r))),
             ("NUANCE", coded(&nuances, |n| snake(format!("{n:?}")), |n| nuance_code(*n))),

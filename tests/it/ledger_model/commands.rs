@@ -2,16 +2,17 @@
 
 use fastrand::Rng;
 use tollgate::charging::decision::{Decision, Nuance};
-use tollgate::charging::ids::{CallId, LotId, PayerId, TenantId};
+use tollgate::charging::ids::{AdjustmentId, CallId, LotId, PayerId, PoolId, TenantId};
 use tollgate::charging::month::{Month, parse_zone, twelve_months_after};
 use tollgate::charging::profile::{PayerState, Purchase, TenantState};
 use tollgate::charging::rating::{MAX_RATE, MAX_USAGE, Tariff};
 use tollgate::charging::units::{Micros, Millis, Seconds};
-use tollgate::ledger::state::{Call, Entry, Terms};
+use tollgate::ledger::state::{Call, CallState, Entry, Terms};
 use tollgate::ledger::{
-    Answer, Answered, Applied, Authorize, Authorized, Balance, CallLimits, End, Ended, Ending,
-    Extend, Extended, Ledger, MoneyOffer, Offer, PayerUpdate, PoolOffer, Position, Proposal,
-    Purchased, Reply, Swept, TenantRecord, Versions,
+    AdjustBalance, AdjustSettlement, Adjusted, Answer, Answered, Applied, Authorize, Authorized,
+    Balance, CallLimits, Correction, End, Ended, Ending, Extend, Extended, Ledger, MoneyOffer,
+    Offer, PayerUpdate, PoolOffer, Position, Proposal, Purchased, Reply, Swept, TenantRecord,
+    Versions,
 };
 
 use crate::support::{call_id, month_at, payer, payer_profile, tenant_record};
@@ -26,6 +27,8 @@ pub enum Command {
     ApplyTenant(TenantId, TenantRecord),
     ApplyPayers(TenantId, Month, Vec<PayerUpdate>),
     Purchase(TenantId, Purchase, Millis),
+    AdjustBalance(AdjustBalance),
+    AdjustSettlement(AdjustSettlement),
     Look(TenantId, PayerId, CallId, Month),
     /// Both clocks are moved by so much.
     Pass(Seconds),
@@ -41,6 +44,8 @@ pub enum Outcome {
     AppliedTenant(Reply<Applied>),
     AppliedPayers(Reply<Applied>),
     Purchased(Reply<Purchased>),
+    AdjustedBalance(Reply<Adjusted>),
+    AdjustedSettlement(Reply<Adjusted>, Option<Call>),
     Looked(Box<Looked>),
     Passed,
 }
@@ -75,6 +80,13 @@ pub async fn play<L: Ledger>(ledger: &L, command: &Command) -> Outcome {
         }
         Command::Purchase(tenant, purchase, expires_at) => {
             Outcome::Purchased(ledger.purchase(tenant, purchase, *expires_at).await.unwrap())
+        }
+        Command::AdjustBalance(c) => {
+            Outcome::AdjustedBalance(ledger.adjust_balance(c).await.unwrap())
+        }
+        Command::AdjustSettlement(c) => {
+            let adjusted = ledger.adjust_settlement(c).await.unwrap();
+            Outcome::AdjustedSettlement(adjusted, ledger.call(&c.tenant, &c.call).await.unwrap())
         }
         Command::Look(tenant, payer, call, month) => {
             let families = FAMILIES.map(str::to_owned);
@@ -125,8 +137,10 @@ impl Dealer {
         match lot {
             0..30 => self.authorize(tenant, now, ledger).await,
             30..36 => Command::Answer(Answer { tenant, call: self.call() }),
-            36..58 => self.extend(tenant),
-            58..74 => self.end(tenant),
+            36..56 => self.extend(tenant),
+            56..70 => self.end(tenant),
+            70..72 => self.adjust_balance(tenant, now),
+            72..74 => self.adjust_settlement(tenant, ledger).await,
             74..84 => Command::Pass(self.time()),
             84..88 => {
                 let (most, keep) = (self.one(&[0, 1, 3, 100]), self.ended_retention());
@@ -355,6 +369,66 @@ impl Dealer {
         }
         let month = self.month(now);
         Command::ApplyPayers(tenant, month, updates)
+    }
+
+    fn adjustment(&mut self) -> (AdjustmentId, String, Vec<u8>) {
+        let key = AdjustmentId::new(&format!("adj-{}", self.random.u32(0..400))).unwrap();
+        let fingerprint = if self.chance(85) { "f" } else { "g" };
+        (key, fingerprint.to_owned(), vec![self.random.u8(..); self.random.usize(0..3)])
+    }
+
+    fn adjust_balance(&mut self, tenant: TenantId, now: Millis) -> Command {
+        let (key, fingerprint, report) = self.adjustment();
+        let any = self.random.i64(-400..400);
+        let correction = if self.random.bool() {
+            let amount = self.one(&[-3_000_000, -150_000, -1, 1, 150_000, 700_000, 9_000_000]);
+            Correction::Lot {
+                lot: LotId::new(&format!("po-{}", self.random.u32(0..300))).unwrap(),
+                amount: Micros(self.one(&[amount, amount, amount, any, 100_000_000_000_000])),
+                most: Micros(self.one(&[1_000_000_000_000_000, 20_000_000])),
+            }
+        } else {
+            let month = self.month(now);
+            let old = month_at(Millis(month.starts.0 - 1));
+            let of = if self.chance(90) { &month } else { &old };
+            let family = self.one(&["US:C:CONFERENCE", FAMILIES[0], FAMILIES[1], FAMILIES[2]]);
+            Correction::Pool {
+                pool: PoolId::of(family, &of.key),
+                amount: Seconds(self.one(&[any, any, any, -60, 60, 5_000])),
+                most: Seconds(self.one(&[1_000_000_000_000, 1_000_000_000_000, 5_000])),
+                month,
+            }
+        };
+        Command::AdjustBalance(AdjustBalance { tenant, key, fingerprint, correction, report })
+    }
+
+    async fn adjust_settlement<L: Ledger>(&mut self, tenant: TenantId, ledger: &L) -> Command {
+        let (key, fingerprint, report) = self.adjustment();
+        let (mut call, mut used) = (self.call(), self.used());
+        for _ in 0..8 {
+            let known = ledger.call(&tenant, &call).await.unwrap();
+            if known.is_some_and(|known| known.state == CallState::Settled) || self.chance(5) {
+                break;
+            }
+            call = self.call();
+        }
+        let known = ledger.call(&tenant, &call).await.unwrap();
+        let mut over = known.map_or(Default::default(), |known| (known.used, known.money_spent()));
+        match self.random.u32(0..20) {
+            0 => over.0 += Seconds(1),
+            1 => over.1 += Micros(1),
+            2 => used = over.0,
+            _ => {}
+        }
+        Command::AdjustSettlement(AdjustSettlement {
+            tenant,
+            key,
+            fingerprint,
+            call,
+            used,
+            over,
+            report,
+        })
     }
 
     fn purchase(&mut self, tenant: TenantId, now: Millis) -> Command {

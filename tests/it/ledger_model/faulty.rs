@@ -7,9 +7,9 @@ use tollgate::charging::units::{Millis, Seconds};
 use tollgate::ledger::memory::MemoryLedger;
 use tollgate::ledger::state::{Call, Entry};
 use tollgate::ledger::{
-    Answer, Answered, Applied, Authorize, Authorized, Balance, End, Ended, Ending, Extend,
-    Extended, Ledger, LedgerError, Page, PayerUpdate, PayerView, Position, Purchased, Reply,
-    Snapshot, Swept, TenantRecord, TenantView,
+    AdjustBalance, AdjustSettlement, Adjusted, Answer, Answered, Applied, Authorize, Authorized,
+    Balance, End, Ended, Ending, Extend, Extended, Ledger, LedgerError, Page, PayerUpdate,
+    PayerView, Position, Purchased, Reply, Snapshot, Swept, TenantRecord, TenantView,
 };
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -178,5 +178,13 @@ impl Ledger for Faulty {
 
     async fn ping(&self) -> Answers<()> {
         self.inner.ping().await
+    }
+
+    async fn adjust_balance(&self, command: &AdjustBalance) -> Answers<Reply<Adjusted>> {
+        self.inner.adjust_balance(command).await
+    }
+
+    async fn adjust_settlement(&self, command: &AdjustSettlement) -> Answers<Reply<Adjusted>> {
+        self.inner.adjust_settlement(command).await
     }
 }

@@ -12,9 +12,9 @@ use tollgate::charging::units::{Millis, Seconds};
 use tollgate::ledger::memory::MemoryLedger;
 use tollgate::ledger::state::{Call, Entry};
 use tollgate::ledger::{
-    Answer, Answered, Applied, Authorize, Authorized, Balance, End, Ended, Extend, Extended,
-    Ledger, LedgerError, Page, PayerUpdate, PayerView, Position, Purchased, Reply, Snapshot, Swept,
-    TenantRecord, TenantView,
+    AdjustBalance, AdjustSettlement, Adjusted, Answer, Answered, Applied, Authorize, Authorized,
+    Balance, End, Ended, Extend, Extended, Ledger, LedgerError, Page, PayerUpdate, PayerView,
+    Position, Purchased, Reply, Snapshot, Swept, TenantRecord, TenantView,
 };
 
 type Answers<T> = Result<T, LedgerError>;
@@ -135,4 +135,6 @@ passed_on! {
     history(tenant: &TenantId, after: Option<&str>, most: usize) -> Page<(String, Entry)>;
     history_since(tenant: &TenantId, at: Millis) -> Option<String>;
     ping() -> ();
+    adjust_balance(command: &AdjustBalance) -> Reply<Adjusted>;
+    adjust_settlement(command: &AdjustSettlement) -> Reply<Adjusted>;
 }

@@ -5,6 +5,7 @@
 -- hold no nil: an option is '', -1, or an array of nothing or one.
 
 local ACCOUNTS, SIZES, POOLS, LOTS, CALLS, DEADLINES, RETAINED, JOURNAL, PROFILES, NUMBERS
+local ADJUSTMENTS
 
 -- The store's clock in milliseconds, set once by each script.
 local now
@@ -414,8 +415,25 @@ local function drop_empty_lots()
   end
 end
 
-local function posting(bucket, funded, held, spent, expired)
-  return { bucket, funded, held, spent, expired }
+-- Puts a lot that has money into the drawing order, if it is not there.
+local function enlist_lot(id)
+  local live, place = live_lots(), 1
+  for _, other in ipairs(live) do
+    if other == id then return end
+  end
+  local starts = lot(id)[BUCKET.starts]
+  while live[place] do
+    local other = lot(live[place])
+    local bought = other and other[BUCKET.starts] or 0
+    if starts < bought or (starts == bought and precedes(id, live[place])) then break end
+    place = place + 1
+  end
+  table.insert(live, place, id)
+  put(LOTS, 'w', wallet())
+end
+
+local function posting(bucket, funded, held, spent, expired, adjusted)
+  return { bucket, funded, held, spent, expired, adjusted or 0 }
 end
 
 -- The sources of a call as the funding arithmetic sees them.
@@ -564,11 +582,38 @@ local function charge_lots(money, owed, postings)
   end
 end
 
--- Charges `used` to the call's lines and gives back everything else that they hold.
-local function settle_lines(call, used)
+-- Gives money back to the lots that were charged, the last one first. What a lapsed lot gets back has
+-- expired (D17).
+local function give_back(money, owed, postings)
+  local rest, lines = owed, money[MONEY_LINE.lots]
+  for i = #lines, 1, -1 do
+    local line = lines[i]
+    local back = math.min(rest, line[LOT_LINE.spent])
+    local bucket = back > 0 and lot(line[LOT_LINE.lot])
+    if bucket then
+      local field = 'l:' .. line[LOT_LINE.lot]
+      local lapsed = bucket[BUCKET.ends] <= now and back or 0
+      rest = rest - back
+      bucket[BUCKET.spent] = bucket[BUCKET.spent] - back
+      bucket[BUCKET.expired] = bucket[BUCKET.expired] + lapsed
+      line[LOT_LINE.spent] = line[LOT_LINE.spent] - back
+      put(LOTS, field, bucket)
+      postings[#postings + 1] = posting(field, 0, 0, -back, lapsed)
+      if lapsed == 0 then enlist_lot(line[LOT_LINE.lot]) end
+    end
+  end
+end
+
+-- Charges `used` to the call's lines and gives back everything else that they hold. A correction
+-- downwards (`gives_back`) takes nothing that the lines do not have.
+local function settle_lines(call, used, gives_back)
   if call[CALL.terms][TERMS.free] then return {} end
-  local charged_to, price, length, short, short_price =
-    charge(used, pool_sides(call), credit_side(call))
+  local pools, credits = pool_sides(call), credit_side(call)
+  if gives_back then
+    for _, pool in ipairs(pools) do pool.available = 0 end
+    if credits then credits.available = 0 end
+  end
+  local charged_to, price, length, short, short_price = charge(used, pools, credits)
   call[CALL.money_duration] = length
   call[CALL.shortfall_duration] = short
   call[CALL.shortfall_money] = short_price
@@ -584,6 +629,9 @@ local function settle_lines(call, used)
       line[POOL_LINE.held] = 0
       line[POOL_LINE.spent] = charged_to[i]
       alert(line[POOL_LINE.pool], bucket)
+      if gives_back then
+        bucket[BUCKET.alerted] = math.min(bucket[BUCKET.alerted], alert_due(bucket))
+      end
       put(ACCOUNTS, field, bucket)
       postings[#postings + 1] = posting(field, 0, -held, spent, 0)
     end
@@ -599,6 +647,8 @@ local function settle_lines(call, used)
       put(LOTS, 'w', found)
     end
     drop_empty_lots()
+  elseif price < before then
+    give_back(money, before - price, postings)
   end
   count_money(call[CALL.payer], money[MONEY_LINE.month], -held, price - before)
   return postings
@@ -664,17 +714,24 @@ end
 -- Kind, at, subject, payer, decision, used, granted, shortfall_duration, shortfall_money, postings,
 -- context, report: the fields of Entry.
 local function note_call(kind, id, call, postings, report)
-  entries[#entries + 1] = {
+  local entry = {
     kind, now, id, call[CALL.payer], call[CALL.decision],
     kind == 'parked' and call[CALL.parked] or call[CALL.used], call[CALL.granted],
     call[CALL.shortfall_duration], call[CALL.shortfall_money], postings,
     call[CALL.context], report or '',
   }
+  entries[#entries + 1] = entry
   note_alerts()
+  return entry
 end
 
 local function note_lot(kind, id, posted, context)
   entries[#entries + 1] = { kind, now, id, '', '', 0, 0, 0, 0, { posted }, context, '' }
+end
+
+-- Remembers a correction by its key, for ever.
+local function remember(key, fingerprint, entry)
+  put(ADJUSTMENTS, key, { fingerprint, entry })
 end
 
 -- Records usage that nothing was granted for.

@@ -26,21 +26,10 @@ if known then
   local same = known[BUCKET.funded] == amount and known[BUCKET.starts] == starts
   return cmsgpack.pack({ same and 'replayed' or 'conflict', now, 0 })
 end
-local live = live_lots()
 
 -- Then write.
 put(LOTS, 'l:' .. id, { amount, 0, 0, 0, 0, 0, starts, command[PURCHASE.expires_at], 0 })
-local place = 1
-while live[place] do
-  local other = lot(live[place])
-  local bought = other and other[BUCKET.starts] or 0
-  if starts < bought or (starts == bought and precedes(id, live[place])) then break end
-  place = place + 1
-end
-if amount > 0 then
-  table.insert(live, place, id)
-  put(LOTS, 'w', wallet())
-end
+if amount > 0 then enlist_lot(id) end
 note_lot('purchased', id, posting('l:' .. id, amount, 0, 0, 0), command[PURCHASE.context])
 save()
 return cmsgpack.pack({ 'applied', now, 0 })
