@@ -2,9 +2,13 @@
 //!
 //! Generic over the ledger, like [`crate::credit_control`], whose directory it shares.
 
+mod adjust;
 mod apply;
 mod balance;
 
+pub use adjust::{
+    AdjustmentRecord, Amount, Authority, BalanceAdjustment, MAX_POOL, SettlementAdjustment,
+};
 pub use apply::ApplyOutcome;
 pub use balance::{CreditLot, Credits, PoolBalance, TenantBalance};
 
@@ -46,6 +50,14 @@ pub enum AdministrationError {
     /// No call of that key.
     #[error("no call {1} of tenant {0}")]
     NoSuchCall(TenantId, CallId),
+    /// No lot or pool of that name.
+    #[error("no lot or pool {1:?} of tenant {0}; GetBalance lists them")]
+    NoSuchBucket(TenantId, String),
+    /// No call of that key is kept any more.
+    #[error(
+        "no call {1} of tenant {0}, or it ended too long ago; correct a balance by AdjustBalance"
+    )]
+    CallForgotten(TenantId, CallId),
     /// What is asked for contradicts what stands.
     #[error("{field}: {reason}")]
     Refused {

@@ -5,6 +5,7 @@
 //! output, errors to standard error.
 
 pub mod accounts;
+pub mod adjust;
 pub mod args;
 pub mod calls;
 pub mod client;
@@ -83,5 +84,7 @@ async fn ask(command: ClientCommand, form: Output) -> Outcome {
         ClientCommand::Usage(args) => usage::run(args, form).await,
         ClientCommand::Events(args) => events::run(args, form).await,
         ClientCommand::Audit(args) => accounts::audit(args, form).await,
+        ClientCommand::Adjust(args) => adjust::run(args.command, form).await,
+        ClientCommand::Adjustments(args) => adjust::list(args, form).await,
     }
 }

@@ -72,6 +72,10 @@ pub enum ClientCommand {
     Events(EventsArgs),
     /// Prove the invariants of the ledger; exits with 1 and the first offending key when one is broken
     Audit(AuditArgs),
+    /// Correct a balance or a settled call, once per key
+    Adjust(AdjustArgs),
+    /// List corrections, the newest first
+    Adjustments(AdjustmentsArgs),
 }
 
 /// Form of the results.
@@ -557,6 +561,108 @@ pub struct AuditArgs {
     pub server: Server,
 }
 
+/// Arguments of `adjust`.
+#[derive(Debug, Args)]
+pub struct AdjustArgs {
+    /// What to correct.
+    #[command(subcommand)]
+    pub command: AdjustCommand,
+}
+
+/// What to correct.
+#[derive(Debug, Subcommand)]
+pub enum AdjustCommand {
+    /// Add to a lot or to a pool of this month, or take away
+    Balance(Box<AdjustBalanceArgs>),
+    /// Correct the usage of a settled call: charge the difference, or give it back
+    Settlement(Box<AdjustSettlementArgs>),
+}
+
+/// Who corrects what, why and under which key.
+#[derive(Clone, Debug, Args)]
+pub struct AuthorityArgs {
+    /// Tenant
+    #[arg(long, env = "TOLLGATE_TENANT", value_name = "ID")]
+    pub tenant: String,
+    /// Name of the correction, made up by you: it is applied once
+    #[arg(long, value_name = "KEY")]
+    pub key: String,
+    /// Why, for the record
+    #[arg(long, value_name = "TEXT")]
+    pub reason: String,
+    /// Who corrects, for the record
+    #[arg(long, value_name = "NAME")]
+    pub operator: String,
+}
+
+/// Arguments of `adjust balance`.
+#[derive(Debug, Args)]
+#[group(id = "how_much", required = true, multiple = false, args = ["amount", "minutes", "duration"])]
+pub struct AdjustBalanceArgs {
+    /// Who, why and under which key.
+    #[command(flatten)]
+    pub authority: AuthorityArgs,
+    /// Key of a lot, or pool of this month, as `balance` lists them
+    #[arg(long, value_name = "ID")]
+    pub bucket: String,
+    /// Money to add to a lot, such as 5.00, in the tenant's currency; below zero is taken away
+    #[arg(long, value_name = "MONEY", allow_hyphen_values = true)]
+    pub amount: Option<String>,
+    /// Minutes to add to a pool; below zero are taken away
+    #[arg(long, value_name = "N", allow_hyphen_values = true, value_parser = clap::value_parser!(i64).range(-10_000_000_000..=10_000_000_000))]
+    pub minutes: Option<i64>,
+    /// Length of time to add to a pool, such as 90s or -1h30m; below zero is taken away
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true, value_parser = signed_length)]
+    pub duration: Option<i64>,
+    /// The server.
+    #[command(flatten)]
+    pub server: Server,
+}
+
+/// Arguments of `adjust settlement`.
+#[derive(Debug, Args)]
+pub struct AdjustSettlementArgs {
+    /// Who, why and under which key.
+    #[command(flatten)]
+    pub authority: AuthorityArgs,
+    /// Call leg, settled
+    #[arg(long, value_name = "ID")]
+    pub call_id: String,
+    /// Corrected usage since the answer, such as 90s; 0s: the call costs nothing
+    #[arg(long, value_name = "TIME", value_parser = length)]
+    pub used: Duration,
+    /// The server.
+    #[command(flatten)]
+    pub server: Server,
+}
+
+/// Arguments of `adjustments`.
+#[derive(Debug, Args)]
+pub struct AdjustmentsArgs {
+    /// Tenant
+    #[arg(long, env = "TOLLGATE_TENANT", value_name = "ID")]
+    pub tenant: String,
+    /// At most so many
+    #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub limit: u32,
+    /// The server.
+    #[command(flatten)]
+    pub server: Server,
+}
+
+/// Whole seconds of a length of time that may be below zero.
+fn signed_length(text: &str) -> Result<i64, String> {
+    let (sign, rest) = match text.strip_prefix('-') {
+        Some(rest) => (-1, rest),
+        None => (1, text),
+    };
+    let length = length(rest)?;
+    match i64::try_from(length.as_secs()) {
+        Ok(seconds) if length.subsec_nanos() == 0 => Ok(sign * seconds),
+        _ => Err("expected whole seconds".to_owned()),
+    }
+}
+
 fn length(text: &str) -> Result<Duration, String> {
     duration::parse(text).ok_or_else(|| "expected a length of time such as 90s or 5m".to_owned())
 }
@@ -627,6 +733,25 @@ mod tests {
     }
 
     #[test]
+    fn a_correction_may_be_below_zero() {
+        let line = "tollgate adjust balance --tenant a --key k --bucket b --reason r --operator o";
+        for (more, expected) in [
+            ("--amount -5.00", (Some("-5.00"), None, None)),
+            ("--minutes -30", (None, Some(-30), None)),
+            ("--duration -1h30m", (None, None, Some(-5_400))),
+            ("--duration 90s", (None, None, Some(90))),
+        ] {
+            let Ok(Command::Client(ClientCommand::Adjust(adjust))) =
+                parse(&format!("{line} {more}"))
+            else {
+                panic!("expected adjust: {more}")
+            };
+            let AdjustCommand::Balance(args) = adjust.command else { panic!("expected balance") };
+            assert_eq!((args.amount.as_deref(), args.minutes, args.duration), expected);
+        }
+    }
+
+    #[test]
     fn endpoints_are_urls_or_sockets() {
         for text in ["http://localhost:7601", "http://[::1]:7601", "unix:/run/tollgate.sock"] {
             assert_eq!(
@@ -651,6 +776,10 @@ mod tests {
             "tollgate calls end --tenant a --trunk b --before noon",
             "tollgate balance --tenant a --admin-endpoint nowhere",
             "tollgate rates",
+            "tollgate adjust balance --tenant a --key k --bucket b --reason r --operator o",
+            "tollgate adjust balance --tenant a --key k --bucket b --reason r --operator o --minutes 1 --amount 1",
+            "tollgate adjust balance --tenant a --key k --bucket b --reason r --operator o --duration -1.5s",
+            "tollgate adjust settlement --tenant a --key k --call-id c --used 1s --reason r",
             "tollgate calls",
             "tollgate demo --listen here",
             "tollgate nothing",

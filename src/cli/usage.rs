@@ -5,7 +5,7 @@ use std::io::{self, BufWriter, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use crate::charging::money::parse_micros;
+use crate::charging::money::parse_signed_micros;
 use crate::charging::units::{Micros, Millis, Seconds};
 use crate::cli::args::{Output, UsageArgs, UsageFormat};
 use crate::cli::client;
@@ -239,7 +239,8 @@ fn record(message: v1::UsageRecord) -> Result<UsageRecord, Failure> {
 
 fn amount(money: Option<Money>) -> Result<Micros, Failure> {
     let Some(Money { amount, .. }) = money else { return Ok(Micros::ZERO) };
-    parse_micros(&amount).map_err(|error| Failure::new(format_args!("{error}, found {amount:?}")))
+    parse_signed_micros(&amount)
+        .map_err(|error| Failure::new(format_args!("{error}, found {amount:?}")))
 }
 
 /// A block under a header of its own.

@@ -12,24 +12,28 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 use tracing::{Instrument, Span, info_span};
 
-use crate::administration::{Administration, CreditLot, Credits, DecisionRecord, PoolBalance};
+use crate::administration::{
+    AdjustmentRecord, Administration, Amount, Authority, CreditLot, Credits, DecisionRecord,
+    MAX_POOL, PoolBalance,
+};
 use crate::charging::deck::{DeckErrors, MAX_BYTES};
-use crate::charging::ids::{CallId, LotId, TenantId};
+use crate::charging::ids::{AdjustmentId, CallId, LotId, TenantId};
+use crate::charging::rating::MAX_USAGE;
 use crate::charging::units::{Micros, Millis, Seconds};
 use crate::credit_control::CreditControl;
 use crate::credit_control::answer::{CallContext, detail, funding_charged, funding_held};
 use crate::events::{Event, EventKind, events_of};
 use crate::grpc::answer;
 use crate::grpc::convert::{
-    MAX_TEXT_BYTES, MAX_TOKEN_BYTES, micros, optional_millis, page_size, text, to_duration,
-    to_money, to_timestamp,
+    MAX_TEXT_BYTES, MAX_TOKEN_BYTES, micros, optional_millis, page_size, required_text, seconds,
+    signed_micros, signed_seconds, text, to_duration, to_money, to_timestamp,
 };
 use crate::grpc::gate::Gate;
 use crate::grpc::organisation::raw;
 use crate::grpc::status::{self, FieldViolations, administration};
 use crate::ledger::Ledger;
 use crate::ledger::audit::{Finding, Report};
-use crate::ledger::state::{Call, CallState};
+use crate::ledger::state::{Call, CallState, Posting};
 use crate::organisation;
 use crate::proto::v1;
 use crate::proto::v1::account_service_server::{AccountService, AccountServiceServer};
@@ -59,6 +63,9 @@ const EVENTS_PAGE: usize = 200;
 
 /// How often a watcher looks for new events.
 const EVENTS_INTERVAL: Duration = Duration::from_millis(200);
+
+/// Longest name of a bucket, in bytes: a pool has the name of its user in it.
+const MAX_BUCKET_BYTES: usize = 256;
 
 /// Most findings in the answer of an audit.
 const MAX_FINDINGS: usize = 1000;
@@ -429,6 +436,140 @@ impl<L: Ledger> AccountService for Account<L> {
         let reports = reports.instrument(info_span!("rpc", rpc = "RunAudit")).await?;
         Ok(Response::new(audited(&reports)))
     }
+
+    async fn adjust_balance(
+        &self,
+        request: Request<v1::AdjustBalanceRequest>,
+    ) -> Result<Response<v1::AdjustBalanceResponse>, Status> {
+        let _entered = self.gate.enter()?;
+        let message = request.into_inner();
+        let mut violations = FieldViolations::new();
+        let tenant = violations.take("tenant_id", TenantId::new(&message.tenant_id));
+        let bucket =
+            violations.take("bucket_id", required_text(&message.bucket_id, MAX_BUCKET_BYTES));
+        let amount = read_amount(message.amount, &mut violations);
+        let authority =
+            read_authority(&message.key, message.reason, message.operator, &mut violations);
+        let read = tenant.zip(bucket).zip(amount.zip(authority));
+        let ((tenant, bucket), (amount, authority)) = violations.finish(read)?;
+        let span = info_span!("rpc", rpc = "AdjustBalance", %tenant);
+        let adjusted = self.administration.adjust_balance(&tenant, bucket, &amount, &authority);
+        let adjusted = adjusted.instrument(span).await.map_err(administration)?;
+        let currency = &adjusted.currency;
+        Ok(Response::new(v1::AdjustBalanceResponse {
+            replayed: adjusted.replayed,
+            adjustment: Some(adjustment(&tenant, adjusted.adjustment, currency)),
+            pool: adjusted.pool.as_ref().map(pool),
+            credits: Some(credits(&adjusted.credits, currency)),
+        }))
+    }
+
+    async fn adjust_settlement(
+        &self,
+        request: Request<v1::AdjustSettlementRequest>,
+    ) -> Result<Response<v1::AdjustSettlementResponse>, Status> {
+        let _entered = self.gate.enter()?;
+        let message = request.into_inner();
+        let mut violations = FieldViolations::new();
+        let tenant = violations.take("tenant_id", TenantId::new(&message.tenant_id));
+        let id = violations.take("call_id", CallId::new(&message.call_id));
+        let used = seconds(message.used_duration.as_ref(), MAX_USAGE);
+        let used = violations.take("used_duration", used);
+        let authority =
+            read_authority(&message.key, message.reason, message.operator, &mut violations);
+        let read = tenant.zip(id).zip(used.zip(authority));
+        let ((tenant, id), (used, authority)) = violations.finish(read)?;
+        let span = info_span!("rpc", rpc = "AdjustSettlement", %tenant);
+        let adjusted = self.administration.adjust_settlement(&tenant, &id, used, &authority);
+        let adjusted = adjusted.instrument(span).await.map_err(administration)?;
+        let currency = &adjusted.currency;
+        Ok(Response::new(v1::AdjustSettlementResponse {
+            replayed: adjusted.replayed,
+            adjustment: Some(adjustment(&tenant, adjusted.adjustment, currency)),
+            call: adjusted.call.as_ref().map(|found| call(&tenant, &id, found, currency)),
+        }))
+    }
+
+    async fn list_adjustments(
+        &self,
+        request: Request<v1::ListAdjustmentsRequest>,
+    ) -> Result<Response<v1::ListAdjustmentsResponse>, Status> {
+        let _entered = self.gate.enter()?;
+        let message = request.into_inner();
+        let (tenant, cursor, most) =
+            read_page(&message.tenant_id, message.page_token, message.page_size)?;
+        let found = self.administration.adjustments(&tenant, cursor, most).await;
+        let (page, currency) = found.map_err(administration)?;
+        let items = page.items.into_iter();
+        Ok(Response::new(v1::ListAdjustmentsResponse {
+            adjustments: items.map(|record| adjustment(&tenant, record, &currency)).collect(),
+            next_page_token: page.next.unwrap_or_default(),
+        }))
+    }
+}
+
+/// Who corrects, why, and by which key.
+fn read_authority(
+    key: &str,
+    reason: String,
+    operator: String,
+    violations: &mut FieldViolations,
+) -> Option<Authority> {
+    let key = violations.take("key", AdjustmentId::new(key));
+    let reason_read = violations.take("reason", required_text(&reason, MAX_TEXT_BYTES)).is_some();
+    let operator_read =
+        violations.take("operator", required_text(&operator, MAX_TEXT_BYTES)).is_some();
+    key.filter(|_| reason_read && operator_read).map(|key| Authority { key, reason, operator })
+}
+
+fn read_amount(
+    amount: Option<v1::adjust_balance_request::Amount>,
+    violations: &mut FieldViolations,
+) -> Option<Amount> {
+    use v1::adjust_balance_request::Amount::{Duration, Money};
+    match amount {
+        None => {
+            violations.add("amount", "expected money for a lot or a duration for a pool");
+            None
+        }
+        Some(Money(money)) => violations
+            .take("money", signed_micros(&money))
+            .map(|(amount, currency)| Amount::Money(amount, currency.code().to_owned())),
+        Some(Duration(duration)) => {
+            violations.take("duration", signed_seconds(duration, MAX_POOL)).map(Amount::Minutes)
+        }
+    }
+}
+
+fn adjustment(tenant: &TenantId, record: AdjustmentRecord, currency: &str) -> v1::Adjustment {
+    let AdjustmentRecord { entry, report } = record;
+    let sum = |kind: &str, of: fn(&Posting) -> i64| -> i64 {
+        let postings = entry.postings.iter().filter(|posting| posting.bucket.starts_with(kind));
+        postings.map(of).sum()
+    };
+    let (adjusted, spent) =
+        (|posting: &Posting| posting.adjusted, |posting: &Posting| posting.spent);
+    let of_call = entry.is_of_call();
+    // Postings name a bucket with what kind it is of.
+    let bucket = entry.subject.split_once(':').map_or("", |(_, bucket)| bucket);
+    v1::Adjustment {
+        key: report.key,
+        adjusted_at: to_timestamp(entry.at),
+        tenant_id: tenant.as_str().to_owned(),
+        bucket_id: if of_call { String::new() } else { bucket.to_owned() },
+        call_id: if of_call { entry.subject.clone() } else { String::new() },
+        payer_id: entry.payer.clone(),
+        adjusted_duration: to_duration(Seconds(sum("p:", adjusted))),
+        adjusted_money: to_money(Micros(sum("l:", adjusted)), currency),
+        used_before: to_duration(report.used_before),
+        used_after: to_duration(entry.used),
+        charged_duration: to_duration(Seconds(sum("p:", spent))),
+        charged_money: to_money(Micros(sum("l:", spent)), currency),
+        shortfall_duration: to_duration(entry.shortfall_duration),
+        shortfall_money: to_money(entry.shortfall_money, currency),
+        reason: report.reason,
+        operator: report.operator,
+    }
 }
 
 fn read_page(
@@ -489,6 +630,7 @@ fn credits(of: &Credits, currency: &str) -> v1::Credits {
         expired: to_money(of.expired, currency),
         available: to_money(of.available, currency),
         lots: of.lots.iter().map(|lot| credit_lot(lot, currency)).collect(),
+        adjusted: to_money(of.adjusted, currency),
     }
 }
 
@@ -499,6 +641,7 @@ fn credit_lot(lot: &CreditLot, currency: &str) -> v1::CreditLot {
         expires_at: to_timestamp(lot.expires_at),
         amount: to_money(lot.amount, currency),
         remaining: to_money(lot.remaining, currency),
+        adjusted: to_money(lot.adjusted, currency),
     }
 }
 

@@ -27,7 +27,7 @@ async fn good() -> (Stage<MemoryLedger>, Snapshot) {
     stage.settled("pays", 50).await;
     stage.adjust_lot("goodwill", "new", 1_000).await;
     stage.adjusted("misread", "pays", 61).await;
-    stage.adjusted("rounded", "settled", 100).await;
+    stage.adjusted("rounded", "settled", 70).await;
     stage.sweep().await;
     stage.grant("released", ask()).await;
     stage.released("released").await;
@@ -302,7 +302,7 @@ async fn corrections_are_told_once_refer_to_a_settled_call_and_move_what_they_na
         let entry = s.journal.remove(adjusted);
         assert_eq!(entry.postings, [], "one more second of the same minute");
         s.journal.insert(settled, entry);
-        s.journal[settled + 1].used = Seconds(100);
+        s.journal[settled + 1].used = Seconds(70);
     });
     // A correction of a balance moves nothing but `adjusted`.
     check(1, &good, |s| {
