@@ -20,7 +20,7 @@ impl Book {
         };
         let posting = match found {
             Ok(posting) => posting,
-            Err(refused) => return refused,
+            Err(refused) => return *refused,
         };
         let adjusted = Entry {
             subject: posting.bucket.clone(),
@@ -38,18 +38,18 @@ impl Book {
         lot: &LotId,
         amount: Micros,
         most: Micros,
-    ) -> Result<Posting, Adjusted> {
+    ) -> Result<Posting, Box<Adjusted>> {
         let in_wallet = self.in_wallet(now);
-        let Some(bucket) = self.lots.get_mut(lot) else { return Err(Adjusted::NotFound) };
+        let Some(bucket) = self.lots.get_mut(lot) else { return Err(Adjusted::NotFound.into()) };
         if bucket.ends <= now {
-            return Err(Adjusted::Over);
+            return Err(Adjusted::Over.into());
         }
         if bucket.available() + amount.0 < 0 {
-            return Err(Adjusted::Short(bucket.available()));
+            return Err(Adjusted::Short(bucket.available()).into());
         }
         let room = most.0 - in_wallet.max(bucket.funded + bucket.adjusted);
         if amount.is_positive() && amount.0 > room {
-            return Err(Adjusted::Full(room.max(0)));
+            return Err(Adjusted::Full(room.max(0)).into());
         }
         bucket.adjusted += amount.0;
         if amount.is_positive() {
@@ -72,23 +72,23 @@ impl Book {
         amount: Seconds,
         month: &Month,
         most: Seconds,
-    ) -> Result<Posting, Adjusted> {
+    ) -> Result<Posting, Box<Adjusted>> {
         if now < month.starts || now >= month.ends {
-            return Err(Adjusted::Stale);
+            return Err(Adjusted::Stale.into());
         }
         let known = self.pools.get(pool.as_str()).copied();
         if pool.month() != month.key {
-            return Err(if known.is_some() { Adjusted::Over } else { Adjusted::NotFound });
+            return Err(if known.is_some() { Adjusted::Over } else { Adjusted::NotFound }.into());
         }
         let sized = self.sizes.contains_key(pool.family());
         let new = || sized.then(|| self.new_pool(pool.family(), month));
-        let Some(bucket) = known.or_else(new) else { return Err(Adjusted::NotFound) };
+        let Some(bucket) = known.or_else(new) else { return Err(Adjusted::NotFound.into()) };
         if amount.0 < 0 && bucket.available() + amount.0 < 0 {
-            return Err(Adjusted::Short(bucket.available()));
+            return Err(Adjusted::Short(bucket.available()).into());
         }
         let room = most.0 - bucket.funded - bucket.adjusted;
         if amount.0 > room {
-            return Err(Adjusted::Full(room.max(0)));
+            return Err(Adjusted::Full(room.max(0)).into());
         }
         self.open_pool(pool.family(), month);
         let bucket = self.pools.entry(pool.as_str().to_owned()).or_default();
