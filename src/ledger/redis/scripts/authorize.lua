@@ -8,11 +8,12 @@
 -- KEYS[6] deadlines: open calls by expiry
 -- KEYS[7] retained: other calls by the instant at which they are forgotten
 -- KEYS[8] journal: everything that happened
--- ARGV[1] the packed fields of AUTHORIZE
--- ARGV[2] the clock (see read_clock)
+-- ARGV[1] the clock (see read_clock)
+-- ARGV[2] the packed fields of AUTHORIZE
 -- ARGV[3] the context: opaque bytes, kept with the call and its entry
+-- and so on: a command and its bytes in turn
 --
--- Answers [tag, now, call, detail]:
+-- Answers for each command [tag, now, call, detail]:
 --   decided: now; the call is ringing or denied
 --   replayed: before, with the same payload
 --   conflict: the key was used with another payload; the call is as it was
@@ -30,10 +31,10 @@ local POOL_OFFER = { family = 1, pool = 2, closed_by = 3, increment = 4 }
 local MONEY_OFFER = { tariff = 1, spend_limit = 2 }
 
 ACCOUNTS, SIZES, POOLS, LOTS, CALLS, DEADLINES, RETAINED, JOURNAL = unpack(KEYS)
-now = read_clock(ARGV[2])
-local command = cmsgpack.unpack(ARGV[1])
-local id = command[AUTHORIZE.call]
-local offer = command[AUTHORIZE.offer][1]
+now = read_clock(ARGV[1])
+
+-- The command in hand: each is decided as if it had come alone.
+local command, context, id, offer
 
 local function new_call(state, decision)
   local call = tombstone()
@@ -42,7 +43,7 @@ local function new_call(state, decision)
   call[CALL.decision] = decision
   call[CALL.payer] = command[AUTHORIZE.payer]
   call[CALL.trunk] = command[AUTHORIZE.trunk]
-  call[CALL.context] = ARGV[3]
+  call[CALL.context] = context
   return call
 end
 
@@ -206,35 +207,45 @@ local function check_limits(tenant, payer)
   end
 end
 
--- Read.
-local fields = { 't', 'u:' .. command[AUTHORIZE.payer] }
-if offer then
-  for _, pool in ipairs(offer[OFFER.pools]) do
-    fields[#fields + 1] = 'p:' .. pool[POOL_OFFER.pool]
-    local closed_by = pool[POOL_OFFER.closed_by]
-    if closed_by ~= '' then fields[#fields + 1] = 'p:' .. closed_by end
+-- Reads what the commands need, and expires what is due on the way.
+local function prepare(commands)
+  local fields, swept = { 't' }, 0
+  for _, one in ipairs(commands) do
+    fields[#fields + 1] = 'u:' .. one[AUTHORIZE.payer]
+    swept = swept + one[AUTHORIZE.swept]
+    for _, pool in ipairs(one[AUTHORIZE.offer][1] and one[AUTHORIZE.offer][1][OFFER.pools] or {}) do
+      fields[#fields + 1] = 'p:' .. pool[POOL_OFFER.pool]
+      local closed_by = pool[POOL_OFFER.closed_by]
+      if closed_by ~= '' then fields[#fields + 1] = 'p:' .. closed_by end
+    end
   end
+  fetch(ACCOUNTS, fields)
+  fetch_calls(commands)
+  sweep(swept, commands[1][AUTHORIZE.ended_retention])
 end
-fetch(ACCOUNTS, fields)
-sweep(command[AUTHORIZE.swept], command[AUTHORIZE.ended_retention])
 
--- Refuse, then write: every path ends in `reply`, the one place that writes.
-local known = read(CALLS, id)
-if known then return authorize_again(known) end
-if command[AUTHORIZE.proposal] == 'record' then return grant() end
-local tenant, payer = tenant_account(), payer_account(command[AUTHORIZE.payer])
-if tenant[TENANT_ACCOUNT.version] ~= command[AUTHORIZE.tenant_version]
-  or (payer and payer[PAYER_ACCOUNT.version] or 0) ~= command[AUTHORIZE.payer_version] then
-  return reply('stale')
+-- Refuses, or grants.
+local function authorize(this, opaque)
+  command, context, id, offer = this, opaque, this[AUTHORIZE.call], this[AUTHORIZE.offer][1]
+  local known = read(CALLS, id)
+  if known then return authorize_again(known) end
+  if command[AUTHORIZE.proposal] == 'record' then return grant() end
+  local tenant, payer = tenant_account(), payer_account(command[AUTHORIZE.payer])
+  if tenant[TENANT_ACCOUNT.version] ~= command[AUTHORIZE.tenant_version]
+    or (payer and payer[PAYER_ACCOUNT.version] or 0) ~= command[AUTHORIZE.payer_version] then
+    return reply('stale')
+  end
+  if command[AUTHORIZE.proposal] == 'refuse' then
+    return deny(command[AUTHORIZE.refusal], command[AUTHORIZE.nuance])
+  end
+  if now < offer[OFFER.month_starts] or now >= offer[OFFER.month_ends] then return reply('stale') end
+  local refusal, nuance = check_limits(tenant, payer)
+  if refusal == 'RATE_LIMITED' then
+    note_refusal('RATE_LIMITED')
+    return reply('rate_limited')
+  end
+  if refusal then return deny(refusal, nuance) end
+  return grant()
 end
-if command[AUTHORIZE.proposal] == 'refuse' then
-  return deny(command[AUTHORIZE.refusal], command[AUTHORIZE.nuance])
-end
-if now < offer[OFFER.month_starts] or now >= offer[OFFER.month_ends] then return reply('stale') end
-local refusal, nuance = check_limits(tenant, payer)
-if refusal == 'RATE_LIMITED' then
-  note_refusal('RATE_LIMITED')
-  return reply('rate_limited')
-end
-if refusal then return deny(refusal, nuance) end
-return grant()
+
+return carry_out(prepare, authorize)

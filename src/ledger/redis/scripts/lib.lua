@@ -32,7 +32,10 @@ local function fetch(key, fields)
   end
   local unread = {}
   for _, field in ipairs(fields) do
-    if known[field] == nil then unread[#unread + 1] = field end
+    if known[field] == nil then
+      known[field] = false
+      unread[#unread + 1] = field
+    end
   end
   for first = 1, #unread, 1000 do
     local last = math.min(first + 999, #unread)
@@ -113,10 +116,27 @@ local function save()
   end
 end
 
--- Writes everything and answers about a call ('' where there is none to show).
+-- An answer about a call ('' where there is none to show).
 local function reply(tag, id, detail)
-  save()
   return cmsgpack.pack({ tag, now, id and bytes_of(CALLS, id) or '', detail or '' })
+end
+
+-- Carries out the commands of one script, one after the other, and writes once: as if each had come
+-- alone, at one instant. ARGV has the clock, then a command and its opaque bytes in turn.
+local function carry_out(prepare, one)
+  local commands, answers = {}, {}
+  for i = 2, #ARGV, 2 do commands[i / 2] = cmsgpack.unpack(ARGV[i]) end
+  prepare(commands)
+  for i, command in ipairs(commands) do answers[i] = one(command, ARGV[2 * i + 1]) end
+  save()
+  return answers
+end
+
+-- Reads the calls of some commands, whose first field is always the call, in one go.
+local function fetch_calls(commands)
+  local ids = {}
+  for i, command in ipairs(commands) do ids[i] = command[1] end
+  fetch(CALLS, ids)
 end
 
 -- Whether one text comes before another, byte by byte: `<` on strings asks the server's locale.
