@@ -94,6 +94,8 @@ settings! {
         "How long to wait for the ledger; must be below the callers' deadlines; 10ms to 1m";
     require_ledger_at_start: bool = "false", "TOLLGATE_REQUIRE_LEDGER_AT_START", flag,
         "true: exit when the ledger cannot be reached at start; false: wait for it, answering emergency calls";
+    call_threads: u32 = "1", "TOLLGATE_CALL_THREADS", whole(1, 64),
+        "Threads that serve calls, each with its own connection to the ledger; a client's connection stays on one; 1 to 64";
     max_requests_in_flight: u32 = "1024", "TOLLGATE_MAX_REQUESTS_IN_FLIGHT", whole(1, 1_000_000),
         "Most requests served at a time, further ones are shed; 1 to 1000000";
     max_message_size: u32 = "64KiB", "TOLLGATE_MAX_MESSAGE_SIZE", size(4 << 10, 16 << 20),

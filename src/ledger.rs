@@ -417,6 +417,12 @@ pub struct Page<T> {
 ///
 /// Commands are idempotent by their key, so that [`LedgerError::Indeterminate`] may be repeated.
 pub trait Ledger: Send + Sync + 'static {
+    /// The same ledger for the thread that this is called on: with a connection of its own, where there
+    /// is one, so that no command waits for another thread.
+    fn on_this_thread(self: &Arc<Self>) -> impl Fallible<Arc<Self>> {
+        let shared = self.clone();
+        async move { Ok(shared) }
+    }
     /// The tenant, its active deck and numbers.
     fn tenant(&self, tenant: &TenantId) -> impl Fallible<Reply<TenantView>>;
     /// Several payers at one instant, in the order asked for.

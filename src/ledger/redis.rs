@@ -64,6 +64,8 @@ pub struct BadRedisUrl(String);
 /// See the module.
 pub struct RedisLedger {
     sender: Arc<Sender>,
+    settings: RedisSettings,
+    offset: ClockOffset,
 }
 
 impl RedisLedger {
@@ -78,7 +80,8 @@ impl RedisLedger {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let opened = Connection::open(settings).await;
         let connection = opened.map_err(|error| BadRedisUrl(error.to_string()))?;
-        Ok(RedisLedger { sender: Sender::new(connection, offset) })
+        let sender = Sender::new(connection, offset.clone());
+        Ok(RedisLedger { sender, settings: settings.clone(), offset })
     }
 
     /// Runs a script that takes one command; its answer.
@@ -128,6 +131,12 @@ impl RedisLedger {
 }
 
 impl Ledger for RedisLedger {
+    async fn on_this_thread(self: &Arc<Self>) -> Result<Arc<Self>, LedgerError> {
+        let connected = RedisLedger::connect(&self.settings, self.offset.clone()).await;
+        let ledger = connected.map_err(|error| LedgerError::Unavailable(error.to_string()))?;
+        Ok(Arc::new(ledger))
+    }
+
     async fn tenant(&self, tenant: &TenantId) -> Result<Reply<TenantView>, LedgerError> {
         type Found = ((i64, i64), Option<Vec<u8>>, Option<Vec<u8>>, HashSet<String>);
         let mut commands = pipe();
