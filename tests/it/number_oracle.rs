@@ -10,6 +10,7 @@ use std::fmt;
 use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::LazyLock;
 
 use tollgate::charging::catalogue::{self, CountryCode};
 use tollgate::charging::number::{self, NumberError, NumberType};
@@ -108,8 +109,10 @@ impl Case {
     }
 }
 
-/// Runs the oracle over the catalogue.
-fn cases() -> Vec<Case> {
+/// What the oracle says of the catalogue, asked once.
+static CASES: LazyLock<Vec<Case>> = LazyLock::new(asked);
+
+fn asked() -> Vec<Case> {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/number_oracle/oracle.py");
     let mut child = Command::new(tool("python3"))
         .arg(script)
@@ -240,11 +243,11 @@ const LIST: &str = concat!(env!("CARGO_TARGET_TMPDIR"), "/number_oracle_differen
 
 #[test]
 fn numbers_are_read_as_an_independent_port_of_libphonenumber_reads_them() {
-    let cases = cases();
+    let cases = &*CASES;
     let mut found = vec![0; EXPLAINED.len()];
     let mut unexplained = vec![];
     let mut list = "context\tdialled\toracle\ttollgate\treason\n".to_owned();
-    for case in &cases {
+    for case in cases {
         let (oracle, ours) = (case.expected(), case.found());
         if oracle == ours {
             continue;
@@ -274,7 +277,7 @@ fn numbers_are_read_as_an_independent_port_of_libphonenumber_reads_them() {
 
 #[test]
 fn the_oracle_dials_every_kind_of_number_from_every_country_of_the_catalogue() {
-    let cases = cases();
+    let cases = &*CASES;
     assert!(cases.len() > 50_000, "{}", cases.len());
     let from: BTreeSet<CountryCode> = cases.iter().map(|case| case.context).collect();
     assert_eq!(from.len(), catalogue::countries().len());
