@@ -78,20 +78,16 @@ impl<F: Into<Failure>> From<F> for Stopped {
 
 async fn compare(args: &ReconcileArgs) -> Result<Report, Stopped> {
     let millis = |at: jiff::Timestamp| Millis(at.as_millisecond());
-    // One end alone leaves the other to their file: see below.
-    let window = match (args.from.map(millis), args.to.map(millis)) {
-        (None, None) => None,
-        (from, to) => {
-            Some((from.unwrap_or(Millis(i64::MIN / 4)), to.unwrap_or(Millis(i64::MAX / 4))))
-        }
-    };
-    if window.is_some_and(|(from, to)| from >= to) {
+    if let (Some(from), Some(to)) = (args.from, args.to)
+        && from >= to
+    {
         return Err(Failure::new("expected --from before --to").into());
     }
     let settings = Settings {
         tolerance: Millis(i64::try_from(args.tolerance.as_millis()).unwrap_or(i64::MAX)),
         charge_tolerance: args.charge_tolerance,
-        window,
+        from: args.from.map(millis),
+        to: args.to.map(millis),
     };
     let mut reconciliation = Reconciliation::new(settings);
     read(args, &mut reconciliation)?;
@@ -154,8 +150,6 @@ async fn ask(
     to: Millis,
     into: &mut Reconciliation,
 ) -> Result<(), Failure> {
-    // An end that was left open is that of the ledger.
-    let open = |at: Millis| jiff::Timestamp::from_millisecond(at.0).is_err();
     let timestamp = |at: Millis| prost_types::Timestamp {
         seconds: at.0.div_euclid(1000),
         nanos: i32::try_from(at.0.rem_euclid(1000)).unwrap_or_default() * 1_000_000,
@@ -163,8 +157,8 @@ async fn ask(
     let first = Millis(from.0 - CLOCK_SLACK.0 * 1000);
     let request = ExportUsageRequest {
         tenant_id: args.tenant.clone(),
-        from: (!open(from)).then(|| timestamp(first)),
-        to: (!open(to)).then(|| timestamp(to.after(CHARGED_WITHIN))),
+        from: Some(timestamp(first)),
+        to: Some(timestamp(to.after(CHARGED_WITHIN))),
     };
     let answer = client::accounts(&args.server).await?.export_usage(request).await?;
     let mut records = answer.into_inner();

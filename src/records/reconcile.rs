@@ -20,8 +20,10 @@ pub struct Settings {
     pub tolerance: Millis,
     /// Charges that differ by no more are equal.
     pub charge_tolerance: Micros,
-    /// Calls that started from here on and before there. `None`: from the first of theirs to the last.
-    pub window: Option<(Millis, Millis)>,
+    /// Calls that started from here on. `None`: from the first of theirs.
+    pub from: Option<Millis>,
+    /// Calls that started before. `None`: to the last of theirs.
+    pub to: Option<Millis>,
 }
 
 /// One of our records.
@@ -238,12 +240,12 @@ impl Reconciliation {
 
     /// One of their calls. All of them come before the first of ours.
     pub fn add_theirs(&mut self, call: TheirCall) {
-        if let Some((from, to)) = self.settings.window {
-            let near = self.settings.tolerance.0;
-            if !(from.0 - near..to.0 + near).contains(&call.start.0) {
-                self.outside += 1;
-                return;
-            }
+        let Settings { tolerance: Millis(near), from, to, .. } = self.settings;
+        let (start, before) =
+            (call.start.0, |at: Option<Millis>, start| at.is_some_and(|at| start < at.0));
+        if before(from, start + near) || to.is_some() && !before(to, start - near) {
+            self.outside += 1;
+            return;
         }
         if !call.call_id.is_empty() {
             if let Some(&first) = self.by_call.get(&call.call_id) {
@@ -258,12 +260,15 @@ impl Reconciliation {
         self.rows.push(Row { call, ours: None, our_call_id: None, duplicate_of: None });
     }
 
-    /// The window in which calls started: as set, else from the first of theirs to the last.
+    /// The window in which calls started: as set, else from the first of theirs to the last; `None` where
+    /// neither says.
     pub fn window(&self) -> Option<(Millis, Millis)> {
         let rows = || self.rows.iter().map(|row| &row.call);
         let calls = || rows().chain(self.duplicates.iter().map(|(call, _)| call));
         let starts = || calls().map(|call| call.start);
-        self.settings.window.or_else(|| Some((starts().min()?, Millis(starts().max()?.0 + 1))))
+        let from = self.settings.from.or_else(|| starts().min());
+        let to = self.settings.to.or_else(|| Some(Millis(starts().max()?.0 + 1)));
+        from.zip(to)
     }
 
     /// One of our records.
@@ -527,19 +532,26 @@ impl Totals {
 /// Whether two spellings may be one number: with plus, `00` or neither, in E.164 or national. The shorter
 /// is the end of the longer, a trunk or international prefix aside; asterisks stand for any digit.
 fn is_same_number(a: &str, b: &str) -> bool {
-    let digits = |text: &str| {
-        let user = text.split(['@', ';']).next().unwrap_or_default();
-        let digits: Vec<u8> =
-            user.bytes().filter(|byte| byte.is_ascii_digit() || *byte == b'*').collect();
-        let zeros = digits.iter().take_while(|digit| **digit == b'0').count();
-        // A number that is all zeros is an emergency number somewhere.
-        if zeros == digits.len() { digits } else { digits[zeros..].to_vec() }
-    };
-    let (a, b) = (digits(a), digits(b));
-    let compared = a.len().min(b.len());
-    let enough = compared >= FEWEST_DIGITS || a.len() == b.len() && compared > 0;
-    let pairs = a.iter().rev().zip(b.iter().rev());
-    enough && pairs.into_iter().all(|(a, b)| a == b || *a == b'*' || *b == b'*')
+    let (a, b) = (significant(a), significant(b));
+    let digits = |text: &'_ str| text.bytes().filter(is_digit).count();
+    let (length, other) = (digits(a), digits(b));
+    let compared = length.min(other);
+    let enough = compared >= FEWEST_DIGITS || length == other && compared > 0;
+    let mut pairs = a.bytes().rev().filter(is_digit).zip(b.bytes().rev().filter(is_digit));
+    enough && pairs.all(|(a, b)| a == b || a == b'*' || b == b'*')
+}
+
+fn is_digit(byte: &u8) -> bool {
+    byte.is_ascii_digit() || *byte == b'*'
+}
+
+/// From the first digit that is no zero on; all of a number of zeros, which is one for emergencies somewhere.
+fn significant(text: &str) -> &str {
+    let user = text.split(['@', ';']).next().unwrap_or_default();
+    match user.find(|c: char| matches!(c, '1'..='9' | '*')) {
+        Some(from) => &user[from..],
+        None => user,
+    }
 }
 
 #[cfg(test)]

@@ -18,6 +18,7 @@ mod ledger_model;
 mod number_oracle;
 mod one_unit_left;
 mod order_of_checks;
+mod reconcile;
 mod redis_away;
 mod redis_ledger;
 mod server;

@@ -6,7 +6,7 @@ use crate::records::cdr::CdrReader;
 const START: i64 = 1_794_312_000_000; // 2026-11-10T12:00:00Z
 
 fn settings() -> Settings {
-    Settings { tolerance: Millis(2000), charge_tolerance: Micros::ZERO, window: None }
+    Settings { tolerance: Millis(2000), charge_tolerance: Micros::ZERO, from: None, to: None }
 }
 
 fn ours(call_id: &'static str, seconds: i64, charge: i64) -> OurRecord<'static> {
@@ -197,8 +197,8 @@ fn lines_that_are_there_twice_are_told() {
 
 #[test]
 fn only_calls_of_the_window_are_told_but_their_neighbours_are_matched() {
-    let window = Some((Millis(START), Millis(START + 60_000)));
-    let settings = Settings { window, ..settings() };
+    let (from, to) = (Some(Millis(START)), Some(Millis(START + 60_000)));
+    let settings = Settings { from, to, ..settings() };
     let at =
         |call_id, millis: i64| OurRecord { start: Millis(START + millis), ..ours(call_id, 61, 0) };
     let report = compared(
