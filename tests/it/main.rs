@@ -25,5 +25,6 @@ mod server;
 mod state_table;
 mod stock_client;
 mod support;
+mod two_clocks;
 mod usage;
 mod use_cases;
