@@ -179,7 +179,7 @@ impl<R: Read> CdrReader<R> {
         let mut csv = ReaderBuilder::new().delimiter(delimiter).from_reader(from);
         let header = csv.headers().cloned().map_err(|error| bad(error, None))?;
         let fault = |reason| BadLine { line: 1, column: String::new(), reason, is_end: true };
-        let names: Vec<String> = header.iter().map(|name| plain(name)).collect();
+        let names: Vec<String> = header.iter().map(plain).collect();
         let mut places = [None; Column::ALL.len()];
         for &(column, name) in named {
             let place = header.iter().position(|found| bare(found) == name).or_else(|| {
