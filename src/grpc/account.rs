@@ -664,6 +664,7 @@ fn usage(record: UsageRecord) -> v1::UsageRecord {
         destination_number: record.destination_number,
         currency: record.currency,
         capability: record.capability,
+        sip_call_id: record.sip_call_id,
     }
 }
 
