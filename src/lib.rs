@@ -16,6 +16,7 @@ pub mod duration;
 pub mod events;
 pub mod grpc;
 pub mod ledger;
+pub mod notices;
 pub mod ops;
 pub mod organisation;
 pub mod proto;
