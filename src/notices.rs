@@ -166,8 +166,9 @@ impl<L: Ledger> Notices<L> {
             .map(|set| Webhooks::new(set.secrets.clone(), settings.timeout, set.private))
             .transpose()?;
         let mails = settings.mails.as_ref();
-        let mails =
-            mails.map(|set| Mails::new(&set.url, set.from.clone(), settings.timeout)).transpose()?;
+        let mails = mails
+            .map(|set| Mails::new(&set.url, set.from.clone(), settings.timeout))
+            .transpose()?;
         Ok(Notices(Arc::new(Shared {
             ledger,
             settings,
@@ -183,7 +184,8 @@ impl<L: Ledger> Notices<L> {
     /// Sends until `stop`, then lets others go on. Ends at once, with all it has started, when dropped.
     pub async fn run(self, stop: impl Future<Output = ()> + Send) {
         let (stopping, stopped) = watch::channel(false);
-        let mut crew = Crew { shared: self.0, stopped, tasks: JoinSet::new(), hired: HashMap::new() };
+        let mut crew =
+            Crew { shared: self.0, stopped, tasks: JoinSet::new(), hired: HashMap::new() };
         let every = crew.shared.settings.interval * LOOKS_PER_REFRESH;
         let refreshing = async {
             let mut last = None;
@@ -218,6 +220,7 @@ impl<L: Ledger> Crew<L> {
     async fn refresh(&mut self, last: Option<Millis>) -> Result<Millis, LedgerError> {
         let mut tenants = self.shared.ledger.tenants().await?;
         tenants.extend(self.shared.settings.also.iter().cloned());
+        while self.tasks.try_join_next().is_some() {}
         let mut begun = None;
         for tenant in tenants {
             let found = match self.shared.ledger.record(&tenant).await {
@@ -245,7 +248,9 @@ impl<L: Ledger> Crew<L> {
             }
             return;
         };
-        if let Some((told, _)) = self.hired.get(&key) {
+        // One that has ended by itself met a fault of its own: it is hired anew.
+        let known = self.hired.get(&key).filter(|(_, follower)| !follower.is_finished());
+        if let Some((told, _)) = known {
             told.send_if_modified(|known| {
                 let changed = *known != target;
                 *known = target;

@@ -100,7 +100,8 @@ mod tests {
             assert!(all.contains(*kind));
             assert_eq!((name(*kind), parse(told)), (*told, Ok(Kinds(vec![*kind]))));
         }
-        for (text, unknown) in [("", "[\"\"]"), ("POOL_EXHAUSTED,x,SHORTFAL", "[\"x\", \"SHORTFAL\"]")]
+        for (text, unknown) in
+            [("", "[\"\"]"), ("POOL_EXHAUSTED,x,SHORTFAL", "[\"x\", \"SHORTFAL\"]")]
         {
             let error = parse(text).expect_err("a name is unknown");
             assert!(error.ends_with(&format!("; found {unknown}")), "{error}");
@@ -109,7 +110,8 @@ mod tests {
 
     #[test]
     fn what_administrators_must_know_is_told_without_settings() {
-        for kind in [EventKind::CreditsDepleted, EventKind::PoolThreshold, EventKind::PoolExhausted] {
+        for kind in [EventKind::CreditsDepleted, EventKind::PoolThreshold, EventKind::PoolExhausted]
+        {
             assert!(Kinds::of_mails().contains(kind) && Kinds::of_webhooks().contains(kind));
         }
         assert!(!Kinds::of_webhooks().contains(EventKind::CallSettled));

@@ -217,8 +217,13 @@ mod tests {
     #[test]
     fn a_mail_says_how_much() {
         let mut lapsed = event(EventKind::CreditsExpired, "po-1");
-        lapsed.entry.postings =
-            vec![Posting { bucket: "l:po-1".to_owned(), funded: 0, held: 0, spent: 0, expired: 12_500_000 }];
+        lapsed.entry.postings = vec![Posting {
+            bucket: "l:po-1".to_owned(),
+            funded: 0,
+            held: 0,
+            spent: 0,
+            expired: 12_500_000,
+        }];
         let Text { body, .. } = text(&lapsed, &TenantId::literal("contoso"), "USD");
         assert!(body.contains("\nPurchase:     po-1\nLapsed:       12.5 USD\n"), "{body}");
     }
@@ -240,8 +245,14 @@ mod tests {
     #[test]
     fn every_kind_that_is_mailed_has_words_of_its_own() {
         for name in [
-            "RECHARGE_SUCCEEDED", "RECHARGE_FAILED", "CREDITS_DEPLETED", "POOL_THRESHOLD",
-            "POOL_EXHAUSTED", "UNAUTHORIZED_USAGE", "LATE_SETTLE", "SHORTFALL",
+            "RECHARGE_SUCCEEDED",
+            "RECHARGE_FAILED",
+            "CREDITS_DEPLETED",
+            "POOL_THRESHOLD",
+            "POOL_EXHAUSTED",
+            "UNAUTHORIZED_USAGE",
+            "LATE_SETTLE",
+            "SHORTFALL",
         ] {
             assert!(said(name).is_some_and(|said| !said.to_do.is_empty()), "{name}");
         }

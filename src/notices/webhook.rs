@@ -31,11 +31,11 @@ const SECRET_BYTES: std::ops::RangeInclusive<usize> = 24..=64;
 
 /// Who a webhook goes to.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Receiver {
+pub(super) struct Receiver {
     /// Where.
-    pub url: String,
+    pub(super) url: String,
     /// Whether the server's own settings name it, rather than a tenant's document.
-    pub of_server: bool,
+    pub(super) of_server: bool,
 }
 
 /// What webhooks are signed with: of each tenant, or of all that have none of their own.
@@ -52,11 +52,12 @@ impl fmt::Debug for Secrets {
 impl Secrets {
     /// Lines, or parts between commas, of `whsec_BASE64` or `TENANT whsec_BASE64`; `#` begins a comment.
     ///
-    /// The error names the line and never repeats it.
+    /// The error counts the secrets and never repeats one.
     pub fn parse(text: &str) -> Result<Secrets, String> {
         let mut secrets: HashMap<_, Vec<_>> = HashMap::new();
-        let lines = text.split(['\n', ',']).map(str::trim).enumerate();
-        for (n, line) in lines.filter(|(_, line)| !line.is_empty() && !line.starts_with('#')) {
+        let lines = text.lines().filter(|line| !line.trim_start().starts_with('#'));
+        let parts = lines.flat_map(|line| line.split(',')).map(str::trim);
+        for (n, line) in parts.filter(|part| !part.is_empty()).enumerate() {
             let (tenant, secret) = match line.split_once(char::is_whitespace) {
                 Some((tenant, secret)) => (Some(TenantId::new(tenant)), secret.trim()),
                 None => (None, line),
@@ -65,7 +66,7 @@ impl Secrets {
             let key = key.filter(|key| SECRET_BYTES.contains(&key.len()));
             let (Ok(tenant), Some(key)) = (tenant.transpose(), key) else {
                 return Err(format!(
-                    "expected whsec_ and 24 to 64 bytes in base64, after a tenant or alone, in part {}",
+                    "expected whsec_ and 24 to 64 bytes in base64, after a tenant or alone, in secret {}",
                     n + 1
                 ));
             };
@@ -97,7 +98,7 @@ fn signatures(secrets: &[Vec<u8>], id: &str, timestamp: u64, body: &str) -> Stri
 }
 
 /// Posts webhooks.
-pub struct Webhooks {
+pub(super) struct Webhooks {
     /// To whom the server's settings name.
     trusted: Client,
     /// To whom tenants name.
@@ -108,7 +109,11 @@ pub struct Webhooks {
 
 impl Webhooks {
     /// With the secrets of the settings; `private`: tenants' receivers may be private and of http.
-    pub fn new(secrets: Secrets, timeout: Duration, private: bool) -> Result<Webhooks, String> {
+    pub(super) fn new(
+        secrets: Secrets,
+        timeout: Duration,
+        private: bool,
+    ) -> Result<Webhooks, String> {
         // An error says that the program has chosen before.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let client = || {
@@ -132,7 +137,13 @@ impl Webhooks {
     }
 
     /// One attempt at one event.
-    pub async fn post(&self, to: &Receiver, tenant: &TenantId, id: &str, body: String) -> Attempt {
+    pub(super) async fn post(
+        &self,
+        to: &Receiver,
+        tenant: &TenantId,
+        id: &str,
+        body: String,
+    ) -> Attempt {
         let Some(secrets) = self.secrets.of(tenant) else {
             return Attempt::Refused("no secret is set for the tenant".to_owned());
         };
@@ -256,7 +267,11 @@ fn is_public_v6(address: Ipv6Addr) -> bool {
         [0x64, 0xff9b, 0, 0, 0, 0, ..] => embedded(g, h),
         [0x2002, high, low, ..] => embedded(high, low),
         // Global unicast, without documentation, Teredo, and what serves protocols.
-        _ => (0x2000..0x4000).contains(&a) && !(a == 0x2001 && (b < 0x200 || b == 0xdb8)) && a != 0x3fff,
+        _ => {
+            (0x2000..0x4000).contains(&a)
+                && !(a == 0x2001 && (b < 0x200 || b == 0xdb8))
+                && a != 0x3fff
+        }
     }
 }
 
@@ -281,8 +296,12 @@ mod tests {
     fn a_signature_is_that_of_the_standard_s_own_example() {
         let secrets = Secrets::parse(SECRET).expect("a secret");
         let secrets = secrets.of(&TenantId::literal("contoso")).expect("it is for all");
-        let signed =
-            signatures(secrets, "msg_p5jXN8AQM9LWM0D4loKWxJek", 1_614_265_330, r#"{"test": 2432232314}"#);
+        let signed = signatures(
+            secrets,
+            "msg_p5jXN8AQM9LWM0D4loKWxJek",
+            1_614_265_330,
+            r#"{"test": 2432232314}"#,
+        );
         assert_eq!(signed, "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=");
     }
 
@@ -293,13 +312,14 @@ mod tests {
         let secrets = Secrets::parse(&text).expect("secrets");
         let of = |tenant| secrets.of(&TenantId::literal(tenant)).expect("secrets").len();
         assert_eq!((of("contoso"), of("fabrikam")), (2, 1));
-        let both = signatures(secrets.of(&TenantId::literal("contoso")).unwrap_or_default(), "i", 1, "b");
+        let both =
+            signatures(secrets.of(&TenantId::literal("contoso")).unwrap_or_default(), "i", 1, "b");
         let parts: Vec<&str> = both.split(' ').collect();
         assert!(parts.len() == 2 && parts.iter().all(|part| part.starts_with("v1,")), "{both}");
         assert!(!format!("{secrets:?}").contains("whsec"));
         let own = Secrets::parse(&format!("fabrikam {SECRET}")).expect("a secret");
         assert_eq!(own.of(&TenantId::literal("contoso")), None);
-        for wrong in ["", "# none", "secret", "whsec_c2hvcnQ=", "a b whsec_x", "whsec_%%%"] {
+        for wrong in ["", "# none", "hidden", "whsec_c2hvcnQ=", "a b whsec_x", "whsec_%%%"] {
             let error = Secrets::parse(wrong).expect_err("it is none");
             assert!(wrong.is_empty() || !error.contains(wrong), "{error}");
         }
@@ -338,10 +358,27 @@ mod tests {
     #[test]
     fn addresses_that_are_not_of_the_internet_are_known() {
         for private in [
-            "0.0.0.0", "10.1.2.3", "100.64.0.1", "127.0.0.1", "169.254.169.254", "172.16.0.1",
-            "192.0.0.1", "192.168.1.1", "198.18.0.1", "224.0.0.1", "255.255.255.255", "::", "::1",
-            "::ffff:10.0.0.1", "64:ff9b::a00:1", "2002:a00:1::1", "fc00::1", "fe80::1", "ff02::1",
-            "2001:db8::1", "2001::1",
+            "0.0.0.0",
+            "10.1.2.3",
+            "100.64.0.1",
+            "127.0.0.1",
+            "169.254.169.254",
+            "172.16.0.1",
+            "192.0.0.1",
+            "192.168.1.1",
+            "198.18.0.1",
+            "224.0.0.1",
+            "255.255.255.255",
+            "::",
+            "::1",
+            "::ffff:10.0.0.1",
+            "64:ff9b::a00:1",
+            "2002:a00:1::1",
+            "fc00::1",
+            "fe80::1",
+            "ff02::1",
+            "2001:db8::1",
+            "2001::1",
         ] {
             assert!(!is_public(private.parse().expect("an address")), "{private}");
         }
