@@ -24,6 +24,7 @@ use crate::grpc::account::{self, Account};
 use crate::grpc::call_authorization::{self, CallAuthorization};
 use crate::grpc::gate::Gate;
 use crate::ledger::{Ledger, LedgerError};
+use crate::notices::{self, MailSettings, Notices, WebhookSettings};
 use crate::ops::health::{self, Health};
 use crate::ops::listener::{Bound, bind};
 use crate::ops::shutdown::{Ended, Shutdown, serve_until};
@@ -58,6 +59,7 @@ pub struct Running<L> {
     shutdown: Shutdown,
     servers: JoinSet<io::Result<()>>,
     tasks: Tasks,
+    notices: JoinSet<()>,
     grace: Duration,
     addresses: Addresses,
 }
@@ -129,8 +131,24 @@ pub async fn start<L: Ledger>(ledger: Arc<L>, config: &Config) -> io::Result<Run
     let mut tasks = Tasks::default();
     tasks.spawn(watch(control.clone(), health.clone(), config.ledger_timeout));
     tasks.spawn(sweep(control.clone(), config.sweep_interval, config.sweep_batch));
+    let mut notices = JoinSet::new();
+    if let Some(settings) = notice_settings(config) {
+        let made = Notices::new(control.ledger().clone(), settings, account::event_json);
+        notices.spawn(made.map_err(io::Error::other)?.run(shutdown.begun()));
+    }
     let grace = config.shutdown_grace;
-    Ok(Running { control, call_threads, gate, health, shutdown, servers, tasks, grace, addresses })
+    Ok(Running {
+        control,
+        call_threads,
+        gate,
+        health,
+        shutdown,
+        servers,
+        tasks,
+        notices,
+        grace,
+        addresses,
+    })
 }
 
 impl<L: Ledger> Running<L> {
@@ -164,7 +182,17 @@ impl<L: Ledger> Running<L> {
     ///
     /// An error is a listener that failed.
     pub async fn run_until(self, stop: impl Future<Output = &'static str>) -> io::Result<()> {
-        let Running { call_threads, gate, health, shutdown, mut servers, tasks, grace, .. } = self;
+        let Running {
+            call_threads,
+            gate,
+            health,
+            shutdown,
+            mut servers,
+            tasks,
+            mut notices,
+            grace,
+            ..
+        } = self;
         let mut stopped_at = None;
         let stop = async {
             let reason = stop.await;
@@ -180,6 +208,8 @@ impl<L: Ledger> Running<L> {
         };
         let ended = serve_until(stop, all, &health, &shutdown, grace).await;
         drop(tasks);
+        // Others may take the notices over at once where this ends in time, else when the lease is over.
+        let _ = tokio::time::timeout(FLUSH_AT_LEAST, notices.join_next()).await;
         let left = stopped_at.map_or(Duration::ZERO, |at| grace.saturating_sub(at.elapsed()));
         if !flush_records(&call_threads, left.max(FLUSH_AT_LEAST)).await {
             tracing::error!(
@@ -278,6 +308,33 @@ impl Drop for Tasks {
 
 fn seconds(length: Duration) -> Seconds {
     Seconds(i64::try_from(length.as_secs()).unwrap_or(i64::MAX))
+}
+
+/// What notices are sent; `None` where neither of the channels is set up.
+fn notice_settings(config: &Config) -> Option<notices::Settings> {
+    let webhooks = config.webhook_secrets().map(|secrets| WebhookSettings {
+        url: config.notices_webhook_url.clone(),
+        secrets: secrets.clone(),
+        kinds: config.notices_webhook_events.clone(),
+        private: config.notices_private_receivers,
+    });
+    let relay = config.notices_smtp_url.as_ref().zip(config.notices_mail_from.as_ref());
+    let mails = relay.map(|(url, from)| MailSettings {
+        url: url.whole().to_owned(),
+        from: from.clone(),
+        kinds: config.notices_mail_events.clone(),
+    });
+    (webhooks.is_some() || mails.is_some()).then(|| notices::Settings {
+        webhooks,
+        mails,
+        also: vec![TenantId::literal(UNATTRIBUTED)],
+        timeout: config.notices_timeout,
+        interval: config.notices_interval,
+        lease: seconds(config.notices_lease),
+        first_pause: config.notices_retry_first,
+        longest_pause: config.notices_retry_longest,
+        keep: seconds(config.notices_keep),
+    })
 }
 
 fn settings(config: &Config) -> Settings {

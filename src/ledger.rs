@@ -22,7 +22,9 @@ use crate::charging::month::Month;
 use crate::charging::profile::{PayerProfile, Purchase, TenantProfile};
 use crate::charging::rating::Tariff;
 use crate::charging::units::{Micros, Millis, Seconds};
-use crate::ledger::state::{Bucket, Call, Entry, Lot, PayerAccount, TenantAccount, Terms, Wallet};
+use crate::ledger::state::{
+    Bucket, Call, Entry, Lot, PayerAccount, Reader, TenantAccount, Terms, Wallet,
+};
 
 /// Why a command has no outcome.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -404,6 +406,54 @@ pub struct Snapshot {
     pub journal: Vec<Entry>,
 }
 
+/// Take a reader of the journal, or keep the one that is had: its lease begins anew.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TakeReader {
+    /// Whose journal.
+    pub tenant: TenantId,
+    /// Name of the reader; made where there is none.
+    pub reader: String,
+    /// Who takes it.
+    pub owner: String,
+    /// How long nobody else may.
+    pub lease: Seconds,
+    /// Where a new one begins.
+    pub since: Millis,
+}
+
+/// The answer to [`TakeReader`]: the reader as it stands now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Taken {
+    /// The owner has it.
+    Taken(Reader),
+    /// Another has it, and its lease lasts; nothing changed.
+    Busy(Reader),
+}
+
+/// An entry is done with: the next owner goes on after it. The lease begins anew.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MoveReader {
+    /// Whose journal.
+    pub tenant: TenantId,
+    /// Name of the reader.
+    pub reader: String,
+    /// Who has it.
+    pub owner: String,
+    /// Of the entry.
+    pub cursor: String,
+    /// How long nobody else may have it; zero gives it up.
+    pub lease: Seconds,
+}
+
+/// The answer to [`MoveReader`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Moved {
+    /// It stands there.
+    Moved,
+    /// Another has taken it; nothing changed.
+    Lost,
+}
+
 /// A page of a list and the cursor of the next.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Page<T> {
@@ -524,6 +574,12 @@ pub trait Ledger: Send + Sync + 'static {
     /// A cursor for [`Ledger::history`] after which every entry stands that was made at `at` or later,
     /// and as few others as the ledger can tell apart without reading them; `None` is the beginning.
     fn history_since(&self, tenant: &TenantId, at: Millis) -> impl Fallible<Option<String>>;
+    /// What was applied of a tenant, without its payers and numbers; `None` where it is unknown.
+    fn record(&self, tenant: &TenantId) -> impl Fallible<Reply<Option<TenantRecord>>>;
+    /// See [`TakeReader`].
+    fn take_reader(&self, command: &TakeReader) -> impl Fallible<Reply<Taken>>;
+    /// See [`MoveReader`].
+    fn move_reader(&self, command: &MoveReader) -> impl Fallible<Reply<Moved>>;
     /// Everything, at one instant.
     fn snapshot(&self, tenant: &TenantId) -> impl Fallible<Reply<Snapshot>>;
     /// Whether the store answers.

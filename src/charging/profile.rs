@@ -46,6 +46,18 @@ pub struct TenantProfile {
     pub auto_recharge: Option<AutoRecharge>,
     /// The tenant's SBC trunks.
     pub trunks: Vec<Trunk>,
+    /// Who is told what happens (rules 51 and 66). Tenants stored before there were notices have none.
+    #[serde(default)]
+    pub notices: NoticeTargets,
+}
+
+/// Who of a tenant is told what happens.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NoticeTargets {
+    /// Administrators, by mail; each address once.
+    pub emails: Vec<String>,
+    /// A program, by webhook; the server's own where there is none.
+    pub webhook: Option<String>,
 }
 
 /// Whether a tenant's calls go on.

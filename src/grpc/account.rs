@@ -31,6 +31,7 @@ use crate::ledger::Ledger;
 use crate::ledger::audit::{Finding, Report};
 use crate::ledger::state::{Call, CallState};
 use crate::organisation;
+use crate::proto::json::to_json_line;
 use crate::proto::v1;
 use crate::proto::v1::account_service_server::{AccountService, AccountServiceServer};
 use crate::records::UsageRecord;
@@ -592,6 +593,11 @@ fn decision(tenant: &TenantId, record: DecisionRecord) -> v1::DecisionRecord {
     }
     message.funding = answer::funding(&funding, &currency);
     message
+}
+
+/// An event as WatchEvents sends it, in protobuf JSON on one line: the body of a webhook.
+pub fn event_json(event: Event, tenant: &TenantId, currency: &str) -> Result<String, String> {
+    to_json_line(&event_message(event, tenant, currency)).map_err(|error| error.to_string())
 }
 
 fn event_message(event: Event, tenant: &TenantId, currency: &str) -> v1::Event {

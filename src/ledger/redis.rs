@@ -25,8 +25,9 @@ use crate::charging::units::{Millis, Seconds};
 use crate::ledger::redis::batch::Sender;
 use crate::ledger::redis::codec::{
     AnswerArgs, ApplyPayersArgs, ApplyTenantArgs, AuthorizeArgs, BalanceArgs, BalanceReply,
-    CallReply, CountReply, EndArgs, ExtendArgs, PositionArgs, PositionReply, PurchaseArgs,
-    StoredPayer, SweepArgs, SweepReply, decode, decode_json, encode, encode_json, unknown_tag,
+    CallReply, CountReply, EndArgs, ExtendArgs, MoveReaderArgs, PositionArgs, PositionReply,
+    PurchaseArgs, ReaderReply, StoredPayer, SweepArgs, SweepReply, TakeReaderArgs, decode,
+    decode_json, encode, encode_json, unknown_tag,
 };
 use crate::ledger::redis::connection::Connection;
 use crate::ledger::redis::keys::Key;
@@ -34,8 +35,9 @@ use crate::ledger::redis::scripts::Verb;
 use crate::ledger::state::{Bucket, Call, Entry, Lot, PayerAccount, TenantAccount, Wallet};
 use crate::ledger::{
     Answer, Answered, Applied, Authorize, Authorized, Balance, ClockOffset, ClockReading, End,
-    EndResult, Ended, Extend, Extended, Ledger, LedgerError, Page, PayerUpdate, PayerView,
-    Position, Purchased, Reply, Snapshot, Swept, TenantRecord, TenantView,
+    EndResult, Ended, Extend, Extended, Ledger, LedgerError, MoveReader, Moved, Page, PayerUpdate,
+    PayerView, Position, Purchased, Reply, Snapshot, Swept, TakeReader, Taken, TenantRecord,
+    TenantView,
 };
 
 /// Entries that a snapshot reads at a time.
@@ -484,6 +486,40 @@ impl Ledger for RedisLedger {
         let ClockReading::Shifted(by) = self.sender.clock() else { return Ok(None) };
         let earliest = at.0 - by - ID_SLACK.0 * 1000;
         Ok((earliest > 0).then(|| format!("{earliest}-0")))
+    }
+
+    async fn record(&self, tenant: &TenantId) -> Result<Reply<Option<TenantRecord>>, LedgerError> {
+        let mut commands = pipe();
+        commands.atomic().cmd("TIME");
+        commands.cmd("HGET").arg(Key::Profiles.of(tenant)).arg(keys::TENANT);
+        let found: ((i64, i64), Option<Vec<u8>>) = self.connection().query_all(&commands).await?;
+        let record = found.1.map(|text| decode_json("tenant record", &text)).transpose()?;
+        Ok(Reply { now: self.instant(found.0), outcome: record })
+    }
+
+    async fn take_reader(&self, command: &TakeReader) -> Result<Reply<Taken>, LedgerError> {
+        let verb = Verb::TakeReader;
+        let TakeReader { tenant, reader, owner, lease, since } = command;
+        let args = TakeReaderArgs { reader, owner, lease: *lease, since: *since };
+        let bytes = self.run(verb, tenant, &args).await?;
+        let ReaderReply { tag, now, reader } = decode("answer", &bytes)?;
+        let outcome = match tag {
+            "taken" => Taken::Taken(reader),
+            "busy" => Taken::Busy(reader),
+            tag => return Err(unknown_tag(verb.script().name, tag)),
+        };
+        Ok(Reply { now, outcome })
+    }
+
+    async fn move_reader(&self, command: &MoveReader) -> Result<Reply<Moved>, LedgerError> {
+        let MoveReader { tenant, reader, owner, cursor, lease } = command;
+        let args = MoveReaderArgs { reader, owner, cursor, lease: *lease };
+        let reply = self.count(Verb::MoveReader, tenant, &args, &["moved", "lost"]).await?;
+        let outcome = match reply.outcome.0 {
+            "moved" => Moved::Moved,
+            _ => Moved::Lost,
+        };
+        Ok(Reply { now: reply.now, outcome })
     }
 
     async fn snapshot(&self, tenant: &TenantId) -> Result<Reply<Snapshot>, LedgerError> {

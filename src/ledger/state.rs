@@ -459,6 +459,19 @@ pub struct Entry {
     pub report: Vec<u8>,
 }
 
+/// How far a reader of the journal is, and who reads for it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reader {
+    /// Who has it: a name that no other process uses.
+    pub owner: String,
+    /// When the lease ends, by the store's clock; from then on anybody may take it.
+    pub ends: Millis,
+    /// It reads what was made at this instant or later.
+    pub since: Millis,
+    /// Of the last entry that is done with; empty where there is none yet.
+    pub cursor: String,
+}
+
 /// The pools of a call as the funding arithmetic sees them, given how to look a bucket up.
 pub fn pool_sides(call: &Call, bucket: impl Fn(&str) -> Option<Bucket>) -> Vec<PoolSide> {
     call.pools

@@ -5,10 +5,11 @@ use tollgate::charging::ids::TenantId;
 use tollgate::charging::month::{Month, parse_zone};
 use tollgate::charging::profile::{PayerState, TenantState};
 use tollgate::charging::units::{Micros, Millis, Seconds};
-use tollgate::ledger::state::{Call, CallState, Entry, EntryKind, nuance_code};
+use tollgate::ledger::state::{Call, CallState, Entry, EntryKind, Reader, nuance_code};
 use tollgate::ledger::{
     Applied, Authorized, CallLimits, EndResult, Ended, Ending, Extended, Ledger, LedgerError,
-    MoneyOffer, Page, PayerUpdate, Purchased, Snapshot, Versions, pool_id,
+    MoneyOffer, MoveReader, Moved, Page, PayerUpdate, Purchased, Snapshot, TakeReader, Taken,
+    Versions, pool_id,
 };
 
 use crate::support::{
@@ -85,6 +86,8 @@ crate::on_every_ledger! {
     decks_are_kept_by_version_and_name
     numbers_reach_every_sidecar_with_the_tenant
     a_position_shows_what_a_call_would_find
+    a_reader_is_one_s_until_its_lease_is_over
+    a_tenant_s_record_is_read_without_its_payers
 }
 
 fn at_most(limit: i64) -> MoneyOffer {
@@ -1158,4 +1161,62 @@ async fn a_position_shows_what_a_call_would_find<L: Ledger>(stage: &Stage<L>) {
     assert_eq!((after.credits, after.wallet_holds), (Micros(UNIT - 150_000), 1));
     assert_eq!((after.payer.open, after.payer.held), (1, Micros(150_000)));
     assert_eq!(after.call.unwrap().state, CallState::Ringing);
+}
+
+async fn a_reader_is_one_s_until_its_lease_is_over<L: Ledger>(stage: &Stage<L>) {
+    let start = stage.now();
+    let take = async |owner: &str| {
+        let command = TakeReader {
+            tenant: stage.tenant.clone(),
+            reader: "mail".to_owned(),
+            owner: owner.to_owned(),
+            lease: Seconds(30),
+            since: stage.now(),
+        };
+        stage.ledger.take_reader(&command).await.unwrap().outcome
+    };
+    let go = async |owner: &str, cursor: &str, lease| {
+        let command = MoveReader {
+            tenant: stage.tenant.clone(),
+            reader: "mail".to_owned(),
+            owner: owner.to_owned(),
+            cursor: cursor.to_owned(),
+            lease: Seconds(lease),
+        };
+        stage.ledger.move_reader(&command).await.unwrap().outcome
+    };
+    let stands = |owner: &str, ends: i64, cursor: &str| Reader {
+        owner: owner.to_owned(),
+        ends: start.after(Seconds(ends)),
+        since: start,
+        cursor: cursor.to_owned(),
+    };
+    assert_eq!(go("one", "1-0", 30).await, Moved::Lost, "nobody has taken it");
+    assert_eq!(take("one").await, Taken::Taken(stands("one", 30, "")));
+    assert_eq!(take("other").await, Taken::Busy(stands("one", 30, "")));
+    stage.pass(20);
+    assert_eq!(go("one", "1-0", 30).await, Moved::Moved);
+    stage.pass(29);
+    assert_eq!(take("other").await, Taken::Busy(stands("one", 50, "1-0")));
+    assert_eq!(go("other", "7-0", 30).await, Moved::Lost);
+    assert_eq!(take("one").await, Taken::Taken(stands("one", 79, "1-0")));
+    stage.pass(30);
+    // Nobody else has taken it yet.
+    assert_eq!(go("one", "2-0", 1).await, Moved::Moved);
+    stage.pass(1);
+    assert_eq!(take("other").await, Taken::Taken(stands("other", 110, "2-0")));
+    assert_eq!(go("one", "3-0", 30).await, Moved::Lost);
+    // Given up, it is anybody's at once.
+    assert_eq!(go("other", "3-0", 0).await, Moved::Moved);
+    assert_eq!(take("one").await, Taken::Taken(stands("one", 110, "3-0")));
+    // It is no part of what is audited.
+    stage.audit().await;
+}
+
+async fn a_tenant_s_record_is_read_without_its_payers<L: Ledger>(stage: &Stage<L>) {
+    let found = stage.ledger.record(&stage.tenant).await.unwrap();
+    assert_eq!(found.outcome, stage.ledger.tenant(&stage.tenant).await.unwrap().outcome.record);
+    assert_eq!(found.now, stage.now());
+    let nobody = TenantId::new("nobody").unwrap();
+    assert_eq!(stage.ledger.record(&nobody).await.unwrap().outcome, None);
 }

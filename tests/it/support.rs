@@ -13,8 +13,8 @@ use tollgate::charging::decision::{Decision, Nuance};
 use tollgate::charging::ids::{CallId, LotId, PayerId, TenantId};
 use tollgate::charging::month::{Month, parse_zone, twelve_months_after};
 use tollgate::charging::profile::{
-    Billing, FailureHandling, OnLostSettle, OutboundPolicy, PayerKind, PayerProfile, PayerState,
-    Purchase, TenantLimits, TenantProfile, TenantState,
+    Billing, FailureHandling, NoticeTargets, OnLostSettle, OutboundPolicy, PayerKind, PayerProfile,
+    PayerState, Purchase, TenantLimits, TenantProfile, TenantState,
 };
 use tollgate::charging::rating::Tariff;
 use tollgate::charging::units::{Micros, Millis, Seconds};
@@ -149,6 +149,7 @@ pub fn tenant_record(tenant: &TenantId, state: TenantState) -> TenantRecord {
         blocked_prefixes: vec![],
         auto_recharge: None,
         trunks: vec![],
+        notices: NoticeTargets::default(),
     };
     TenantRecord { profile, deck: None }
 }

@@ -12,13 +12,13 @@ use crate::charging::profile::{PayerProfile, PayerState, Purchase, TenantState};
 use crate::charging::units::{Micros, Millis, Seconds};
 use crate::ledger::state::{
     Bucket, Call, CallState, Entry, EntryKind, Lot, LotLine, MoneyLine, PayerAccount, PoolLine,
-    Posting, TenantAccount, Wallet, credit_side, nuance_code, pool_sides, reach_code,
+    Posting, Reader, TenantAccount, Wallet, credit_side, nuance_code, pool_sides, reach_code,
 };
 use crate::ledger::{
     Answered, Applied, Authorize, Authorized, Balance, CallLimits, End, EndResult, Ended, Ending,
-    Extend, Extended, Offer, PayerUpdate, PayerView, Position, Proposal, Purchased,
-    SWEPT_PER_AUTHORIZE, Snapshot, Swept, TenantRecord, TenantView, Versions, lot_bucket,
-    pool_bucket, pool_id,
+    Extend, Extended, MoveReader, Moved, Offer, PayerUpdate, PayerView, Position, Proposal,
+    Purchased, SWEPT_PER_AUTHORIZE, Snapshot, Swept, TakeReader, Taken, TenantRecord, TenantView,
+    Versions, lot_bucket, pool_bucket, pool_id,
 };
 
 /// One tenant's balances, calls and journal.
@@ -39,6 +39,7 @@ pub(super) struct Book {
     journal: Vec<Entry>,
     /// What the next entry brings with it: noted after it.
     alerts: Vec<Entry>,
+    readers: BTreeMap<String, Reader>,
 }
 
 #[derive(Default)]
@@ -846,6 +847,33 @@ impl Book {
     }
 
     // Provisioning.
+
+    pub(super) fn record(&self) -> Option<TenantRecord> {
+        self.record.clone()
+    }
+
+    pub(super) fn take_reader(&mut self, now: Millis, command: &TakeReader) -> Taken {
+        let new = Reader { since: command.since, ..Reader::default() };
+        let reader = self.readers.entry(command.reader.clone()).or_insert(new);
+        if reader.owner != command.owner && reader.ends > now {
+            return Taken::Busy(reader.clone());
+        }
+        reader.owner.clone_from(&command.owner);
+        reader.ends = now.after(command.lease);
+        Taken::Taken(reader.clone())
+    }
+
+    pub(super) fn move_reader(&mut self, now: Millis, command: &MoveReader) -> Moved {
+        // A lease that has run out does no harm as long as nobody else has taken it.
+        match self.readers.get_mut(&command.reader) {
+            Some(reader) if reader.owner == command.owner => {
+                reader.cursor.clone_from(&command.cursor);
+                reader.ends = now.after(command.lease);
+                Moved::Moved
+            }
+            _ => Moved::Lost,
+        }
+    }
 
     pub(super) fn view(&self) -> TenantView {
         let profiles = self.payers.values().filter_map(|payer| payer.profile.as_ref());

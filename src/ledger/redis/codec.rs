@@ -14,7 +14,7 @@ use crate::charging::month::Month;
 use crate::charging::profile::{PayerProfile, PayerState};
 use crate::charging::rating::Tariff;
 use crate::charging::units::{Micros, Millis, Seconds};
-use crate::ledger::state::{Bucket, Call, PayerAccount, TenantAccount, Terms, nuance_code};
+use crate::ledger::state::{Bucket, Call, PayerAccount, Reader, TenantAccount, Terms, nuance_code};
 use crate::ledger::{
     Authorize, End, Ending, Extend, LedgerError, Offer, PayerUpdate, Proposal, SWEPT_PER_AUTHORIZE,
     pool_id,
@@ -238,6 +238,24 @@ pub(super) struct PurchaseArgs<'a> {
 
 #[derive(Serialize)]
 #[cfg_attr(test, derive(Deserialize))]
+pub(super) struct TakeReaderArgs<'a> {
+    pub(super) reader: &'a str,
+    pub(super) owner: &'a str,
+    pub(super) lease: Seconds,
+    pub(super) since: Millis,
+}
+
+#[derive(Serialize)]
+#[cfg_attr(test, derive(Deserialize))]
+pub(super) struct MoveReaderArgs<'a> {
+    pub(super) reader: &'a str,
+    pub(super) owner: &'a str,
+    pub(super) cursor: &'a str,
+    pub(super) lease: Seconds,
+}
+
+#[derive(Serialize)]
+#[cfg_attr(test, derive(Deserialize))]
 pub(super) struct ApplyTenantArgs<'a> {
     pub(super) record: &'a str,
     pub(super) suspended: bool,
@@ -371,6 +389,14 @@ pub(super) struct CountReply<'a> {
     pub(super) tag: &'a str,
     pub(super) now: Millis,
     pub(super) count: usize,
+}
+
+/// `[tag, now, reader]`.
+#[derive(Deserialize)]
+pub(super) struct ReaderReply<'a> {
+    pub(super) tag: &'a str,
+    pub(super) now: Millis,
+    pub(super) reader: Reader,
 }
 
 /// `[tag, now, expired, forgotten, lapsed]`.

@@ -29,6 +29,8 @@ pub(super) enum Key {
     Profiles,
     /// Hash: number to the payers that have it.
     Numbers,
+    /// Hash: how far each reader of the journal is, and who reads for it.
+    Readers,
 }
 
 impl Key {
@@ -45,6 +47,7 @@ impl Key {
             Key::Journal => "journal",
             Key::Profiles => "profiles",
             Key::Numbers => "numbers",
+            Key::Readers => "readers",
         }
     }
 

@@ -65,6 +65,8 @@ scripts! {
     ApplyPayers, "apply_payers", "", [Accounts, Sizes, Profiles, Numbers];
     Position, "position", " flags=no-writes", [Accounts, Sizes, Lots, Calls];
     Balance, "balance", " flags=no-writes", [Accounts, Sizes, Pools, Lots];
+    TakeReader, "take_reader", "", [Readers];
+    MoveReader, "move_reader", "", [Readers];
 }
 
 const FIELDS: &str = include_str!("scripts/fields.lua");
@@ -143,12 +145,12 @@ mod tests {
     use crate::charging::rating::Tariff;
     use crate::ledger::redis::codec::{
         AnswerArgs, ApplyPayersArgs, ApplyTenantArgs, AuthorizeArgs, EndArgs, ExtendArgs,
-        MoneyOfferArgs, OfferArgs, PayerUpdateArgs, PoolNameArgs, PoolOfferArgs, PositionArgs,
-        PurchaseArgs, StoredPayer, SweepArgs,
+        MoneyOfferArgs, MoveReaderArgs, OfferArgs, PayerUpdateArgs, PoolNameArgs, PoolOfferArgs,
+        PositionArgs, PurchaseArgs, StoredPayer, SweepArgs, TakeReaderArgs,
     };
     use crate::ledger::state::{
-        Bucket, Call, CallState, LotLine, MoneyLine, PayerAccount, PoolLine, TenantAccount, Terms,
-        Wallet, nuance_code, reach_code,
+        Bucket, Call, CallState, LotLine, MoneyLine, PayerAccount, PoolLine, Reader, TenantAccount,
+        Terms, Wallet, nuance_code, reach_code,
     };
 
     const CALLER: &str = include_str!("../redis.rs");
@@ -235,6 +237,9 @@ mod tests {
             ("STORED_PAYER", numbered::<StoredPayer>()),
             ("POSITION", numbered::<PositionArgs<'_>>()),
             ("POOL_NAME", numbered::<PoolNameArgs<'_>>()),
+            ("READER", numbered::<Reader>()),
+            ("TAKE_READER", numbered::<TakeReaderArgs<'_>>()),
+            ("MOVE_READER", numbered::<MoveReaderArgs<'_>>()),
             ("STATE", coded(&states, |s| s.to_string(), |s| *s as u8)),
             ("REACH", coded(&reaches, |r| snake(format!("{r:?}")), |r| reach_code(*r))),
             ("NUANCE", coded(&nuances, |n| snake(format!("{n:?}")), |n| nuance_code(*n))),

@@ -10,8 +10,8 @@ use tollgate::charging::units::{Micros, Millis, Seconds};
 use tollgate::ledger::state::{Call, Entry, Terms};
 use tollgate::ledger::{
     Answer, Answered, Applied, Authorize, Authorized, Balance, CallLimits, End, Ended, Ending,
-    Extend, Extended, Ledger, MoneyOffer, Offer, PayerUpdate, PoolOffer, Position, Proposal,
-    Purchased, Reply, Swept, TenantRecord, Versions,
+    Extend, Extended, Ledger, MoneyOffer, MoveReader, Moved, Offer, PayerUpdate, PoolOffer,
+    Position, Proposal, Purchased, Reply, Swept, TakeReader, Taken, TenantRecord, Versions,
 };
 
 use crate::support::{call_id, month_at, payer, payer_profile, tenant_record};
@@ -27,6 +27,8 @@ pub enum Command {
     ApplyPayers(TenantId, Month, Vec<PayerUpdate>),
     Purchase(TenantId, Purchase, Millis),
     Look(TenantId, PayerId, CallId, Month),
+    TakeReader(TakeReader),
+    MoveReader(MoveReader),
     /// Both clocks are moved by so much.
     Pass(Seconds),
 }
@@ -42,6 +44,8 @@ pub enum Outcome {
     AppliedPayers(Reply<Applied>),
     Purchased(Reply<Purchased>),
     Looked(Box<Looked>),
+    TakenReader(Reply<Taken>),
+    MovedReader(Reply<Moved>),
     Passed,
 }
 
@@ -54,6 +58,7 @@ pub struct Looked {
     journal: (Vec<Entry>, bool),
     tenant: (u64, Option<TenantRecord>, usize),
     payer: u64,
+    record: Option<TenantRecord>,
 }
 
 const FAMILIES: [&str; 3] = ["US:A:DOMESTIC", "US:A:INTERNATIONAL", "US:B:DOMESTIC"];
@@ -89,9 +94,12 @@ pub async fn play<L: Ledger>(ledger: &L, command: &Command) -> Outcome {
                 open: (open.items, open.next.is_some()),
                 journal: (journal.items, journal.next.is_some()),
                 tenant: (view.version, view.record, view.numbers.len()),
+                record: ledger.record(tenant).await.unwrap().outcome,
                 payer: ledger.payer(tenant, payer).await.unwrap().outcome.version,
             }))
         }
+        Command::TakeReader(c) => Outcome::TakenReader(ledger.take_reader(c).await.unwrap()),
+        Command::MoveReader(c) => Outcome::MovedReader(ledger.move_reader(c).await.unwrap()),
         Command::Pass(_) => Outcome::Passed,
     }
 }
@@ -132,6 +140,8 @@ impl Dealer {
                 let (most, keep) = (self.one(&[0, 1, 3, 100]), self.ended_retention());
                 Command::Sweep(tenant, most, keep)
             }
+            // Rarely, so that the rest of the run stays as it is.
+            88 if self.chance(50) => self.reader(tenant, now),
             88..90 => {
                 let (payer, call) = (self.payer(), self.call());
                 Command::Look(tenant, payer, call, month_at(now))
@@ -191,6 +201,17 @@ impl Dealer {
 
     fn ended_retention(&mut self) -> Seconds {
         Seconds(self.one(&[0, 10, 100, 100, 1_000]))
+    }
+
+    fn reader(&mut self, tenant: TenantId, now: Millis) -> Command {
+        let reader = self.one(&["webhook", "mail"]).to_owned();
+        let owner = self.one(&["one", "other"]).to_owned();
+        let lease = Seconds(self.one(&[0, 1, 30, 400]));
+        if self.random.bool() {
+            return Command::TakeReader(TakeReader { tenant, reader, owner, lease, since: now });
+        }
+        let cursor = format!("{}-0", self.random.u32(0..9));
+        Command::MoveReader(MoveReader { tenant, reader, owner, cursor, lease })
     }
 
     async fn authorize<L: Ledger>(&mut self, tenant: TenantId, now: Millis, ledger: &L) -> Command {

@@ -10,8 +10,8 @@ use tollgate::charging::decision::{Decision, Nuance};
 use tollgate::charging::ids::{CallId, LotId, PayerId, TenantId};
 use tollgate::charging::month::Month;
 use tollgate::charging::profile::{
-    Billing, FailureHandling, OnLostSettle, OutboundPolicy, PayerKind, PayerProfile, PayerState,
-    Purchase, TenantLimits, TenantProfile, TenantState,
+    Billing, FailureHandling, NoticeTargets, OnLostSettle, OutboundPolicy, PayerKind, PayerProfile,
+    PayerState, Purchase, TenantLimits, TenantProfile, TenantState,
 };
 use tollgate::charging::rating::Tariff;
 use tollgate::charging::units::{Micros, Millis, Seconds};
@@ -288,6 +288,7 @@ impl Pair {
                 blocked_prefixes: vec![],
                 auto_recharge: None,
                 trunks: vec![],
+                notices: NoticeTargets::default(),
             },
             deck: self.rng.bool().then(|| "v1".to_owned()),
         };

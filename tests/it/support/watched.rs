@@ -13,8 +13,8 @@ use tollgate::ledger::memory::MemoryLedger;
 use tollgate::ledger::state::{Call, Entry};
 use tollgate::ledger::{
     Answer, Answered, Applied, Authorize, Authorized, Balance, End, Ended, Extend, Extended,
-    Ledger, LedgerError, Page, PayerUpdate, PayerView, Position, Purchased, Reply, Snapshot, Swept,
-    TenantRecord, TenantView,
+    Ledger, LedgerError, MoveReader, Moved, Page, PayerUpdate, PayerView, Position, Purchased,
+    Reply, Snapshot, Swept, TakeReader, Taken, TenantRecord, TenantView,
 };
 
 type Answers<T> = Result<T, LedgerError>;
@@ -135,4 +135,7 @@ passed_on! {
     history(tenant: &TenantId, after: Option<&str>, most: usize) -> Page<(String, Entry)>;
     history_since(tenant: &TenantId, at: Millis) -> Option<String>;
     ping() -> ();
+    record(tenant: &TenantId) -> Reply<Option<TenantRecord>>;
+    take_reader(command: &TakeReader) -> Reply<Taken>;
+    move_reader(command: &MoveReader) -> Reply<Moved>;
 }

@@ -4,7 +4,7 @@
 -- that an error before that has changed nothing. Empty tables are packed as empty arrays, and arrays
 -- hold no nil: an option is '', -1, or an array of nothing or one.
 
-local ACCOUNTS, SIZES, POOLS, LOTS, CALLS, DEADLINES, RETAINED, JOURNAL, PROFILES, NUMBERS
+local ACCOUNTS, SIZES, POOLS, LOTS, CALLS, DEADLINES, RETAINED, JOURNAL, PROFILES, NUMBERS, READERS
 
 -- The store's clock in milliseconds, set once by each script.
 local now
