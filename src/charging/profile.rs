@@ -285,6 +285,11 @@ pub struct TenantDocument {
 }
 
 impl TenantProfile {
+    /// Whether calls go on post-paid once everything else is used (rule 42).
+    pub fn has_overage(&self) -> bool {
+        self.billing == Billing::Postpaid && self.overage
+    }
+
     /// The trunk of that name.
     pub fn trunk(&self, id: &str) -> Option<&Trunk> {
         self.trunks.iter().find(|trunk| trunk.id.as_str() == id)

@@ -356,7 +356,9 @@ fn a_charge_is_the_same_however_it_was_chunked_in_every_small_case() {
         for available in [0, 149_999, 150_000, 260_000, 5_000_000] {
             for limit in [None, Some(Micros(200_000))] {
                 let (taken, available) = (Micros::ZERO, Micros(available));
-                credit_cases.push(Some(CreditSide { taken, available, others: 1, limit, tariff }));
+                let others = 1;
+                let side = CreditSide { taken, available, others, limit, tariff, velocity: None };
+                credit_cases.push(Some(side));
             }
         }
     }

@@ -5,7 +5,7 @@ use serde::de::DeserializeOwned;
 use tollgate::charging::funding::{CreditSide, PoolSide, Reach, charge, reserve};
 use tollgate::charging::rating::Tariff;
 use tollgate::charging::units::{Micros, Seconds};
-use tollgate::ledger::state::reach_code;
+use tollgate::ledger::state::{MAX_OVERAGE, reach_code};
 
 use crate::support::redis::RedisServer;
 
@@ -88,14 +88,16 @@ struct Case {
 }
 
 type PackedPool = (i64, i64, i64, i64);
-type PackedCredits = (i64, i64, i64, i64, Tariff);
+type PackedCredits = (i64, i64, i64, i64, Tariff, i64);
 type Answer = (Vec<i64>, i64, i64, u8, Vec<i64>, i64, i64, i64, i64);
 
 impl Case {
     fn packed(&self) -> (i64, Vec<PackedPool>, Vec<PackedCredits>) {
         let pool = |p: &PoolSide| (p.taken.0, p.available.0, p.others, p.increment.0);
         let credits = |c: &CreditSide| {
-            (c.taken.0, c.available.0, c.others, c.limit.map_or(-1, |l| l.0), c.tariff)
+            let bound = |of: Option<Micros>| of.map_or(-1, |most| most.0);
+            let (limit, velocity) = (bound(c.limit), bound(c.velocity));
+            (c.taken.0, c.available.0, c.others, limit, c.tariff, velocity)
         };
         (
             self.target,
@@ -149,16 +151,22 @@ fn all_credits() -> Vec<Option<CreditSide>> {
         [tariff(60, 0, 60, 60), tariff(7, 5, 30, 6), tariff(0, 3, 1, 1), tariff(90, 4, 6, 60)]
     {
         for taken in [0, 5, 65] {
-            for available in [0, 4, 61, 130, 1_000] {
+            for available in [0, 4, 61, 130, 1_000, MAX_OVERAGE.0] {
                 for others in [0, 1, 2] {
-                    for limit in [None, Some(0), Some(60), Some(200)] {
-                        all.push(Some(CreditSide {
-                            taken: Micros(taken),
-                            available: Micros(available),
-                            others,
-                            limit: limit.map(Micros),
-                            tariff,
-                        }));
+                    let bounds = [None, Some(0), Some(60), Some(200)];
+                    // Each bound with the other absent, and with one above and one below it.
+                    let velocities = |limit| [None, limit, Some(0), Some(70), Some(190)];
+                    for limit in bounds {
+                        for velocity in velocities(limit) {
+                            all.push(Some(CreditSide {
+                                taken: Micros(taken),
+                                available: Micros(available),
+                                others,
+                                limit: limit.map(Micros),
+                                tariff,
+                                velocity: velocity.map(Micros),
+                            }));
+                        }
                     }
                 }
             }
@@ -178,8 +186,9 @@ fn reserve_and_charge_are_equal_in_rust_and_lua() {
              pools[n] = { taken = pool[1], available = pool[2], others = pool[3], increment = pool[4] }
            end
            local limit = credits and credits[4] >= 0 and credits[4] or nil
+           local velocity = credits and credits[6] >= 0 and credits[6] or nil
            return pools, credits and { taken = credits[1], available = credits[2],
-             others = credits[3], limit = limit, tariff = credits[5] }
+             others = credits[3], limit = limit, tariff = credits[5], velocity = velocity }
          end
          local added, money, covered, reach = reserve(case[1], sides())
          local charged, price, length, short, short_price = charge(case[1], sides())
@@ -214,6 +223,7 @@ fn reserve_and_charge_are_equal_in_rust_and_lua() {
             assert_eq!(answer, case.answer(), "{case:?}");
         }
     }
-    let every = [Reach::Full, Reach::Shared, Reach::Exhausted, Reach::SpendLimit].map(reach_code);
+    use Reach::{Exhausted, Full, Shared, SpendLimit, Velocity};
+    let every = [Full, Shared, Exhausted, SpendLimit, Velocity].map(reach_code);
     assert!(every.iter().all(|reach| reaches.contains(reach)), "reached only {reaches:?}");
 }
