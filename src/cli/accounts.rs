@@ -122,10 +122,7 @@ fn wallet(credits: &Credits) -> String {
         let past = credits.past_overage.iter().map(|past| {
             [past.period.clone(), money(past.held.as_ref()), money(past.spent.as_ref())]
         });
-        text += &rows(
-            ["OVERAGE", ">HELD", ">SPENT"],
-            std::iter::once(this).chain(past).collect(),
-        );
+        text += &rows(["OVERAGE", ">HELD", ">SPENT"], std::iter::once(this).chain(past).collect());
     }
     if !credits.lots.is_empty() {
         text.push('\n');

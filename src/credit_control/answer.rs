@@ -305,10 +305,8 @@ pub fn funding_held(call: &Call) -> Vec<FundingLine> {
 /// The parts of what a call was charged, in funding order.
 pub fn funding_charged(call: &Call) -> Vec<FundingLine> {
     let pools = call.pools.iter().map(|line| (line.pool.as_str(), line.spent));
-    let lots = call
-        .money
-        .iter()
-        .flat_map(|money| money.lots.iter().map(|lot| (&lot.lot, lot.spent)));
+    let lots =
+        call.money.iter().flat_map(|money| money.lots.iter().map(|lot| (&lot.lot, lot.spent)));
     lines(call, pools, lots, call.money_duration, Millis::ZERO)
 }
 

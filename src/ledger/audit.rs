@@ -418,7 +418,8 @@ impl<'a> Audit<'a> {
         if is_pool && expired != 0 {
             self.find(1, name, format!("a pool never lapses, found {expired} expired"));
         } else if is_overage(name) && (rest != 0 || expired != 0) {
-            let detail = format!("overage is funded by what it pays, found {rest} more, {expired} expired");
+            let detail =
+                format!("overage is funded by what it pays, found {rest} more, {expired} expired");
             self.find(1, name, detail);
         } else if !is_pool && rest < 0 {
             self.find(1, name, format!("available is {rest}, below zero"));

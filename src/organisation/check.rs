@@ -522,9 +522,7 @@ fn not_enforced(tenant: &TenantProfile) -> Vec<String> {
     let capped = [handling.user_outbound, handling.conference_dial_out, handling.toll_free_inbound]
         .contains(&OnFailure::ContinueCapped);
     let mut warnings = Vec::new();
-    for (set, name) in [
-        (tenant.auto_recharge.is_some(), "auto_recharge"),
-    ] {
+    for (set, name) in [(tenant.auto_recharge.is_some(), "auto_recharge")] {
         if set {
             warnings.push(format!("{name} is kept but not enforced yet"));
         }

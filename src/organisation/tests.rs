@@ -253,10 +253,10 @@ fn values_of_a_tenant_say_what_was_expected() {
     check_tenant("billing: free", "billing: expected one of prepaid, postpaid, found \"free\"");
     check_tenant("overage: yes", "overage: expected one of true, false, found \"yes\"");
     check_tenant("overage: true", "overage: expected false, since billing is prepaid");
+    let bought = "expected another beginning than overage:, which names what is post-paid";
     check_tenant(
-        "billing: postpaid, auto_recharge: { trigger: 5, amount: 5 }",
-        "auto_recharge: expected none, since billing is postpaid: a post-paid tenant buys no credits \
-         (rule 43)",
+        "credits: [{ key: \"overage:2026-11\", amount: 5, purchased_at: 2026-01-10T00:00:00Z }]",
+        &format!("credits[0].key: {bought}, found \"overage:2026-11\""),
     );
     check_tenant(
         "rate_deck: my deck",
@@ -543,6 +543,16 @@ fn anchors_are_bounded() {
     );
     let deep = format!("x: {}", "[".repeat(100_000));
     assert_eq!(read_and_check(&deep).expect_err("too deep").len(), 1);
+}
+
+#[test]
+fn a_post_paid_tenant_has_no_auto_recharge() {
+    check(
+        &tenant_with("    billing: postpaid\n    auto_recharge: { trigger: 5, amount: 5 }\n"),
+        "line 5: tenants[0].auto_recharge: expected none, since billing is postpaid: a post-paid tenant \
+         buys no credits (rule 43)",
+    );
+    one(&tenant_with("    billing: prepaid\n    auto_recharge: { trigger: 5, amount: 5 }\n"));
 }
 
 #[test]

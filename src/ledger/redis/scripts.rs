@@ -197,7 +197,8 @@ mod tests {
     fn the_tables_of_positions_are_the_field_order_of_the_structs() {
         use CallState::*;
         let states = [Denied, Ringing, Answered, Settled, Released, Expired, Ended];
-        let reaches = [Reach::Full, Reach::Shared, Reach::Exhausted, Reach::SpendLimit, Reach::Velocity];
+        let reaches =
+            [Reach::Full, Reach::Shared, Reach::Exhausted, Reach::SpendLimit, Reach::Velocity];
         let nuances = [Nuance::None, Nuance::TooShort, Nuance::OfTenant];
         let snake = |name: String| {
             let mut snake = String::new();
