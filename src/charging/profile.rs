@@ -38,7 +38,7 @@ pub struct TenantProfile {
     pub on_lost_settle: OnLostSettle,
     /// Limits of the tenant as a whole.
     pub limits: TenantLimits,
-    /// Most money that may be spent in a sliding length of time.
+    /// Most money that all calls may commit in any such length of time.
     pub spend_velocity: Option<SpendVelocity>,
     /// E.164 prefixes, digits only, that nobody of the tenant may call.
     pub blocked_prefixes: Vec<String>,

@@ -378,8 +378,8 @@ end
 local VELOCITY_SLOTS = 12
 
 local function current_slot(ring)
-  local number, last = (now - now % ring[SPEND_RING.width]) / ring[SPEND_RING.width], ring[SPEND_RING.slots]
-  last = last[#last]
+  local width, slots = ring[SPEND_RING.width], ring[SPEND_RING.slots]
+  local number, last = (now - now % width) / width, slots[#slots]
   return last and math.max(number, last[SLOT.number]) or number
 end
 
@@ -397,7 +397,7 @@ local function ring_total(ring)
   return sum
 end
 
--- The ring as stored; of no width before the first.
+-- The ring as stored; of no width before the first use.
 local function stored_ring()
   return read(LOTS, 'v') or { 0, {} }
 end
