@@ -693,3 +693,58 @@ pub(crate) mod at_most_one {
         Ok(Vec::<T>::deserialize(from)?.into_iter().next())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a call has committed and not given back, by instant.
+    type Commitments = Vec<(Millis, Micros)>;
+
+    #[test]
+    fn no_window_has_more_commitments_than_the_velocity_allows() {
+        let mut random = fastrand::Rng::with_seed(11);
+        let mut full = 0;
+        for round in 0..200 {
+            let per = Seconds([1, 7, 60, 3_600][round % 4]);
+            let velocity = SpendVelocity { amount: Micros(1_000), per };
+            let mut ring = SpendRing::default();
+            let mut calls: Vec<(VelocityLine, Commitments)> = vec![];
+            let mut now = Millis(1_795_000_000_000);
+            for _ in 0..300 {
+                now = Millis(now.0 + random.i64(0..per.0 * 150));
+                if calls.is_empty() || random.u8(..3) == 0 {
+                    calls.push((VelocityLine::new(&velocity), vec![]));
+                }
+                let index = random.usize(..calls.len());
+                let (line, committed) = &mut calls[index];
+                ring = ring.seen_by(line, now);
+                if random.bool() {
+                    let most = line.left(&ring, now).0;
+                    let money = Micros(random.i64(0..=most));
+                    if money.is_positive() {
+                        ring.add(line, now, money);
+                        committed.push((now, money));
+                    }
+                } else {
+                    let held: Micros = committed.iter().map(|part| part.1).sum();
+                    let mut back = Micros(random.i64(0..=held.0));
+                    ring.give_back(line, back);
+                    for part in committed.iter_mut().rev() {
+                        let taken = back.min(part.1);
+                        part.1 -= taken;
+                        back -= taken;
+                    }
+                }
+                let since = Millis(now.0 - per.0 * 1000);
+                let parts = calls.iter().flat_map(|(_, committed)| committed);
+                let within: Micros = parts.filter(|part| part.0 >= since).map(|part| part.1).sum();
+                assert!(within <= velocity.amount, "{within} in the last {per} s of {now}");
+                assert!(ring.slots.iter().all(|slot| slot.money >= Micros::ZERO), "{ring:?}");
+                assert!(ring.slots.len() <= 13, "{ring:?}");
+                full += u32::from(within == velocity.amount);
+            }
+        }
+        assert!(full > 50, "the bound was met {full} times");
+    }
+}

@@ -12,6 +12,7 @@ use std::future::Future;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::thread;
 
+use tollgate::charging::decision::Decision;
 use tollgate::charging::funding::{CreditSide, PoolSide, charge, reserve};
 use tollgate::charging::ids::{CallId, TenantId};
 use tollgate::charging::rating::Tariff;
@@ -273,11 +274,15 @@ async fn the_random_commands_meet_every_state_and_leave_every_kind_of_entry() {
         play(&ledger, &command).await;
     }
     assert_eq!(met.len(), 4 * 8, "{met:#?}");
-    let journal = ledger.snapshot(&tenant).await.unwrap().outcome.journal;
+    let snapshot = ledger.snapshot(&tenant).await.unwrap().outcome;
+    assert!(snapshot.lots.iter().any(|lot| lot.key.is_overage() && lot.bucket.spent > 0));
+    assert!(snapshot.ring.width > 0);
+    let journal = snapshot.journal;
     let kinds: HashSet<_> = journal.iter().map(|entry| entry.kind).collect();
     assert_eq!(kinds.len(), 14, "{kinds:?}");
     let decisions: HashSet<_> = journal.iter().filter_map(|entry| entry.decision).collect();
     assert!(decisions.len() >= 13, "{decisions:?}");
+    assert!(decisions.contains(&Decision::FraudSuspected));
     let count = |kind| journal.iter().filter(|entry| entry.kind == kind).count();
     assert!(count(EntryKind::Extended) > 300 && count(EntryKind::Settled) > 300);
     let moved = journal.iter().filter(|entry| !entry.postings.is_empty()).count();

@@ -1,5 +1,6 @@
 //! Post-paid tenants with overage, and spend velocity, as clients and operators see them.
 
+use serde_json::json;
 use tollgate::organisation;
 use tollgate::proto::v1::{
     ActivateDeckRequest, ApplyRequest, ApplyResponse, AuthorizeCallRequest, AuthorizeCallResponse,
@@ -12,6 +13,8 @@ use tonic_types::StatusExt;
 
 use crate::server::{DECK, Server, bought_today};
 use crate::support::messages::{authorize, extend, length, settle, usd};
+use crate::support::process::{Files, Sidecar};
+use crate::support::redis::RedisServer;
 
 const FRANCE: &str = "+33123456789";
 
@@ -25,25 +28,29 @@ async fn server() -> Server {
     server
 }
 
-/// contoso with `settings`, and with `credits` bought.
-async fn apply(server: &Server, settings: &str, credits: &[&str]) -> Result<ApplyResponse, Status> {
-    let credits: Vec<String> =
-        credits.iter().map(|bought| format!("{{ {bought}, purchased_at: TODAY }}")).collect();
-    let yaml = format!(
+/// A document of one tenant.
+fn organisation_with(tenant: &str, settings: &str, credits: &str) -> String {
+    format!(
         "tenants:
-  - id: contoso
+  - id: {tenant}
     currency: USD
     country: US
     {settings}
-    credits: [{}]
+    credits: [{credits}]
     users:
       - {{ id: alice, usage_location: US, licences: [MCOEV, MCOPSTN1], numbers: [\"+14255550100\"] }}
       - {{ id: carol, usage_location: US, licences: [MCOEV, MCOPSTNPP, MCOPSTN_PAYG_1], numbers: [\"+14255550101\"] }}
     service_numbers:
       - {{ id: support, e164: \"+18005550199\", kind: toll_free }}
-",
-        credits.join(", ")
-    );
+"
+    )
+}
+
+/// contoso with `settings`, and with `credits` bought.
+async fn apply(server: &Server, settings: &str, credits: &[&str]) -> Result<ApplyResponse, Status> {
+    let credits: Vec<String> =
+        credits.iter().map(|bought| format!("{{ {bought}, purchased_at: TODAY }}")).collect();
+    let yaml = organisation_with("contoso", settings, &credits.join(", "));
     let file = organisation::read(&bought_today(&yaml)).expect("YAML");
     let message = tollgate::cli::organisation::message(&file).expect("a message");
     let request = ApplyRequest { organisation: Some(message) };
@@ -252,4 +259,38 @@ async fn spend_velocity_refuses_as_suspected_fraud_and_shortens_what_is_left() {
     // What is given back may be used again.
     calls.settle_call(settle("a", 60)).await.unwrap();
     assert_eq!(ask(&server, "d", "carol").await.grant.unwrap().granted_duration, length(180));
+}
+
+#[test]
+fn the_program_on_redis_tells_what_to_invoice_and_audits_it() {
+    let redis = RedisServer::shared();
+    let server = Sidecar::on(&redis.url());
+    let document = |settings: &str| {
+        let credits = "{ key: po-1, amount: \"0.15\", purchased_at: TODAY }";
+        bought_today(&organisation_with("invoiced", settings, credits))
+    };
+    // Bought while prepaid, used while post-paid.
+    server.set_up(&document("billing: prepaid"));
+    let settings =
+        "billing: postpaid\n    overage: true\n    spend_velocity: { amount: \"0.60\", per: 1h }";
+    let files = Files::default();
+    let org = files.write("org.yaml", &document(settings));
+    let applied = server.json(&["apply", "--file", &org]);
+    assert_eq!((&applied["updated"], &applied["warnings"]), (&json!(1), &json!([])), "{applied:#}");
+    let call = ["--tenant", "invoiced", "--payer", "carol", "--called", FRANCE, "--call-id"];
+    let authorize = |id| [&["authorize"], &call[..], &[id]].concat();
+    let answer = server.json(&authorize("a"));
+    let sources: Vec<_> =
+        answer["funding"].as_array().unwrap().iter().map(|line| &line["source"]).collect();
+    assert_eq!(sources, ["FUNDING_SOURCE_CREDITS", "FUNDING_SOURCE_OVERAGE"], "{answer:#}");
+    let said = server.client(&authorize("b")).succeeded();
+    assert!(said.contains("FRAUD_SUSPECTED"), "{said}");
+    let settle = ["settle", "--tenant", "invoiced", "--call-id", "a", "--used", "61s"];
+    let settled = server.client(&settle).succeeded();
+    assert!(settled.contains("OVERAGE"), "{settled}");
+    let table = server.client(&["balance", "--tenant", "invoiced"]).succeeded();
+    let words = |line: &str| line.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(table.lines().any(|line| words(line) == "this month 0 USD 0.1 USD"), "{table}");
+    let audited = server.client(&["audit", "--tenant", "invoiced"]).succeeded();
+    assert!(audited.contains("clean"), "{audited}");
 }
