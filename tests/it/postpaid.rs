@@ -263,7 +263,8 @@ async fn spend_velocity_refuses_as_suspected_fraud_and_shortens_what_is_left() {
 
 #[test]
 fn the_program_on_redis_tells_what_to_invoice_and_audits_it() {
-    let redis = RedisServer::shared();
+    // Its own: a deck that is activated reaches every tenant of a server.
+    let redis = RedisServer::started();
     let server = Sidecar::on(&redis.url());
     let document = |settings: &str| {
         let credits = "{ key: po-1, amount: \"0.15\", purchased_at: TODAY }";
