@@ -325,13 +325,20 @@ impl<L: Ledger> CreditControl<L> {
             limits: limits(tenant, payer),
             when_exhausted: Decision::PoolExhausted,
             when_spend_limited: Decision::PoolExhausted,
+            when_velocity_limited: Decision::FraudSuspected,
         };
         match verdict.entitlement {
             Entitlement::Refused(decision, nuance) => {
                 return (Proposal::Refuse(decision, nuance), context);
             }
             Entitlement::Free => {}
-            Entitlement::Funded { pools, credits, when_exhausted, when_spend_limited } => {
+            Entitlement::Funded {
+                pools,
+                credits,
+                when_exhausted,
+                when_spend_limited,
+                when_velocity_limited,
+            } => {
                 offer.decision = Decision::Allowed;
                 offer.pools = pools
                     .into_iter()
@@ -343,9 +350,16 @@ impl<L: Ledger> CreditControl<L> {
                     .collect();
                 let spend_limit = payer.profile.as_ref().and_then(|payer| payer.spend_limit);
                 context.tariff = credits.ok();
-                offer.money = context.tariff.map(|tariff| MoneyOffer { tariff, spend_limit });
+                let profile = tenant.profile();
+                offer.money = context.tariff.map(|tariff| MoneyOffer {
+                    tariff,
+                    spend_limit,
+                    overage: profile.is_some_and(TenantProfile::has_overage),
+                    velocity: profile.and_then(|tenant| tenant.spend_velocity),
+                });
                 offer.when_exhausted = when_exhausted;
                 offer.when_spend_limited = when_spend_limited;
+                offer.when_velocity_limited = when_velocity_limited;
             }
         }
         (Proposal::Grant(offer), context)

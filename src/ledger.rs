@@ -19,11 +19,12 @@ use serde::{Deserialize, Serialize};
 use crate::charging::decision::{Decision, Nuance};
 use crate::charging::ids::{CallId, PayerId, PoolId, TenantId};
 use crate::charging::month::Month;
-use crate::charging::profile::{PayerProfile, Purchase, TenantProfile};
+use crate::charging::profile::{PayerProfile, Purchase, SpendVelocity, TenantProfile};
 use crate::charging::rating::Tariff;
 use crate::charging::units::{Micros, Millis, Seconds};
 use crate::ledger::state::{
-    Bucket, Call, Entry, Lot, PayerAccount, Reader, TenantAccount, Terms, Wallet,
+    Bucket, Call, Entry, Lot, MoneyLine, PayerAccount, Reader, SpendRing, TenantAccount, Terms,
+    VelocityLine, Wallet,
 };
 
 /// Why a command has no outcome.
@@ -119,6 +120,8 @@ pub struct Offer {
     pub when_exhausted: Decision,
     /// The refusal when the spend limit forbids the first increment.
     pub when_spend_limited: Decision,
+    /// The refusal when the tenant's spend velocity forbids it.
+    pub when_velocity_limited: Decision,
 }
 
 /// A pool that covers a call.
@@ -139,6 +142,24 @@ pub struct MoneyOffer {
     pub tariff: Tariff,
     /// The payer's monthly spend limit.
     pub spend_limit: Option<Micros>,
+    /// Whether the call goes on post-paid once every lot is used (rule 42).
+    pub overage: bool,
+    /// Most money that all calls of the tenant may commit in a length of time.
+    pub velocity: Option<SpendVelocity>,
+}
+
+impl MoneyOffer {
+    /// The line of a call that has taken nothing yet.
+    pub fn line(&self, month: &str) -> MoneyLine {
+        MoneyLine {
+            tariff: self.tariff,
+            spend_limit: self.spend_limit.map_or(-1, |limit| limit.0),
+            month: month.to_owned(),
+            lots: vec![],
+            overage: self.overage,
+            velocity: self.velocity.as_ref().map(VelocityLine::new),
+        }
+    }
 }
 
 /// Limits on the number of calls; absent means none.
@@ -302,7 +323,7 @@ pub enum Purchased {
     Applied,
     /// The same purchase was applied before.
     Replayed,
-    /// The key was used for another amount or instant; nothing changed.
+    /// The key was used for another amount or instant, or is overage's; nothing changed.
     Conflict,
 }
 
@@ -364,6 +385,8 @@ pub struct Balance {
     pub lots: Vec<Lot>,
     /// Open calls that hold money.
     pub wallet_holds: i64,
+    /// The overage of every month that has any, soonest first.
+    pub overage: Vec<Lot>,
 }
 
 /// What one call would find; for quotes, which hold nothing.
@@ -381,6 +404,10 @@ pub struct Position {
     pub wallet_holds: i64,
     /// The call of that key, where there is one.
     pub call: Option<Call>,
+    /// The overage of the month; as it would be opened where there is none yet.
+    pub overage: Bucket,
+    /// What counts for the spend velocity.
+    pub ring: SpendRing,
 }
 
 /// Everything of one tenant at one instant, for the audit.
@@ -394,7 +421,7 @@ pub struct Snapshot {
     pub sizes: Vec<(String, Seconds)>,
     /// Every pool of every month on record.
     pub pools: Vec<(PoolId, Bucket)>,
-    /// Every lot.
+    /// Every lot, and the overage of every month.
     pub lots: Vec<Lot>,
     /// The drawing order.
     pub wallet: Wallet,
@@ -404,6 +431,8 @@ pub struct Snapshot {
     pub deadlines: Vec<(CallId, Millis)>,
     /// Everything that happened, oldest first.
     pub journal: Vec<Entry>,
+    /// What counts for the spend velocity.
+    pub ring: SpendRing,
 }
 
 /// Take a reader of the journal, or keep the one that is had: its lease begins anew.
@@ -653,6 +682,11 @@ pub fn pool_bucket(pool: &str) -> String {
 /// Names a bucket in postings.
 pub fn lot_bucket(lot: &str) -> String {
     format!("l:{lot}")
+}
+
+/// The lots that were bought, and the overage of months, which is kept among them.
+pub fn apart_from_overage(lots: Vec<Lot>) -> (Vec<Lot>, Vec<Lot>) {
+    lots.into_iter().partition(|lot| !lot.key.is_overage())
 }
 
 /// The pool of `family` in a month.

@@ -38,7 +38,7 @@ pub struct TenantProfile {
     pub on_lost_settle: OnLostSettle,
     /// Limits of the tenant as a whole.
     pub limits: TenantLimits,
-    /// Most money that may be spent in a sliding length of time.
+    /// Most money that all calls may commit in any such length of time.
     pub spend_velocity: Option<SpendVelocity>,
     /// E.164 prefixes, digits only, that nobody of the tenant may call.
     pub blocked_prefixes: Vec<String>,
@@ -297,6 +297,11 @@ pub struct TenantDocument {
 }
 
 impl TenantProfile {
+    /// Whether calls go on post-paid once everything else is used (rule 42).
+    pub fn has_overage(&self) -> bool {
+        self.billing == Billing::Postpaid && self.overage
+    }
+
     /// The trunk of that name.
     pub fn trunk(&self, id: &str) -> Option<&Trunk> {
         self.trunks.iter().find(|trunk| trunk.id.as_str() == id)

@@ -12,7 +12,9 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 use tracing::{Instrument, Span, info_span};
 
-use crate::administration::{Administration, CreditLot, Credits, DecisionRecord, PoolBalance};
+use crate::administration::{
+    Administration, CreditLot, Credits, DecisionRecord, Overage, PoolBalance,
+};
 use crate::charging::deck::{DeckErrors, MAX_BYTES};
 use crate::charging::ids::{CallId, LotId, TenantId};
 use crate::charging::units::{Micros, Millis, Seconds};
@@ -153,7 +155,7 @@ impl<L: Ledger> AccountService for Account<L> {
         let message = request.into_inner();
         let mut violations = FieldViolations::new();
         let tenant = violations.take("tenant_id", TenantId::new(&message.tenant_id));
-        let key = violations.take("key", LotId::new(&message.key));
+        let key = violations.take("key", LotId::of_purchase(&message.key));
         let amount = violations.take("amount", micros(message.amount.as_ref()));
         if amount.as_ref().is_some_and(|(amount, _)| *amount == Micros::ZERO) {
             violations.add("amount.amount", "expected more than 0");
@@ -490,6 +492,18 @@ fn credits(of: &Credits, currency: &str) -> v1::Credits {
         expired: to_money(of.expired, currency),
         available: to_money(of.available, currency),
         lots: of.lots.iter().map(|lot| credit_lot(lot, currency)).collect(),
+        overage: to_money(of.overage.held + of.overage.spent, currency),
+        overage_held: to_money(of.overage.held, currency),
+        overage_spent: to_money(of.overage.spent, currency),
+        past_overage: of.past_overage.iter().map(|past| overage_month(past, currency)).collect(),
+    }
+}
+
+fn overage_month(of: &Overage, currency: &str) -> v1::OverageMonth {
+    v1::OverageMonth {
+        period: of.month.clone(),
+        held: to_money(of.held, currency),
+        spent: to_money(of.spent, currency),
     }
 }
 

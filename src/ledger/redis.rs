@@ -37,7 +37,7 @@ use crate::ledger::{
     Answer, Answered, Applied, Authorize, Authorized, Balance, ClockOffset, ClockReading, End,
     EndResult, Ended, Extend, Extended, Ledger, LedgerError, MoveReader, Moved, Page, PayerUpdate,
     PayerView, Position, Purchased, Reply, Snapshot, Swept, TakeReader, Taken, TenantRecord,
-    TenantView,
+    TenantView, apart_from_overage,
 };
 
 /// Entries that a snapshot reads at a time.
@@ -363,11 +363,13 @@ impl Ledger for RedisLedger {
             return Err(unknown_tag(verb.script().name, reply.tag));
         }
         reply.sizes.sort();
+        let (lots, overage) = apart_from_overage(read_lots(reply.lots)?);
         let outcome = Balance {
             sizes: reply.sizes,
             pools: read_pools(reply.pools)?,
-            lots: read_lots(reply.lots)?,
+            lots,
             wallet_holds: reply.wallet_holds,
+            overage,
         };
         Ok(Reply { now: reply.now, outcome })
     }
@@ -395,6 +397,8 @@ impl Ledger for RedisLedger {
             credits: reply.credits,
             wallet_holds: reply.wallet_holds,
             call: decode_if("call", call.as_deref().map(Vec::as_slice))?,
+            overage: reply.overage,
+            ring: reply.ring,
         };
         Ok(Reply { now: reply.now, outcome })
     }
@@ -562,6 +566,7 @@ impl Ledger for RedisLedger {
                 None if field == keys::WALLET => {
                     snapshot.wallet = decode::<Wallet>("wallet", &bytes)?;
                 }
+                None if field == keys::RING => snapshot.ring = decode("spend velocity", &bytes)?,
                 None => return Err(stray(&field)),
             }
         }

@@ -72,6 +72,11 @@ fn check_tenant(f: &mut Faults, at: &At<'_>, raw: &RawTenant) -> Option<TenantDo
     let blocked_prefixes = f.each(&at.key("blocked_prefixes"), &raw.blocked_prefixes, prefix);
     let recharge =
         raw.auto_recharge.as_ref().map(|raw| check_recharge(f, &at.key("auto_recharge"), raw));
+    if let (Billing::Postpaid, Some(raw)) = (billing, &raw.auto_recharge) {
+        let message = "expected none, since billing is postpaid: a post-paid tenant buys no credits \
+                       (rule 43)";
+        f.add(&at.key("auto_recharge"), raw.line, message.to_owned());
+    }
     let trunks = check_trunks(f, &at.key("trunks"), &raw.trunks);
     let notices = check_notices(f, &at.key("notices"), &raw.notices);
     let purchases = check_purchases(f, &at.key("credits"), &raw.credits);
@@ -285,7 +290,7 @@ fn check_purchases(f: &mut Faults, at: &At<'_>, raw: &[RawPurchase]) -> Vec<Purc
 
 fn check_purchase(f: &mut Faults, at: &At<'_>, raw: &RawPurchase) -> Option<Purchase> {
     f.unknown(at, RawPurchase::KEYS, &raw.unknown);
-    let key = f.required(&at.key("key"), raw.line, raw.key.as_ref(), id(LotId::new));
+    let key = f.required(&at.key("key"), raw.line, raw.key.as_ref(), id(LotId::of_purchase));
     let amount = f.required(&at.key("amount"), raw.line, raw.amount.as_ref(), positive_amount);
     let bought = raw.purchased_at.as_ref();
     let purchased_at = f.required(&at.key("purchased_at"), raw.line, bought, instant);
@@ -537,11 +542,7 @@ fn not_enforced(tenant: &TenantProfile) -> Vec<String> {
     let capped = [handling.user_outbound, handling.conference_dial_out, handling.toll_free_inbound]
         .contains(&OnFailure::ContinueCapped);
     let mut warnings = Vec::new();
-    for (set, name) in [
-        (tenant.spend_velocity.is_some(), "spend_velocity"),
-        (tenant.auto_recharge.is_some(), "auto_recharge"),
-        (tenant.overage, "overage"),
-    ] {
+    for (set, name) in [(tenant.auto_recharge.is_some(), "auto_recharge")] {
         if set {
             warnings.push(format!("{name} is kept but not enforced yet"));
         }

@@ -257,6 +257,11 @@ fn values_of_a_tenant_say_what_was_expected() {
     check_tenant("billing: free", "billing: expected one of prepaid, postpaid, found \"free\"");
     check_tenant("overage: yes", "overage: expected one of true, false, found \"yes\"");
     check_tenant("overage: true", "overage: expected false, since billing is prepaid");
+    let bought = "expected another beginning than overage:, which names what is post-paid";
+    check_tenant(
+        "credits: [{ key: \"overage:2026-11\", amount: 5, purchased_at: 2026-01-10T00:00:00Z }]",
+        &format!("credits[0].key: {bought}, found \"overage:2026-11\""),
+    );
     check_tenant(
         "rate_deck: my deck",
         "rate_deck: expected 1 to 128 of A-Z a-z 0-9 . _ @ -, the first a letter or digit, found \"my deck\"",
@@ -545,16 +550,23 @@ fn anchors_are_bounded() {
 }
 
 #[test]
+fn a_post_paid_tenant_has_no_auto_recharge() {
+    check(
+        &tenant_with("    billing: postpaid\n    auto_recharge: { trigger: 5, amount: 5 }\n"),
+        "line 5: tenants[0].auto_recharge: expected none, since billing is postpaid: a post-paid tenant \
+         buys no credits (rule 43)",
+    );
+    one(&tenant_with("    billing: prepaid\n    auto_recharge: { trigger: 5, amount: 5 }\n"));
+}
+
+#[test]
 fn what_is_kept_but_not_acted_on_is_a_warning() {
     let contoso = one(&user_with(
-        "        licences: [MCOEV, MCOPSTN1, MCOMEETADD, MCOPSTN9, MCOMEETACPEA]\n      - {id: gone, usage_location: US, state: removed, licences: [MCOPSTN1]}\n    billing: postpaid\n    overage: true\n    auto_recharge: {trigger: 5, amount: 5}\n    spend_velocity: {amount: 5, per: 1h}\n    failure_handling: {user_outbound: continue_capped}\n",
+        "        licences: [MCOEV, MCOPSTN1, MCOMEETADD, MCOPSTN9, MCOMEETACPEA]\n      - {id: gone, usage_location: US, state: removed, licences: [MCOPSTN1]}\n    billing: postpaid\n    overage: true\n    spend_velocity: {amount: 5, per: 1h}\n    failure_handling: {user_outbound: continue_capped}\n",
     ));
     assert_eq!(
         contoso.warnings,
         [
-            "spend_velocity is kept but not enforced yet",
-            "auto_recharge is kept but not enforced yet",
-            "overage is kept but not enforced yet",
             "failure_handling: continue_capped behaves like terminate yet",
             "user alice holds MCOPSTN1 but has no number",
         ]

@@ -19,6 +19,7 @@ mod notices;
 mod number_oracle;
 mod one_unit_left;
 mod order_of_checks;
+mod postpaid;
 mod reconcile;
 mod redis_away;
 mod redis_ledger;

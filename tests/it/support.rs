@@ -128,7 +128,7 @@ pub fn tariff() -> Tariff {
 }
 
 pub fn credits() -> MoneyOffer {
-    MoneyOffer { tariff: tariff(), spend_limit: None }
+    MoneyOffer { tariff: tariff(), spend_limit: None, overage: false, velocity: None }
 }
 
 pub fn tenant_record(tenant: &TenantId, state: TenantState) -> TenantRecord {
@@ -213,6 +213,7 @@ pub fn request() -> Request {
             limits: CallLimits::default(),
             when_exhausted: Decision::PoolExhausted,
             when_spend_limited: Decision::SpendLimitReached,
+            when_velocity_limited: Decision::FraudSuspected,
         },
     }
 }

@@ -149,8 +149,8 @@ mod tests {
         PositionArgs, PurchaseArgs, StoredPayer, SweepArgs, TakeReaderArgs,
     };
     use crate::ledger::state::{
-        Bucket, Call, CallState, LotLine, MoneyLine, PayerAccount, PoolLine, Reader, TenantAccount,
-        Terms, Wallet, nuance_code, reach_code,
+        Bucket, Call, CallState, LotLine, MoneyLine, PayerAccount, PoolLine, Reader, Slot,
+        SpendRing, TenantAccount, Terms, VelocityLine, Wallet, nuance_code, reach_code,
     };
 
     const CALLER: &str = include_str!("../redis.rs");
@@ -199,7 +199,8 @@ mod tests {
     fn the_tables_of_positions_are_the_field_order_of_the_structs() {
         use CallState::*;
         let states = [Denied, Ringing, Answered, Settled, Released, Expired, Ended];
-        let reaches = [Reach::Full, Reach::Shared, Reach::Exhausted, Reach::SpendLimit];
+        let reaches =
+            [Reach::Full, Reach::Shared, Reach::Exhausted, Reach::SpendLimit, Reach::Velocity];
         let nuances = [Nuance::None, Nuance::TooShort, Nuance::OfTenant];
         let snake = |name: String| {
             let mut snake = String::new();
@@ -217,6 +218,9 @@ mod tests {
             ("POOL_LINE", numbered::<PoolLine>()),
             ("LOT_LINE", numbered::<LotLine>()),
             ("MONEY_LINE", numbered::<MoneyLine>()),
+            ("VELOCITY_LINE", numbered::<VelocityLine>()),
+            ("SPEND_RING", numbered::<SpendRing>()),
+            ("SLOT", numbered::<Slot>()),
             ("TARIFF", numbered::<Tariff>()),
             ("BUCKET", numbered::<Bucket>()),
             ("WALLET", numbered::<Wallet>()),

@@ -4,7 +4,7 @@ use fastrand::Rng;
 use tollgate::charging::decision::{Decision, Nuance};
 use tollgate::charging::ids::{CallId, LotId, PayerId, TenantId};
 use tollgate::charging::month::{Month, parse_zone, twelve_months_after};
-use tollgate::charging::profile::{PayerState, Purchase, TenantState};
+use tollgate::charging::profile::{PayerState, Purchase, SpendVelocity, TenantState};
 use tollgate::charging::rating::{MAX_RATE, MAX_USAGE, Tariff};
 use tollgate::charging::units::{Micros, Millis, Seconds};
 use tollgate::ledger::state::{Call, Entry, Terms};
@@ -281,6 +281,8 @@ impl Dealer {
             spend_limit: self
                 .one(&[None, None, Some(0), Some(300_000), Some(3_000_000)])
                 .map(Micros),
+            overage: self.chance(25),
+            velocity: self.velocity(),
         });
         let most = |random: &mut Dealer| random.chance(8).then(|| random.random.u32(0..5));
         Offer {
@@ -305,7 +307,15 @@ impl Dealer {
             },
             when_exhausted: self.one(&[Decision::PoolExhausted, Decision::InsufficientCredits]),
             when_spend_limited: Decision::SpendLimitReached,
+            when_velocity_limited: Decision::FraudSuspected,
         }
+    }
+
+    /// Mostly of one length, so that its slots fill up; at times the setting has just changed.
+    fn velocity(&mut self) -> Option<SpendVelocity> {
+        let amount = Micros(self.one(&[100_000, 1_000_000, 5_000_000, 50_000_000]));
+        let per = Seconds(self.one(&[600, 600, 600, 600, 3_600, 1]));
+        self.chance(30).then_some(SpendVelocity { amount, per })
     }
 
     fn tariff(&mut self) -> Tariff {
@@ -378,13 +388,20 @@ impl Dealer {
         Command::ApplyPayers(tenant, month, updates)
     }
 
+    fn key(&mut self, now: Millis) -> LotId {
+        match self.random.u32(0..300) {
+            0 => LotId::overage(&month_at(now).key),
+            number => LotId::new(&format!("po-{number}")).unwrap(),
+        }
+    }
+
     fn purchase(&mut self, tenant: TenantId, now: Millis) -> Command {
         let days = self.one(&[-400, -364, -364, -1, 0, 0, 0, 1]);
         let purchased_at = now.after(Seconds(days * 86_400));
         let rich = if self.chance(5) { 100_000_000_000_000 } else { 1_000_000 };
         let amount = self.one(&[0, 1, 150_000, 700_000, 3_000_000, 9_000_000, rich]);
         let purchase = Purchase {
-            key: LotId::new(&format!("po-{}", self.random.u32(0..300))).unwrap(),
+            key: self.key(now),
             amount: Micros(amount),
             purchased_at,
             payment: [("agreement".to_owned(), "EA-77".to_owned())].into(),

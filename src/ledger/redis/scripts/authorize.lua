@@ -26,9 +26,9 @@
 -- their funds are seen; they are written with every outcome, stale too.
 
 local AUTHORIZE = { call = 1, fingerprint = 2, payer = 3, trunk = 4, tenant_version = 5, payer_version = 6, denied_retention = 7, ended_retention = 8, swept = 9, proposal = 10, refusal = 11, nuance = 12, offer = 13 }
-local OFFER = { decision = 1, month = 2, month_starts = 3, month_ends = 4, terms = 5, requested = 6, pools = 7, money = 8, payer_calls = 9, tenant_calls = 10, calls_per_second = 11, when_exhausted = 12, when_spend_limited = 13 }
+local OFFER = { decision = 1, month = 2, month_starts = 3, month_ends = 4, terms = 5, requested = 6, pools = 7, money = 8, payer_calls = 9, tenant_calls = 10, calls_per_second = 11, when_exhausted = 12, when_spend_limited = 13, when_velocity_limited = 14 }
 local POOL_OFFER = { family = 1, pool = 2, closed_by = 3, increment = 4 }
-local MONEY_OFFER = { tariff = 1, spend_limit = 2 }
+local MONEY_OFFER = { tariff = 1, spend_limit = 2, overage = 3, velocity = 4 }
 
 ACCOUNTS, SIZES, POOLS, LOTS, CALLS, DEADLINES, RETAINED, JOURNAL = unpack(KEYS)
 now = read_clock(ARGV[1])
@@ -103,8 +103,10 @@ local function grant()
   end
   local money = offer[OFFER.money][1]
   if money then
-    call[CALL.money][1] =
-      { money[MONEY_OFFER.tariff], money[MONEY_OFFER.spend_limit], offer[OFFER.month], {} }
+    call[CALL.money][1] = {
+      money[MONEY_OFFER.tariff], money[MONEY_OFFER.spend_limit], offer[OFFER.month], {},
+      money[MONEY_OFFER.overage], money[MONEY_OFFER.velocity],
+    }
   end
   local requested, postings = offer[OFFER.requested], {}
   if terms[TERMS.free] then
@@ -114,9 +116,10 @@ local function grant()
     local added_to, added_money, covered, reach =
       reserve(requested, pool_sides(call, new_pools), credit_side(call))
     if covered <= 0 then
-      local limited = reach == REACH.spend_limit
-      return deny(limited and offer[OFFER.when_spend_limited] or offer[OFFER.when_exhausted],
-        NUANCE.none)
+      local decision = offer[OFFER.when_exhausted]
+      if reach == REACH.spend_limit then decision = offer[OFFER.when_spend_limited] end
+      if reach == REACH.velocity then decision = offer[OFFER.when_velocity_limited] end
+      return deny(decision, NUANCE.none)
     end
     for _, pool in ipairs(unopened) do
       put(ACCOUNTS, 'p:' .. pool, new_pools[pool])
