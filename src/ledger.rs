@@ -19,11 +19,12 @@ use serde::{Deserialize, Serialize};
 use crate::charging::decision::{Decision, Nuance};
 use crate::charging::ids::{AdjustmentId, CallId, LotId, PayerId, PoolId, TenantId};
 use crate::charging::month::Month;
-use crate::charging::profile::{PayerProfile, Purchase, TenantProfile};
+use crate::charging::profile::{PayerProfile, Purchase, SpendVelocity, TenantProfile};
 use crate::charging::rating::Tariff;
 use crate::charging::units::{Micros, Millis, Seconds};
 use crate::ledger::state::{
-    Adjustment, Bucket, Call, CallState, Entry, Lot, PayerAccount, TenantAccount, Terms, Wallet,
+    Adjustment, Bucket, Call, CallState, Entry, Lot, MoneyLine, PayerAccount, Reader, SpendRing,
+    TenantAccount, Terms, VelocityLine, Wallet,
 };
 
 /// Why a command has no outcome.
@@ -119,6 +120,8 @@ pub struct Offer {
     pub when_exhausted: Decision,
     /// The refusal when the spend limit forbids the first increment.
     pub when_spend_limited: Decision,
+    /// The refusal when the tenant's spend velocity forbids it.
+    pub when_velocity_limited: Decision,
 }
 
 /// A pool that covers a call.
@@ -139,6 +142,24 @@ pub struct MoneyOffer {
     pub tariff: Tariff,
     /// The payer's monthly spend limit.
     pub spend_limit: Option<Micros>,
+    /// Whether the call goes on post-paid once every lot is used (rule 42).
+    pub overage: bool,
+    /// Most money that all calls of the tenant may commit in a length of time.
+    pub velocity: Option<SpendVelocity>,
+}
+
+impl MoneyOffer {
+    /// The line of a call that has taken nothing yet.
+    pub fn line(&self, month: &str) -> MoneyLine {
+        MoneyLine {
+            tariff: self.tariff,
+            spend_limit: self.spend_limit.map_or(-1, |limit| limit.0),
+            month: month.to_owned(),
+            lots: vec![],
+            overage: self.overage,
+            velocity: self.velocity.as_ref().map(VelocityLine::new),
+        }
+    }
 }
 
 /// Limits on the number of calls; absent means none.
@@ -302,7 +323,7 @@ pub enum Purchased {
     Applied,
     /// The same purchase was applied before.
     Replayed,
-    /// The key was used for another amount or instant; nothing changed.
+    /// The key was used for another amount or instant, or is overage's; nothing changed.
     Conflict,
 }
 
@@ -380,6 +401,8 @@ pub enum Adjusted {
     NotFound,
     /// The lot has lapsed, the month of the pool is over.
     Over,
+    /// Overage is what was held and spent of it: there is nothing to correct but its calls.
+    PostPaid,
     /// More would be taken away than the bucket has available, which is so much.
     Short(i64),
     /// More would be added than the limits leave room for, which is so much.
@@ -450,6 +473,8 @@ pub struct Balance {
     pub lots: Vec<Lot>,
     /// Open calls that hold money.
     pub wallet_holds: i64,
+    /// The overage of every month that has any, soonest first.
+    pub overage: Vec<Lot>,
 }
 
 /// What one call would find; for quotes, which hold nothing.
@@ -467,6 +492,10 @@ pub struct Position {
     pub wallet_holds: i64,
     /// The call of that key, where there is one.
     pub call: Option<Call>,
+    /// The overage of the month; as it would be opened where there is none yet.
+    pub overage: Bucket,
+    /// What counts for the spend velocity.
+    pub ring: SpendRing,
 }
 
 /// Everything of one tenant at one instant, for the audit.
@@ -480,7 +509,7 @@ pub struct Snapshot {
     pub sizes: Vec<(String, Seconds)>,
     /// Every pool of every month on record.
     pub pools: Vec<(PoolId, Bucket)>,
-    /// Every lot.
+    /// Every lot, and the overage of every month.
     pub lots: Vec<Lot>,
     /// The drawing order.
     pub wallet: Wallet,
@@ -492,6 +521,56 @@ pub struct Snapshot {
     pub journal: Vec<Entry>,
     /// Every correction that was ever applied, by its key.
     pub adjustments: Vec<(AdjustmentId, Adjustment)>,
+    /// What counts for the spend velocity.
+    pub ring: SpendRing,
+}
+
+/// Take a reader of the journal, or keep the one that is had: its lease begins anew.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TakeReader {
+    /// Whose journal.
+    pub tenant: TenantId,
+    /// Name of the reader; made where there is none.
+    pub reader: String,
+    /// Who takes it.
+    pub owner: String,
+    /// How long nobody else may.
+    pub lease: Seconds,
+    /// Where a new one begins.
+    pub since: Millis,
+}
+
+/// The answer to [`TakeReader`]: the reader as it stands now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Taken {
+    /// The owner has it.
+    Taken(Reader),
+    /// Another has it, and its lease lasts; nothing changed.
+    Busy(Reader),
+}
+
+/// An entry is done with: the next owner goes on after it. The lease begins anew.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MoveReader {
+    /// Whose journal.
+    pub tenant: TenantId,
+    /// Name of the reader.
+    pub reader: String,
+    /// Who has it.
+    pub owner: String,
+    /// Of the entry.
+    pub cursor: String,
+    /// How long nobody else may have it; zero gives it up.
+    pub lease: Seconds,
+}
+
+/// The answer to [`MoveReader`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Moved {
+    /// It stands there.
+    Moved,
+    /// Another has taken it; nothing changed.
+    Lost,
 }
 
 /// A page of a list and the cursor of the next.
@@ -507,6 +586,12 @@ pub struct Page<T> {
 ///
 /// Commands are idempotent by their key, so that [`LedgerError::Indeterminate`] may be repeated.
 pub trait Ledger: Send + Sync + 'static {
+    /// The same ledger for the thread that this is called on: with a connection of its own, where there
+    /// is one, so that no command waits for another thread.
+    fn on_this_thread(self: &Arc<Self>) -> impl Fallible<Arc<Self>> {
+        let shared = self.clone();
+        async move { Ok(shared) }
+    }
     /// The tenant, its active deck and numbers.
     fn tenant(&self, tenant: &TenantId) -> impl Fallible<Reply<TenantView>>;
     /// Several payers at one instant, in the order asked for.
@@ -608,6 +693,12 @@ pub trait Ledger: Send + Sync + 'static {
     /// A cursor for [`Ledger::history`] after which every entry stands that was made at `at` or later,
     /// and as few others as the ledger can tell apart without reading them; `None` is the beginning.
     fn history_since(&self, tenant: &TenantId, at: Millis) -> impl Fallible<Option<String>>;
+    /// What was applied of a tenant, without its payers and numbers; `None` where it is unknown.
+    fn record(&self, tenant: &TenantId) -> impl Fallible<Reply<Option<TenantRecord>>>;
+    /// See [`TakeReader`].
+    fn take_reader(&self, command: &TakeReader) -> impl Fallible<Reply<Taken>>;
+    /// See [`MoveReader`].
+    fn move_reader(&self, command: &MoveReader) -> impl Fallible<Reply<Moved>>;
     /// Everything, at one instant.
     fn snapshot(&self, tenant: &TenantId) -> impl Fallible<Reply<Snapshot>>;
     /// Whether the store answers.
@@ -685,6 +776,11 @@ pub fn pool_bucket(pool: &str) -> String {
 /// Names a bucket in postings.
 pub fn lot_bucket(lot: &str) -> String {
     format!("l:{lot}")
+}
+
+/// The lots that were bought, and the overage of months, which is kept among them.
+pub fn apart_from_overage(lots: Vec<Lot>) -> (Vec<Lot>, Vec<Lot>) {
+    lots.into_iter().partition(|lot| !lot.key.is_overage())
 }
 
 /// The pool of `family` in a month.

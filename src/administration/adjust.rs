@@ -145,6 +145,10 @@ impl<L: Ledger> Administration<L> {
                     let reason = "the lot has lapsed; what is owed can be given as a purchase";
                     return Err(refused("bucket_id", reason.to_owned()));
                 }
+                Adjusted::PostPaid => {
+                    let reason = "overage is what its calls were charged; correct those calls";
+                    return Err(refused("bucket_id", reason.to_owned()));
+                }
                 Adjusted::Short(left) => {
                     let left = told(left, of_pool, &profile);
                     return Err(refused(kind, format!("only {left} can be taken away")));
@@ -165,7 +169,7 @@ impl<L: Ledger> Administration<L> {
                 replayed,
                 adjustment: AdjustmentRecord::of(entry),
                 pool: pools.find(|pool| of_pool && pool.id.as_str() == bucket),
-                credits: credits(&after.outcome, after.now),
+                credits: credits(&after.outcome, after.now, &month),
                 currency: profile.currency,
             });
         }
@@ -216,7 +220,10 @@ impl<L: Ledger> Administration<L> {
                     let reason = format!("the call is recorded with {used}s already");
                     return Err(refused("used_duration", reason));
                 }
-                other @ (Adjusted::Over | Adjusted::Short(_) | Adjusted::Full(_)) => {
+                other @ (Adjusted::Over
+                | Adjusted::PostPaid
+                | Adjusted::Short(_)
+                | Adjusted::Full(_)) => {
                     return Err(unforeseen(&other));
                 }
             };

@@ -11,12 +11,12 @@ use jiff::Timestamp;
 
 use crate::duration;
 use crate::organisation::{
-    RawAutoRecharge, RawFailureHandling, RawOrganisation, RawOutboundPolicy, RawPayment,
-    RawPurchase, RawResourceAccount, RawResponse, RawServiceNumber, RawSpendVelocity, RawTenant,
-    RawTenantLimits, RawTrunk, RawUser, RawUserLimits, Text,
+    RawAutoRecharge, RawFailureHandling, RawNotices, RawOrganisation, RawOutboundPolicy,
+    RawPayment, RawPurchase, RawResourceAccount, RawResponse, RawServiceNumber, RawSpendVelocity,
+    RawTenant, RawTenantLimits, RawTrunk, RawUser, RawUserLimits, Text,
 };
 use crate::proto::v1::{
-    AutoRecharge, CreditPurchase, FailureHandling, Organisation, OutboundPolicy, Payment,
+    AutoRecharge, CreditPurchase, FailureHandling, Notices, Organisation, OutboundPolicy, Payment,
     ResourceAccount, ServiceNumber, SpendVelocity, Tenant, TenantLimits, Trunk, TrunkResponse,
     User, UserLimits,
 };
@@ -48,7 +48,12 @@ fn tenant(raw: &RawTenant) -> Result<Tenant> {
         resource_accounts: raw.resource_accounts.iter().map(resource_account).collect(),
         trunks: each(&raw.trunks, trunk)?,
         state: text(&raw.state),
+        notices: unless_default(notices(&raw.notices)),
     })
+}
+
+fn notices(raw: &RawNotices) -> Notices {
+    Notices { emails: texts(&raw.emails), webhook: text(&raw.webhook) }
 }
 
 fn policy(raw: &RawOutboundPolicy) -> OutboundPolicy {

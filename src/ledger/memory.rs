@@ -17,8 +17,9 @@ use crate::ledger::memory::book::Book;
 use crate::ledger::state::{Call, Entry};
 use crate::ledger::{
     AdjustBalance, AdjustSettlement, Adjusted, Answer, Answered, Applied, Authorize, Authorized,
-    Balance, ClockOffset, End, Ended, Extend, Extended, Ledger, LedgerError, Page, PayerUpdate,
-    PayerView, Position, Purchased, Reply, Snapshot, Swept, TenantRecord, TenantView,
+    Balance, ClockOffset, End, Ended, Extend, Extended, Ledger, LedgerError, MoveReader, Moved,
+    Page, PayerUpdate, PayerView, Position, Purchased, Reply, Snapshot, Swept, TakeReader, Taken,
+    TenantRecord, TenantView,
 };
 
 /// See the module.
@@ -259,6 +260,18 @@ impl Ledger for MemoryLedger {
         // Entries stand in the order of their instants, as long as the clock was not set back.
         let before = self.read(tenant, |book, _| book.journal().partition_point(|e| e.at < at));
         Ok((before.outcome > 0).then(|| before.outcome.to_string()))
+    }
+
+    async fn record(&self, tenant: &TenantId) -> Result<Reply<Option<TenantRecord>>, LedgerError> {
+        Ok(self.read(tenant, |book, _| book.record()))
+    }
+
+    async fn take_reader(&self, command: &TakeReader) -> Result<Reply<Taken>, LedgerError> {
+        Ok(self.on(&command.tenant, |book, now| book.take_reader(now, command)))
+    }
+
+    async fn move_reader(&self, command: &MoveReader) -> Result<Reply<Moved>, LedgerError> {
+        Ok(self.on(&command.tenant, |book, now| book.move_reader(now, command)))
     }
 
     async fn snapshot(&self, tenant: &TenantId) -> Result<Reply<Snapshot>, LedgerError> {

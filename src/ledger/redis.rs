@@ -4,27 +4,31 @@
 //! knows nothing about calls or money: it packs commands, sends them, and unpacks answers. Needs
 //! Redis 7.0 or newer.
 
+mod batch;
 mod codec;
 mod connection;
 mod keys;
 mod scripts;
 
 use std::collections::HashSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use redis::streams::{StreamId, StreamRangeReply};
-use redis::{ErrorKind, ServerErrorKind, cmd, pipe};
+use redis::{cmd, pipe};
 use serde::Serialize;
 
 use crate::charging::ids::{AdjustmentId, CallId, LotId, PayerId, PoolId, TenantId};
 use crate::charging::month::Month;
 use crate::charging::profile::{Purchase, TenantState};
 use crate::charging::units::{Millis, Seconds};
+use crate::ledger::redis::batch::Sender;
 use crate::ledger::redis::codec::{
     AdjustBalanceArgs, AdjustReply, AdjustSettlementArgs, AnswerArgs, ApplyPayersArgs,
     ApplyTenantArgs, AuthorizeArgs, BalanceArgs, BalanceReply, CallReply, CountReply, EndArgs,
-    ExtendArgs, PositionArgs, PositionReply, PurchaseArgs, StoredPayer, SweepArgs, SweepReply,
-    decode, decode_json, encode, encode_json, unknown_tag,
+    ExtendArgs, MoveReaderArgs, PositionArgs, PositionReply, PurchaseArgs, ReaderReply,
+    StoredPayer, SweepArgs, SweepReply, TakeReaderArgs, decode, decode_json, encode, encode_json,
+    unknown_tag,
 };
 use crate::ledger::redis::connection::Connection;
 use crate::ledger::redis::keys::Key;
@@ -33,8 +37,8 @@ use crate::ledger::state::{Bucket, Call, Entry, Lot, PayerAccount, TenantAccount
 use crate::ledger::{
     AdjustBalance, AdjustSettlement, Adjusted, Answer, Answered, Applied, Authorize, Authorized,
     Balance, ClockOffset, ClockReading, End, EndResult, Ended, Extend, Extended, Ledger,
-    LedgerError, Page, PayerUpdate, PayerView, Position, Purchased, Reply, Snapshot, Swept,
-    TenantRecord, TenantView,
+    LedgerError, MoveReader, Moved, Page, PayerUpdate, PayerView, Position, Purchased, Reply,
+    Snapshot, Swept, TakeReader, Taken, TenantRecord, TenantView, apart_from_overage,
 };
 
 /// Entries that a snapshot reads at a time.
@@ -62,7 +66,8 @@ pub struct BadRedisUrl(String);
 
 /// See the module.
 pub struct RedisLedger {
-    connection: Connection,
+    sender: Arc<Sender>,
+    settings: RedisSettings,
     offset: ClockOffset,
 }
 
@@ -78,53 +83,45 @@ impl RedisLedger {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let opened = Connection::open(settings).await;
         let connection = opened.map_err(|error| BadRedisUrl(error.to_string()))?;
-        Ok(RedisLedger { connection, offset })
+        let sender = Sender::new(connection, offset.clone());
+        Ok(RedisLedger { sender, settings: settings.clone(), offset })
     }
 
-    /// Runs a script on a tenant; its answer.
+    /// Runs a script that takes one command; its answer.
     async fn run(
         &self,
         verb: Verb,
         tenant: &TenantId,
         args: &impl Serialize,
     ) -> Result<Vec<u8>, LedgerError> {
-        self.run_with(verb, tenant, args, None).await
+        self.sender.run(verb, tenant, &encode(args)?, None).await
     }
 
-    /// The same, with bytes that the script keeps and does not read.
+    /// The same, with bytes that it keeps and does not read.
     async fn run_with(
         &self,
         verb: Verb,
         tenant: &TenantId,
         args: &impl Serialize,
-        opaque: Option<&[u8]>,
+        opaque: &[u8],
     ) -> Result<Vec<u8>, LedgerError> {
-        let script = verb.script();
-        let args = encode(args)?;
-        let clock = match self.offset.reading() {
-            ClockReading::Shifted(millis) => millis.to_string(),
-            ClockReading::Frozen(instant) => format!("={instant}"),
-        };
-        let command = |how: &str, text: &str| {
-            let mut command = cmd(how);
-            command.arg(text).arg(script.keys.len());
-            for key in script.keys {
-                command.arg(key.of(tenant));
-            }
-            command.arg(args.as_slice()).arg(&clock).arg(opaque);
-            command
-        };
-        let known = self.connection.try_query(&command("EVALSHA", &script.digest)).await?;
-        let answer = match known {
-            Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {
-                self.connection.query(&command("EVAL", &script.text)).await?
-            }
-            known => known.map_err(connection::fault)?,
-        };
-        match answer {
-            redis::Value::BulkString(bytes) => Ok(bytes),
-            other => Err(LedgerError::Corrupt(format!("{} answered {other:?}", script.name))),
-        }
+        self.sender.run(verb, tenant, &encode(args)?, Some(opaque)).await
+    }
+
+    /// Runs a script on one of the many commands that it takes, with bytes that it keeps and does not
+    /// read; its answer.
+    async fn run_with_others(
+        &self,
+        verb: Verb,
+        tenant: &TenantId,
+        args: &impl Serialize,
+        opaque: &[u8],
+    ) -> Result<Vec<u8>, LedgerError> {
+        self.sender.run_with_others(verb, tenant, encode(args)?, opaque.to_vec()).await
+    }
+
+    fn connection(&self) -> &Connection {
+        self.sender.connection()
     }
 
     async fn count(
@@ -143,11 +140,17 @@ impl RedisLedger {
 
     /// The ledger's instant, given Redis' answer to TIME.
     fn instant(&self, (seconds, micros): (i64, i64)) -> Millis {
-        self.offset.reading().at(Millis(seconds * 1000 + micros / 1000))
+        self.sender.clock().at(Millis(seconds * 1000 + micros / 1000))
     }
 }
 
 impl Ledger for RedisLedger {
+    async fn on_this_thread(self: &Arc<Self>) -> Result<Arc<Self>, LedgerError> {
+        let connected = RedisLedger::connect(&self.settings, self.offset.clone()).await;
+        let ledger = connected.map_err(|error| LedgerError::Unavailable(error.to_string()))?;
+        Ok(Arc::new(ledger))
+    }
+
     async fn tenant(&self, tenant: &TenantId) -> Result<Reply<TenantView>, LedgerError> {
         type Found = ((i64, i64), Option<Vec<u8>>, Option<Vec<u8>>, HashSet<String>);
         let mut commands = pipe();
@@ -155,7 +158,7 @@ impl Ledger for RedisLedger {
         commands.cmd("HGET").arg(Key::Accounts.of(tenant)).arg(keys::TENANT);
         commands.cmd("HGET").arg(Key::Profiles.of(tenant)).arg(keys::TENANT);
         commands.cmd("HKEYS").arg(Key::Numbers.of(tenant));
-        let found: Found = self.connection.query_all(&commands).await?;
+        let found: Found = self.connection().query_all(&commands).await?;
         let (time, account, record, numbers) = found;
         let account: Option<TenantAccount> = decode_if("tenant account", account.as_deref())?;
         let record = record.map(|text| decode_json("tenant record", &text)).transpose()?;
@@ -175,7 +178,7 @@ impl Ledger for RedisLedger {
         commands.atomic().cmd("TIME");
         commands.cmd("HMGET").arg(Key::Accounts.of(tenant)).arg(&fields);
         commands.cmd("HMGET").arg(Key::Profiles.of(tenant)).arg(&fields);
-        let (time, accounts, profiles): Found = self.connection.query_all(&commands).await?;
+        let (time, accounts, profiles): Found = self.connection().query_all(&commands).await?;
         let view = |(account, stored): (Option<Vec<u8>>, Option<Vec<u8>>)| {
             let account: Option<PayerAccount> = decode_if("payer account", account.as_deref())?;
             let stored: Option<StoredPayer> = decode_if("payer", stored.as_deref())?;
@@ -189,7 +192,8 @@ impl Ledger for RedisLedger {
     }
 
     async fn tenants(&self) -> Result<Vec<TenantId>, LedgerError> {
-        let names: Vec<String> = self.connection.query(cmd("SMEMBERS").arg(keys::TENANTS)).await?;
+        let names: Vec<String> =
+            self.connection().query(cmd("SMEMBERS").arg(keys::TENANTS)).await?;
         let mut tenants = read_ids(names, TenantId::new)?;
         tenants.sort();
         Ok(tenants)
@@ -198,7 +202,7 @@ impl Ledger for RedisLedger {
     async fn authorize(&self, command: &Authorize) -> Result<Reply<Authorized>, LedgerError> {
         let verb = Verb::Authorize;
         let args = AuthorizeArgs::of(command);
-        let bytes = self.run_with(verb, &command.tenant, &args, Some(&command.context)).await?;
+        let bytes = self.run_with_others(verb, &command.tenant, &args, &command.context).await?;
         let reply: CallReply<'_> = decode("answer", &bytes)?;
         let outcome = match reply.tag {
             "decided" => Authorized::Decided(reply.call()?),
@@ -215,7 +219,7 @@ impl Ledger for RedisLedger {
     async fn answer(&self, command: &Answer) -> Result<Reply<Answered>, LedgerError> {
         let verb = Verb::Answer;
         let args = AnswerArgs { call: command.call.as_str() };
-        let bytes = self.run(verb, &command.tenant, &args).await?;
+        let bytes = self.run_with_others(verb, &command.tenant, &args, &[]).await?;
         let reply: CallReply<'_> = decode("answer", &bytes)?;
         let outcome = match reply.tag {
             "not_found" => Answered::NotFound,
@@ -229,7 +233,8 @@ impl Ledger for RedisLedger {
 
     async fn extend(&self, command: &Extend) -> Result<Reply<Extended>, LedgerError> {
         let verb = Verb::Extend;
-        let bytes = self.run(verb, &command.tenant, &ExtendArgs::of(command)).await?;
+        let args = ExtendArgs::of(command);
+        let bytes = self.run_with_others(verb, &command.tenant, &args, &[]).await?;
         let reply: CallReply<'_> = decode("answer", &bytes)?;
         let outcome = match reply.tag {
             "not_found" => Extended::NotFound,
@@ -246,7 +251,7 @@ impl Ledger for RedisLedger {
     async fn end(&self, command: &End) -> Result<Reply<Ended>, LedgerError> {
         let verb = Verb::End;
         let args = EndArgs::of(command);
-        let bytes = self.run_with(verb, &command.tenant, &args, Some(&command.report)).await?;
+        let bytes = self.run_with_others(verb, &command.tenant, &args, &command.report).await?;
         let reply: CallReply<'_> = decode("answer", &bytes)?;
         let done =
             |result, replayed| reply.call().map(|call| Ended::Done { result, call, replayed });
@@ -290,7 +295,7 @@ impl Ledger for RedisLedger {
         // Listed first: a tenant that is listed and not applied does no harm, one that is applied
         // and not listed would never be swept.
         let mut list = cmd("SADD");
-        let _: i64 = self.connection.query(list.arg(keys::TENANTS).arg(tenant.as_str())).await?;
+        let _: i64 = self.connection().query(list.arg(keys::TENANTS).arg(tenant.as_str())).await?;
         let record_json = encode_json(record)?;
         let suspended = record.profile.state == TenantState::Suspended;
         let over = over.into_iter().collect();
@@ -344,21 +349,22 @@ impl Ledger for RedisLedger {
     }
 
     async fn put_deck(&self, version: &str, csv: &[u8]) -> Result<(), LedgerError> {
-        self.connection.query(cmd("SET").arg(keys::deck(version)).arg(csv)).await
+        self.connection().query(cmd("SET").arg(keys::deck(version)).arg(csv)).await
     }
 
     async fn deck(&self, version: &str) -> Result<Option<Vec<u8>>, LedgerError> {
-        self.connection.query(cmd("GET").arg(keys::deck(version))).await
+        self.connection().query(cmd("GET").arg(keys::deck(version))).await
     }
 
     async fn name_deck(&self, name: &str, version: &str) -> Result<(), LedgerError> {
         let mut command = cmd("HSET");
-        let _: i64 = self.connection.query(command.arg(keys::DECKS).arg(name).arg(version)).await?;
+        let _: i64 =
+            self.connection().query(command.arg(keys::DECKS).arg(name).arg(version)).await?;
         Ok(())
     }
 
     async fn named_deck(&self, name: &str) -> Result<Option<String>, LedgerError> {
-        self.connection.query(cmd("HGET").arg(keys::DECKS).arg(name)).await
+        self.connection().query(cmd("HGET").arg(keys::DECKS).arg(name)).await
     }
 
     async fn balance(&self, tenant: &TenantId) -> Result<Reply<Balance>, LedgerError> {
@@ -369,11 +375,13 @@ impl Ledger for RedisLedger {
             return Err(unknown_tag(verb.script().name, reply.tag));
         }
         reply.sizes.sort();
+        let (lots, overage) = apart_from_overage(read_lots(reply.lots)?);
         let outcome = Balance {
             sizes: reply.sizes,
             pools: read_pools(reply.pools)?,
-            lots: read_lots(reply.lots)?,
+            lots,
             wallet_holds: reply.wallet_holds,
+            overage,
         };
         Ok(Reply { now: reply.now, outcome })
     }
@@ -401,6 +409,8 @@ impl Ledger for RedisLedger {
             credits: reply.credits,
             wallet_holds: reply.wallet_holds,
             call: decode_if("call", call.as_deref().map(Vec::as_slice))?,
+            overage: reply.overage,
+            ring: reply.ring,
         };
         Ok(Reply { now: reply.now, outcome })
     }
@@ -408,7 +418,7 @@ impl Ledger for RedisLedger {
     async fn call(&self, tenant: &TenantId, call: &CallId) -> Result<Option<Call>, LedgerError> {
         let mut command = cmd("HGET");
         command.arg(Key::Calls.of(tenant)).arg(call.as_str());
-        let found: Option<Vec<u8>> = self.connection.query(&command).await?;
+        let found: Option<Vec<u8>> = self.connection().query(&command).await?;
         decode_if("call", found.as_deref())
     }
 
@@ -431,7 +441,7 @@ impl Ledger for RedisLedger {
             for (_, id) in &listed {
                 command.arg(id.as_str());
             }
-            let found: Vec<Option<Vec<u8>>> = self.connection.query(&command).await?;
+            let found: Vec<Option<Vec<u8>>> = self.connection().query(&command).await?;
             for ((_, id), bytes) in listed.into_iter().zip(found) {
                 let call: Option<Call> = decode_if("call", bytes.as_deref())?;
                 // It may have ended since it was listed.
@@ -454,7 +464,7 @@ impl Ledger for RedisLedger {
         };
         let mut command = cmd("XREVRANGE");
         command.arg(Key::Journal.of(tenant)).arg(newest).arg("-").arg("COUNT").arg(most + 1);
-        let mut found: StreamRangeReply = self.connection.query(&command).await?;
+        let mut found: StreamRangeReply = self.connection().query(&command).await?;
         let more = found.ids.len() > most;
         found.ids.truncate(most);
         let next = found.ids.last().map(|last| last.id.clone()).filter(|_| more);
@@ -475,7 +485,7 @@ impl Ledger for RedisLedger {
         };
         let mut command = cmd("XRANGE");
         command.arg(Key::Journal.of(tenant)).arg(oldest).arg("+").arg("COUNT").arg(most + 1);
-        let mut found: StreamRangeReply = self.connection.query(&command).await?;
+        let mut found: StreamRangeReply = self.connection().query(&command).await?;
         let more = found.ids.len() > most;
         found.ids.truncate(most);
         let next = found.ids.last().map(|last| last.id.clone()).filter(|_| more);
@@ -489,9 +499,43 @@ impl Ledger for RedisLedger {
         at: Millis,
     ) -> Result<Option<String>, LedgerError> {
         // Ids of the journal are Redis's own time, which only a moved clock tells apart from `at`.
-        let ClockReading::Shifted(by) = self.offset.reading() else { return Ok(None) };
+        let ClockReading::Shifted(by) = self.sender.clock() else { return Ok(None) };
         let earliest = at.0 - by - ID_SLACK.0 * 1000;
         Ok((earliest > 0).then(|| format!("{earliest}-0")))
+    }
+
+    async fn record(&self, tenant: &TenantId) -> Result<Reply<Option<TenantRecord>>, LedgerError> {
+        let mut commands = pipe();
+        commands.atomic().cmd("TIME");
+        commands.cmd("HGET").arg(Key::Profiles.of(tenant)).arg(keys::TENANT);
+        let found: ((i64, i64), Option<Vec<u8>>) = self.connection().query_all(&commands).await?;
+        let record = found.1.map(|text| decode_json("tenant record", &text)).transpose()?;
+        Ok(Reply { now: self.instant(found.0), outcome: record })
+    }
+
+    async fn take_reader(&self, command: &TakeReader) -> Result<Reply<Taken>, LedgerError> {
+        let verb = Verb::TakeReader;
+        let TakeReader { tenant, reader, owner, lease, since } = command;
+        let args = TakeReaderArgs { reader, owner, lease: *lease, since: *since };
+        let bytes = self.run(verb, tenant, &args).await?;
+        let ReaderReply { tag, now, reader } = decode("answer", &bytes)?;
+        let outcome = match tag {
+            "taken" => Taken::Taken(reader),
+            "busy" => Taken::Busy(reader),
+            tag => return Err(unknown_tag(verb.script().name, tag)),
+        };
+        Ok(Reply { now, outcome })
+    }
+
+    async fn move_reader(&self, command: &MoveReader) -> Result<Reply<Moved>, LedgerError> {
+        let MoveReader { tenant, reader, owner, cursor, lease } = command;
+        let args = MoveReaderArgs { reader, owner, cursor, lease: *lease };
+        let reply = self.count(Verb::MoveReader, tenant, &args, &["moved", "lost"]).await?;
+        let outcome = match reply.outcome.0 {
+            "moved" => Moved::Moved,
+            _ => Moved::Lost,
+        };
+        Ok(Reply { now: reply.now, outcome })
     }
 
     async fn snapshot(&self, tenant: &TenantId) -> Result<Reply<Snapshot>, LedgerError> {
@@ -514,7 +558,7 @@ impl Ledger for RedisLedger {
         commands.cmd("ZRANGE").arg(Key::Deadlines.of(tenant)).arg(0).arg(-1).arg("WITHSCORES");
         commands.cmd("XREVRANGE").arg(Key::Journal.of(tenant)).arg("+").arg("-");
         commands.arg("COUNT").arg(1);
-        let found: Found = self.connection.query_all(&commands).await?;
+        let found: Found = self.connection().query_all(&commands).await?;
         let (time, accounts, sizes, lots, calls, adjustments, deadlines, last) = found;
         let mut snapshot = Snapshot::default();
         let mut pools: Vec<(String, Bucket)> = vec![];
@@ -542,6 +586,7 @@ impl Ledger for RedisLedger {
                 None if field == keys::WALLET => {
                     snapshot.wallet = decode::<Wallet>("wallet", &bytes)?;
                 }
+                None if field == keys::RING => snapshot.ring = decode("spend velocity", &bytes)?,
                 None => return Err(stray(&field)),
             }
         }
@@ -567,7 +612,7 @@ impl Ledger for RedisLedger {
     }
 
     async fn ping(&self) -> Result<(), LedgerError> {
-        let _: redis::Value = self.connection.query(&cmd("PING")).await?;
+        let _: redis::Value = self.connection().query(&cmd("PING")).await?;
         Ok(())
     }
 
@@ -576,7 +621,7 @@ impl Ledger for RedisLedger {
         command: &AdjustBalance,
     ) -> Result<Reply<Adjusted>, LedgerError> {
         let (verb, args) = (Verb::AdjustBalance, AdjustBalanceArgs::of(command));
-        adjusted(verb, &self.run_with(verb, &command.tenant, &args, Some(&command.report)).await?)
+        adjusted(verb, &self.run_with(verb, &command.tenant, &args, &command.report).await?)
     }
 
     async fn adjust_settlement(
@@ -584,7 +629,7 @@ impl Ledger for RedisLedger {
         command: &AdjustSettlement,
     ) -> Result<Reply<Adjusted>, LedgerError> {
         let (verb, args) = (Verb::AdjustSettlement, AdjustSettlementArgs::of(command));
-        adjusted(verb, &self.run_with(verb, &command.tenant, &args, Some(&command.report)).await?)
+        adjusted(verb, &self.run_with(verb, &command.tenant, &args, &command.report).await?)
     }
 }
 
@@ -603,7 +648,7 @@ impl RedisLedger {
             let mut command = cmd("ZRANGE");
             command.arg(Key::Deadlines.of(tenant)).arg(&from).arg("+inf").arg("BYSCORE");
             command.arg("LIMIT").arg(skipped).arg(most).arg("WITHSCORES");
-            let found: Vec<(String, i64)> = self.connection.query(&command).await?;
+            let found: Vec<(String, i64)> = self.connection().query(&command).await?;
             let ended = found.len() < most;
             skipped += found.len();
             for (id, at) in found {
@@ -631,7 +676,7 @@ impl RedisLedger {
             let mut command = cmd("XRANGE");
             command.arg(Key::Journal.of(tenant)).arg(&from).arg(last);
             command.arg("COUNT").arg(JOURNAL_CHUNK);
-            let chunk: StreamRangeReply = self.connection.query(&command).await?;
+            let chunk: StreamRangeReply = self.connection().query(&command).await?;
             for found in &chunk.ids {
                 journal.push(read_entry(found)?);
             }
@@ -653,8 +698,9 @@ fn adjusted(verb: Verb, bytes: &[u8]) -> Result<Reply<Adjusted>, LedgerError> {
         "conflict" => Adjusted::Conflict,
         "not_found" => Adjusted::NotFound,
         "over" => Adjusted::Over,
-        "short" => Adjusted::Short(reply.number()),
-        "full" => Adjusted::Full(reply.number()),
+        "post_paid" => Adjusted::PostPaid,
+        "short" => Adjusted::Short(reply.number),
+        "full" => Adjusted::Full(reply.number),
         "not_settled" => Adjusted::NotSettled(reply.state()?),
         "unchanged" => Adjusted::Unchanged,
         "stale" => Adjusted::Stale,

@@ -173,6 +173,18 @@ mapping! {
         resource_accounts: Vec<RawResourceAccount>,
         /// SBC trunks.
         trunks: Vec<RawTrunk>,
+        /// Who is told what happens.
+        notices: RawNotices,
+    }
+}
+
+mapping! {
+    /// Who is told what happens.
+    RawNotices {
+        /// Mail addresses.
+        emails: Vec<Text>,
+        /// URL.
+        webhook: Option<Text>,
     }
 }
 

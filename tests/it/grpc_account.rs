@@ -415,6 +415,10 @@ async fn a_balance_is_corrected_with_a_reason_an_operator_and_a_key() {
         let status = account.adjust_balance(correction("a-4", bucket, amount)).await.unwrap_err();
         assert_eq!(status.code(), Code::NotFound, "{status}");
     }
+    let overage = correction("a-4", "overage:2026-11", dollars("-1"));
+    let status = account.adjust_balance(overage).await.unwrap_err();
+    let reason = "overage is what its calls were charged; correct those calls";
+    assert_eq!(contradiction(&status), ("bucket_id".into(), reason.into()));
     let foreign = Amount::Money(Money { currency_code: "EUR".into(), amount: "1".into() });
     let status = account.adjust_balance(correction("a-4", "po-1", foreign)).await.unwrap_err();
     assert_eq!(contradiction(&status).0, "money.currency_code");

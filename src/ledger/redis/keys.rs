@@ -15,7 +15,7 @@ pub(super) enum Key {
     Sizes,
     /// Set: ids of all pools, so that a balance need not walk the payers.
     Pools,
-    /// Hash: `w` the wallet, `l:` and a lot its bucket.
+    /// Hash: `w` the wallet, `l:` and a lot its bucket, `v` what counts for the spend velocity.
     Lots,
     /// Hash: call id to call; open, refused and ended alike.
     Calls,
@@ -31,6 +31,8 @@ pub(super) enum Key {
     Numbers,
     /// Hash: key of a correction to what was asked for and its entry; never forgotten.
     Adjustments,
+    /// Hash: how far each reader of the journal is, and who reads for it.
+    Readers,
 }
 
 impl Key {
@@ -48,6 +50,7 @@ impl Key {
             Key::Profiles => "profiles",
             Key::Numbers => "numbers",
             Key::Adjustments => "adjustments",
+            Key::Readers => "readers",
         }
     }
 
@@ -73,6 +76,9 @@ pub(super) const TENANT: &str = "t";
 
 /// Field of the wallet, in lots.
 pub(super) const WALLET: &str = "w";
+
+/// Field of what counts for the spend velocity, in lots.
+pub(super) const RING: &str = "v";
 
 /// Field of an entry, in the journal.
 pub(super) const ENTRY: &str = "e";

@@ -27,7 +27,7 @@ pub(super) struct Script {
 macro_rules! scripts {
     ($($name:ident, $file:literal, $flags:literal, [$($key:ident),*];)*) => {
         /// Every script.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         #[allow(missing_docs)]
         pub(super) enum Verb { $($name),* }
 
@@ -67,6 +67,8 @@ scripts! {
     Balance, "balance", " flags=no-writes", [Accounts, Sizes, Pools, Lots];
     AdjustBalance, "adjust_balance", "", [Accounts, Sizes, Pools, Lots, Journal, Adjustments];
     AdjustSettlement, "adjust_settlement", "", [Accounts, Lots, Calls, Journal, Adjustments];
+    TakeReader, "take_reader", "", [Readers];
+    MoveReader, "move_reader", "", [Readers];
 }
 
 const FIELDS: &str = include_str!("scripts/fields.lua");
@@ -145,13 +147,13 @@ mod tests {
     use crate::charging::rating::Tariff;
     use crate::ledger::redis::codec::{
         AdjustBalanceArgs, AdjustSettlementArgs, AnswerArgs, ApplyPayersArgs, ApplyTenantArgs,
-        AuthorizeArgs, EndArgs, ExtendArgs, MoneyOfferArgs, OfferArgs, PayerUpdateArgs,
-        PoolNameArgs, PoolOfMonthArgs, PoolOfferArgs, PositionArgs, PurchaseArgs, StoredPayer,
-        SweepArgs,
+        AuthorizeArgs, EndArgs, ExtendArgs, MoneyOfferArgs, MoveReaderArgs, OfferArgs,
+        PayerUpdateArgs, PoolNameArgs, PoolOfMonthArgs, PoolOfferArgs, PositionArgs, PurchaseArgs,
+        StoredPayer, SweepArgs, TakeReaderArgs,
     };
     use crate::ledger::state::{
-        Adjustment, Bucket, Call, CallState, LotLine, MoneyLine, PayerAccount, PoolLine,
-        TenantAccount, Terms, Wallet, nuance_code, reach_code,
+        Adjustment, Bucket, Call, CallState, LotLine, MoneyLine, PayerAccount, PoolLine, Reader,
+        Slot, SpendRing, TenantAccount, Terms, VelocityLine, Wallet, nuance_code, reach_code,
     };
 
     const CALLER: &str = include_str!("../redis.rs");
@@ -200,7 +202,8 @@ mod tests {
     fn the_tables_of_positions_are_the_field_order_of_the_structs() {
         use CallState::*;
         let states = [Denied, Ringing, Answered, Settled, Released, Expired, Ended];
-        let reaches = [Reach::Full, Reach::Shared, Reach::Exhausted, Reach::SpendLimit];
+        let reaches =
+            [Reach::Full, Reach::Shared, Reach::Exhausted, Reach::SpendLimit, Reach::Velocity];
         let nuances = [Nuance::None, Nuance::TooShort, Nuance::OfTenant];
         let snake = |name: String| {
             let mut snake = String::new();
@@ -218,6 +221,9 @@ mod tests {
             ("POOL_LINE", numbered::<PoolLine>()),
             ("LOT_LINE", numbered::<LotLine>()),
             ("MONEY_LINE", numbered::<MoneyLine>()),
+            ("VELOCITY_LINE", numbered::<VelocityLine>()),
+            ("SPEND_RING", numbered::<SpendRing>()),
+            ("SLOT", numbered::<Slot>()),
             ("TARIFF", numbered::<Tariff>()),
             ("BUCKET", numbered::<Bucket>()),
             ("WALLET", numbered::<Wallet>()),
@@ -242,6 +248,9 @@ mod tests {
             ("ADJUST_BALANCE", numbered::<AdjustBalanceArgs<'_>>()),
             ("POOL_OF_MONTH", numbered::<PoolOfMonthArgs<'_>>()),
             ("ADJUST_SETTLEMENT", numbered::<AdjustSettlementArgs<'_>>()),
+            ("READER", numbered::<Reader>()),
+            ("TAKE_READER", numbered::<TakeReaderArgs<'_>>()),
+            ("MOVE_READER", numbered::<MoveReaderArgs<'_>>()),
             ("STATE", coded(&states, |s| s.to_string(), |s| *s as u8)),
             ("REACH", coded(&reaches, |r| snake(format!("{r:?}")), |r| reach_code(*r))),
             ("NUANCE", coded(&nuances, |n| snake(format!("{n:?}")), |n| nuance_code(*n))),
@@ -294,8 +303,9 @@ mod tests {
             let (comment, body) = script.source.split_once("\n\n").expect("a header and a body");
             for (n, argument) in ["ARGV[1]", "ARGV[2]", "ARGV[3]"].iter().enumerate() {
                 let is_listed = comment.contains(argument);
-                // A verb without fields reads none.
-                let is_read = body.contains(argument) || n == 0;
+                // A verb without fields reads none; one that takes many commands reads them by `carry_out`.
+                let is_read =
+                    body.contains(argument) || n == 0 || body.contains("return carry_out(");
                 assert_eq!(is_listed, is_read, "{argument} of {}.lua", script.name);
             }
         }

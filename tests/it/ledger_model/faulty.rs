@@ -8,8 +8,9 @@ use tollgate::ledger::memory::MemoryLedger;
 use tollgate::ledger::state::{Call, Entry};
 use tollgate::ledger::{
     AdjustBalance, AdjustSettlement, Adjusted, Answer, Answered, Applied, Authorize, Authorized,
-    Balance, End, Ended, Ending, Extend, Extended, Ledger, LedgerError, Page, PayerUpdate,
-    PayerView, Position, Purchased, Reply, Snapshot, Swept, TenantRecord, TenantView,
+    Balance, End, Ended, Ending, Extend, Extended, Ledger, LedgerError, MoveReader, Moved, Page,
+    PayerUpdate, PayerView, Position, Purchased, Reply, Snapshot, Swept, TakeReader, Taken,
+    TenantRecord, TenantView,
 };
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -170,6 +171,18 @@ impl Ledger for Faulty {
         at: Millis,
     ) -> Result<Option<String>, LedgerError> {
         self.inner.history_since(tenant, at).await
+    }
+
+    async fn record(&self, tenant: &TenantId) -> Answers<Reply<Option<TenantRecord>>> {
+        self.inner.record(tenant).await
+    }
+
+    async fn take_reader(&self, command: &TakeReader) -> Answers<Reply<Taken>> {
+        self.inner.take_reader(command).await
+    }
+
+    async fn move_reader(&self, command: &MoveReader) -> Answers<Reply<Moved>> {
+        self.inner.move_reader(command).await
     }
 
     async fn snapshot(&self, tenant: &TenantId) -> Answers<Reply<Snapshot>> {

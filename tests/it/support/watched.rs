@@ -13,8 +13,9 @@ use tollgate::ledger::memory::MemoryLedger;
 use tollgate::ledger::state::{Call, Entry};
 use tollgate::ledger::{
     AdjustBalance, AdjustSettlement, Adjusted, Answer, Answered, Applied, Authorize, Authorized,
-    Balance, End, Ended, Extend, Extended, Ledger, LedgerError, Page, PayerUpdate, PayerView,
-    Position, Purchased, Reply, Snapshot, Swept, TenantRecord, TenantView,
+    Balance, End, Ended, Extend, Extended, Ledger, LedgerError, MoveReader, Moved, Page,
+    PayerUpdate, PayerView, Position, Purchased, Reply, Snapshot, Swept, TakeReader, Taken,
+    TenantRecord, TenantView,
 };
 
 type Answers<T> = Result<T, LedgerError>;
@@ -137,4 +138,7 @@ passed_on! {
     ping() -> ();
     adjust_balance(command: &AdjustBalance) -> Reply<Adjusted>;
     adjust_settlement(command: &AdjustSettlement) -> Reply<Adjusted>;
+    record(tenant: &TenantId) -> Reply<Option<TenantRecord>>;
+    take_reader(command: &TakeReader) -> Reply<Taken>;
+    move_reader(command: &MoveReader) -> Reply<Moved>;
 }

@@ -39,6 +39,9 @@ impl Book {
         amount: Micros,
         most: Micros,
     ) -> Result<Posting, Box<Adjusted>> {
+        if lot.is_overage() {
+            return Err(Adjusted::PostPaid.into());
+        }
         let in_wallet = self.in_wallet(now);
         let Some(bucket) = self.lots.get_mut(lot) else { return Err(Adjusted::NotFound.into()) };
         if bucket.ends <= now {

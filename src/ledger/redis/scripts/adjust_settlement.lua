@@ -9,7 +9,7 @@
 -- ARGV[2] the clock (see read_clock)
 -- ARGV[3] the report: opaque bytes, kept with the journal entry
 --
--- Answers [tag, now, '', [entries, number]], an entry where there is one:
+-- Answers [tag, now, entries, number], an entry where there is one:
 --   applied: the entry is in the journal
 --   replayed: the same correction was applied before, with this entry
 --   conflict: the key was used for another correction; nothing changed, here and below
@@ -32,13 +32,13 @@ local id, used = command[ADJUST_SETTLEMENT.call], command[ADJUST_SETTLEMENT.used
 -- Read, refuse.
 local known = read(ADJUSTMENTS, key)
 if known then
-  if known[ADJUSTMENT.fingerprint] ~= fingerprint then return reply('conflict', nil, { {}, 0 }) end
-  return reply('replayed', nil, { { known[ADJUSTMENT.entry] }, 0 })
+  if known[ADJUSTMENT.fingerprint] ~= fingerprint then return adjust_reply('conflict') end
+  return adjust_reply('replayed', known[ADJUSTMENT.entry])
 end
 local call = read(CALLS, id)
-if not call then return reply('not_found', nil, { {}, 0 }) end
+if not call then return adjust_reply('not_found') end
 if call[CALL.state] ~= STATE.settled then
-  return reply('not_settled', nil, { {}, call[CALL.state] })
+  return adjust_reply('not_settled', nil, call[CALL.state])
 end
 local money, spent = call[CALL.money][1], 0
 if money then
@@ -48,9 +48,9 @@ end
 local before = call[CALL.used]
 if before ~= command[ADJUST_SETTLEMENT.over_used]
   or spent ~= command[ADJUST_SETTLEMENT.over_money] then
-  return reply('stale', nil, { {}, 0 })
+  return adjust_reply('stale')
 end
-if before == used then return reply('unchanged', nil, { {}, 0 }) end
+if before == used then return adjust_reply('unchanged') end
 fetch_accounts_of(call)
 
 -- Then write.
@@ -59,4 +59,5 @@ local postings = settle_lines(call, used, used < before)
 put(CALLS, id, call)
 local entry = note_call('adjusted', id, call, postings, ARGV[3])
 remember(key, fingerprint, entry)
-return reply('applied', nil, { { entry }, 0 })
+save()
+return adjust_reply('applied', entry)
