@@ -677,6 +677,7 @@ fn setup<'a>(tenant: &'a Tenant, payer: &'a PayerView) -> Setup<'a> {
         tenant: tenant.profile(),
         numbers: &tenant.view.numbers,
         payer: payer.profile.as_ref(),
+        barred: payer.barred,
         deck: tenant.deck.as_deref(),
     }
 }

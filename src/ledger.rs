@@ -22,7 +22,10 @@ use crate::charging::month::Month;
 use crate::charging::profile::{PayerProfile, Purchase, TenantProfile};
 use crate::charging::rating::Tariff;
 use crate::charging::units::{Micros, Millis, Seconds};
-use crate::ledger::state::{Bucket, Call, Entry, Lot, PayerAccount, TenantAccount, Terms, Wallet};
+use crate::ledger::state::{
+    Block, BlockNote, BlockedBy, Bucket, Call, Entry, Lot, PayerAccount, TenantAccount, Terms,
+    Wallet,
+};
 
 /// Why a command has no outcome.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -304,6 +307,34 @@ pub enum Purchased {
     Conflict,
 }
 
+/// Block a payer apart from what was applied, or lift that block (rule 91).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SetBlock {
+    /// Whose ledger.
+    pub tenant: TenantId,
+    /// Who is not to call any more, or is to again.
+    pub payer: PayerId,
+    /// Whether to block; else to lift.
+    pub blocked: bool,
+    /// Why, and who says so.
+    pub note: BlockNote,
+}
+
+/// The answer to [`SetBlock`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum BlockSet {
+    /// No payer of that name was ever applied; nothing changed.
+    Unknown,
+    /// Blocked now.
+    Blocked(Block),
+    /// Blocked before: this block stands, nothing changed.
+    Standing(Block),
+    /// This block is lifted.
+    Lifted(Block),
+    /// There was none to lift; nothing changed.
+    NotBlocked,
+}
+
 /// A tenant as it is stored: what was applied, and the deck in force.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TenantRecord {
@@ -331,6 +362,8 @@ pub struct PayerView {
     pub version: u64,
     /// `None` where the payer is unknown.
     pub profile: Option<PayerProfile>,
+    /// Blocked apart from the profile.
+    pub barred: bool,
 }
 
 /// A payer to create or update.
@@ -402,6 +435,8 @@ pub struct Snapshot {
     pub deadlines: Vec<(CallId, Millis)>,
     /// Everything that happened, oldest first.
     pub journal: Vec<Entry>,
+    /// Every block that stands, in the order of payers.
+    pub blocks: Vec<(PayerId, BlockedBy, Block)>,
 }
 
 /// A page of a list and the cursor of the next.
@@ -520,6 +555,15 @@ pub trait Ledger: Send + Sync + 'static {
     fn history_since(&self, tenant: &TenantId, at: Millis) -> impl Fallible<Option<String>>;
     /// Everything, at one instant.
     fn snapshot(&self, tenant: &TenantId) -> impl Fallible<Reply<Snapshot>>;
+    /// See [`SetBlock`].
+    fn set_block(&self, command: &SetBlock) -> impl Fallible<Reply<BlockSet>>;
+    /// Blocks that stand, those of the file too, in the order of payers, at most `most` from the cursor.
+    fn blocks(
+        &self,
+        tenant: &TenantId,
+        after: Option<&str>,
+        most: usize,
+    ) -> impl Fallible<Page<(PayerId, BlockedBy, Block)>>;
     /// Whether the store answers.
     fn ping(&self) -> impl Fallible<()>;
 }
@@ -591,6 +635,17 @@ pub fn pool_bucket(pool: &str) -> String {
 /// Names a bucket in postings.
 pub fn lot_bucket(lot: &str) -> String {
     format!("l:{lot}")
+}
+
+/// The cursor after a block.
+fn block_cursor(payer: &PayerId, by: BlockedBy) -> String {
+    format!("{payer}:{}", by.name())
+}
+
+fn read_block_cursor(cursor: &str) -> Result<(PayerId, BlockedBy), LedgerError> {
+    let parts = cursor.split_once(':');
+    let read = parts.and_then(|(id, by)| Some((PayerId::new(id).ok()?, BlockedBy::parse(by)?)));
+    read.ok_or_else(|| LedgerError::BadCursor(cursor.to_owned()))
 }
 
 /// The pool of `family` in a month.

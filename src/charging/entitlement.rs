@@ -155,6 +155,8 @@ pub struct Setup<'a> {
     pub numbers: &'a HashSet<String>,
     /// Who is to pay.
     pub payer: Option<&'a PayerProfile>,
+    /// Whether an operator has blocked the payer, whatever its profile says.
+    pub barred: bool,
     /// The tenant's active deck.
     pub deck: Option<&'a Deck>,
 }
@@ -367,9 +369,9 @@ fn check_payer<'a>(
         let detail = format_args!("tenant {} is suspended", tenant.id);
         return Err(refuse(explain, "PAYER", "", Decision::TenantSuspended, detail));
     }
-    if payer.state == PayerState::Blocked {
+    if payer.state == PayerState::Blocked || setup.barred {
         let detail = format_args!("{} is blocked", payer.id);
-        return Err(refuse(explain, "PAYER", "", Decision::FraudSuspected, detail));
+        return Err(refuse(explain, "PAYER", "91", Decision::FraudSuspected, detail));
     }
     let (id, location) = (&payer.id, payer.usage_location);
     explain.step("PAYER", true, "5", format_args!("{id}, usage location {location}"));

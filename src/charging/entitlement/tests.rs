@@ -119,6 +119,7 @@ impl Case {
             tenant: Some(&self.tenant),
             numbers: &self.numbers,
             payer: Some(&self.payer),
+            barred: false,
             deck: self.deck.then_some(&deck),
         };
         let attempt = Attempt {

@@ -3,6 +3,7 @@
 //! This is the model that the Lua scripts must equal, so it is written to be read.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::ops::Bound;
 
 use crate::charging::decision::{Decision, Nuance};
 use crate::charging::funding::{Reach, Reservation, charge, reserve};
@@ -11,13 +12,14 @@ use crate::charging::month::Month;
 use crate::charging::profile::{PayerProfile, PayerState, Purchase, TenantState};
 use crate::charging::units::{Micros, Millis, Seconds};
 use crate::ledger::state::{
-    Bucket, Call, CallState, Entry, EntryKind, Lot, LotLine, MoneyLine, PayerAccount, PoolLine,
-    Posting, TenantAccount, Wallet, credit_side, nuance_code, pool_sides, reach_code,
+    Block, BlockNote, BlockedBy, Bucket, Call, CallState, Entry, EntryKind, Lot, LotLine,
+    MoneyLine, PayerAccount, PoolLine, Posting, TenantAccount, Wallet, credit_side, nuance_code,
+    pool_sides, reach_code,
 };
 use crate::ledger::{
-    Answered, Applied, Authorize, Authorized, Balance, CallLimits, End, EndResult, Ended, Ending,
-    Extend, Extended, Offer, PayerUpdate, PayerView, Position, Proposal, Purchased,
-    SWEPT_PER_AUTHORIZE, Snapshot, Swept, TenantRecord, TenantView, Versions, lot_bucket,
+    Answered, Applied, Authorize, Authorized, Balance, BlockSet, CallLimits, End, EndResult, Ended,
+    Ending, Extend, Extended, Offer, PayerUpdate, PayerView, Position, Proposal, Purchased,
+    SWEPT_PER_AUTHORIZE, SetBlock, Snapshot, Swept, TenantRecord, TenantView, Versions, lot_bucket,
     pool_bucket, pool_id,
 };
 
@@ -39,6 +41,7 @@ pub(super) struct Book {
     journal: Vec<Entry>,
     /// What the next entry brings with it: noted after it.
     alerts: Vec<Entry>,
+    blocks: BTreeMap<(PayerId, BlockedBy), Block>,
 }
 
 #[derive(Default)]
@@ -728,10 +731,9 @@ impl Book {
     fn stopped(&self, call: &Call) -> Option<Decision> {
         if self.tenant.suspended {
             Some(Decision::TenantSuspended)
-        } else if self.payer_account(&call.payer).blocked {
-            Some(Decision::FraudSuspected)
         } else {
-            None
+            let payer = self.payer_account(&call.payer);
+            (payer.blocked || payer.barred).then_some(Decision::FraudSuspected)
         }
     }
 
@@ -858,7 +860,11 @@ impl Book {
 
     pub(super) fn payer_view(&self, payer: &PayerId) -> PayerView {
         let Some(payer) = self.payers.get(payer) else { return PayerView::default() };
-        PayerView { version: payer.account.version, profile: payer.profile.clone() }
+        PayerView {
+            version: payer.account.version,
+            profile: payer.profile.clone(),
+            barred: payer.account.barred,
+        }
     }
 
     pub(super) fn apply_tenant(&mut self, record: &TenantRecord, over: Option<u64>) -> Applied {
@@ -885,6 +891,7 @@ impl Book {
         }
         let mut changed = 0;
         let mut numbers_changed = false;
+        let mut file_blocks = vec![];
         for PayerUpdate { profile, seats } in updates {
             let payer = self.payers.entry(profile.id.clone()).or_default();
             let known = payer.profile.as_ref();
@@ -895,7 +902,11 @@ impl Book {
             numbers_changed |= known.map_or(&[][..], |old| &old.numbers) != profile.numbers
                 || known.map(|old| old.state) != Some(profile.state);
             payer.account.version += 1;
-            payer.account.blocked = profile.state == PayerState::Blocked;
+            let blocked = profile.state == PayerState::Blocked;
+            if blocked != payer.account.blocked {
+                payer.account.blocked = blocked;
+                file_blocks.push((profile.id.clone(), blocked));
+            }
             payer.profile = Some(profile.clone());
             let old = std::mem::replace(&mut payer.seats, seats.clone());
             for (sign, changes) in [(-1, &old), (1, seats)] {
@@ -915,7 +926,60 @@ impl Book {
         if numbers_changed {
             self.tenant.version += 1;
         }
+        for (payer, blocked) in file_blocks {
+            let note = BlockNote::default();
+            self.keep_block(now, payer, BlockedBy::File, blocked.then_some(note), String::new());
+        }
         Applied::Changed(changed)
+    }
+
+    pub(super) fn set_block(&mut self, now: Millis, command: &SetBlock) -> BlockSet {
+        let known = self.payers.get_mut(&command.payer);
+        let Some(payer) = known.filter(|payer| payer.account.version > 0) else {
+            return BlockSet::Unknown;
+        };
+        let by = BlockedBy::Operator;
+        let standing = self.blocks.get(&(command.payer.clone(), by)).cloned();
+        match (standing, command.blocked) {
+            (Some(block), true) => return BlockSet::Standing(block),
+            (None, false) => return BlockSet::NotBlocked,
+            _ => {}
+        }
+        payer.account.version += 1;
+        payer.account.barred = command.blocked;
+        let note = command.blocked.then(|| command.note.clone());
+        let block = self.keep_block(now, command.payer.clone(), by, note, command.note.encode());
+        if command.blocked { BlockSet::Blocked(block) } else { BlockSet::Lifted(block) }
+    }
+
+    /// Sets the block that the note tells of, or lifts the one that stands; that block.
+    fn keep_block(
+        &mut self,
+        now: Millis,
+        payer: PayerId,
+        by: BlockedBy,
+        set: Option<BlockNote>,
+        context: String,
+    ) -> Block {
+        let key = (payer.clone(), by);
+        let (kind, block) = match set {
+            Some(BlockNote { reason, operator }) => {
+                let block = Block { since: now, reason, operator };
+                self.blocks.insert(key, block.clone());
+                (EntryKind::PayerBlocked, block)
+            }
+            None => {
+                let none = Block { since: now, reason: String::new(), operator: String::new() };
+                (EntryKind::PayerUnblocked, self.blocks.remove(&key).unwrap_or(none))
+            }
+        };
+        self.note(Entry {
+            subject: by.name().to_owned(),
+            payer: payer.into(),
+            context: context.into_bytes(),
+            ..entry(now, kind)
+        });
+        block
     }
 
     pub(super) fn purchase(
@@ -999,6 +1063,15 @@ impl Book {
         self.deadlines.iter().filter_map(|key| Some((key, self.calls.get(&key.1)?)))
     }
 
+    pub(super) fn blocks(
+        &self,
+        after: Option<&(PayerId, BlockedBy)>,
+    ) -> impl Iterator<Item = (PayerId, BlockedBy, Block)> {
+        let after = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let found = self.blocks.range::<(PayerId, BlockedBy), _>((after, Bound::Unbounded));
+        found.map(|((payer, by), block)| (payer.clone(), *by, block.clone()))
+    }
+
     pub(super) fn journal(&self) -> &[Entry] {
         &self.journal
     }
@@ -1023,6 +1096,7 @@ impl Book {
             calls,
             deadlines,
             journal: self.journal.clone(),
+            blocks: self.blocks(None).collect(),
         }
     }
 

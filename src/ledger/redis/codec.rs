@@ -14,7 +14,7 @@ use crate::charging::month::Month;
 use crate::charging::profile::{PayerProfile, PayerState};
 use crate::charging::rating::Tariff;
 use crate::charging::units::{Micros, Millis, Seconds};
-use crate::ledger::state::{Bucket, Call, PayerAccount, TenantAccount, Terms, nuance_code};
+use crate::ledger::state::{Block, Bucket, Call, PayerAccount, TenantAccount, Terms, nuance_code};
 use crate::ledger::{
     Authorize, End, Ending, Extend, LedgerError, Offer, PayerUpdate, Proposal, SWEPT_PER_AUTHORIZE,
     pool_id,
@@ -339,6 +339,17 @@ impl<'a> PositionArgs<'a> {
 
 #[derive(Serialize)]
 #[cfg_attr(test, derive(Deserialize))]
+pub(super) struct SetBlockArgs<'a> {
+    pub(super) payer: &'a str,
+    pub(super) blocked: bool,
+    pub(super) reason: &'a str,
+    pub(super) operator: &'a str,
+    /// The two, as the journal keeps them.
+    pub(super) context: &'a str,
+}
+
+#[derive(Serialize)]
+#[cfg_attr(test, derive(Deserialize))]
 pub(super) struct BalanceArgs {}
 
 // Answers.
@@ -381,6 +392,15 @@ pub(super) struct SweepReply<'a> {
     pub(super) expired: u32,
     pub(super) forgotten: u32,
     pub(super) lapsed: u32,
+}
+
+/// See `block.lua`.
+#[derive(Deserialize)]
+pub(super) struct BlockReply<'a> {
+    pub(super) tag: &'a str,
+    pub(super) now: Millis,
+    /// One where there is one to tell of.
+    pub(super) block: Vec<Block>,
 }
 
 /// See `position.lua`.

@@ -62,9 +62,11 @@ scripts! {
     Sweep, "sweep", " flags=allow-oom", [Accounts, Lots, Calls, Deadlines, Retained, Journal];
     Purchase, "purchase", "", [Lots, Journal];
     ApplyTenant, "apply_tenant", "", [Accounts, Profiles];
-    ApplyPayers, "apply_payers", "", [Accounts, Sizes, Profiles, Numbers];
+    ApplyPayers, "apply_payers", "", [Accounts, Sizes, Profiles, Numbers, Blocks, Journal];
     Position, "position", " flags=no-writes", [Accounts, Sizes, Lots, Calls];
     Balance, "balance", " flags=no-writes", [Accounts, Sizes, Pools, Lots];
+    // A payer must be stopped when memory is short, too: a block is a few hundred bytes.
+    Block, "block", " flags=allow-oom", [Accounts, Blocks, Journal];
 }
 
 const FIELDS: &str = include_str!("scripts/fields.lua");
@@ -144,7 +146,7 @@ mod tests {
     use crate::ledger::redis::codec::{
         AnswerArgs, ApplyPayersArgs, ApplyTenantArgs, AuthorizeArgs, EndArgs, ExtendArgs,
         MoneyOfferArgs, OfferArgs, PayerUpdateArgs, PoolNameArgs, PoolOfferArgs, PositionArgs,
-        PurchaseArgs, StoredPayer, SweepArgs,
+        PurchaseArgs, SetBlockArgs, StoredPayer, SweepArgs,
     };
     use crate::ledger::state::{
         Bucket, Call, CallState, LotLine, MoneyLine, PayerAccount, PoolLine, TenantAccount, Terms,
@@ -233,6 +235,7 @@ mod tests {
             ("APPLY_PAYERS", numbered::<ApplyPayersArgs<'_>>()),
             ("PAYER_UPDATE", numbered::<PayerUpdateArgs<'_>>()),
             ("STORED_PAYER", numbered::<StoredPayer>()),
+            ("SET_BLOCK", numbered::<SetBlockArgs<'_>>()),
             ("POSITION", numbered::<PositionArgs<'_>>()),
             ("POOL_NAME", numbered::<PoolNameArgs<'_>>()),
             ("STATE", coded(&states, |s| s.to_string(), |s| *s as u8)),

@@ -7,11 +7,11 @@ use tollgate::charging::month::{Month, parse_zone, twelve_months_after};
 use tollgate::charging::profile::{PayerState, Purchase, TenantState};
 use tollgate::charging::rating::{MAX_RATE, MAX_USAGE, Tariff};
 use tollgate::charging::units::{Micros, Millis, Seconds};
-use tollgate::ledger::state::{Call, Entry, Terms};
+use tollgate::ledger::state::{Block, BlockNote, BlockedBy, Call, Entry, Terms};
 use tollgate::ledger::{
-    Answer, Answered, Applied, Authorize, Authorized, Balance, CallLimits, End, Ended, Ending,
-    Extend, Extended, Ledger, MoneyOffer, Offer, PayerUpdate, PoolOffer, Position, Proposal,
-    Purchased, Reply, Swept, TenantRecord, Versions,
+    Answer, Answered, Applied, Authorize, Authorized, Balance, BlockSet, CallLimits, End, Ended,
+    Ending, Extend, Extended, Ledger, MoneyOffer, Offer, Page, PayerUpdate, PoolOffer, Position,
+    Proposal, Purchased, Reply, SetBlock, Swept, TenantRecord, Versions,
 };
 
 use crate::support::{call_id, month_at, payer, payer_profile, tenant_record};
@@ -27,6 +27,7 @@ pub enum Command {
     ApplyPayers(TenantId, Month, Vec<PayerUpdate>),
     Purchase(TenantId, Purchase, Millis),
     Look(TenantId, PayerId, CallId, Month),
+    SetBlock(SetBlock),
     /// Both clocks are moved by so much.
     Pass(Seconds),
 }
@@ -41,6 +42,7 @@ pub enum Outcome {
     AppliedTenant(Reply<Applied>),
     AppliedPayers(Reply<Applied>),
     Purchased(Reply<Purchased>),
+    BlockSet(Reply<BlockSet>),
     Looked(Box<Looked>),
     Passed,
 }
@@ -53,7 +55,8 @@ pub struct Looked {
     open: (Vec<(CallId, Call)>, bool),
     journal: (Vec<Entry>, bool),
     tenant: (u64, Option<TenantRecord>, usize),
-    payer: u64,
+    payer: (u64, bool),
+    blocks: Page<(PayerId, BlockedBy, Block)>,
 }
 
 const FAMILIES: [&str; 3] = ["US:A:DOMESTIC", "US:A:INTERNATIONAL", "US:B:DOMESTIC"];
@@ -76,12 +79,14 @@ pub async fn play<L: Ledger>(ledger: &L, command: &Command) -> Outcome {
         Command::Purchase(tenant, purchase, expires_at) => {
             Outcome::Purchased(ledger.purchase(tenant, purchase, *expires_at).await.unwrap())
         }
+        Command::SetBlock(c) => Outcome::BlockSet(ledger.set_block(c).await.unwrap()),
         Command::Look(tenant, payer, call, month) => {
             let families = FAMILIES.map(str::to_owned);
             let position = ledger.position(tenant, payer, call, month, &families).await.unwrap();
             let open = ledger.open_calls(tenant, None, 3).await.unwrap();
             let journal = ledger.journal(tenant, None, 3).await.unwrap();
             let view = ledger.tenant(tenant).await.unwrap().outcome;
+            let found = ledger.payer(tenant, payer).await.unwrap().outcome;
             Outcome::Looked(Box::new(Looked {
                 position,
                 balance: ledger.balance(tenant).await.unwrap(),
@@ -89,7 +94,8 @@ pub async fn play<L: Ledger>(ledger: &L, command: &Command) -> Outcome {
                 open: (open.items, open.next.is_some()),
                 journal: (journal.items, journal.next.is_some()),
                 tenant: (view.version, view.record, view.numbers.len()),
-                payer: ledger.payer(tenant, payer).await.unwrap().outcome.version,
+                payer: (found.version, found.barred),
+                blocks: ledger.blocks(tenant, None, 2).await.unwrap(),
             }))
         }
         Command::Pass(_) => Outcome::Passed,
@@ -151,7 +157,8 @@ impl Dealer {
                 record.deck = self.one(&[None, Some("v1".to_owned())]);
                 Command::ApplyTenant(tenant, record)
             }
-            92..96 => self.payers(tenant, now),
+            92..95 => self.payers(tenant, now),
+            95..96 => self.set_block(tenant),
             _ => self.purchase(tenant, now),
         }
     }
@@ -355,6 +362,21 @@ impl Dealer {
         }
         let month = self.month(now);
         Command::ApplyPayers(tenant, month, updates)
+    }
+
+    fn set_block(&mut self, tenant: TenantId) -> Command {
+        let payer = payer(self.one(&["alice", "bob", "carol", "nobody"]));
+        let text = |of: &str| of.to_owned();
+        Command::SetBlock(SetBlock {
+            tenant,
+            payer,
+            // Mostly lifted again, so that most of the run has somebody who may call.
+            blocked: self.chance(40),
+            note: BlockNote {
+                reason: text(self.one(&["", "premium calls", "\"Zürich\" \\ 1"])),
+                operator: text(self.one(&["", "olga"])),
+            },
+        })
     }
 
     fn purchase(&mut self, tenant: TenantId, now: Millis) -> Command {

@@ -10,11 +10,11 @@ use tollgate::charging::month::Month;
 use tollgate::charging::profile::Purchase;
 use tollgate::charging::units::{Millis, Seconds};
 use tollgate::ledger::memory::MemoryLedger;
-use tollgate::ledger::state::{Call, Entry};
+use tollgate::ledger::state::{Block, BlockedBy, Call, Entry};
 use tollgate::ledger::{
-    Answer, Answered, Applied, Authorize, Authorized, Balance, End, Ended, Extend, Extended,
-    Ledger, LedgerError, Page, PayerUpdate, PayerView, Position, Purchased, Reply, Snapshot, Swept,
-    TenantRecord, TenantView,
+    Answer, Answered, Applied, Authorize, Authorized, Balance, BlockSet, End, Ended, Extend,
+    Extended, Ledger, LedgerError, Page, PayerUpdate, PayerView, Position, Purchased, Reply,
+    SetBlock, Snapshot, Swept, TenantRecord, TenantView,
 };
 
 type Answers<T> = Result<T, LedgerError>;
@@ -134,5 +134,8 @@ passed_on! {
     snapshot(tenant: &TenantId) -> Reply<Snapshot>;
     history(tenant: &TenantId, after: Option<&str>, most: usize) -> Page<(String, Entry)>;
     history_since(tenant: &TenantId, at: Millis) -> Option<String>;
+    set_block(command: &SetBlock) -> Reply<BlockSet>;
+    blocks(tenant: &TenantId, after: Option<&str>, most: usize)
+        -> Page<(PayerId, BlockedBy, Block)>;
     ping() -> ();
 }

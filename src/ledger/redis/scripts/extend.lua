@@ -34,7 +34,9 @@ fetch_accounts_of(call)
 local function stopped()
   if tenant_account()[TENANT_ACCOUNT.suspended] then return 'TENANT_SUSPENDED' end
   local payer = payer_account(call[CALL.payer])
-  if payer and payer[PAYER_ACCOUNT.blocked] then return 'FRAUD_SUSPECTED' end
+  if payer and (payer[PAYER_ACCOUNT.blocked] or payer[PAYER_ACCOUNT.barred]) then
+    return 'FRAUD_SUSPECTED'
+  end
 end
 
 -- Refuse.

@@ -10,7 +10,7 @@ local TARIFF = { rate_per_minute = 1, connection_fee = 2, initial_increment = 3,
 local BUCKET = { funded = 1, adjusted = 2, held = 3, spent = 4, expired = 5, holds = 6, starts = 7, ends = 8, alerted = 9 }
 local WALLET = { holds = 1, live = 2 }
 local TENANT_ACCOUNT = { version = 1, suspended = 2, open = 3, second = 4, calls_in_second = 5, decisions = 6 }
-local PAYER_ACCOUNT = { version = 1, blocked = 2, open = 3, month = 4, held = 5, spent = 6 }
+local PAYER_ACCOUNT = { version = 1, blocked = 2, open = 3, month = 4, held = 5, spent = 6, barred = 7 }
 -- Call states and reasons for the end of a reservation, by their stored numbers.
 local STATE = { denied = 0, ringing = 1, answered = 2, settled = 3, released = 4, expired = 5, ended = 6 }
 local REACH = { full = 0, shared = 1, exhausted = 2, spend_limit = 3 }
