@@ -13,9 +13,11 @@ pub mod document;
 pub mod events;
 pub mod organisation;
 pub mod output;
+pub mod pools;
 pub mod rates;
 pub mod serve;
 pub mod usage;
+pub mod users;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -83,5 +85,7 @@ async fn ask(command: ClientCommand, form: Output) -> Outcome {
         ClientCommand::Usage(args) => usage::run(args, form).await,
         ClientCommand::Events(args) => events::run(args, form).await,
         ClientCommand::Audit(args) => accounts::audit(args, form).await,
+        ClientCommand::Users(args) => users::run(args.command, form).await,
+        ClientCommand::Pools(args) => pools::run(args, form).await,
     }
 }

@@ -4,6 +4,7 @@
 mod architecture;
 mod audit_under_load;
 mod billing;
+mod blocks;
 mod cli;
 mod demo;
 mod docs;
