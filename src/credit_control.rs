@@ -333,7 +333,7 @@ impl<L: Ledger> CreditControl<L> {
                     .map(|pool| PoolOffer {
                         family: pool.family,
                         closed_by: pool.closed_by,
-                        increment: entitlement::POOL_INCREMENT,
+                        increment: pool.increment,
                     })
                     .collect();
                 let spend_limit = payer.profile.as_ref().and_then(|payer| payer.spend_limit);

@@ -46,6 +46,29 @@ pub struct TenantProfile {
     pub auto_recharge: Option<AutoRecharge>,
     /// The tenant's SBC trunks.
     pub trunks: Vec<Trunk>,
+    /// What closes a counter of the international plan (D11).
+    #[serde(default)]
+    pub international_cap: InternationalCap,
+    /// Whether credits pay for destinations outside the list that the deck prices (D13).
+    #[serde(default)]
+    pub allow_unlisted_destinations: bool,
+    /// Charging increments of the minutes of single plans, 1 s to an hour; whole minutes for the others (D1).
+    #[serde(default)]
+    pub pool_increments: BTreeMap<Licence, Seconds>,
+}
+
+/// Charging increment of pools: whole started minutes (D1).
+pub const POOL_INCREMENT: Seconds = Seconds(60);
+
+/// What closes a counter of the plan that has a domestic and an international one (rule 9, D11).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum InternationalCap {
+    /// Either counter used up closes both until the month ends.
+    #[default]
+    Either,
+    /// Each counter only closes itself.
+    Each,
 }
 
 /// Whether a tenant's calls go on.
@@ -285,6 +308,11 @@ pub struct TenantDocument {
 }
 
 impl TenantProfile {
+    /// Charging increment of the minutes of a plan (D1).
+    pub fn pool_increment(&self, plan: Licence) -> Seconds {
+        self.pool_increments.get(&plan).copied().unwrap_or(POOL_INCREMENT)
+    }
+
     /// The trunk of that name.
     pub fn trunk(&self, id: &str) -> Option<&Trunk> {
         self.trunks.iter().find(|trunk| trunk.id.as_str() == id)

@@ -8,10 +8,11 @@ use crate::charging::licensing::{Misassigned, misassigned};
 use crate::charging::number;
 use crate::charging::plans::has_pay_as_you_go;
 use crate::charging::profile::{
-    AutoRecharge, Billing, ConferencePolicy, FailureHandling, OnFailure, OnLostSettle,
-    OutboundPolicy, PayerKind, PayerProfile, PayerState, Purchase, ResponseOverride, SpendVelocity,
-    TenantDocument, TenantLimits, TenantProfile, TenantState, Trunk, UserPolicy,
+    AutoRecharge, Billing, ConferencePolicy, FailureHandling, InternationalCap, OnFailure,
+    OnLostSettle, OutboundPolicy, PayerKind, PayerProfile, PayerState, Purchase, ResponseOverride,
+    SpendVelocity, TenantDocument, TenantLimits, TenantProfile, TenantState, Trunk, UserPolicy,
 };
+use crate::charging::units::Seconds;
 use crate::organisation::faults::{At, Faults};
 use crate::organisation::raw::{
     RawAutoRecharge, RawFailureHandling, RawOrganisation, RawOutboundPolicy, RawPayment,
@@ -19,8 +20,9 @@ use crate::organisation::raw::{
     RawTenantLimits, RawTrunk, RawUser, RawUserLimits, Text,
 };
 use crate::organisation::values::{
-    amount, boolean, count, country, currency, deck_name, id, instant, licence, positive_amount,
-    prefix, q850_cause, refusal, sip_status, span, telephone_number, text, time_zone, word,
+    amount, boolean, count, country, currency, deck_name, id, instant, licence, plan_with_minutes,
+    pool_increment, positive_amount, prefix, q850_cause, refusal, sip_status, span,
+    telephone_number, text, time_zone, word,
 };
 use crate::organisation::{Fault, MAX_LISTED};
 
@@ -69,6 +71,10 @@ fn check_tenant(f: &mut Faults, at: &At<'_>, raw: &RawTenant) -> Option<TenantDo
     let recharge =
         raw.auto_recharge.as_ref().map(|raw| check_recharge(f, &at.key("auto_recharge"), raw));
     let trunks = check_trunks(f, &at.key("trunks"), &raw.trunks);
+    let cap = f.optional(&at.key("international_cap"), raw.international_cap.as_ref(), word(CAPS));
+    let unlisted = raw.allow_unlisted_destinations.as_ref();
+    let unlisted = f.optional(&at.key("allow_unlisted_destinations"), unlisted, boolean);
+    let pool_increments = check_increments(f, &at.key("pool_increments"), &raw.pool_increments.0);
     let purchases = check_purchases(f, &at.key("credits"), &raw.credits);
     let payers = check_payers(f, at, raw);
 
@@ -92,6 +98,9 @@ fn check_tenant(f: &mut Faults, at: &At<'_>, raw: &RawTenant) -> Option<TenantDo
         blocked_prefixes,
         auto_recharge: recharge.flatten(),
         trunks,
+        international_cap: cap.unwrap_or_default(),
+        allow_unlisted_destinations: unlisted.unwrap_or(false),
+        pool_increments,
     };
     let warnings = warnings(&profile, &payers);
     Some(TenantDocument {
@@ -114,6 +123,9 @@ const BILLINGS: &[(&str, Billing)] =
 
 const LOST: &[(&str, OnLostSettle)] =
     &[("proven", OnLostSettle::Proven), ("granted", OnLostSettle::Granted)];
+
+const CAPS: &[(&str, InternationalCap)] =
+    &[("either", InternationalCap::Either), ("each", InternationalCap::Each)];
 
 const CONFERENCE_POLICIES: &[(&str, ConferencePolicy)] = &[
     ("any", ConferencePolicy::Any),
@@ -210,6 +222,22 @@ fn check_recharge(f: &mut Faults, at: &At<'_>, raw: &RawAutoRecharge) -> Option<
         f.add(&at.key("daily_cap"), line, message);
     }
     Some(AutoRecharge { trigger, amount, daily_cap })
+}
+
+/// Charging increments by plan (D1).
+fn check_increments(
+    f: &mut Faults,
+    at: &At<'_>,
+    raw: &[(Text, Text)],
+) -> BTreeMap<Licence, Seconds> {
+    let mut increments = BTreeMap::new();
+    for (plan, length) in raw {
+        let at = at.key(&plan.value);
+        let of = f.optional(&at, Some(plan), plan_with_minutes);
+        let increment = f.optional(&at, Some(length), pool_increment);
+        increments.extend(of.zip(increment));
+    }
+    increments
 }
 
 fn check_trunks(f: &mut Faults, at: &At<'_>, raw: &[RawTrunk]) -> Vec<Trunk> {

@@ -34,6 +34,9 @@ pub(super) fn tenant() -> TenantProfile {
         blocked_prefixes: vec![],
         auto_recharge: None,
         trunks: vec![],
+        international_cap: Default::default(),
+        allow_unlisted_destinations: false,
+        pool_increments: Default::default(),
     }
 }
 

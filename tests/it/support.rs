@@ -149,6 +149,9 @@ pub fn tenant_record(tenant: &TenantId, state: TenantState) -> TenantRecord {
         blocked_prefixes: vec![],
         auto_recharge: None,
         trunks: vec![],
+        international_cap: Default::default(),
+        allow_unlisted_destinations: false,
+        pool_increments: Default::default(),
     };
     TenantRecord { profile, deck: None }
 }

@@ -288,6 +288,9 @@ impl Pair {
                 blocked_prefixes: vec![],
                 auto_recharge: None,
                 trunks: vec![],
+                international_cap: Default::default(),
+                allow_unlisted_destinations: false,
+                pool_increments: Default::default(),
             },
             deck: self.rng.bool().then(|| "v1".to_owned()),
         };
