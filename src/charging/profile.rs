@@ -52,7 +52,7 @@ pub struct TenantProfile {
     /// Whether credits pay for destinations outside the list that the deck prices (D13).
     #[serde(default)]
     pub allow_unlisted_destinations: bool,
-    /// Charging increments of the minutes of single plans, 1 s to an hour; whole minutes for the others (D1).
+    /// Charging increments of the minutes of single plans, whole parts of a minute; 60 s for the others (D1).
     #[serde(default)]
     pub pool_increments: BTreeMap<Licence, Seconds>,
 }

@@ -593,12 +593,12 @@ fn licences_that_may_not_stand_together_are_refused_with_the_rule() {
 #[test]
 fn the_settings_of_the_rules_are_read_and_their_faults_named() {
     let lines = "    international_cap: each\n    allow_unlisted_destinations: true\n    \
-                 pool_increments: { MCOPSTN1: 1s, MCOMEETADD: 1h }\n";
+                 pool_increments: { MCOPSTN1: 1s, MCOMEETADD: 30s }\n";
     let profile = one(&tenant_with(lines)).profile;
     assert_eq!(profile.international_cap, InternationalCap::Each);
     assert!(profile.allow_unlisted_destinations);
     assert_eq!(profile.pool_increment(Licence::Domestic), Seconds(1));
-    assert_eq!(profile.pool_increment(Licence::AudioConferencing), Seconds(3600));
+    assert_eq!(profile.pool_increment(Licence::AudioConferencing), Seconds(30));
     let text = serde_json::to_string(&profile).expect("JSON");
     assert_eq!(serde_json::from_str::<TenantProfile>(&text).expect("a profile"), profile);
     check_tenant(
@@ -609,9 +609,9 @@ fn the_settings_of_the_rules_are_read_and_their_faults_named() {
         "allow_unlisted_destinations: yes",
         "allow_unlisted_destinations: expected one of true, false, found \"yes\"",
     );
-    for length in ["0s", "1h1s", "500ms", "-1s", "60"] {
+    for length in ["0s", "7s", "61s", "2m", "1h", "500ms", "-1s", "60"] {
         let expected = format!(
-            "pool_increments.MCOPSTN1: expected a length of time from 1s to 1h such as 6s, found \
+            "pool_increments.MCOPSTN1: expected a whole part of a minute from 1s to 1m such as 6s, found \
              {length:?}"
         );
         check_tenant(&format!("pool_increments: {{ MCOPSTN1: {length} }}"), &expected);

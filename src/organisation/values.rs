@@ -21,9 +21,6 @@ const MAX_COUNT: u32 = 1_000_000_000;
 /// The longest span of a velocity limit.
 const MAX_SPAN: Seconds = Seconds(31 * 86_400);
 
-/// The longest charging increment of a pool, that of a rate deck.
-const MAX_INCREMENT: Seconds = Seconds(3600);
-
 /// One of a list of words.
 pub(super) fn word<T: Copy>(
     words: &'static [(&'static str, T)],
@@ -161,10 +158,11 @@ pub(super) fn span(text: &str) -> Result<Seconds, String> {
         .ok_or_else(|| "expected a length of time from 1s to 31d such as 1h or 1h30m".to_owned())
 }
 
-/// In what lengths of time minutes are charged (D1).
+/// In what lengths of time minutes are charged (D1): such that a pool, which has whole minutes, can be used
+/// to its last second, by which its counter is judged.
 pub(super) fn pool_increment(text: &str) -> Result<Seconds, String> {
-    let increment = span(text).ok().filter(|&length| length <= MAX_INCREMENT);
-    increment.ok_or_else(|| "expected a length of time from 1s to 1h such as 6s".to_owned())
+    let increment = span(text).ok().filter(|length| 60 % length.0 == 0);
+    increment.ok_or_else(|| "expected a whole part of a minute from 1s to 1m such as 6s".to_owned())
 }
 
 /// RFC 3339, from 1970.

@@ -89,7 +89,6 @@ impl Town {
             tenant_id: "fabrikam".to_owned(),
             from: at(now - 86_400),
             to: at(now + 86_400),
-            ..ExportUsageRequest::default()
         };
         let mut stream = self.server.account().await.export_usage(of).await.unwrap().into_inner();
         let mut records = vec![];
