@@ -5,19 +5,21 @@
 mod adjust;
 mod apply;
 mod balance;
+mod blocks;
 
 pub use adjust::{
     AdjustmentRecord, Amount, Authority, BalanceAdjustment, MAX_POOL, SettlementAdjustment,
 };
 pub use apply::ApplyOutcome;
 pub use balance::{CreditLot, Credits, Overage, PoolBalance, TenantBalance};
+pub use blocks::{BlockOutcome, BlockRecord};
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::administration::balance::{credit_lot, credits, pools, wallet};
 use crate::charging::deck::{Deck, DeckErrors};
-use crate::charging::ids::{CallId, LotId, TenantId};
+use crate::charging::ids::{CallId, LotId, PayerId, TenantId};
 use crate::charging::money::format_micros;
 use crate::charging::month::twelve_months_after;
 use crate::charging::profile::{Billing, Purchase, TenantProfile};
@@ -58,6 +60,9 @@ pub enum AdministrationError {
         "no call {1} of tenant {0}, or it ended too long ago; correct a balance by AdjustBalance"
     )]
     CallForgotten(TenantId, CallId),
+    /// No payer of that name was ever applied.
+    #[error("no payer {1} of tenant {0}")]
+    NoSuchPayer(TenantId, PayerId),
     /// What is asked for contradicts what stands.
     #[error("{field}: {reason}")]
     Refused {

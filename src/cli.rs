@@ -15,10 +15,12 @@ pub mod document;
 pub mod events;
 pub mod organisation;
 pub mod output;
+pub mod pools;
 pub mod rates;
 pub mod reconcile;
 pub mod serve;
 pub mod usage;
+pub mod users;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -89,5 +91,7 @@ async fn ask(command: ClientCommand, form: Output) -> Outcome {
         ClientCommand::Audit(args) => accounts::audit(args, form).await,
         ClientCommand::Adjust(args) => adjust::run(args.command, form).await,
         ClientCommand::Adjustments(args) => adjust::list(args, form).await,
+        ClientCommand::Users(args) => users::run(args.command, form).await,
+        ClientCommand::Pools(args) => pools::run(args, form).await,
     }
 }

@@ -86,7 +86,9 @@ fn kinds(entry: &Entry) -> Vec<EventKind> {
         | EntryKind::Reopened
         | EntryKind::Released
         | EntryKind::Purchased
-        | EntryKind::Adjusted => None,
+        | EntryKind::Adjusted
+        | EntryKind::PayerBlocked
+        | EntryKind::PayerUnblocked => None,
     });
     let charged =
         matches!(entry.kind, EntryKind::Settled | EntryKind::SettledLate | EntryKind::Expired);

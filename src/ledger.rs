@@ -23,8 +23,8 @@ use crate::charging::profile::{PayerProfile, Purchase, SpendVelocity, TenantProf
 use crate::charging::rating::Tariff;
 use crate::charging::units::{Micros, Millis, Seconds};
 use crate::ledger::state::{
-    Adjustment, Bucket, Call, CallState, Entry, Lot, MoneyLine, PayerAccount, Reader, SpendRing,
-    TenantAccount, Terms, VelocityLine, Wallet,
+    Adjustment, Block, BlockNote, BlockedBy, Bucket, Call, CallState, Entry, Lot, MoneyLine,
+    PayerAccount, Reader, SpendRing, TenantAccount, Terms, VelocityLine, Wallet,
 };
 
 /// Why a command has no outcome.
@@ -415,6 +415,34 @@ pub enum Adjusted {
     Stale,
 }
 
+/// Block a payer apart from what was applied, or lift that block (rule 91).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SetBlock {
+    /// Whose ledger.
+    pub tenant: TenantId,
+    /// Who is not to call any more, or is to again.
+    pub payer: PayerId,
+    /// Whether to block; else to lift.
+    pub blocked: bool,
+    /// Why, and who says so.
+    pub note: BlockNote,
+}
+
+/// The answer to [`SetBlock`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum BlockSet {
+    /// No payer of that name was ever applied; nothing changed.
+    Unknown,
+    /// Blocked now.
+    Blocked(Block),
+    /// Blocked before: this block stands, nothing changed.
+    Standing(Block),
+    /// This block is lifted.
+    Lifted(Block),
+    /// There was none to lift; nothing changed.
+    NotBlocked,
+}
+
 /// A tenant as it is stored: what was applied, and the deck in force.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TenantRecord {
@@ -442,6 +470,8 @@ pub struct PayerView {
     pub version: u64,
     /// `None` where the payer is unknown.
     pub profile: Option<PayerProfile>,
+    /// Blocked apart from the profile.
+    pub barred: bool,
 }
 
 /// A payer to create or update.
@@ -519,6 +549,8 @@ pub struct Snapshot {
     pub deadlines: Vec<(CallId, Millis)>,
     /// Everything that happened, oldest first.
     pub journal: Vec<Entry>,
+    /// Every block that stands, in the order of payers.
+    pub blocks: Vec<(PayerId, BlockedBy, Block)>,
     /// Every correction that was ever applied, by its key.
     pub adjustments: Vec<(AdjustmentId, Adjustment)>,
     /// What counts for the spend velocity.
@@ -701,6 +733,15 @@ pub trait Ledger: Send + Sync + 'static {
     fn move_reader(&self, command: &MoveReader) -> impl Fallible<Reply<Moved>>;
     /// Everything, at one instant.
     fn snapshot(&self, tenant: &TenantId) -> impl Fallible<Reply<Snapshot>>;
+    /// See [`SetBlock`].
+    fn set_block(&self, command: &SetBlock) -> impl Fallible<Reply<BlockSet>>;
+    /// Blocks that stand, those of the file too, in the order of payers, at most `most` from the cursor.
+    fn blocks(
+        &self,
+        tenant: &TenantId,
+        after: Option<&str>,
+        most: usize,
+    ) -> impl Fallible<Page<(PayerId, BlockedBy, Block)>>;
     /// Whether the store answers.
     fn ping(&self) -> impl Fallible<()>;
     /// See [`AdjustBalance`].
@@ -781,6 +822,17 @@ pub fn lot_bucket(lot: &str) -> String {
 /// The lots that were bought, and the overage of months, which is kept among them.
 pub fn apart_from_overage(lots: Vec<Lot>) -> (Vec<Lot>, Vec<Lot>) {
     lots.into_iter().partition(|lot| !lot.key.is_overage())
+}
+
+/// The cursor after a block.
+fn block_cursor(payer: &PayerId, by: BlockedBy) -> String {
+    format!("{payer}:{}", by.name())
+}
+
+fn read_block_cursor(cursor: &str) -> Result<(PayerId, BlockedBy), LedgerError> {
+    let parts = cursor.split_once(':');
+    let read = parts.and_then(|(id, by)| Some((PayerId::new(id).ok()?, BlockedBy::parse(by)?)));
+    read.ok_or_else(|| LedgerError::BadCursor(cursor.to_owned()))
 }
 
 /// The pool of `family` in a month.

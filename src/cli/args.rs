@@ -81,6 +81,10 @@ pub enum ClientCommand {
     Adjust(AdjustArgs),
     /// List corrections, the newest first
     Adjustments(AdjustmentsArgs),
+    /// Block or unblock who pays for calls, or report who is blocked
+    Users(UsersArgs),
+    /// Report the minute pools of a tenant: total, used and available now, by plan and usage location
+    Pools(PoolsArgs),
 }
 
 /// Form of the results.
@@ -683,6 +687,56 @@ pub struct AdjustBalanceArgs {
     pub server: Server,
 }
 
+/// Arguments of `users`.
+#[derive(Debug, Args)]
+pub struct UsersArgs {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: UsersCommand,
+}
+
+/// What to do with users.
+#[derive(Debug, Subcommand)]
+pub enum UsersCommand {
+    /// Refuse the new calls and the extensions of a user until it is unblocked; apply never lifts it
+    Block {
+        /// Whom.
+        #[command(flatten)]
+        who: BlockArgs,
+        /// Why, for the report: at most 256 bytes
+        #[arg(long, value_name = "TEXT")]
+        reason: String,
+    },
+    /// Lift the block that was set by block
+    Unblock {
+        /// Whom.
+        #[command(flatten)]
+        who: BlockArgs,
+        /// Why, for the report: at most 256 bytes
+        #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
+        reason: String,
+    },
+    /// Report who is blocked, or with --include-unblocked who was blocked and unblocked
+    Blocked(BlockedArgs),
+}
+
+/// Whom to block or unblock.
+#[derive(Debug, Args)]
+pub struct BlockArgs {
+    /// User, service number or resource account
+    #[arg(value_name = "USER")]
+    pub user: String,
+    /// Tenant
+    #[arg(long, env = "TOLLGATE_TENANT", value_name = "ID")]
+    pub tenant: String,
+    /// Who does it, for the report
+    #[arg(long, value_name = "NAME", default_value = "", hide_default_value = true)]
+    pub operator: String,
+    /// The server.
+    #[command(flatten)]
+    pub server: Server,
+}
+
 /// Arguments of `adjust settlement`.
 #[derive(Debug, Args)]
 pub struct AdjustSettlementArgs {
@@ -714,6 +768,29 @@ pub struct AdjustmentsArgs {
     pub server: Server,
 }
 
+/// Arguments of `users blocked`.
+#[derive(Debug, Args)]
+pub struct BlockedArgs {
+    /// Tenant
+    #[arg(long, env = "TOLLGATE_TENANT", value_name = "ID")]
+    pub tenant: String,
+    /// Everything that was blocked and unblocked in a window of time, oldest first
+    #[arg(long)]
+    pub include_unblocked: bool,
+    /// First instant, RFC 3339; left out: the beginning of the month of --to
+    #[arg(long, value_name = "INSTANT", requires = "include_unblocked")]
+    pub from: Option<Timestamp>,
+    /// First instant after the last record, RFC 3339; left out: now
+    #[arg(long, value_name = "INSTANT", requires = "include_unblocked")]
+    pub to: Option<Timestamp>,
+    /// The file.
+    #[command(flatten)]
+    pub file: ReportFile,
+    /// The server.
+    #[command(flatten)]
+    pub server: Server,
+}
+
 /// Whole seconds of a length of time that may be below zero.
 fn signed_length(text: &str) -> Result<i64, String> {
     let (sign, rest) = match text.strip_prefix('-') {
@@ -725,6 +802,45 @@ fn signed_length(text: &str) -> Result<i64, String> {
         Ok(seconds) if length.subsec_nanos() == 0 => Ok(sign * seconds),
         _ => Err("expected whole seconds".to_owned()),
     }
+}
+
+/// Arguments of `pools`.
+#[derive(Debug, Args)]
+pub struct PoolsArgs {
+    /// Tenant
+    #[arg(long, env = "TOLLGATE_TENANT", value_name = "ID")]
+    pub tenant: String,
+    /// The file.
+    #[command(flatten)]
+    pub file: ReportFile,
+    /// The server.
+    #[command(flatten)]
+    pub server: Server,
+}
+
+/// A report as a file.
+#[derive(Debug, Args)]
+pub struct ReportFile {
+    /// A file instead of --output; csv where --output-file is given
+    #[arg(long, value_enum, ignore_case = true, value_name = "FORMAT")]
+    pub format: Option<ReportFormat>,
+    /// Where to write it; left out: standard output
+    #[arg(long, value_name = "FILE")]
+    pub output_file: Option<PathBuf>,
+}
+
+impl ReportFile {
+    /// Whether a file is asked for.
+    pub fn wanted(&self) -> bool {
+        self.format.is_some() || self.output_file.is_some()
+    }
+}
+
+/// Form of a report's file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ReportFormat {
+    /// RFC 4180, the names of the columns first
+    Csv,
 }
 
 fn length(text: &str) -> Result<Duration, String> {
@@ -872,6 +988,10 @@ mod tests {
             "tollgate adjust settlement --tenant a --key k --call-id c --used 1s --reason r",
             "tollgate calls",
             "tollgate demo --listen here",
+            "tollgate users",
+            "tollgate users block --tenant a alice",
+            "tollgate users blocked --tenant a --from 2026-11-01T00:00:00Z",
+            "tollgate pools --tenant a --format xlsx",
             "tollgate nothing",
         ] {
             assert!(parse(line).is_err_and(|error| error.use_stderr()), "{line}");

@@ -10,11 +10,11 @@ use crate::charging::units::{Micros, Millis, Seconds};
 use crate::cli::args::{Output, UsageArgs, UsageFormat};
 use crate::cli::client;
 use crate::cli::organisation::timestamp;
-use crate::cli::output::{Failure, Outcome, Word, counted, instant, length, money, rows};
+use crate::cli::output::{Failure, Outcome, Word, counted, instant, length, money, print, rows};
 use crate::proto::json::to_json_line;
 use crate::proto::v1::{self, ExportUsageRequest, ExportUsageResponse, Money};
 use crate::records::UsageRecord;
-use crate::records::csv::CsvWriter;
+use crate::records::csv::{CsvWriter, write_table};
 use crate::records::xlsx::XlsxWriter;
 
 /// Records that one block of a table aligns.
@@ -205,6 +205,26 @@ impl Drop for Target {
         // Already renamed where everything went well; else half a file helps nobody.
         let _ = std::fs::remove_file(&self.part);
     }
+}
+
+/// Writes a report of texts as CSV, to a file that has its name once it is whole, or to standard output.
+pub fn write_report<const N: usize>(
+    path: Option<PathBuf>,
+    columns: &[&str; N],
+    cells: &[[String; N]],
+) -> Outcome {
+    let Some(target) = path.map(Target::new) else {
+        return match write_table(io::stdout().lock(), columns, cells) {
+            Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(error.into()),
+            _ => Ok(ExitCode::SUCCESS),
+        };
+    };
+    let written = write_table(BufWriter::new(target.create()?), columns, cells);
+    written.map_err(|error| target.failure(&error))?;
+    target.keep()?;
+    let rows = counted(cells.len() as u64, "row");
+    print(&format!("{rows} in {}", target.path.display()))?;
+    Ok(ExitCode::SUCCESS)
 }
 
 /// A record as it was before it travelled.

@@ -13,11 +13,11 @@ use tonic::{Request, Response, Status};
 use tracing::{Instrument, Span, info_span};
 
 use crate::administration::{
-    AdjustmentRecord, Administration, Amount, Authority, CreditLot, Credits, DecisionRecord,
-    MAX_POOL, Overage, PoolBalance,
+    AdjustmentRecord, Administration, Amount, Authority, BlockRecord, CreditLot, Credits,
+    DecisionRecord, MAX_POOL, Overage, PoolBalance,
 };
 use crate::charging::deck::{DeckErrors, MAX_BYTES};
-use crate::charging::ids::{AdjustmentId, CallId, LotId, TenantId};
+use crate::charging::ids::{AdjustmentId, CallId, LotId, PayerId, TenantId};
 use crate::charging::rating::MAX_USAGE;
 use crate::charging::units::{Micros, Millis, Seconds};
 use crate::credit_control::CreditControl;
@@ -33,7 +33,7 @@ use crate::grpc::organisation::raw;
 use crate::grpc::status::{self, FieldViolations, administration};
 use crate::ledger::Ledger;
 use crate::ledger::audit::{Finding, Report};
-use crate::ledger::state::{Call, CallState, Posting};
+use crate::ledger::state::{BlockNote, BlockedBy, Call, CallState, Posting};
 use crate::organisation;
 use crate::proto::json::to_json_line;
 use crate::proto::v1;
@@ -438,6 +438,83 @@ impl<L: Ledger> AccountService for Account<L> {
         Ok(Response::new(audited(&reports)))
     }
 
+    async fn block_user(
+        &self,
+        request: Request<v1::BlockUserRequest>,
+    ) -> Result<Response<v1::BlockUserResponse>, Status> {
+        let _entered = self.gate.enter()?;
+        let v1::BlockUserRequest { tenant_id, user_id, reason, operator } = request.into_inner();
+        let mut violations = FieldViolations::new();
+        if reason.is_empty() {
+            violations.add("reason", "expected a reason for the report");
+        }
+        let who = read_blocked(&tenant_id, &user_id, &reason, &operator, &mut violations);
+        let (tenant, user) = violations.finish(who)?;
+        let span = info_span!("rpc", rpc = "BlockUser", %tenant);
+        let note = BlockNote { reason, operator };
+        let set = self.administration.set_block(&tenant, &user, true, note).instrument(span).await;
+        let set = set.map_err(administration)?;
+        Ok(Response::new(v1::BlockUserResponse {
+            changed: set.changed,
+            block: set.block.map(block),
+        }))
+    }
+
+    async fn unblock_user(
+        &self,
+        request: Request<v1::UnblockUserRequest>,
+    ) -> Result<Response<v1::UnblockUserResponse>, Status> {
+        let _entered = self.gate.enter()?;
+        let v1::UnblockUserRequest { tenant_id, user_id, reason, operator } = request.into_inner();
+        let mut violations = FieldViolations::new();
+        let who = read_blocked(&tenant_id, &user_id, &reason, &operator, &mut violations);
+        let (tenant, user) = violations.finish(who)?;
+        let span = info_span!("rpc", rpc = "UnblockUser", %tenant);
+        let note = BlockNote { reason, operator };
+        let set = self.administration.set_block(&tenant, &user, false, note).instrument(span).await;
+        let set = set.map_err(administration)?;
+        Ok(Response::new(v1::UnblockUserResponse {
+            changed: set.changed,
+            block: set.block.map(block),
+            still_blocked: set.still_blocked,
+        }))
+    }
+
+    async fn list_blocked_users(
+        &self,
+        request: Request<v1::ListBlockedUsersRequest>,
+    ) -> Result<Response<v1::ListBlockedUsersResponse>, Status> {
+        let _entered = self.gate.enter()?;
+        let message = request.into_inner();
+        let mut violations = FieldViolations::new();
+        let from = violations.take("from", optional_millis(message.from.as_ref()));
+        let to = violations.take("to", optional_millis(message.to.as_ref()));
+        let window = from.zip(to);
+        for (field, given) in [("from", &message.from), ("to", &message.to)] {
+            if given.is_some() && !message.include_unblocked {
+                violations.add(field, "expected include_unblocked with it");
+            }
+        }
+        if let Some((Some(from), Some(to))) = window
+            && from > to
+        {
+            violations.add("to", "expected an instant that is not before `from`");
+        }
+        let window = violations.finish(window)?;
+        let (tenant, cursor, most) =
+            read_page(&message.tenant_id, message.page_token, message.page_size)?;
+        let cursor = cursor.as_deref();
+        let page = match message.include_unblocked {
+            true => self.administration.block_history(&tenant, window, cursor, most).await,
+            false => self.administration.blocks(&tenant, cursor, most).await,
+        };
+        let page = page.map_err(administration)?;
+        Ok(Response::new(v1::ListBlockedUsersResponse {
+            blocks: page.items.into_iter().map(block).collect(),
+            next_page_token: page.next.unwrap_or_default(),
+        }))
+    }
+
     async fn adjust_balance(
         &self,
         request: Request<v1::AdjustBalanceRequest>,
@@ -584,6 +661,42 @@ fn read_page(
     let size = violations.take("page_size", page_size(size));
     let (tenant, size) = violations.finish(tenant.zip(size))?;
     Ok((tenant, Some(page_token).filter(|token| !token.is_empty()), size))
+}
+
+fn read_blocked(
+    tenant: &str,
+    user: &str,
+    reason: &str,
+    operator: &str,
+    violations: &mut FieldViolations,
+) -> Option<(TenantId, PayerId)> {
+    let tenant = violations.take("tenant_id", TenantId::new(tenant));
+    let user = violations.take("user_id", PayerId::new(user));
+    violations.take("operator", text(operator, MAX_TEXT_BYTES));
+    violations.take("reason", text(reason, MAX_TEXT_BYTES));
+    tenant.zip(user)
+}
+
+fn block(record: BlockRecord) -> v1::BlockRecord {
+    let source = match record.by {
+        BlockedBy::Operator => v1::BlockSource::Operator,
+        BlockedBy::File => v1::BlockSource::OrganisationFile,
+    };
+    let (display_name, upn, numbers) = match record.profile {
+        Some(payer) => (payer.display_name, payer.upn, payer.numbers),
+        None => Default::default(),
+    };
+    v1::BlockRecord {
+        user_id: record.payer,
+        display_name,
+        upn,
+        numbers,
+        reason: record.reason,
+        blocked: record.blocked,
+        occurred_at: to_timestamp(record.at),
+        source: source.into(),
+        operator: record.operator,
+    }
 }
 
 /// Under the names that the file gives them.

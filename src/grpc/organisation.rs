@@ -45,6 +45,14 @@ fn tenant(of: v1::Tenant) -> RawTenant {
         resource_accounts: of.resource_accounts.into_iter().map(resource_account).collect(),
         trunks: of.trunks.into_iter().map(trunk).collect(),
         notices: of.notices.map(notices).unwrap_or_default(),
+        international_cap: given(of.international_cap),
+        allow_unlisted_destinations: of.allow_unlisted_destinations.then(|| Text::from("true")),
+        pool_increments: Entries(
+            of.pool_increments
+                .into_iter()
+                .map(|(plan, of)| (Text::from(plan), length(of)))
+                .collect(),
+        ),
         ..RawTenant::default()
     }
 }

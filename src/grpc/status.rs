@@ -105,7 +105,8 @@ pub fn administration(error: AdministrationError) -> Status {
         AdministrationError::NoSuchTenant(_)
         | AdministrationError::NoSuchCall(..)
         | AdministrationError::NoSuchBucket(..)
-        | AdministrationError::CallForgotten(..) => Status::not_found(error.to_string()),
+        | AdministrationError::CallForgotten(..)
+        | AdministrationError::NoSuchPayer(..) => Status::not_found(error.to_string()),
         AdministrationError::Refused { ref field, ref reason } => {
             let mut details = ErrorDetails::new();
             details.add_precondition_failure_violation("CONTRADICTION", field, reason);

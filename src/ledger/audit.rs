@@ -15,7 +15,8 @@ use crate::charging::funding::{CreditSide, PoolSide, charge};
 use crate::charging::ids::{CallId, LotId, TenantId};
 use crate::charging::units::{Micros, Millis, Seconds};
 use crate::ledger::state::{
-    Bucket, Call, CallState, Entry, EntryKind, MoneyLine, Posting, VELOCITY_SLOTS,
+    Block, BlockNote, BlockedBy, Bucket, Call, CallState, Entry, EntryKind, MoneyLine, Posting,
+    VELOCITY_SLOTS,
 };
 use crate::ledger::{Snapshot, lot_bucket, pool_bucket};
 
@@ -81,6 +82,7 @@ pub fn audit(tenant: &TenantId, now: Millis, sweep_bound: Seconds, snapshot: &Sn
     audit.check_wallet();
     audit.check_payers();
     audit.check_velocity();
+    audit.check_blocks();
     for (id, call) in &snapshot.calls {
         audit.check_call(id, call, story.lives.get(id.as_str()));
     }
@@ -234,7 +236,9 @@ impl<'a> Audit<'a> {
                 EntryKind::LotExpired
                 | EntryKind::PoolThreshold
                 | EntryKind::PoolExhausted
-                | EntryKind::CreditsDepleted => {}
+                | EntryKind::CreditsDepleted
+                | EntryKind::PayerBlocked
+                | EntryKind::PayerUnblocked => {}
                 EntryKind::Adjusted if !entry.is_of_call() => self.check_correction(entry),
                 _ => self.read_call_entry(&mut story, entry),
             }
@@ -574,6 +578,51 @@ impl<'a> Audit<'a> {
         }
         for stranger in open.into_keys() {
             self.find(13, stranger, "open calls of a payer without an account".to_owned());
+        }
+    }
+
+    /// The blocks that the journal tells of are those that stand, and their payers are stopped.
+    fn check_blocks(&mut self) {
+        let snapshot = self.snapshot;
+        let mut told: BTreeMap<(&str, &str), (Millis, BlockNote)> = BTreeMap::new();
+        for entry in &snapshot.journal {
+            let key = (entry.payer.as_str(), entry.subject.as_str());
+            let lawful = match entry.kind {
+                EntryKind::PayerBlocked => {
+                    told.insert(key, (entry.at, BlockNote::decode(&entry.context))).is_none()
+                }
+                EntryKind::PayerUnblocked => told.remove(&key).is_some(),
+                _ => continue,
+            };
+            if !lawful {
+                let detail = format!("{:?} by {} changes nothing", entry.kind, entry.subject);
+                self.find(17, &entry.payer, detail);
+            }
+        }
+        let mut stopped: BTreeSet<(&str, BlockedBy)> = BTreeSet::new();
+        for (payer, by, block) in &snapshot.blocks {
+            let found = told.remove(&(payer.as_str(), by.name()));
+            let Block { since, reason, operator } = block.clone();
+            if found != Some((since, BlockNote { reason, operator })) {
+                let by = by.name();
+                self.find(17, payer.as_str(), format!("the journal tells another block by {by}"));
+            }
+            stopped.insert((payer.as_str(), *by));
+        }
+        for ((payer, by), _) in told {
+            self.find(17, payer, format!("the block by {by} is not listed"));
+        }
+        for (id, account) in &snapshot.payers {
+            for (by, found) in
+                [(BlockedBy::File, account.blocked), (BlockedBy::Operator, account.barred)]
+            {
+                let expected = stopped.remove(&(id.as_str(), by));
+                let what = format!("blocked by {}", by.name());
+                self.expect(17, id.as_str(), &what, expected, found);
+            }
+        }
+        for (payer, _) in stopped {
+            self.find(17, payer, "a block of a payer without an account".to_owned());
         }
     }
 

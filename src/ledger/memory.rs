@@ -14,12 +14,12 @@ use crate::charging::month::Month;
 use crate::charging::profile::Purchase;
 use crate::charging::units::{Millis, Seconds};
 use crate::ledger::memory::book::Book;
-use crate::ledger::state::{Call, Entry};
+use crate::ledger::state::{Block, BlockedBy, Call, Entry};
 use crate::ledger::{
     AdjustBalance, AdjustSettlement, Adjusted, Answer, Answered, Applied, Authorize, Authorized,
-    Balance, ClockOffset, End, Ended, Extend, Extended, Ledger, LedgerError, MoveReader, Moved,
-    Page, PayerUpdate, PayerView, Position, Purchased, Reply, Snapshot, Swept, TakeReader, Taken,
-    TenantRecord, TenantView,
+    Balance, BlockSet, ClockOffset, End, Ended, Extend, Extended, Ledger, LedgerError, MoveReader,
+    Moved, Page, PayerUpdate, PayerView, Position, Purchased, Reply, SetBlock, Snapshot, Swept,
+    TakeReader, Taken, TenantRecord, TenantView, block_cursor, read_block_cursor,
 };
 
 /// See the module.
@@ -276,6 +276,27 @@ impl Ledger for MemoryLedger {
 
     async fn snapshot(&self, tenant: &TenantId) -> Result<Reply<Snapshot>, LedgerError> {
         Ok(self.read(tenant, |book, _| book.snapshot()))
+    }
+
+    async fn set_block(&self, command: &SetBlock) -> Result<Reply<BlockSet>, LedgerError> {
+        Ok(self.on(&command.tenant, |book, now| book.set_block(now, command)))
+    }
+
+    async fn blocks(
+        &self,
+        tenant: &TenantId,
+        after: Option<&str>,
+        most: usize,
+    ) -> Result<Page<(PayerId, BlockedBy, Block)>, LedgerError> {
+        let after = after.map(read_block_cursor).transpose()?;
+        Ok(self
+            .read(tenant, |book, _| {
+                let mut blocks = book.blocks(after.as_ref());
+                let items: Vec<_> = blocks.by_ref().take(most).collect();
+                let last = items.last().map(|(payer, by, _)| block_cursor(payer, *by));
+                Page { items, next: blocks.next().and(last) }
+            })
+            .outcome)
     }
 
     async fn ping(&self) -> Result<(), LedgerError> {

@@ -25,20 +25,23 @@ use crate::charging::units::{Millis, Seconds};
 use crate::ledger::redis::batch::Sender;
 use crate::ledger::redis::codec::{
     AdjustBalanceArgs, AdjustReply, AdjustSettlementArgs, AnswerArgs, ApplyPayersArgs,
-    ApplyTenantArgs, AuthorizeArgs, BalanceArgs, BalanceReply, CallReply, CountReply, EndArgs,
-    ExtendArgs, MoveReaderArgs, PositionArgs, PositionReply, PurchaseArgs, ReaderReply,
-    StoredPayer, SweepArgs, SweepReply, TakeReaderArgs, decode, decode_json, encode, encode_json,
-    unknown_tag,
+    ApplyTenantArgs, AuthorizeArgs, BalanceArgs, BalanceReply, BlockReply, CallReply, CountReply,
+    EndArgs, ExtendArgs, MoveReaderArgs, PositionArgs, PositionReply, PurchaseArgs, ReaderReply,
+    SetBlockArgs, StoredPayer, SweepArgs, SweepReply, TakeReaderArgs, decode, decode_json, encode,
+    encode_json, unknown_tag,
 };
 use crate::ledger::redis::connection::Connection;
 use crate::ledger::redis::keys::Key;
 use crate::ledger::redis::scripts::Verb;
-use crate::ledger::state::{Bucket, Call, Entry, Lot, PayerAccount, TenantAccount, Wallet};
+use crate::ledger::state::{
+    Block, BlockedBy, Bucket, Call, Entry, Lot, PayerAccount, TenantAccount, Wallet,
+};
 use crate::ledger::{
     AdjustBalance, AdjustSettlement, Adjusted, Answer, Answered, Applied, Authorize, Authorized,
-    Balance, ClockOffset, ClockReading, End, EndResult, Ended, Extend, Extended, Ledger,
+    Balance, BlockSet, ClockOffset, ClockReading, End, EndResult, Ended, Extend, Extended, Ledger,
     LedgerError, MoveReader, Moved, Page, PayerUpdate, PayerView, Position, Purchased, Reply,
-    Snapshot, Swept, TakeReader, Taken, TenantRecord, TenantView, apart_from_overage,
+    SetBlock, Snapshot, Swept, TakeReader, Taken, TenantRecord, TenantView, apart_from_overage,
+    block_cursor, read_block_cursor,
 };
 
 /// Entries that a snapshot reads at a time.
@@ -182,9 +185,11 @@ impl Ledger for RedisLedger {
         let view = |(account, stored): (Option<Vec<u8>>, Option<Vec<u8>>)| {
             let account: Option<PayerAccount> = decode_if("payer account", account.as_deref())?;
             let stored: Option<StoredPayer> = decode_if("payer", stored.as_deref())?;
+            let barred = account.as_ref().is_some_and(|account| account.barred);
             Ok(PayerView {
                 version: account.map_or(0, |account| account.version),
                 profile: stored.map(|stored| stored.profile()).transpose()?,
+                barred,
             })
         };
         let views: Result<_, LedgerError> = accounts.into_iter().zip(profiles).map(view).collect();
@@ -547,19 +552,21 @@ impl Ledger for RedisLedger {
             Fields,
             Fields,
             Fields,
+            Fields,
             Vec<(String, i64)>,
             StreamRangeReply,
         );
         let mut commands = pipe();
         commands.atomic().cmd("TIME");
-        for key in [Key::Accounts, Key::Sizes, Key::Lots, Key::Calls, Key::Adjustments] {
+        for key in [Key::Accounts, Key::Sizes, Key::Lots, Key::Calls, Key::Adjustments, Key::Blocks]
+        {
             commands.cmd("HGETALL").arg(key.of(tenant));
         }
         commands.cmd("ZRANGE").arg(Key::Deadlines.of(tenant)).arg(0).arg(-1).arg("WITHSCORES");
         commands.cmd("XREVRANGE").arg(Key::Journal.of(tenant)).arg("+").arg("-");
         commands.arg("COUNT").arg(1);
         let found: Found = self.connection().query_all(&commands).await?;
-        let (time, accounts, sizes, lots, calls, adjustments, deadlines, last) = found;
+        let (time, accounts, sizes, lots, calls, adjustments, blocks, deadlines, last) = found;
         let mut snapshot = Snapshot::default();
         let mut pools: Vec<(String, Bucket)> = vec![];
         for (field, bytes) in accounts {
@@ -605,10 +612,73 @@ impl Ledger for RedisLedger {
             snapshot.deadlines.push((CallId::new(&id).map_err(|_| stray(&id))?, Millis(at)));
         }
         snapshot.deadlines.sort();
+        for (field, bytes) in blocks {
+            let (payer, by) = keys::blocked(&field).ok_or_else(|| stray(&field))?;
+            snapshot.blocks.push((payer, by, decode("block", &bytes)?));
+        }
+        snapshot.blocks.sort_by(|a, b| (&a.0, a.1).cmp(&(&b.0, b.1)));
         if let Some(last) = last.ids.first() {
             snapshot.journal = self.journal_until(tenant, &last.id).await?;
         }
         Ok(Reply { now: self.instant(time), outcome: snapshot })
+    }
+
+    async fn set_block(&self, command: &SetBlock) -> Result<Reply<BlockSet>, LedgerError> {
+        let verb = Verb::Block;
+        let context = command.note.encode();
+        let args = SetBlockArgs {
+            payer: command.payer.as_str(),
+            blocked: command.blocked,
+            reason: &command.note.reason,
+            operator: &command.note.operator,
+            context: &context,
+        };
+        let bytes = self.run(verb, &command.tenant, &args).await?;
+        let BlockReply { tag, now, block } = decode("answer", &bytes)?;
+        let missing = || LedgerError::Corrupt("block answered without a block".to_owned());
+        let block = block.into_iter().next().ok_or_else(missing);
+        let outcome = match tag {
+            "blocked" => BlockSet::Blocked(block?),
+            "standing" => BlockSet::Standing(block?),
+            "lifted" => BlockSet::Lifted(block?),
+            "not_blocked" => BlockSet::NotBlocked,
+            "unknown" => BlockSet::Unknown,
+            tag => return Err(unknown_tag(verb.script().name, tag)),
+        };
+        Ok(Reply { now, outcome })
+    }
+
+    async fn blocks(
+        &self,
+        tenant: &TenantId,
+        after: Option<&str>,
+        most: usize,
+    ) -> Result<Page<(PayerId, BlockedBy, Block)>, LedgerError> {
+        let after = after.map(read_block_cursor).transpose()?;
+        let fields: Vec<String> =
+            self.connection().query(cmd("HKEYS").arg(Key::Blocks.of(tenant))).await?;
+        let known = |field: &String| keys::blocked(field).ok_or_else(|| stray(field));
+        let mut listed = fields.iter().map(known).collect::<Result<Vec<_>, _>>()?;
+        listed.retain(|key| after.as_ref().is_none_or(|after| key > after));
+        listed.sort();
+        let more = listed.len() > most;
+        listed.truncate(most);
+        let last = listed.last().map(|(payer, by)| block_cursor(payer, *by));
+        let mut items = vec![];
+        if !listed.is_empty() {
+            let mut command = cmd("HMGET");
+            command.arg(Key::Blocks.of(tenant));
+            for (payer, by) in &listed {
+                command.arg(keys::block(payer.as_str(), *by));
+            }
+            let found: Vec<Option<Vec<u8>>> = self.connection().query(&command).await?;
+            for ((payer, by), bytes) in listed.into_iter().zip(found) {
+                // It may have been lifted since it was listed.
+                let block: Option<Block> = decode_if("block", bytes.as_deref())?;
+                items.extend(block.map(|block| (payer, by, block)));
+            }
+        }
+        Ok(Page { items, next: last.filter(|_| more) })
     }
 
     async fn ping(&self) -> Result<(), LedgerError> {

@@ -518,6 +518,64 @@ pub struct PayerAccount {
     pub held: Micros,
     /// Money charged in that month.
     pub spent: Micros,
+    /// Blocked apart from the profile, until that block is lifted (rule 91): no new calls, no extensions.
+    pub barred: bool,
+}
+
+/// Who blocks a payer; each block is set and lifted by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum BlockedBy {
+    /// `state: blocked` of what was applied; the next document that says otherwise lifts it.
+    File,
+    /// An operator or a fraud system; nothing that is applied lifts it.
+    Operator,
+}
+
+impl BlockedBy {
+    /// Its name in journal entries and cursors.
+    pub fn name(self) -> &'static str {
+        match self {
+            BlockedBy::File => "file",
+            BlockedBy::Operator => "operator",
+        }
+    }
+
+    /// By its name.
+    pub fn parse(name: &str) -> Option<BlockedBy> {
+        [BlockedBy::File, BlockedBy::Operator].into_iter().find(|by| by.name() == name)
+    }
+}
+
+/// A block that stands.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Block {
+    /// When it was set, by the store's clock.
+    pub since: Millis,
+    /// Why; empty where the organisation file says no more than that.
+    pub reason: String,
+    /// Who set it; may be empty.
+    pub operator: String,
+}
+
+/// Why somebody was blocked or unblocked, as the context of journal entries (JSON).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BlockNote {
+    /// May be empty.
+    pub reason: String,
+    /// May be empty.
+    pub operator: String,
+}
+
+impl BlockNote {
+    /// As it is kept.
+    pub fn encode(&self) -> String {
+        serde_json::to_string(self).unwrap_or_default()
+    }
+
+    /// Of a journal entry; empty where there is none that can be read.
+    pub fn decode(context: &[u8]) -> BlockNote {
+        serde_json::from_slice(context).unwrap_or_default()
+    }
 }
 
 /// What a journal entry tells.
@@ -554,6 +612,10 @@ pub enum EntryKind {
     CreditsDepleted,
     /// A balance or a settled call was corrected (D19); of a call where it has a decision.
     Adjusted,
+    /// A payer may not call any more; by whom, as a name of [`BlockedBy`], is the subject.
+    PayerBlocked,
+    /// A block is lifted; likewise. Another one may still stand.
+    PayerUnblocked,
 }
 
 /// A change of one bucket.
@@ -581,7 +643,7 @@ pub struct Entry {
     /// By the store's clock.
     pub at: Millis,
     /// The call; the lot of purchases and lapses; the pool of its alerts; the bucket of a corrected
-    /// balance, as postings name it; empty for the wallet's.
+    /// balance, as postings name it; empty for the wallet's; of blocks a name of [`BlockedBy`].
     pub subject: String,
     /// Who pays; empty where nobody does.
     pub payer: String,
@@ -611,7 +673,8 @@ impl Entry {
     pub fn is_of_call(&self) -> bool {
         use EntryKind::*;
         match self.kind {
-            Purchased | LotExpired | PoolThreshold | PoolExhausted | CreditsDepleted => false,
+            Purchased | LotExpired | PoolThreshold | PoolExhausted | CreditsDepleted
+            | PayerBlocked | PayerUnblocked => false,
             Adjusted => self.decision.is_some(),
             _ => true,
         }

@@ -8,10 +8,12 @@ use crate::charging::licensing::{Misassigned, misassigned};
 use crate::charging::number;
 use crate::charging::plans::has_pay_as_you_go;
 use crate::charging::profile::{
-    AutoRecharge, Billing, ConferencePolicy, FailureHandling, NoticeTargets, OnFailure,
-    OnLostSettle, OutboundPolicy, PayerKind, PayerProfile, PayerState, Purchase, ResponseOverride,
-    SpendVelocity, TenantDocument, TenantLimits, TenantProfile, TenantState, Trunk, UserPolicy,
+    AutoRecharge, Billing, ConferencePolicy, FailureHandling, InternationalCap, NoticeTargets,
+    OnFailure, OnLostSettle, OutboundPolicy, PayerKind, PayerProfile, PayerState, Purchase,
+    ResponseOverride, SpendVelocity, TenantDocument, TenantLimits, TenantProfile, TenantState,
+    Trunk, UserPolicy,
 };
+use crate::charging::units::Seconds;
 use crate::organisation::faults::{At, Faults};
 use crate::organisation::raw::{
     RawAutoRecharge, RawFailureHandling, RawNotices, RawOrganisation, RawOutboundPolicy,
@@ -20,8 +22,8 @@ use crate::organisation::raw::{
 };
 use crate::organisation::values::{
     amount, boolean, count, country, currency, deck_name, email, id, instant, licence,
-    positive_amount, prefix, q850_cause, refusal, sip_status, span, telephone_number, text,
-    time_zone, webhook, word,
+    plan_with_minutes, pool_increment, positive_amount, prefix, q850_cause, refusal, sip_status,
+    span, telephone_number, text, time_zone, webhook, word,
 };
 use crate::organisation::{Fault, MAX_LISTED};
 
@@ -79,6 +81,10 @@ fn check_tenant(f: &mut Faults, at: &At<'_>, raw: &RawTenant) -> Option<TenantDo
     }
     let trunks = check_trunks(f, &at.key("trunks"), &raw.trunks);
     let notices = check_notices(f, &at.key("notices"), &raw.notices);
+    let cap = f.optional(&at.key("international_cap"), raw.international_cap.as_ref(), word(CAPS));
+    let unlisted = raw.allow_unlisted_destinations.as_ref();
+    let unlisted = f.optional(&at.key("allow_unlisted_destinations"), unlisted, boolean);
+    let pool_increments = check_increments(f, &at.key("pool_increments"), &raw.pool_increments.0);
     let purchases = check_purchases(f, &at.key("credits"), &raw.credits);
     let payers = check_payers(f, at, raw);
 
@@ -103,6 +109,9 @@ fn check_tenant(f: &mut Faults, at: &At<'_>, raw: &RawTenant) -> Option<TenantDo
         auto_recharge: recharge.flatten(),
         trunks,
         notices,
+        international_cap: cap.unwrap_or_default(),
+        allow_unlisted_destinations: unlisted.unwrap_or(false),
+        pool_increments,
     };
     let warnings = warnings(&profile, &payers);
     Some(TenantDocument {
@@ -125,6 +134,9 @@ const BILLINGS: &[(&str, Billing)] =
 
 const LOST: &[(&str, OnLostSettle)] =
     &[("proven", OnLostSettle::Proven), ("granted", OnLostSettle::Granted)];
+
+const CAPS: &[(&str, InternationalCap)] =
+    &[("either", InternationalCap::Either), ("each", InternationalCap::Each)];
 
 const CONFERENCE_POLICIES: &[(&str, ConferencePolicy)] = &[
     ("any", ConferencePolicy::Any),
@@ -221,6 +233,22 @@ fn check_recharge(f: &mut Faults, at: &At<'_>, raw: &RawAutoRecharge) -> Option<
         f.add(&at.key("daily_cap"), line, message);
     }
     Some(AutoRecharge { trigger, amount, daily_cap })
+}
+
+/// Charging increments by plan (D1).
+fn check_increments(
+    f: &mut Faults,
+    at: &At<'_>,
+    raw: &[(Text, Text)],
+) -> BTreeMap<Licence, Seconds> {
+    let mut increments = BTreeMap::new();
+    for (plan, length) in raw {
+        let at = at.key(&plan.value);
+        let of = f.optional(&at, Some(plan), plan_with_minutes);
+        let increment = f.optional(&at, Some(length), pool_increment);
+        increments.extend(of.zip(increment));
+    }
+    increments
 }
 
 fn check_trunks(f: &mut Faults, at: &At<'_>, raw: &[RawTrunk]) -> Vec<Trunk> {

@@ -36,6 +36,9 @@ pub(super) fn tenant() -> TenantProfile {
         auto_recharge: None,
         trunks: vec![],
         notices: NoticeTargets::default(),
+        international_cap: Default::default(),
+        allow_unlisted_destinations: false,
+        pool_increments: Default::default(),
     }
 }
 

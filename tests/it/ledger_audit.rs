@@ -4,14 +4,14 @@ use std::collections::BTreeSet;
 
 use tollgate::charging::decision::Decision;
 use tollgate::charging::ids::LotId;
-use tollgate::charging::profile::SpendVelocity;
+use tollgate::charging::profile::{PayerState, SpendVelocity};
 use tollgate::charging::units::{Micros, Millis, Seconds};
 use tollgate::ledger::audit::{Report, audit};
 use tollgate::ledger::memory::MemoryLedger;
-use tollgate::ledger::state::{Bucket, Call, Entry, EntryKind};
-use tollgate::ledger::{MoneyOffer, Snapshot};
+use tollgate::ledger::state::{BlockNote, BlockedBy, Bucket, Call, Entry, EntryKind, PayerAccount};
+use tollgate::ledger::{Ledger, MoneyOffer, SetBlock, Snapshot};
 
-use crate::support::{DAY, DOMESTIC, NOON, Stage, credits, memory, request};
+use crate::support::{DAY, DOMESTIC, NOON, Stage, credits, memory, payer, request};
 
 /// A tenant with a call in every state, two lots (one lapsed while held), a pool, a shortfall, and
 /// parked usage.
@@ -367,5 +367,41 @@ async fn corrections_are_told_once_refer_to_a_settled_call_and_move_what_they_na
             .iter_mut()
             .filter(|(_, a)| a.entry == known)
             .for_each(|(_, a)| a.entry = told.clone());
+    });
+}
+
+#[tokio::test]
+async fn invariant_17_the_blocks_that_stand_are_those_that_the_journal_tells() {
+    let (stage, _) = good().await;
+    let set = async |name: &str, blocked| {
+        let note = BlockNote { reason: "premium calls".to_owned(), operator: "olga".to_owned() };
+        let tenant = stage.tenant.clone();
+        let command = SetBlock { tenant, payer: payer(name), blocked, note };
+        stage.ledger.set_block(&command).await.unwrap();
+    };
+    set("alice", true).await;
+    set("alice", false).await;
+    set("alice", true).await;
+    stage.set_payer("bob", PayerState::Blocked, &[]).await;
+    let snapshot = stage.snapshot().await;
+    let good = (stage, snapshot);
+    assert_eq!(judge(&good.0, &good.1).findings, []);
+    assert_eq!(good.1.blocks.len(), 2);
+    fn account<'a>(snapshot: &'a mut Snapshot, name: &str) -> &'a mut PayerAccount {
+        &mut snapshot.payers.iter_mut().find(|(id, _)| id.as_str() == name).unwrap().1
+    }
+    check(17, &good, |s| s.blocks[0].2.since.0 += 1);
+    check(17, &good, |s| s.blocks[0].2.reason.clear());
+    check(17, &good, |s| s.blocks.truncate(1));
+    check(17, &good, |s| s.blocks[1].1 = BlockedBy::Operator);
+    check(17, &good, |s| account(s, "alice").barred = false);
+    check(17, &good, |s| account(s, "alice").blocked = true);
+    check(17, &good, |s| account(s, "bob").blocked = false);
+    check(17, &good, |s| {
+        s.journal.retain(|entry| entry.kind != EntryKind::PayerUnblocked);
+    });
+    check(17, &good, |s| {
+        let block = s.journal.iter().find(|e| e.kind == EntryKind::PayerUnblocked).unwrap().clone();
+        s.journal.push(block);
     });
 }

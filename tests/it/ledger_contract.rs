@@ -5,11 +5,13 @@ use tollgate::charging::ids::TenantId;
 use tollgate::charging::month::{Month, parse_zone};
 use tollgate::charging::profile::{PayerState, SpendVelocity, TenantState};
 use tollgate::charging::units::{Micros, Millis, Seconds};
-use tollgate::ledger::state::{Bucket, Call, CallState, Entry, EntryKind, Reader, nuance_code};
+use tollgate::ledger::state::{
+    Block, BlockNote, BlockedBy, Bucket, Call, CallState, Entry, EntryKind, Reader, nuance_code,
+};
 use tollgate::ledger::{
-    Adjusted, Applied, Authorized, CallLimits, EndResult, Ended, Ending, Extended, Ledger,
-    LedgerError, MoneyOffer, MoveReader, Moved, Page, PayerUpdate, Purchased, Snapshot, TakeReader,
-    Taken, Versions, pool_id,
+    Adjusted, Applied, Authorized, BlockSet, CallLimits, EndResult, Ended, Ending, Extended,
+    Ledger, LedgerError, MoneyOffer, MoveReader, Moved, Page, PayerUpdate, Purchased, SetBlock,
+    Snapshot, TakeReader, Taken, Versions, pool_id,
 };
 
 use crate::support::{
@@ -66,6 +68,9 @@ crate::on_every_ledger! {
     an_open_call_of_an_unknown_payer_is_counted_when_the_payer_appears
     a_suspended_tenant_gets_no_extension_but_its_usage_is_kept
     a_blocked_payer_gets_no_extension
+    a_block_stands_until_it_is_lifted_whatever_is_applied
+    a_block_moves_the_version_so_that_nobody_decides_by_what_is_remembered
+    blocks_are_listed_by_payer_a_page_at_a_time
     an_old_sequence_repeats_the_grant_and_keeps_the_usage
     usage_reported_out_of_order_before_the_answer_is_not_released_for_nothing
     a_call_without_new_funds_keeps_its_last_hard_stop
@@ -787,6 +792,111 @@ async fn a_blocked_payer_gets_no_extension<L: Ledger>(stage: &Stage<L>) {
     assert!(matches!(answer, Extended::Stopped(_, Decision::FraudSuspected)), "{answer:?}");
     stage.set_payer("alice", PayerState::Active, &[]).await;
     stage.extended("c", 6, 60).await;
+}
+
+fn blocking(tenant: &TenantId, name: &str, blocked: bool, reason: &str) -> SetBlock {
+    let note = BlockNote { reason: reason.to_owned(), operator: "olga".to_owned() };
+    SetBlock { tenant: tenant.clone(), payer: payer(name), blocked, note }
+}
+
+async fn set_block<L: Ledger>(stage: &Stage<L>, name: &str, blocked: bool) -> BlockSet {
+    let command = blocking(&stage.tenant, name, blocked, "premium calls");
+    stage.ledger.set_block(&command).await.unwrap().outcome
+}
+
+async fn a_block_stands_until_it_is_lifted_whatever_is_applied<L: Ledger>(stage: &Stage<L>) {
+    assert_eq!(set_block(stage, "nobody", true).await, BlockSet::Unknown);
+    assert_eq!(set_block(stage, "alice", false).await, BlockSet::NotBlocked);
+    stage.grant("c", request().free()).await;
+    let block = Block {
+        since: stage.now(),
+        reason: "premium calls".to_owned(),
+        operator: "olga".to_owned(),
+    };
+    assert_eq!(set_block(stage, "alice", true).await, BlockSet::Blocked(block.clone()));
+    stage.pass(5);
+    let again = blocking(&stage.tenant, "alice", true, "another reason");
+    let again = stage.ledger.set_block(&again).await.unwrap().outcome;
+    assert_eq!(again, BlockSet::Standing(block.clone()));
+    let answer = stage.extend("c", 5, None, 60).await;
+    assert!(matches!(answer, Extended::Stopped(_, Decision::FraudSuspected)), "{answer:?}");
+    // The file's own block is set and lifted beside it.
+    stage.set_payer("alice", PayerState::Blocked, &[]).await;
+    let of_file = Block { since: stage.now(), reason: String::new(), operator: String::new() };
+    let both = stage.ledger.blocks(&stage.tenant, None, 10).await.unwrap();
+    let alice = payer("alice");
+    let expected = vec![
+        (alice.clone(), BlockedBy::File, of_file),
+        (alice.clone(), BlockedBy::Operator, block.clone()),
+    ];
+    assert_eq!((both.items, both.next), (expected, None));
+    stage.set_payer("alice", PayerState::Active, &[("US:X:DOMESTIC", 60)]).await;
+    assert!(stage.ledger.payer(&stage.tenant, &alice).await.unwrap().outcome.barred);
+    let answer = stage.extend("c", 5, None, 60).await;
+    assert!(matches!(answer, Extended::Stopped(_, Decision::FraudSuspected)), "{answer:?}");
+    assert_eq!(set_block(stage, "alice", false).await, BlockSet::Lifted(block));
+    assert_eq!(set_block(stage, "alice", false).await, BlockSet::NotBlocked);
+    assert!(!stage.ledger.payer(&stage.tenant, &alice).await.unwrap().outcome.barred);
+    stage.extended("c", 6, 60).await;
+    let told: Vec<(EntryKind, String, BlockNote)> = stage
+        .snapshot()
+        .await
+        .journal
+        .into_iter()
+        .filter(|entry| matches!(entry.kind, EntryKind::PayerBlocked | EntryKind::PayerUnblocked))
+        .map(|entry| (entry.kind, entry.subject, BlockNote::decode(&entry.context)))
+        .collect();
+    let note = blocking(&stage.tenant, "alice", true, "premium calls").note;
+    let none = BlockNote::default();
+    assert_eq!(
+        told,
+        [
+            (EntryKind::PayerBlocked, "operator".to_owned(), note.clone()),
+            (EntryKind::PayerBlocked, "file".to_owned(), none.clone()),
+            (EntryKind::PayerUnblocked, "file".to_owned(), none),
+            (EntryKind::PayerUnblocked, "operator".to_owned(), note),
+        ]
+    );
+}
+
+async fn a_block_moves_the_version_so_that_nobody_decides_by_what_is_remembered<L: Ledger>(
+    stage: &Stage<L>,
+) {
+    let alice = payer("alice");
+    let version = async || stage.ledger.payer(&stage.tenant, &alice).await.unwrap().outcome.version;
+    let mut remembered = version().await;
+    for (blocked, moves) in [(true, 1), (true, 0), (false, 1), (false, 0)] {
+        set_block(stage, "alice", blocked).await;
+        assert_eq!(version().await, remembered + moves);
+        remembered += moves;
+    }
+    set_block(stage, "alice", true).await;
+    let mut command = stage.command("c", request().free()).await;
+    command.versions.payer -= 1;
+    let stale = stage.ledger.authorize(&command).await.unwrap().outcome;
+    assert_eq!(stale, Authorized::Stale);
+}
+
+async fn blocks_are_listed_by_payer_a_page_at_a_time<L: Ledger>(stage: &Stage<L>) {
+    for name in ["zoe", "Bob", "carol", "alice"] {
+        stage.set_payer(name, PayerState::Active, &[]).await;
+        set_block(stage, name, true).await;
+    }
+    let mut found = vec![];
+    let mut cursor: Option<String> = None;
+    loop {
+        let page = stage.ledger.blocks(&stage.tenant, cursor.as_deref(), 3).await.unwrap();
+        found.extend(page.items.into_iter().map(|(payer, ..)| payer.as_str().to_owned()));
+        cursor = page.next;
+        if cursor.is_none() {
+            break;
+        }
+    }
+    assert_eq!(found, ["Bob", "alice", "carol", "zoe"]);
+    for odd in ["", "alice", "alice:x", "::"] {
+        let page = stage.ledger.blocks(&stage.tenant, Some(odd), 3).await;
+        assert_eq!(page, Err(LedgerError::BadCursor(odd.to_owned())));
+    }
 }
 
 async fn an_old_sequence_repeats_the_grant_and_keeps_the_usage<L: Ledger>(stage: &Stage<L>) {

@@ -4,6 +4,7 @@
 mod architecture;
 mod audit_under_load;
 mod billing;
+mod blocks;
 mod cli;
 mod demo;
 mod docs;
@@ -23,6 +24,7 @@ mod postpaid;
 mod reconcile;
 mod redis_away;
 mod redis_ledger;
+mod rule_book;
 mod server;
 mod state_table;
 mod stock_client;

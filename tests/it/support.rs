@@ -151,6 +151,9 @@ pub fn tenant_record(tenant: &TenantId, state: TenantState) -> TenantRecord {
         auto_recharge: None,
         trunks: vec![],
         notices: NoticeTargets::default(),
+        international_cap: Default::default(),
+        allow_unlisted_destinations: false,
+        pool_increments: Default::default(),
     };
     TenantRecord { profile, deck: None }
 }

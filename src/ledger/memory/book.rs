@@ -5,6 +5,7 @@
 mod adjust;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::ops::Bound;
 
 use crate::charging::decision::{Decision, Nuance};
 use crate::charging::funding::{CreditSide, Reach, Reservation, charge, reserve};
@@ -13,15 +14,15 @@ use crate::charging::month::Month;
 use crate::charging::profile::{PayerProfile, PayerState, Purchase, TenantState};
 use crate::charging::units::{Micros, Millis, Seconds};
 use crate::ledger::state::{
-    Adjustment, Bucket, Call, CallState, Entry, EntryKind, Funds, Lot, LotLine, MoneyLine,
-    PayerAccount, PoolLine, Posting, Reader, SpendRing, TenantAccount, Wallet, credit_side,
-    nuance_code, pool_sides, reach_code,
+    Adjustment, Block, BlockNote, BlockedBy, Bucket, Call, CallState, Entry, EntryKind, Funds, Lot,
+    LotLine, MoneyLine, PayerAccount, PoolLine, Posting, Reader, SpendRing, TenantAccount, Wallet,
+    credit_side, nuance_code, pool_sides, reach_code,
 };
 use crate::ledger::{
-    Answered, Applied, Authorize, Authorized, Balance, CallLimits, End, EndResult, Ended, Ending,
-    Extend, Extended, MoveReader, Moved, Offer, PayerUpdate, PayerView, Position, Proposal,
-    Purchased, SWEPT_PER_AUTHORIZE, Snapshot, Swept, TakeReader, Taken, TenantRecord, TenantView,
-    Versions, apart_from_overage, lot_bucket, pool_bucket, pool_id,
+    Answered, Applied, Authorize, Authorized, Balance, BlockSet, CallLimits, End, EndResult, Ended,
+    Ending, Extend, Extended, MoveReader, Moved, Offer, PayerUpdate, PayerView, Position, Proposal,
+    Purchased, SWEPT_PER_AUTHORIZE, SetBlock, Snapshot, Swept, TakeReader, Taken, TenantRecord,
+    TenantView, Versions, apart_from_overage, lot_bucket, pool_bucket, pool_id,
 };
 
 /// One tenant's balances, calls and journal.
@@ -46,6 +47,7 @@ pub(super) struct Book {
     adjustments: BTreeMap<AdjustmentId, Adjustment>,
     readers: BTreeMap<String, Reader>,
     ring: SpendRing,
+    blocks: BTreeMap<(PayerId, BlockedBy), Block>,
 }
 
 #[derive(Default)]
@@ -821,10 +823,9 @@ impl Book {
     fn stopped(&self, call: &Call) -> Option<Decision> {
         if self.tenant.suspended {
             Some(Decision::TenantSuspended)
-        } else if self.payer_account(&call.payer).blocked {
-            Some(Decision::FraudSuspected)
         } else {
-            None
+            let payer = self.payer_account(&call.payer);
+            (payer.blocked || payer.barred).then_some(Decision::FraudSuspected)
         }
     }
 
@@ -994,7 +995,11 @@ impl Book {
 
     pub(super) fn payer_view(&self, payer: &PayerId) -> PayerView {
         let Some(payer) = self.payers.get(payer) else { return PayerView::default() };
-        PayerView { version: payer.account.version, profile: payer.profile.clone() }
+        PayerView {
+            version: payer.account.version,
+            profile: payer.profile.clone(),
+            barred: payer.account.barred,
+        }
     }
 
     pub(super) fn apply_tenant(&mut self, record: &TenantRecord, over: Option<u64>) -> Applied {
@@ -1021,6 +1026,7 @@ impl Book {
         }
         let mut changed = 0;
         let mut numbers_changed = false;
+        let mut file_blocks = vec![];
         for PayerUpdate { profile, seats } in updates {
             let payer = self.payers.entry(profile.id.clone()).or_default();
             let known = payer.profile.as_ref();
@@ -1031,7 +1037,11 @@ impl Book {
             numbers_changed |= known.map_or(&[][..], |old| &old.numbers) != profile.numbers
                 || known.map(|old| old.state) != Some(profile.state);
             payer.account.version += 1;
-            payer.account.blocked = profile.state == PayerState::Blocked;
+            let blocked = profile.state == PayerState::Blocked;
+            if blocked != payer.account.blocked {
+                payer.account.blocked = blocked;
+                file_blocks.push((profile.id.clone(), blocked));
+            }
             payer.profile = Some(profile.clone());
             let old = std::mem::replace(&mut payer.seats, seats.clone());
             for (sign, changes) in [(-1, &old), (1, seats)] {
@@ -1051,7 +1061,60 @@ impl Book {
         if numbers_changed {
             self.tenant.version += 1;
         }
+        for (payer, blocked) in file_blocks {
+            let note = BlockNote::default();
+            self.keep_block(now, payer, BlockedBy::File, blocked.then_some(note), String::new());
+        }
         Applied::Changed(changed)
+    }
+
+    pub(super) fn set_block(&mut self, now: Millis, command: &SetBlock) -> BlockSet {
+        let known = self.payers.get_mut(&command.payer);
+        let Some(payer) = known.filter(|payer| payer.account.version > 0) else {
+            return BlockSet::Unknown;
+        };
+        let by = BlockedBy::Operator;
+        let standing = self.blocks.get(&(command.payer.clone(), by)).cloned();
+        match (standing, command.blocked) {
+            (Some(block), true) => return BlockSet::Standing(block),
+            (None, false) => return BlockSet::NotBlocked,
+            _ => {}
+        }
+        payer.account.version += 1;
+        payer.account.barred = command.blocked;
+        let note = command.blocked.then(|| command.note.clone());
+        let block = self.keep_block(now, command.payer.clone(), by, note, command.note.encode());
+        if command.blocked { BlockSet::Blocked(block) } else { BlockSet::Lifted(block) }
+    }
+
+    /// Sets the block that the note tells of, or lifts the one that stands; that block.
+    fn keep_block(
+        &mut self,
+        now: Millis,
+        payer: PayerId,
+        by: BlockedBy,
+        set: Option<BlockNote>,
+        context: String,
+    ) -> Block {
+        let key = (payer.clone(), by);
+        let (kind, block) = match set {
+            Some(BlockNote { reason, operator }) => {
+                let block = Block { since: now, reason, operator };
+                self.blocks.insert(key, block.clone());
+                (EntryKind::PayerBlocked, block)
+            }
+            None => {
+                let none = Block { since: now, reason: String::new(), operator: String::new() };
+                (EntryKind::PayerUnblocked, self.blocks.remove(&key).unwrap_or(none))
+            }
+        };
+        self.note(Entry {
+            subject: by.name().to_owned(),
+            payer: payer.into(),
+            context: context.into_bytes(),
+            ..entry(now, kind)
+        });
+        block
     }
 
     pub(super) fn purchase(
@@ -1138,6 +1201,15 @@ impl Book {
         self.deadlines.iter().filter_map(|key| Some((key, self.calls.get(&key.1)?)))
     }
 
+    pub(super) fn blocks(
+        &self,
+        after: Option<&(PayerId, BlockedBy)>,
+    ) -> impl Iterator<Item = (PayerId, BlockedBy, Block)> {
+        let after = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let found = self.blocks.range::<(PayerId, BlockedBy), _>((after, Bound::Unbounded));
+        found.map(|((payer, by), block)| (payer.clone(), *by, block.clone()))
+    }
+
     pub(super) fn journal(&self) -> &[Entry] {
         &self.journal
     }
@@ -1164,6 +1236,7 @@ impl Book {
             journal: self.journal.clone(),
             adjustments: self.adjustments.iter().map(|(k, a)| (k.clone(), a.clone())).collect(),
             ring: self.ring.clone(),
+            blocks: self.blocks(None).collect(),
         }
     }
 

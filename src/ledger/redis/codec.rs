@@ -15,7 +15,7 @@ use crate::charging::profile::{PayerProfile, PayerState};
 use crate::charging::rating::Tariff;
 use crate::charging::units::{Micros, Millis, Seconds};
 use crate::ledger::state::{
-    Bucket, Call, CallState, Entry, PayerAccount, Reader, SpendRing, TenantAccount, Terms,
+    Block, Bucket, Call, CallState, Entry, PayerAccount, Reader, SpendRing, TenantAccount, Terms,
     VelocityLine, nuance_code,
 };
 use crate::ledger::{
@@ -380,6 +380,17 @@ impl<'a> PositionArgs<'a> {
 
 #[derive(Serialize)]
 #[cfg_attr(test, derive(Deserialize))]
+pub(super) struct SetBlockArgs<'a> {
+    pub(super) payer: &'a str,
+    pub(super) blocked: bool,
+    pub(super) reason: &'a str,
+    pub(super) operator: &'a str,
+    /// The two, as the journal keeps them.
+    pub(super) context: &'a str,
+}
+
+#[derive(Serialize)]
+#[cfg_attr(test, derive(Deserialize))]
 pub(super) struct BalanceArgs {}
 
 #[derive(Serialize)]
@@ -527,6 +538,15 @@ pub(super) struct SweepReply<'a> {
     pub(super) expired: u32,
     pub(super) forgotten: u32,
     pub(super) lapsed: u32,
+}
+
+/// See `block.lua`.
+#[derive(Deserialize)]
+pub(super) struct BlockReply<'a> {
+    pub(super) tag: &'a str,
+    pub(super) now: Millis,
+    /// One where there is one to tell of.
+    pub(super) block: Vec<Block>,
 }
 
 /// See `position.lua`.

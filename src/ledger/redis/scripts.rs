@@ -62,13 +62,15 @@ scripts! {
     Sweep, "sweep", " flags=allow-oom", [Accounts, Lots, Calls, Deadlines, Retained, Journal];
     Purchase, "purchase", "", [Lots, Journal];
     ApplyTenant, "apply_tenant", "", [Accounts, Profiles];
-    ApplyPayers, "apply_payers", "", [Accounts, Sizes, Profiles, Numbers];
+    ApplyPayers, "apply_payers", "", [Accounts, Sizes, Profiles, Numbers, Blocks, Journal];
     Position, "position", " flags=no-writes", [Accounts, Sizes, Lots, Calls];
     Balance, "balance", " flags=no-writes", [Accounts, Sizes, Pools, Lots];
     AdjustBalance, "adjust_balance", "", [Accounts, Sizes, Pools, Lots, Journal, Adjustments];
     AdjustSettlement, "adjust_settlement", "", [Accounts, Lots, Calls, Journal, Adjustments];
     TakeReader, "take_reader", "", [Readers];
     MoveReader, "move_reader", "", [Readers];
+    // A payer must be stopped when memory is short, too: a block is a few hundred bytes.
+    Block, "block", " flags=allow-oom", [Accounts, Blocks, Journal];
 }
 
 const FIELDS: &str = include_str!("scripts/fields.lua");
@@ -149,7 +151,7 @@ mod tests {
         AdjustBalanceArgs, AdjustSettlementArgs, AnswerArgs, ApplyPayersArgs, ApplyTenantArgs,
         AuthorizeArgs, EndArgs, ExtendArgs, MoneyOfferArgs, MoveReaderArgs, OfferArgs,
         PayerUpdateArgs, PoolNameArgs, PoolOfMonthArgs, PoolOfferArgs, PositionArgs, PurchaseArgs,
-        StoredPayer, SweepArgs, TakeReaderArgs,
+        SetBlockArgs, StoredPayer, SweepArgs, TakeReaderArgs,
     };
     use crate::ledger::state::{
         Adjustment, Bucket, Call, CallState, LotLine, MoneyLine, PayerAccount, PoolLine, Reader,
@@ -242,6 +244,7 @@ mod tests {
             ("APPLY_PAYERS", numbered::<ApplyPayersArgs<'_>>()),
             ("PAYER_UPDATE", numbered::<PayerUpdateArgs<'_>>()),
             ("STORED_PAYER", numbered::<StoredPayer>()),
+            ("SET_BLOCK", numbered::<SetBlockArgs<'_>>()),
             ("POSITION", numbered::<PositionArgs<'_>>()),
             ("POOL_NAME", numbered::<PoolNameArgs<'_>>()),
             ("ADJUSTMENT", numbered::<Adjustment>()),

@@ -7,12 +7,12 @@ use tollgate::charging::month::{Month, parse_zone, twelve_months_after};
 use tollgate::charging::profile::{PayerState, Purchase, SpendVelocity, TenantState};
 use tollgate::charging::rating::{MAX_RATE, MAX_USAGE, Tariff};
 use tollgate::charging::units::{Micros, Millis, Seconds};
-use tollgate::ledger::state::{Call, CallState, Entry, Terms};
+use tollgate::ledger::state::{Block, BlockNote, BlockedBy, Call, CallState, Entry, Terms};
 use tollgate::ledger::{
     AdjustBalance, AdjustSettlement, Adjusted, Answer, Answered, Applied, Authorize, Authorized,
-    Balance, CallLimits, Correction, End, Ended, Ending, Extend, Extended, Ledger, MoneyOffer,
-    MoveReader, Moved, Offer, PayerUpdate, PoolOffer, Position, Proposal, Purchased, Reply, Swept,
-    TakeReader, Taken, TenantRecord, Versions,
+    Balance, BlockSet, CallLimits, Correction, End, Ended, Ending, Extend, Extended, Ledger,
+    MoneyOffer, MoveReader, Moved, Offer, Page, PayerUpdate, PoolOffer, Position, Proposal,
+    Purchased, Reply, SetBlock, Swept, TakeReader, Taken, TenantRecord, Versions,
 };
 
 use crate::support::{call_id, month_at, payer, payer_profile, tenant_record};
@@ -32,6 +32,7 @@ pub enum Command {
     Look(TenantId, PayerId, CallId, Month),
     TakeReader(TakeReader),
     MoveReader(MoveReader),
+    SetBlock(SetBlock),
     /// Both clocks are moved by so much.
     Pass(Seconds),
 }
@@ -48,6 +49,7 @@ pub enum Outcome {
     Purchased(Reply<Purchased>),
     AdjustedBalance(Reply<Adjusted>),
     AdjustedSettlement(Reply<Adjusted>, Option<Call>),
+    BlockSet(Reply<BlockSet>),
     Looked(Box<Looked>),
     TakenReader(Reply<Taken>),
     MovedReader(Reply<Moved>),
@@ -62,7 +64,8 @@ pub struct Looked {
     open: (Vec<(CallId, Call)>, bool),
     journal: (Vec<Entry>, bool),
     tenant: (u64, Option<TenantRecord>, usize),
-    payer: u64,
+    payer: (u64, bool),
+    blocks: Page<(PayerId, BlockedBy, Block)>,
     record: Option<TenantRecord>,
 }
 
@@ -93,12 +96,14 @@ pub async fn play<L: Ledger>(ledger: &L, command: &Command) -> Outcome {
             let adjusted = ledger.adjust_settlement(c).await.unwrap();
             Outcome::AdjustedSettlement(adjusted, ledger.call(&c.tenant, &c.call).await.unwrap())
         }
+        Command::SetBlock(c) => Outcome::BlockSet(ledger.set_block(c).await.unwrap()),
         Command::Look(tenant, payer, call, month) => {
             let families = FAMILIES.map(str::to_owned);
             let position = ledger.position(tenant, payer, call, month, &families).await.unwrap();
             let open = ledger.open_calls(tenant, None, 3).await.unwrap();
             let journal = ledger.journal(tenant, None, 3).await.unwrap();
             let view = ledger.tenant(tenant).await.unwrap().outcome;
+            let found = ledger.payer(tenant, payer).await.unwrap().outcome;
             Outcome::Looked(Box::new(Looked {
                 position,
                 balance: ledger.balance(tenant).await.unwrap(),
@@ -107,7 +112,8 @@ pub async fn play<L: Ledger>(ledger: &L, command: &Command) -> Outcome {
                 journal: (journal.items, journal.next.is_some()),
                 tenant: (view.version, view.record, view.numbers.len()),
                 record: ledger.record(tenant).await.unwrap().outcome,
-                payer: ledger.payer(tenant, payer).await.unwrap().outcome.version,
+                payer: (found.version, found.barred),
+                blocks: ledger.blocks(tenant, None, 2).await.unwrap(),
             }))
         }
         Command::TakeReader(c) => Outcome::TakenReader(ledger.take_reader(c).await.unwrap()),
@@ -175,7 +181,8 @@ impl Dealer {
                 record.deck = self.one(&[None, Some("v1".to_owned())]);
                 Command::ApplyTenant(tenant, record)
             }
-            92..96 => self.payers(tenant, now),
+            92..95 => self.payers(tenant, now),
+            95..96 => self.set_block(tenant),
             _ => self.purchase(tenant, now),
         }
     }
@@ -470,6 +477,21 @@ impl Dealer {
             0 => LotId::overage(&month_at(now).key),
             number => LotId::new(&format!("po-{number}")).unwrap(),
         }
+    }
+
+    fn set_block(&mut self, tenant: TenantId) -> Command {
+        let payer = payer(self.one(&["alice", "bob", "carol", "nobody"]));
+        let text = |of: &str| of.to_owned();
+        Command::SetBlock(SetBlock {
+            tenant,
+            payer,
+            // Mostly lifted again, so that most of the run has somebody who may call.
+            blocked: self.chance(40),
+            note: BlockNote {
+                reason: text(self.one(&["", "premium calls", "\"Zürich\" \\ 1"])),
+                operator: text(self.one(&["", "olga"])),
+            },
+        })
     }
 
     fn purchase(&mut self, tenant: TenantId, now: Millis) -> Command {

@@ -5,12 +5,12 @@ use tollgate::charging::month::Month;
 use tollgate::charging::profile::Purchase;
 use tollgate::charging::units::{Millis, Seconds};
 use tollgate::ledger::memory::MemoryLedger;
-use tollgate::ledger::state::{Call, Entry};
+use tollgate::ledger::state::{Block, BlockedBy, Call, Entry};
 use tollgate::ledger::{
     AdjustBalance, AdjustSettlement, Adjusted, Answer, Answered, Applied, Authorize, Authorized,
-    Balance, End, Ended, Ending, Extend, Extended, Ledger, LedgerError, MoveReader, Moved, Page,
-    PayerUpdate, PayerView, Position, Purchased, Reply, Snapshot, Swept, TakeReader, Taken,
-    TenantRecord, TenantView,
+    Balance, BlockSet, End, Ended, Ending, Extend, Extended, Ledger, LedgerError, MoveReader,
+    Moved, Page, PayerUpdate, PayerView, Position, Purchased, Reply, SetBlock, Snapshot, Swept,
+    TakeReader, Taken, TenantRecord, TenantView,
 };
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -187,6 +187,19 @@ impl Ledger for Faulty {
 
     async fn snapshot(&self, tenant: &TenantId) -> Answers<Reply<Snapshot>> {
         self.inner.snapshot(tenant).await
+    }
+
+    async fn set_block(&self, command: &SetBlock) -> Answers<Reply<BlockSet>> {
+        self.inner.set_block(command).await
+    }
+
+    async fn blocks(
+        &self,
+        tenant: &TenantId,
+        after: Option<&str>,
+        most: usize,
+    ) -> Answers<Page<(PayerId, BlockedBy, Block)>> {
+        self.inner.blocks(tenant, after, most).await
     }
 
     async fn ping(&self) -> Answers<()> {

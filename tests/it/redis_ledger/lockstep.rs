@@ -296,6 +296,9 @@ impl Pair {
                 auto_recharge: None,
                 trunks: vec![],
                 notices: NoticeTargets::default(),
+                international_cap: Default::default(),
+                allow_unlisted_destinations: false,
+                pool_increments: Default::default(),
             },
             deck: self.rng.bool().then(|| "v1".to_owned()),
         };

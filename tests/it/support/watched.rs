@@ -10,12 +10,12 @@ use tollgate::charging::month::Month;
 use tollgate::charging::profile::Purchase;
 use tollgate::charging::units::{Millis, Seconds};
 use tollgate::ledger::memory::MemoryLedger;
-use tollgate::ledger::state::{Call, Entry};
+use tollgate::ledger::state::{Block, BlockedBy, Call, Entry};
 use tollgate::ledger::{
     AdjustBalance, AdjustSettlement, Adjusted, Answer, Answered, Applied, Authorize, Authorized,
-    Balance, End, Ended, Extend, Extended, Ledger, LedgerError, MoveReader, Moved, Page,
-    PayerUpdate, PayerView, Position, Purchased, Reply, Snapshot, Swept, TakeReader, Taken,
-    TenantRecord, TenantView,
+    Balance, BlockSet, End, Ended, Extend, Extended, Ledger, LedgerError, MoveReader, Moved, Page,
+    PayerUpdate, PayerView, Position, Purchased, Reply, SetBlock, Snapshot, Swept, TakeReader,
+    Taken, TenantRecord, TenantView,
 };
 
 type Answers<T> = Result<T, LedgerError>;
@@ -135,6 +135,9 @@ passed_on! {
     snapshot(tenant: &TenantId) -> Reply<Snapshot>;
     history(tenant: &TenantId, after: Option<&str>, most: usize) -> Page<(String, Entry)>;
     history_since(tenant: &TenantId, at: Millis) -> Option<String>;
+    set_block(command: &SetBlock) -> Reply<BlockSet>;
+    blocks(tenant: &TenantId, after: Option<&str>, most: usize)
+        -> Page<(PayerId, BlockedBy, Block)>;
     ping() -> ();
     adjust_balance(command: &AdjustBalance) -> Reply<Adjusted>;
     adjust_settlement(command: &AdjustSettlement) -> Reply<Adjusted>;

@@ -13,7 +13,7 @@ local TARIFF = { rate_per_minute = 1, connection_fee = 2, initial_increment = 3,
 local BUCKET = { funded = 1, adjusted = 2, held = 3, spent = 4, expired = 5, holds = 6, starts = 7, ends = 8, alerted = 9 }
 local WALLET = { holds = 1, live = 2 }
 local TENANT_ACCOUNT = { version = 1, suspended = 2, open = 3, second = 4, calls_in_second = 5, decisions = 6 }
-local PAYER_ACCOUNT = { version = 1, blocked = 2, open = 3, month = 4, held = 5, spent = 6 }
+local PAYER_ACCOUNT = { version = 1, blocked = 2, open = 3, month = 4, held = 5, spent = 6, barred = 7 }
 local ADJUSTMENT = { fingerprint = 1, entry = 2 }
 local READER = { owner = 1, ends = 2, since = 3, cursor = 4 }
 -- Call states and reasons for the end of a reservation, by their stored numbers.

@@ -5,7 +5,7 @@
 -- hold no nil: an option is '', -1, or an array of nothing or one.
 
 local ACCOUNTS, SIZES, POOLS, LOTS, CALLS, DEADLINES, RETAINED, JOURNAL, PROFILES, NUMBERS, READERS
-local ADJUSTMENTS
+local ADJUSTMENTS, BLOCKS
 
 -- The store's clock in milliseconds, set once by each script.
 local now
@@ -318,7 +318,7 @@ end
 -- The payer's account, to be changed. One that is not applied yet has an account from its first counted
 -- call on, so that what is counted up before it is applied can be counted down after.
 local function changed_payer(payer)
-  local account = payer_account(payer) or { 0, false, 0, '', 0, 0 }
+  local account = payer_account(payer) or { 0, false, 0, '', 0, 0, false }
   put(ACCOUNTS, 'u:' .. payer, account)
   return account
 end
@@ -896,6 +896,15 @@ end
 -- Remembers a correction by its key, for ever.
 local function remember(key, fingerprint, entry)
   put(ADJUSTMENTS, key, { fingerprint, entry })
+end
+
+-- Sets a block ({ since, reason, operator }), or lifts it (false), and notes that; `by` is 'operator' or
+-- 'file'.
+local function keep_block(field, payer, by, block, context)
+  put(BLOCKS, field, block)
+  entries[#entries + 1] = {
+    block and 'payer_blocked' or 'payer_unblocked', now, by, payer, '', 0, 0, 0, 0, {}, context, '',
+  }
 end
 
 -- Records usage that nothing was granted for.
