@@ -497,8 +497,9 @@ impl Dealer {
     fn purchase(&mut self, tenant: TenantId, now: Millis) -> Command {
         let days = self.one(&[-400, -364, -364, -1, 0, 0, 0, 1]);
         let purchased_at = now.after(Seconds(days * 86_400));
-        let rich = if self.chance(5) { 100_000_000_000_000 } else { 1_000_000 };
-        let amount = self.one(&[0, 1, 150_000, 700_000, 3_000_000, 9_000_000, rich]);
+        // Rarely: it is never used up, and what happens when nothing is left is to be met, too.
+        let rich = if self.chance(1) { 100_000_000_000_000 } else { 1_000_000 };
+        let amount = self.one(&[0, 1, 150_000, 250_000, 700_000, 3_000_000, rich]);
         let purchase = Purchase {
             key: self.key(now),
             amount: Micros(amount),
