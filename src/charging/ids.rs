@@ -139,6 +139,27 @@ text_id! {
     LotId, check_call_id
 }
 
+/// What the keys of recharges begin with; a number follows.
+const RECHARGE: &str = "recharge.";
+
+impl LotId {
+    /// The key of a tenant's recharge of that number, from 1.
+    pub fn recharge(number: i64) -> LotId {
+        LotId(Arc::from(format!("{RECHARGE}{number}")))
+    }
+
+    /// Whether only a recharge may have it, so that no purchase by hand takes its place.
+    pub fn is_recharge(&self) -> bool {
+        self.0.strip_prefix(RECHARGE).is_some_and(|number| {
+            !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit())
+        })
+    }
+}
+
+/// Why a purchase by hand has no such key.
+pub const RESERVED_KEY: &str = "keys of the form recharge.<number> are those of auto-recharges, \
+                                which ReportRecharge answers; expected another key";
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -150,5 +171,13 @@ mod tests {
         assert_eq!(fault(&"é".repeat(65)), "expected 1 to 128 bytes, not 130");
         assert_eq!(fault("a\tb"), "expected no control characters");
         assert!(CallId::new(&"é".repeat(64)).is_ok());
+    }
+
+    #[test]
+    fn only_the_word_and_a_number_are_the_key_of_a_recharge() {
+        assert!(LotId::recharge(7).is_recharge());
+        for other in ["recharge.", "recharge.x1", "recharge.1 ", "Recharge.1", "po-1", "recharge"] {
+            assert!(!LotId::new(other).expect("a key").is_recharge(), "{other}");
+        }
     }
 }

@@ -48,6 +48,10 @@ fn tenant(raw: &RawTenant) -> Result<Tenant> {
         resource_accounts: raw.resource_accounts.iter().map(resource_account).collect(),
         trunks: each(&raw.trunks, trunk)?,
         state: text(&raw.state),
+        deduct_shortfall: parsed("deduct_shortfall", &raw.deduct_shortfall, |text| {
+            text.parse().ok()
+        })?
+        .unwrap_or_default(),
     })
 }
 
@@ -83,6 +87,7 @@ fn recharge(raw: &RawAutoRecharge) -> AutoRecharge {
         trigger: text(&raw.trigger),
         amount: text(&raw.amount),
         daily_cap: raw.daily_cap.as_ref().map(value),
+        recharge_on: text(&raw.recharge_on),
     }
 }
 

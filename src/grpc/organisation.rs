@@ -44,6 +44,7 @@ fn tenant(of: v1::Tenant) -> RawTenant {
         service_numbers: of.service_numbers.into_iter().map(service_number).collect(),
         resource_accounts: of.resource_accounts.into_iter().map(resource_account).collect(),
         trunks: of.trunks.into_iter().map(trunk).collect(),
+        deduct_shortfall: of.deduct_shortfall.then(|| Text::from("true")),
         ..RawTenant::default()
     }
 }
@@ -89,6 +90,7 @@ fn auto_recharge(of: v1::AutoRecharge) -> RawAutoRecharge {
         trigger: given(of.trigger),
         amount: given(of.amount),
         daily_cap: of.daily_cap.map(Text::from),
+        recharge_on: given(of.recharge_on),
         ..RawAutoRecharge::default()
     }
 }

@@ -3,14 +3,14 @@
 use std::collections::{BTreeMap, HashMap};
 
 use crate::charging::catalogue::{CountryCode, Licence};
-use crate::charging::ids::{LotId, PayerId, TenantId};
+use crate::charging::ids::{LotId, PayerId, RESERVED_KEY, TenantId};
 use crate::charging::licensing::{Misassigned, misassigned};
 use crate::charging::number;
 use crate::charging::plans::has_pay_as_you_go;
 use crate::charging::profile::{
     AutoRecharge, Billing, ConferencePolicy, FailureHandling, OnFailure, OnLostSettle,
-    OutboundPolicy, PayerKind, PayerProfile, PayerState, Purchase, ResponseOverride, SpendVelocity,
-    TenantDocument, TenantLimits, TenantProfile, TenantState, Trunk, UserPolicy,
+    OutboundPolicy, PayerKind, PayerProfile, PayerState, Purchase, RechargeOn, ResponseOverride,
+    SpendVelocity, TenantDocument, TenantLimits, TenantProfile, TenantState, Trunk, UserPolicy,
 };
 use crate::organisation::faults::{At, Faults};
 use crate::organisation::raw::{
@@ -68,6 +68,7 @@ fn check_tenant(f: &mut Faults, at: &At<'_>, raw: &RawTenant) -> Option<TenantDo
     let blocked_prefixes = f.each(&at.key("blocked_prefixes"), &raw.blocked_prefixes, prefix);
     let recharge =
         raw.auto_recharge.as_ref().map(|raw| check_recharge(f, &at.key("auto_recharge"), raw));
+    let deduct = f.optional(&at.key("deduct_shortfall"), raw.deduct_shortfall.as_ref(), boolean);
     let trunks = check_trunks(f, &at.key("trunks"), &raw.trunks);
     let purchases = check_purchases(f, &at.key("credits"), &raw.credits);
     let payers = check_payers(f, at, raw);
@@ -92,6 +93,7 @@ fn check_tenant(f: &mut Faults, at: &At<'_>, raw: &RawTenant) -> Option<TenantDo
         blocked_prefixes,
         auto_recharge: recharge.flatten(),
         trunks,
+        deduct_shortfall: deduct.unwrap_or(false),
     };
     let warnings = warnings(&profile, &payers);
     Some(TenantDocument {
@@ -114,6 +116,9 @@ const BILLINGS: &[(&str, Billing)] =
 
 const LOST: &[(&str, OnLostSettle)] =
     &[("proven", OnLostSettle::Proven), ("granted", OnLostSettle::Granted)];
+
+const RECHARGE_ON: &[(&str, RechargeOn)] =
+    &[("spent", RechargeOn::Spent), ("available", RechargeOn::Available)];
 
 const CONFERENCE_POLICIES: &[(&str, ConferencePolicy)] = &[
     ("any", ConferencePolicy::Any),
@@ -203,13 +208,14 @@ fn check_recharge(f: &mut Faults, at: &At<'_>, raw: &RawAutoRecharge) -> Option<
     let trigger = f.required(&at.key("trigger"), raw.line, raw.trigger.as_ref(), positive_amount);
     let amount = f.required(&at.key("amount"), raw.line, raw.amount.as_ref(), positive_amount);
     let daily_cap = f.optional(&at.key("daily_cap"), raw.daily_cap.as_ref(), positive_amount);
+    let on = f.optional(&at.key("recharge_on"), raw.recharge_on.as_ref(), word(RECHARGE_ON));
     let (trigger, amount) = (trigger?, amount?);
     if daily_cap.is_some_and(|cap| cap < amount) {
         let line = raw.daily_cap.as_ref().and_then(|text| text.line);
         let message = "expected at least the amount of one recharge".to_owned();
         f.add(&at.key("daily_cap"), line, message);
     }
-    Some(AutoRecharge { trigger, amount, daily_cap })
+    Some(AutoRecharge { trigger, amount, daily_cap, recharge_on: on.unwrap_or_default() })
 }
 
 fn check_trunks(f: &mut Faults, at: &At<'_>, raw: &[RawTrunk]) -> Vec<Trunk> {
@@ -265,7 +271,7 @@ fn check_purchases(f: &mut Faults, at: &At<'_>, raw: &[RawPurchase]) -> Vec<Purc
 
 fn check_purchase(f: &mut Faults, at: &At<'_>, raw: &RawPurchase) -> Option<Purchase> {
     f.unknown(at, RawPurchase::KEYS, &raw.unknown);
-    let key = f.required(&at.key("key"), raw.line, raw.key.as_ref(), id(LotId::new));
+    let key = f.required(&at.key("key"), raw.line, raw.key.as_ref(), purchase_key);
     let amount = f.required(&at.key("amount"), raw.line, raw.amount.as_ref(), positive_amount);
     let bought = raw.purchased_at.as_ref();
     let purchased_at = f.required(&at.key("purchased_at"), raw.line, bought, instant);
@@ -279,6 +285,14 @@ fn check_purchase(f: &mut Faults, at: &At<'_>, raw: &RawPurchase) -> Option<Purc
         payment.extend(value.map(|value| (key.to_owned(), value)));
     }
     Some(Purchase { key: key?, amount: amount?, purchased_at: purchased_at?, payment })
+}
+
+/// The key of a purchase by hand.
+fn purchase_key(text: &str) -> Result<LotId, String> {
+    match id(LotId::new)(text)? {
+        key if key.is_recharge() => Err(RESERVED_KEY.to_owned()),
+        key => Ok(key),
+    }
 }
 
 /// Users, service numbers and resource accounts share one space of ids and one of numbers.
@@ -517,14 +531,15 @@ fn not_enforced(tenant: &TenantProfile) -> Vec<String> {
     let capped = [handling.user_outbound, handling.conference_dial_out, handling.toll_free_inbound]
         .contains(&OnFailure::ContinueCapped);
     let mut warnings = Vec::new();
-    for (set, name) in [
-        (tenant.spend_velocity.is_some(), "spend_velocity"),
-        (tenant.auto_recharge.is_some(), "auto_recharge"),
-        (tenant.overage, "overage"),
-    ] {
+    for (set, name) in
+        [(tenant.spend_velocity.is_some(), "spend_velocity"), (tenant.overage, "overage")]
+    {
         if set {
             warnings.push(format!("{name} is kept but not enforced yet"));
         }
+    }
+    if tenant.auto_recharge.is_some() && tenant.billing == Billing::Postpaid {
+        warnings.push("auto_recharge asks for nothing: billing is postpaid (rule 43)".to_owned());
     }
     if capped {
         warnings.push("failure_handling: continue_capped behaves like terminate yet".to_owned());

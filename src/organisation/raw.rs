@@ -173,6 +173,8 @@ mapping! {
         resource_accounts: Vec<RawResourceAccount>,
         /// SBC trunks.
         trunks: Vec<RawTrunk>,
+        /// `true` or `false` (default).
+        deduct_shortfall: Option<Text>,
     }
 }
 
@@ -231,6 +233,8 @@ mapping! {
         amount: Option<Text>,
         /// Amount.
         daily_cap: Option<Text>,
+        /// `spent` (default) or `available`.
+        recharge_on: Option<Text>,
     }
 }
 

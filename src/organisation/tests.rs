@@ -78,6 +78,7 @@ fn the_sample_is_read_whole() {
     assert_eq!(profile.blocked_prefixes, ["882"]);
     let recharge = profile.auto_recharge.expect("auto_recharge is set");
     assert_eq!(recharge.daily_cap, Some(Micros(1_000_000_000)));
+    assert_eq!(recharge.recharge_on, RechargeOn::Spent);
     let trunk = profile.trunk("sbc-1").expect("the trunk is there");
     assert_eq!(
         trunk.responses.get(&Decision::InsufficientCredits),
@@ -549,8 +550,8 @@ fn what_is_kept_but_not_acted_on_is_a_warning() {
         contoso.warnings,
         [
             "spend_velocity is kept but not enforced yet",
-            "auto_recharge is kept but not enforced yet",
             "overage is kept but not enforced yet",
+            "auto_recharge asks for nothing: billing is postpaid (rule 43)",
             "failure_handling: continue_capped behaves like terminate yet",
             "user alice holds MCOPSTN1 but has no number",
         ]

@@ -275,7 +275,7 @@ async fn the_random_commands_meet_every_state_and_leave_every_kind_of_entry() {
     assert_eq!(met.len(), 4 * 8, "{met:#?}");
     let journal = ledger.snapshot(&tenant).await.unwrap().outcome.journal;
     let kinds: HashSet<_> = journal.iter().map(|entry| entry.kind).collect();
-    assert_eq!(kinds.len(), 14, "{kinds:?}");
+    assert_eq!(kinds.len(), 18, "{kinds:?}");
     let decisions: HashSet<_> = journal.iter().filter_map(|entry| entry.decision).collect();
     assert!(decisions.len() >= 13, "{decisions:?}");
     let count = |kind| journal.iter().filter(|entry| entry.kind == kind).count();

@@ -13,8 +13,8 @@ use tollgate::ledger::memory::MemoryLedger;
 use tollgate::ledger::state::{Call, Entry};
 use tollgate::ledger::{
     Answer, Answered, Applied, Authorize, Authorized, Balance, End, Ended, Extend, Extended,
-    Ledger, LedgerError, Page, PayerUpdate, PayerView, Position, Purchased, Reply, Snapshot, Swept,
-    TenantRecord, TenantView,
+    Ledger, LedgerError, Page, PayerUpdate, PayerView, Position, Purchased, RechargeReported,
+    Reply, ReportRecharge, Snapshot, Swept, TenantRecord, TenantView,
 };
 
 type Answers<T> = Result<T, LedgerError>;
@@ -123,6 +123,7 @@ passed_on! {
     extend(command: &Extend) -> Reply<Extended>;
     apply_payers(tenant: &TenantId, month: &Month, updates: &[PayerUpdate]) -> Reply<Applied>;
     purchase(tenant: &TenantId, purchase: &Purchase, expires_at: Millis) -> Reply<Purchased>;
+    report_recharge(report: &ReportRecharge) -> Reply<RechargeReported>;
     put_deck(version: &str, csv: &[u8]) -> ();
     name_deck(name: &str, version: &str) -> ();
     named_deck(name: &str) -> Option<String>;
