@@ -17,6 +17,7 @@ mod ledger_contract;
 mod ledger_model;
 mod one_unit_left;
 mod order_of_checks;
+mod recharge;
 mod redis_away;
 mod redis_ledger;
 mod server;
