@@ -309,6 +309,19 @@ fn amounts_counts_and_spans_are_in_range() {
         "auto_recharge: { trigger: 5, amount: 10, daily_cap: 9 }",
         "auto_recharge.daily_cap: expected at least the amount of one recharge",
     );
+    check_tenant(
+        "auto_recharge: { trigger: 5, amount: 10, recharge_on: held }",
+        "auto_recharge.recharge_on: expected one of spent, available, found \"held\"",
+    );
+    check_tenant(
+        "deduct_shortfall: maybe",
+        "deduct_shortfall: expected one of true, false, found \"maybe\"",
+    );
+    check_tenant(
+        "credits: [{ key: recharge.7, amount: 5, purchased_at: 2026-01-10T00:00:00Z }]",
+        "credits[0].key: keys of the form recharge.<number> are those of auto-recharges, which \
+         ReportRecharge answers; expected another key, found \"recharge.7\"",
+    );
     for text in ["1", "0s", "500ms", "32d", "-1h", "1 fortnight"] {
         check_tenant(
             &format!("spend_velocity: {{ amount: 5, per: {text} }}"),
