@@ -47,14 +47,19 @@ impl RechargeTerms {
         })
     }
 
-    /// What these lots count for; all of them are live.
-    pub fn balance<'a>(&self, now: Millis, lots: impl Iterator<Item = &'a Bucket>) -> Micros {
-        let counted = |lot: &Bucket| {
-            let available = if now < lot.ends { lot.available() } else { 0 };
-            available + if self.on_available { 0 } else { lot.held }
-        };
-        Micros(lots.map(counted).sum())
+    /// What the live lots count for.
+    pub fn balance<'a>(&self, now: Millis, live: impl Iterator<Item = &'a Bucket>) -> Micros {
+        unspent(now, live, !self.on_available)
     }
+}
+
+/// Money of the live lots as a balance shows it: available, and what is held if that counts.
+pub fn unspent<'a>(now: Millis, live: impl Iterator<Item = &'a Bucket>, with_held: bool) -> Micros {
+    let counted = |lot: &Bucket| {
+        let available = if now < lot.ends { lot.available() } else { 0 };
+        available + if with_held { lot.held } else { 0 }
+    };
+    Micros(live.map(counted).sum())
 }
 
 /// How a tenant's auto-recharge stands. It is there from the first setting on, and stays.

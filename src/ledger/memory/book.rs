@@ -10,7 +10,7 @@ use crate::charging::ids::{CallId, LotId, PayerId, PoolId};
 use crate::charging::month::Month;
 use crate::charging::profile::{PayerProfile, PayerState, Purchase, TenantState};
 use crate::charging::units::{Micros, Millis, Seconds};
-use crate::ledger::recharge::{Recharge, RechargeRequest, RechargeTerms};
+use crate::ledger::recharge::{Recharge, RechargeRequest, RechargeTerms, unspent};
 use crate::ledger::state::{
     Bucket, Call, CallState, Entry, EntryKind, Lot, LotLine, MAX_MONEY, MoneyLine, PayerAccount,
     PoolLine, Posting, TenantAccount, Wallet, credit_side, nuance_code, pool_sides, reach_code,
@@ -1044,9 +1044,7 @@ impl Book {
             }
             RechargeOutcome::Succeeded { bought_at, expires_at } => {
                 let live = self.wallet.live.iter().filter_map(|lot| self.lots.get(lot));
-                let held =
-                    live.map(|lot| lot.held + if now < lot.ends { lot.available() } else { 0 });
-                if Micros(held.sum()) + request.amount > MAX_MONEY {
+                if unspent(now, live, true) + request.amount > MAX_MONEY {
                     return RechargeReported::WalletFull;
                 }
                 recharge.succeed(&request);

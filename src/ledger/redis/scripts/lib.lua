@@ -434,13 +434,13 @@ local function day_of(instant)
   return (instant - instant % 86400000) / 86400000
 end
 
--- Available and held money, as a balance shows it.
-local function unspent(without_held)
+-- Money of the live lots as a balance shows it: available, and what is held if that counts.
+local function unspent(with_held)
   local sum = 0
   for _, id in ipairs(live_lots()) do
     local bucket = lot(id)
     if bucket and now < bucket[BUCKET.ends] then sum = sum + available(bucket) end
-    if bucket and not without_held then sum = sum + bucket[BUCKET.held] end
+    if bucket and with_held then sum = sum + bucket[BUCKET.held] end
   end
   return sum
 end
@@ -467,7 +467,7 @@ local function judge_recharge()
   if day > recharge[RECHARGE.day] then requested = 0 end
   if recharge[RECHARGE.in_flight] or now < recharge[RECHARGE.not_before]
     or (cap >= 0 and requested + amount > cap) then return end
-  if unspent(terms[RECHARGE_TERMS.on_available]) >= terms[RECHARGE_TERMS.trigger] then return end
+  if unspent(not terms[RECHARGE_TERMS.on_available]) >= terms[RECHARGE_TERMS.trigger] then return end
   recharge[RECHARGE.requested] = math.min(requested + amount, MAX_MONEY)
   recharge[RECHARGE.day] = math.max(recharge[RECHARGE.day], day)
   recharge[RECHARGE.requests] = recharge[RECHARGE.requests] + 1

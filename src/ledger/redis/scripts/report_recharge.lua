@@ -30,7 +30,7 @@ if not request or not recharge then
 end
 if not succeeded and request[RECHARGE_REQUEST.failed] then return reply_plainly('replayed') end
 local amount = request[RECHARGE_REQUEST.amount]
-if succeeded and unspent() + amount > MAX_MONEY then return reply_plainly('wallet_full') end
+if succeeded and unspent(true) + amount > MAX_MONEY then return reply_plainly('wallet_full') end
 
 -- Then write.
 if not succeeded then
