@@ -49,6 +49,10 @@ fn tenant(raw: &RawTenant) -> Result<Tenant> {
         trunks: each(&raw.trunks, trunk)?,
         state: text(&raw.state),
         notices: unless_default(notices(&raw.notices)),
+        deduct_shortfall: parsed("deduct_shortfall", &raw.deduct_shortfall, |text| {
+            text.parse().ok()
+        })?
+        .unwrap_or_default(),
     })
 }
 
@@ -88,6 +92,7 @@ fn recharge(raw: &RawAutoRecharge) -> AutoRecharge {
         trigger: text(&raw.trigger),
         amount: text(&raw.amount),
         daily_cap: raw.daily_cap.as_ref().map(value),
+        recharge_on: text(&raw.recharge_on),
     }
 }
 

@@ -45,6 +45,7 @@ fn tenant(of: v1::Tenant) -> RawTenant {
         resource_accounts: of.resource_accounts.into_iter().map(resource_account).collect(),
         trunks: of.trunks.into_iter().map(trunk).collect(),
         notices: of.notices.map(notices).unwrap_or_default(),
+        deduct_shortfall: of.deduct_shortfall.then(|| Text::from("true")),
         ..RawTenant::default()
     }
 }
@@ -94,6 +95,7 @@ fn auto_recharge(of: v1::AutoRecharge) -> RawAutoRecharge {
         trigger: given(of.trigger),
         amount: given(of.amount),
         daily_cap: of.daily_cap.map(Text::from),
+        recharge_on: given(of.recharge_on),
         ..RawAutoRecharge::default()
     }
 }

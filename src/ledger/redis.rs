@@ -22,12 +22,13 @@ use crate::charging::ids::{CallId, LotId, PayerId, PoolId, TenantId};
 use crate::charging::month::Month;
 use crate::charging::profile::{Purchase, TenantState};
 use crate::charging::units::{Millis, Seconds};
+use crate::ledger::recharge::RechargeTerms;
 use crate::ledger::redis::batch::Sender;
 use crate::ledger::redis::codec::{
     AnswerArgs, ApplyPayersArgs, ApplyTenantArgs, AuthorizeArgs, BalanceArgs, BalanceReply,
     CallReply, CountReply, EndArgs, ExtendArgs, MoveReaderArgs, PositionArgs, PositionReply,
-    PurchaseArgs, ReaderReply, StoredPayer, SweepArgs, SweepReply, TakeReaderArgs, decode,
-    decode_json, encode, encode_json, unknown_tag,
+    PurchaseArgs, ReaderReply, ReportRechargeArgs, StoredPayer, SweepArgs, SweepReply,
+    TakeReaderArgs, decode, decode_json, encode, encode_json, unknown_tag,
 };
 use crate::ledger::redis::connection::Connection;
 use crate::ledger::redis::keys::Key;
@@ -36,8 +37,8 @@ use crate::ledger::state::{Bucket, Call, Entry, Lot, PayerAccount, TenantAccount
 use crate::ledger::{
     Answer, Answered, Applied, Authorize, Authorized, Balance, ClockOffset, ClockReading, End,
     EndResult, Ended, Extend, Extended, Ledger, LedgerError, MoveReader, Moved, Page, PayerUpdate,
-    PayerView, Position, Purchased, Reply, Snapshot, Swept, TakeReader, Taken, TenantRecord,
-    TenantView, apart_from_overage,
+    PayerView, Position, Purchased, RechargeReported, Reply, ReportRecharge, Snapshot, Swept,
+    TakeReader, Taken, TenantRecord, TenantView, apart_from_overage,
 };
 
 /// Entries that a snapshot reads at a time.
@@ -287,7 +288,13 @@ impl Ledger for RedisLedger {
         let record_json = encode_json(record)?;
         let suspended = record.profile.state == TenantState::Suspended;
         let over = over.into_iter().collect();
-        let args = ApplyTenantArgs { record: &record_json, suspended, over };
+        let args = ApplyTenantArgs {
+            record: &record_json,
+            suspended,
+            over,
+            recharge: RechargeTerms::of(&record.profile).into_iter().collect(),
+            deduct_shortfall: record.profile.deduct_shortfall,
+        };
         let tags = ["changed", "unchanged", "stale"];
         let reply = self.count(Verb::ApplyTenant, tenant, &args, &tags).await?;
         let outcome = match reply.outcome.0 {
@@ -336,6 +343,23 @@ impl Ledger for RedisLedger {
         Ok(Reply { now: reply.now, outcome })
     }
 
+    async fn report_recharge(
+        &self,
+        report: &ReportRecharge,
+    ) -> Result<Reply<RechargeReported>, LedgerError> {
+        let args = ReportRechargeArgs::of(report);
+        let tags = ["applied", "replayed", "succeeded_before", "not_found", "wallet_full"];
+        let reply = self.count(Verb::ReportRecharge, &report.tenant, &args, &tags).await?;
+        let outcome = match reply.outcome.0 {
+            "applied" => RechargeReported::Applied,
+            "replayed" => RechargeReported::Replayed,
+            "succeeded_before" => RechargeReported::SucceededBefore,
+            "not_found" => RechargeReported::NotFound,
+            _ => RechargeReported::WalletFull,
+        };
+        Ok(Reply { now: reply.now, outcome })
+    }
+
     async fn put_deck(&self, version: &str, csv: &[u8]) -> Result<(), LedgerError> {
         self.connection().query(cmd("SET").arg(keys::deck(version)).arg(csv)).await
     }
@@ -370,6 +394,9 @@ impl Ledger for RedisLedger {
             lots,
             wallet_holds: reply.wallet_holds,
             overage,
+            recharge: reply.recharge,
+            in_flight: reply.in_flight,
+            owed: reply.owed,
         };
         Ok(Reply { now: reply.now, outcome })
     }
@@ -561,15 +588,20 @@ impl Ledger for RedisLedger {
         snapshot.sizes.sort();
         let mut buckets = vec![];
         for (field, bytes) in lots {
-            match field.strip_prefix("l:") {
-                Some(lot) => buckets.push((lot.to_owned(), decode("lot", &bytes)?)),
+            match field.split_once(':') {
+                Some(("l", lot)) => buckets.push((lot.to_owned(), decode("lot", &bytes)?)),
+                Some(("r", key)) => {
+                    let key = LotId::new(key).map_err(|_| stray(&field))?;
+                    snapshot.recharges.push((key, decode("recharge", &bytes)?));
+                }
                 None if field == keys::WALLET => {
                     snapshot.wallet = decode::<Wallet>("wallet", &bytes)?;
                 }
                 None if field == keys::RING => snapshot.ring = decode("spend velocity", &bytes)?,
-                None => return Err(stray(&field)),
+                _ => return Err(stray(&field)),
             }
         }
+        snapshot.recharges.sort_by(|a, b| a.0.cmp(&b.0));
         snapshot.lots = read_lots(buckets)?;
         for (id, bytes) in calls {
             let id = CallId::new(&id).map_err(|_| stray(&id))?;

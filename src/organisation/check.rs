@@ -9,8 +9,9 @@ use crate::charging::number;
 use crate::charging::plans::has_pay_as_you_go;
 use crate::charging::profile::{
     AutoRecharge, Billing, ConferencePolicy, FailureHandling, NoticeTargets, OnFailure,
-    OnLostSettle, OutboundPolicy, PayerKind, PayerProfile, PayerState, Purchase, ResponseOverride,
-    SpendVelocity, TenantDocument, TenantLimits, TenantProfile, TenantState, Trunk, UserPolicy,
+    OnLostSettle, OutboundPolicy, PayerKind, PayerProfile, PayerState, Purchase, RechargeOn,
+    ResponseOverride, SpendVelocity, TenantDocument, TenantLimits, TenantProfile, TenantState,
+    Trunk, UserPolicy,
 };
 use crate::organisation::faults::{At, Faults};
 use crate::organisation::raw::{
@@ -77,6 +78,7 @@ fn check_tenant(f: &mut Faults, at: &At<'_>, raw: &RawTenant) -> Option<TenantDo
                        (rule 43)";
         f.add(&at.key("auto_recharge"), raw.line, message.to_owned());
     }
+    let deduct = f.optional(&at.key("deduct_shortfall"), raw.deduct_shortfall.as_ref(), boolean);
     let trunks = check_trunks(f, &at.key("trunks"), &raw.trunks);
     let notices = check_notices(f, &at.key("notices"), &raw.notices);
     let purchases = check_purchases(f, &at.key("credits"), &raw.credits);
@@ -103,6 +105,7 @@ fn check_tenant(f: &mut Faults, at: &At<'_>, raw: &RawTenant) -> Option<TenantDo
         auto_recharge: recharge.flatten(),
         trunks,
         notices,
+        deduct_shortfall: deduct.unwrap_or(false),
     };
     let warnings = warnings(&profile, &payers);
     Some(TenantDocument {
@@ -125,6 +128,9 @@ const BILLINGS: &[(&str, Billing)] =
 
 const LOST: &[(&str, OnLostSettle)] =
     &[("proven", OnLostSettle::Proven), ("granted", OnLostSettle::Granted)];
+
+const RECHARGE_ON: &[(&str, RechargeOn)] =
+    &[("spent", RechargeOn::Spent), ("available", RechargeOn::Available)];
 
 const CONFERENCE_POLICIES: &[(&str, ConferencePolicy)] = &[
     ("any", ConferencePolicy::Any),
@@ -214,13 +220,14 @@ fn check_recharge(f: &mut Faults, at: &At<'_>, raw: &RawAutoRecharge) -> Option<
     let trigger = f.required(&at.key("trigger"), raw.line, raw.trigger.as_ref(), positive_amount);
     let amount = f.required(&at.key("amount"), raw.line, raw.amount.as_ref(), positive_amount);
     let daily_cap = f.optional(&at.key("daily_cap"), raw.daily_cap.as_ref(), positive_amount);
+    let on = f.optional(&at.key("recharge_on"), raw.recharge_on.as_ref(), word(RECHARGE_ON));
     let (trigger, amount) = (trigger?, amount?);
     if daily_cap.is_some_and(|cap| cap < amount) {
         let line = raw.daily_cap.as_ref().and_then(|text| text.line);
         let message = "expected at least the amount of one recharge".to_owned();
         f.add(&at.key("daily_cap"), line, message);
     }
-    Some(AutoRecharge { trigger, amount, daily_cap })
+    Some(AutoRecharge { trigger, amount, daily_cap, recharge_on: on.unwrap_or_default() })
 }
 
 fn check_trunks(f: &mut Faults, at: &At<'_>, raw: &[RawTrunk]) -> Vec<Trunk> {
@@ -542,11 +549,6 @@ fn not_enforced(tenant: &TenantProfile) -> Vec<String> {
     let capped = [handling.user_outbound, handling.conference_dial_out, handling.toll_free_inbound]
         .contains(&OnFailure::ContinueCapped);
     let mut warnings = Vec::new();
-    for (set, name) in [(tenant.auto_recharge.is_some(), "auto_recharge")] {
-        if set {
-            warnings.push(format!("{name} is kept but not enforced yet"));
-        }
-    }
     if capped {
         warnings.push("failure_handling: continue_capped behaves like terminate yet".to_owned());
     }

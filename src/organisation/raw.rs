@@ -173,6 +173,8 @@ mapping! {
         resource_accounts: Vec<RawResourceAccount>,
         /// SBC trunks.
         trunks: Vec<RawTrunk>,
+        /// `true` or `false` (default).
+        deduct_shortfall: Option<Text>,
         /// Who is told what happens.
         notices: RawNotices,
     }
@@ -243,6 +245,8 @@ mapping! {
         amount: Option<Text>,
         /// Amount.
         daily_cap: Option<Text>,
+        /// `spent` (default) or `available`.
+        recharge_on: Option<Text>,
     }
 }
 

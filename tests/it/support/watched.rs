@@ -14,7 +14,8 @@ use tollgate::ledger::state::{Call, Entry};
 use tollgate::ledger::{
     Answer, Answered, Applied, Authorize, Authorized, Balance, End, Ended, Extend, Extended,
     Ledger, LedgerError, MoveReader, Moved, Page, PayerUpdate, PayerView, Position, Purchased,
-    Reply, Snapshot, Swept, TakeReader, Taken, TenantRecord, TenantView,
+    RechargeReported, Reply, ReportRecharge, Snapshot, Swept, TakeReader, Taken, TenantRecord,
+    TenantView,
 };
 
 type Answers<T> = Result<T, LedgerError>;
@@ -123,6 +124,7 @@ passed_on! {
     extend(command: &Extend) -> Reply<Extended>;
     apply_payers(tenant: &TenantId, month: &Month, updates: &[PayerUpdate]) -> Reply<Applied>;
     purchase(tenant: &TenantId, purchase: &Purchase, expires_at: Millis) -> Reply<Purchased>;
+    report_recharge(report: &ReportRecharge) -> Reply<RechargeReported>;
     put_deck(version: &str, csv: &[u8]) -> ();
     name_deck(name: &str, version: &str) -> ();
     named_deck(name: &str) -> Option<String>;
