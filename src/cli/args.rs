@@ -8,6 +8,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use jiff::Timestamp;
 
+use crate::cli::loadtest::args::LoadtestArgs;
 use crate::config::{Config, Flags, Listen, Mistake};
 use crate::duration;
 
@@ -36,6 +37,8 @@ pub enum Command {
     Serve(Box<ServeArgs>),
     /// Play a day of calls on an embedded ledger with the sample organisation, then keep serving
     Demo(DemoArgs),
+    /// Measure an installation: calls by the thousand, their latency, and the CPU that they cost
+    Loadtest(Box<LoadtestArgs>),
     /// Ask a running server.
     #[command(flatten)]
     Client(ClientCommand),
@@ -557,7 +560,7 @@ pub struct AuditArgs {
     pub server: Server,
 }
 
-fn length(text: &str) -> Result<Duration, String> {
+pub(super) fn length(text: &str) -> Result<Duration, String> {
     duration::parse(text).ok_or_else(|| "expected a length of time such as 90s or 5m".to_owned())
 }
 

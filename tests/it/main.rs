@@ -15,6 +15,7 @@ mod killed;
 mod ledger_audit;
 mod ledger_contract;
 mod ledger_model;
+mod loadtest;
 mod one_unit_left;
 mod order_of_checks;
 mod redis_away;
