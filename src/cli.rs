@@ -13,6 +13,7 @@ pub mod client;
 pub mod demo;
 pub mod document;
 pub mod events;
+pub mod loadtest;
 pub mod organisation;
 pub mod output;
 pub mod pools;
@@ -57,6 +58,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             }
         },
         Command::Demo(args) => exit_code(demo::run(&args)),
+        Command::Loadtest(args) => exit_code(loadtest::run(&args, cli.output)),
         Command::Client(command) => exit_code(carry_out(command, cli.output)),
     }
 }
@@ -83,6 +85,7 @@ async fn ask(command: ClientCommand, form: Output) -> Outcome {
         ClientCommand::Release(args) => calls::release(args, form).await,
         ClientCommand::Quote(args) => calls::quote(*args, form).await,
         ClientCommand::Balance(args) => accounts::balance(args, form).await,
+        ClientCommand::Recharge(args) => accounts::recharge(args, form).await,
         ClientCommand::Calls(args) => calls::calls(args, form).await,
         ClientCommand::Decisions(args) => accounts::decisions(args, form).await,
         ClientCommand::Usage(args) => usage::run(args, form).await,

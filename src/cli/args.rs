@@ -10,6 +10,7 @@ use jiff::Timestamp;
 
 use crate::charging::money::parse_micros;
 use crate::charging::units::Micros;
+use crate::cli::loadtest::args::LoadtestArgs;
 use crate::config::{Config, Flags, Listen, Mistake};
 use crate::duration;
 
@@ -39,6 +40,8 @@ pub enum Command {
     Serve(Box<ServeArgs>),
     /// Play a day of calls on an embedded ledger with the sample organisation, then keep serving
     Demo(DemoArgs),
+    /// Measure an installation: calls by the thousand, their latency, and the CPU that they cost
+    Loadtest(Box<LoadtestArgs>),
     /// Ask a running server.
     #[command(flatten)]
     Client(ClientCommand),
@@ -65,6 +68,8 @@ pub enum ClientCommand {
     Quote(Box<QuoteArgs>),
     /// Show the pools and credits of a tenant
     Balance(BalanceArgs),
+    /// Report what became of a recharge that was asked for
+    Recharge(RechargeArgs),
     /// List the open calls of a tenant with what they hold, show one call, or end those of a trunk
     Calls(CallsArgs),
     /// List decisions, the newest first
@@ -444,6 +449,27 @@ pub struct BalanceArgs {
     /// Tenant
     #[arg(long, env = "TOLLGATE_TENANT", value_name = "ID")]
     pub tenant: String,
+    /// The server.
+    #[command(flatten)]
+    pub server: Server,
+}
+
+/// Arguments of `recharge`.
+#[derive(Debug, Args)]
+#[command(group(clap::ArgGroup::new("outcome").required(true).args(["succeeded", "failed"])))]
+pub struct RechargeArgs {
+    /// Tenant
+    #[arg(long, env = "TOLLGATE_TENANT", value_name = "ID")]
+    pub tenant: String,
+    /// Key of the request, as its RECHARGE_REQUESTED event names it, such as recharge.7
+    #[arg(long, value_name = "KEY")]
+    pub key: String,
+    /// The money has arrived: add it to the credits
+    #[arg(long)]
+    pub succeeded: bool,
+    /// It has not, and why
+    #[arg(long, value_name = "REASON")]
+    pub failed: Option<String>,
     /// The server.
     #[command(flatten)]
     pub server: Server,
@@ -843,7 +869,7 @@ pub enum ReportFormat {
     Csv,
 }
 
-fn length(text: &str) -> Result<Duration, String> {
+pub(super) fn length(text: &str) -> Result<Duration, String> {
     duration::parse(text).ok_or_else(|| "expected a length of time such as 90s or 5m".to_owned())
 }
 
@@ -981,6 +1007,9 @@ mod tests {
             "tollgate reconcile --tenant a --delimiter ab cdr.csv",
             "tollgate calls end --tenant a --trunk b --before noon",
             "tollgate balance --tenant a --admin-endpoint nowhere",
+            "tollgate recharge --tenant a --key recharge.1",
+            "tollgate recharge --tenant a --key recharge.1 --succeeded --failed card",
+            "tollgate recharge --tenant a --succeeded",
             "tollgate rates",
             "tollgate adjust balance --tenant a --key k --bucket b --reason r --operator o",
             "tollgate adjust balance --tenant a --key k --bucket b --reason r --operator o --minutes 1 --amount 1",

@@ -62,6 +62,10 @@ fn tenant(raw: &RawTenant) -> Result<Tenant> {
             .iter()
             .map(|(plan, length)| Ok((value(plan), increment(length)?)))
             .collect::<Result<_>>()?,
+        deduct_shortfall: parsed("deduct_shortfall", &raw.deduct_shortfall, |text| {
+            text.parse().ok()
+        })?
+        .unwrap_or_default(),
     })
 }
 
@@ -106,6 +110,7 @@ fn recharge(raw: &RawAutoRecharge) -> AutoRecharge {
         trigger: text(&raw.trigger),
         amount: text(&raw.amount),
         daily_cap: raw.daily_cap.as_ref().map(value),
+        recharge_on: text(&raw.recharge_on),
     }
 }
 

@@ -114,7 +114,7 @@ mod tests {
         let line = "MCOMEETADD,ALL,CONFERENCE,,2026-11,7200,60,300,6840,\
                     ALL:MCOMEETADD:CONFERENCE:2026-11";
         assert_eq!(cells(&pool).join(","), line);
-        let text = report(&GetBalanceResponse { pools: vec![pool], credits: None });
+        let text = report(&GetBalanceResponse { pools: vec![pool], ..Default::default() });
         let row: Vec<_> = text.lines().nth(1).expect("a row").split_whitespace().collect();
         assert_eq!(row.join(" "), "MCOMEETADD ALL CONFERENCE 2026-11 2h0m0s 1m0s 5m0s 1h54m0s");
         assert_eq!(report(&GetBalanceResponse::default()), "no pools this month\n");

@@ -53,6 +53,7 @@ fn tenant(of: v1::Tenant) -> RawTenant {
                 .map(|(plan, of)| (Text::from(plan), length(of)))
                 .collect(),
         ),
+        deduct_shortfall: of.deduct_shortfall.then(|| Text::from("true")),
         ..RawTenant::default()
     }
 }
@@ -102,6 +103,7 @@ fn auto_recharge(of: v1::AutoRecharge) -> RawAutoRecharge {
         trigger: given(of.trigger),
         amount: given(of.amount),
         daily_cap: of.daily_cap.map(Text::from),
+        recharge_on: given(of.recharge_on),
         ..RawAutoRecharge::default()
     }
 }

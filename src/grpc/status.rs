@@ -106,7 +106,8 @@ pub fn administration(error: AdministrationError) -> Status {
         | AdministrationError::NoSuchCall(..)
         | AdministrationError::NoSuchBucket(..)
         | AdministrationError::CallForgotten(..)
-        | AdministrationError::NoSuchPayer(..) => Status::not_found(error.to_string()),
+        | AdministrationError::NoSuchPayer(..)
+        | AdministrationError::NoSuchRecharge(..) => Status::not_found(error.to_string()),
         AdministrationError::Refused { ref field, ref reason } => {
             let mut details = ErrorDetails::new();
             details.add_precondition_failure_violation("CONTRADICTION", field, reason);

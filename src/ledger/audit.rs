@@ -14,9 +14,10 @@ use crate::charging::decision::Decision;
 use crate::charging::funding::{CreditSide, PoolSide, charge};
 use crate::charging::ids::{CallId, LotId, TenantId};
 use crate::charging::units::{Micros, Millis, Seconds};
+use crate::ledger::recharge::{Recharge, RechargeRequest};
 use crate::ledger::state::{
-    Block, BlockNote, BlockedBy, Bucket, Call, CallState, Entry, EntryKind, MoneyLine, Posting,
-    VELOCITY_SLOTS,
+    Block, BlockNote, BlockedBy, Bucket, Call, CallState, Entry, EntryKind, MAX_MONEY, MoneyLine,
+    Posting, VELOCITY_SLOTS,
 };
 use crate::ledger::{Snapshot, lot_bucket, pool_bucket};
 
@@ -80,6 +81,7 @@ pub fn audit(tenant: &TenantId, now: Millis, sweep_bound: Seconds, snapshot: &Sn
     let story = audit.read_journal();
     audit.check_buckets(&story);
     audit.check_wallet();
+    audit.check_recharge(&story);
     audit.check_payers();
     audit.check_velocity();
     audit.check_blocks();
@@ -119,6 +121,12 @@ struct Story<'a> {
     past: Listed,
     /// Corrections so far.
     adjustments: u64,
+    /// Auto-recharge, without its terms.
+    recharge: Recharge,
+    /// Recharges that are in flight or failed.
+    requests: BTreeMap<&'a str, RechargeRequest>,
+    /// What settled calls fell short of and no lot has paid.
+    owed: Micros,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -226,12 +234,22 @@ impl<'a> Audit<'a> {
         for entry in &snapshot.journal {
             story.adjustments += u64::from(entry.kind == EntryKind::Adjusted);
             match entry.kind {
-                EntryKind::Purchased => {
+                EntryKind::Purchased | EntryKind::RechargeSucceeded => {
                     if !purchases.insert(&entry.subject) {
                         let detail = "the purchase is applied more than once".to_owned();
                         self.find(16, &entry.subject, detail);
                         continue;
                     }
+                    if entry.kind == EntryKind::RechargeSucceeded {
+                        self.read_recharge_entry(&mut story, entry);
+                    }
+                }
+                EntryKind::RechargeRequested | EntryKind::RechargeFailed => {
+                    self.read_recharge_entry(&mut story, entry);
+                }
+                EntryKind::ShortfallCollected => {
+                    let paid = entry.postings.iter().map(|posting| posting.spent).sum();
+                    story.owed -= Micros(paid);
                 }
                 EntryKind::LotExpired
                 | EntryKind::PoolThreshold
@@ -270,9 +288,45 @@ impl<'a> Audit<'a> {
         }
     }
 
+    fn read_recharge_entry(&mut self, story: &mut Story<'a>, entry: &'a Entry) {
+        let key = entry.subject.as_str();
+        let Some(amount) = entry.recharge_amount() else {
+            return self.find(17, key, format!("{:?} names no amount", entry.kind));
+        };
+        let recharge = &mut story.recharge;
+        let known = story.requests.get_mut(key);
+        match (entry.kind, known) {
+            (EntryKind::RechargeRequested, None) => {
+                if recharge.in_flight {
+                    self.find(17, key, "is asked for while another is in flight".to_owned());
+                } else if entry.at < recharge.not_before {
+                    self.find(17, key, "is asked for before the wait is over".to_owned());
+                }
+                story.requests.insert(key, recharge.ask(entry.at, amount));
+                let next = recharge.last();
+                self.expect(16, key, "the key of the next recharge", next.as_str(), key);
+            }
+            (EntryKind::RechargeFailed, Some(request)) if !request.failed => {
+                recharge.fail(entry.at, request);
+                request.failed = true;
+            }
+            (EntryKind::RechargeSucceeded, Some(request)) if request.amount == amount => {
+                recharge.succeed(request);
+                story.requests.remove(key);
+            }
+            (kind, known) => {
+                let detail = format!("{kind:?} of {amount} follows {known:?}");
+                self.find(16, key, detail);
+            }
+        }
+    }
+
     fn read_call_entry(&mut self, story: &mut Story<'a>, entry: &'a Entry) {
         use EntryKind as Kind;
         use Phase::*;
+        if matches!(entry.kind, Kind::Settled | Kind::SettledLate) {
+            story.owed = (story.owed + entry.shortfall_money).min(MAX_MONEY);
+        }
         if is_record_only(entry) {
             return;
         }
@@ -337,6 +391,10 @@ impl<'a> Audit<'a> {
             self.find(10, id, detail);
         }
         let life = story.lives.entry(id).or_default();
+        if entry.kind == Kind::Adjusted {
+            let more = entry.shortfall_money - life.shortfall_money;
+            story.owed = (story.owed + more).clamp(Micros::ZERO, MAX_MONEY);
+        }
         life.used = entry.used;
         life.shortfall_duration = entry.shortfall_duration;
         life.shortfall_money = entry.shortfall_money;
@@ -371,7 +429,8 @@ impl<'a> Audit<'a> {
         let started = bucket.starts <= at;
         let ended = at >= bucket.ends;
         let lawful = match entry.kind {
-            Purchased => true,
+            Purchased | RechargeSucceeded => true,
+            ShortfallCollected => !ended,
             LotExpired => ended,
             Adjusted if posting.adjusted != 0 => !ended && (is_lot || started),
             // What a lapsed lot gets back has expired (D17).
@@ -549,6 +608,27 @@ impl<'a> Audit<'a> {
             let total = ring.total();
             self.find(17, key, format!("{total} count, the journal commits {most}"));
         }
+    }
+
+    fn check_recharge(&mut self, story: &Story<'a>) {
+        let snapshot = self.snapshot;
+        let found = Recharge { terms: None, ..snapshot.wallet.recharge.unwrap_or_default() };
+        if found != story.recharge {
+            let detail = format!("expected {:?} from the journal, found {found:?}", story.recharge);
+            self.find(17, "auto-recharge", detail);
+        }
+        let mut told = story.requests.clone();
+        for (key, request) in &snapshot.recharges {
+            let expected = told.remove(key.as_str());
+            if expected != Some(*request) {
+                let detail = format!("expected {expected:?} from the journal, found {request:?}");
+                self.find(17, key.as_str(), detail);
+            }
+        }
+        for key in told.into_keys() {
+            self.find(17, key, "a request that is not answered is lost".to_owned());
+        }
+        self.expect(18, "wallet", "owed", story.owed, snapshot.wallet.owed);
     }
 
     fn check_payers(&mut self) {
@@ -779,8 +859,8 @@ impl<'a> Audit<'a> {
             self.find(12, id.as_str(), "a deadline of no known call".to_owned());
         }
         let bought = |lot: &str| {
-            let purchase =
-                |entry: &&Entry| entry.kind == EntryKind::Purchased && entry.subject == lot;
+            let bought = [EntryKind::Purchased, EntryKind::RechargeSucceeded];
+            let purchase = |entry: &&Entry| bought.contains(&entry.kind) && entry.subject == lot;
             snapshot.journal.iter().find(purchase).map_or(Millis::ZERO, |entry| entry.at)
         };
         for lot in &snapshot.lots {

@@ -18,8 +18,9 @@ use crate::ledger::state::{Block, BlockedBy, Call, Entry};
 use crate::ledger::{
     AdjustBalance, AdjustSettlement, Adjusted, Answer, Answered, Applied, Authorize, Authorized,
     Balance, BlockSet, ClockOffset, End, Ended, Extend, Extended, Ledger, LedgerError, MoveReader,
-    Moved, Page, PayerUpdate, PayerView, Position, Purchased, Reply, SetBlock, Snapshot, Swept,
-    TakeReader, Taken, TenantRecord, TenantView, block_cursor, read_block_cursor,
+    Moved, Page, PayerUpdate, PayerView, Position, Purchased, RechargeReported, Reply,
+    ReportRecharge, SetBlock, Snapshot, Swept, TakeReader, Taken, TenantRecord, TenantView,
+    block_cursor, read_block_cursor,
 };
 
 /// See the module.
@@ -130,7 +131,7 @@ impl Ledger for MemoryLedger {
         record: &TenantRecord,
         over: Option<u64>,
     ) -> Result<Reply<Applied>, LedgerError> {
-        Ok(self.on(tenant, |book, _| book.apply_tenant(record, over)))
+        Ok(self.on(tenant, |book, now| book.apply_tenant(now, record, over)))
     }
 
     async fn apply_payers(
@@ -150,6 +151,15 @@ impl Ledger for MemoryLedger {
     ) -> Result<Reply<Purchased>, LedgerError> {
         let context = serde_json::to_vec(&purchase.payment).unwrap_or_default();
         Ok(self.on(tenant, |book, now| book.purchase(now, purchase, expires_at, context)))
+    }
+
+    async fn report_recharge(
+        &self,
+        report: &ReportRecharge,
+    ) -> Result<Reply<RechargeReported>, LedgerError> {
+        Ok(self.on(&report.tenant, |book, now| {
+            book.report_recharge(now, &report.key, &report.outcome)
+        }))
     }
 
     async fn put_deck(&self, version: &str, csv: &[u8]) -> Result<(), LedgerError> {

@@ -22,13 +22,14 @@ use crate::charging::ids::{AdjustmentId, CallId, LotId, PayerId, PoolId, TenantI
 use crate::charging::month::Month;
 use crate::charging::profile::{Purchase, TenantState};
 use crate::charging::units::{Millis, Seconds};
+use crate::ledger::recharge::RechargeTerms;
 use crate::ledger::redis::batch::Sender;
 use crate::ledger::redis::codec::{
     AdjustBalanceArgs, AdjustReply, AdjustSettlementArgs, AnswerArgs, ApplyPayersArgs,
     ApplyTenantArgs, AuthorizeArgs, BalanceArgs, BalanceReply, BlockReply, CallReply, CountReply,
     EndArgs, ExtendArgs, MoveReaderArgs, PositionArgs, PositionReply, PurchaseArgs, ReaderReply,
-    SetBlockArgs, StoredPayer, SweepArgs, SweepReply, TakeReaderArgs, decode, decode_json, encode,
-    encode_json, unknown_tag,
+    ReportRechargeArgs, SetBlockArgs, StoredPayer, SweepArgs, SweepReply, TakeReaderArgs, decode,
+    decode_json, encode, encode_json, unknown_tag,
 };
 use crate::ledger::redis::connection::Connection;
 use crate::ledger::redis::keys::Key;
@@ -39,9 +40,9 @@ use crate::ledger::state::{
 use crate::ledger::{
     AdjustBalance, AdjustSettlement, Adjusted, Answer, Answered, Applied, Authorize, Authorized,
     Balance, BlockSet, ClockOffset, ClockReading, End, EndResult, Ended, Extend, Extended, Ledger,
-    LedgerError, MoveReader, Moved, Page, PayerUpdate, PayerView, Position, Purchased, Reply,
-    SetBlock, Snapshot, Swept, TakeReader, Taken, TenantRecord, TenantView, apart_from_overage,
-    block_cursor, read_block_cursor,
+    LedgerError, MoveReader, Moved, Page, PayerUpdate, PayerView, Position, Purchased,
+    RechargeReported, Reply, ReportRecharge, SetBlock, Snapshot, Swept, TakeReader, Taken,
+    TenantRecord, TenantView, apart_from_overage, block_cursor, read_block_cursor,
 };
 
 /// Entries that a snapshot reads at a time.
@@ -304,7 +305,13 @@ impl Ledger for RedisLedger {
         let record_json = encode_json(record)?;
         let suspended = record.profile.state == TenantState::Suspended;
         let over = over.into_iter().collect();
-        let args = ApplyTenantArgs { record: &record_json, suspended, over };
+        let args = ApplyTenantArgs {
+            record: &record_json,
+            suspended,
+            over,
+            recharge: RechargeTerms::of(&record.profile).into_iter().collect(),
+            deduct_shortfall: record.profile.deduct_shortfall,
+        };
         let tags = ["changed", "unchanged", "stale"];
         let reply = self.count(Verb::ApplyTenant, tenant, &args, &tags).await?;
         let outcome = match reply.outcome.0 {
@@ -353,6 +360,23 @@ impl Ledger for RedisLedger {
         Ok(Reply { now: reply.now, outcome })
     }
 
+    async fn report_recharge(
+        &self,
+        report: &ReportRecharge,
+    ) -> Result<Reply<RechargeReported>, LedgerError> {
+        let args = ReportRechargeArgs::of(report);
+        let tags = ["applied", "replayed", "succeeded_before", "not_found", "wallet_full"];
+        let reply = self.count(Verb::ReportRecharge, &report.tenant, &args, &tags).await?;
+        let outcome = match reply.outcome.0 {
+            "applied" => RechargeReported::Applied,
+            "replayed" => RechargeReported::Replayed,
+            "succeeded_before" => RechargeReported::SucceededBefore,
+            "not_found" => RechargeReported::NotFound,
+            _ => RechargeReported::WalletFull,
+        };
+        Ok(Reply { now: reply.now, outcome })
+    }
+
     async fn put_deck(&self, version: &str, csv: &[u8]) -> Result<(), LedgerError> {
         self.connection().query(cmd("SET").arg(keys::deck(version)).arg(csv)).await
     }
@@ -387,6 +411,9 @@ impl Ledger for RedisLedger {
             lots,
             wallet_holds: reply.wallet_holds,
             overage,
+            recharge: reply.recharge,
+            in_flight: reply.in_flight,
+            owed: reply.owed,
         };
         Ok(Reply { now: reply.now, outcome })
     }
@@ -588,15 +615,20 @@ impl Ledger for RedisLedger {
         snapshot.sizes.sort();
         let mut buckets = vec![];
         for (field, bytes) in lots {
-            match field.strip_prefix("l:") {
-                Some(lot) => buckets.push((lot.to_owned(), decode("lot", &bytes)?)),
+            match field.split_once(':') {
+                Some(("l", lot)) => buckets.push((lot.to_owned(), decode("lot", &bytes)?)),
+                Some(("r", key)) => {
+                    let key = LotId::new(key).map_err(|_| stray(&field))?;
+                    snapshot.recharges.push((key, decode("recharge", &bytes)?));
+                }
                 None if field == keys::WALLET => {
                     snapshot.wallet = decode::<Wallet>("wallet", &bytes)?;
                 }
                 None if field == keys::RING => snapshot.ring = decode("spend velocity", &bytes)?,
-                None => return Err(stray(&field)),
+                _ => return Err(stray(&field)),
             }
         }
+        snapshot.recharges.sort_by(|a, b| a.0.cmp(&b.0));
         snapshot.lots = read_lots(buckets)?;
         for (id, bytes) in calls {
             let id = CallId::new(&id).map_err(|_| stray(&id))?;

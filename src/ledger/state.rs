@@ -14,6 +14,7 @@ use crate::charging::ids::{LotId, PoolId};
 use crate::charging::profile::SpendVelocity;
 use crate::charging::rating::Tariff;
 use crate::charging::units::{MAX_EXACT, Micros, Millis, Seconds};
+use crate::ledger::recharge::Recharge;
 
 /// Where a call stands (the columns of the contract's state table; "none" is absence).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -475,7 +476,20 @@ pub struct Wallet {
     pub holds: i64,
     /// Lots that may still be drawn.
     pub live: Vec<LotId>,
+    /// How auto-recharge stands; none where it was never set up.
+    #[serde(with = "at_most_one")]
+    pub recharge: Option<Recharge>,
+    /// What settled calls fell short of and no purchase has paid (D7), up to [`MAX_MONEY`]. Expired calls
+    /// are not in it: their charge may still change.
+    pub owed: Micros,
+    /// Whether the next purchase pays it.
+    pub deduct_shortfall: bool,
 }
+
+/// Most money that any sum of a wallet may come to: a thousand million units of currency. The ledgers add
+/// up lots, holds and purchases of a tenant in numbers that are exact below 2^53 micro-units (nine times
+/// as much), and a purchase that another one races past the check must not reach that.
+pub const MAX_MONEY: Micros = Micros(1_000_000_000_000_000);
 
 /// A lot as it is listed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -616,6 +630,14 @@ pub enum EntryKind {
     PayerBlocked,
     /// A block is lifted; likewise. Another one may still stand.
     PayerUnblocked,
+    /// The balance is below the trigger: the payment system is asked for money (rule 49).
+    RechargeRequested,
+    /// A requested recharge was bought: the lot is in the wallet.
+    RechargeSucceeded,
+    /// A requested recharge was reported failed; the report is the reason.
+    RechargeFailed,
+    /// A new lot paid what earlier calls fell short of (D7).
+    ShortfallCollected,
 }
 
 /// A change of one bucket.
@@ -642,8 +664,8 @@ pub struct Entry {
     pub kind: EntryKind,
     /// By the store's clock.
     pub at: Millis,
-    /// The call; the lot of purchases and lapses; the pool of its alerts; the bucket of a corrected
-    /// balance, as postings name it; empty for the wallet's; of blocks a name of [`BlockedBy`].
+    /// The call; the lot of purchases, recharges and lapses; the pool of its alerts; the bucket of a
+    /// corrected balance, as postings name it; empty for the wallet's; of blocks a name of [`BlockedBy`].
     pub subject: String,
     /// Who pays; empty where nobody does.
     pub payer: String,
@@ -660,10 +682,12 @@ pub struct Entry {
     pub shortfall_money: Micros,
     /// What moved.
     pub postings: Vec<Posting>,
-    /// What Rust said about the call, or about the purchase.
+    /// What Rust said about the call, or about the purchase. Of recharges: the amount in micro-units, in
+    /// decimal digits (no posting can tell it: a request moves nothing).
     #[serde(with = "serde_bytes")]
     pub context: Vec<u8>,
-    /// What the client said about the end of the call, or the operator about a correction; empty elsewhere.
+    /// What the client said about the end of the call, the operator about a correction, or why a recharge
+    /// failed; empty elsewhere.
     #[serde(with = "serde_bytes")]
     pub report: Vec<u8>,
 }
@@ -701,6 +725,16 @@ pub struct Reader {
     pub since: Millis,
     /// Of the last entry that is done with; empty where there is none yet.
     pub cursor: String,
+}
+
+impl Entry {
+    /// The money that an entry about a recharge names; `None` for any other.
+    pub fn recharge_amount(&self) -> Option<Micros> {
+        use EntryKind::{RechargeFailed, RechargeRequested, RechargeSucceeded};
+        let recharge = matches!(self.kind, RechargeRequested | RechargeSucceeded | RechargeFailed);
+        let digits = std::str::from_utf8(&self.context).ok().filter(|_| recharge)?;
+        digits.parse().ok().map(Micros)
+    }
 }
 
 /// The pools of a call as the funding arithmetic sees them, given how to look a bucket up.

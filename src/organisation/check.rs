@@ -10,8 +10,8 @@ use crate::charging::plans::has_pay_as_you_go;
 use crate::charging::profile::{
     AutoRecharge, Billing, ConferencePolicy, FailureHandling, InternationalCap, NoticeTargets,
     OnFailure, OnLostSettle, OutboundPolicy, PayerKind, PayerProfile, PayerState, Purchase,
-    ResponseOverride, SpendVelocity, TenantDocument, TenantLimits, TenantProfile, TenantState,
-    Trunk, UserPolicy,
+    RechargeOn, ResponseOverride, SpendVelocity, TenantDocument, TenantLimits, TenantProfile,
+    TenantState, Trunk, UserPolicy,
 };
 use crate::charging::units::Seconds;
 use crate::organisation::faults::{At, Faults};
@@ -79,6 +79,7 @@ fn check_tenant(f: &mut Faults, at: &At<'_>, raw: &RawTenant) -> Option<TenantDo
                        (rule 43)";
         f.add(&at.key("auto_recharge"), raw.line, message.to_owned());
     }
+    let deduct = f.optional(&at.key("deduct_shortfall"), raw.deduct_shortfall.as_ref(), boolean);
     let trunks = check_trunks(f, &at.key("trunks"), &raw.trunks);
     let notices = check_notices(f, &at.key("notices"), &raw.notices);
     let cap = f.optional(&at.key("international_cap"), raw.international_cap.as_ref(), word(CAPS));
@@ -112,6 +113,7 @@ fn check_tenant(f: &mut Faults, at: &At<'_>, raw: &RawTenant) -> Option<TenantDo
         international_cap: cap.unwrap_or_default(),
         allow_unlisted_destinations: unlisted.unwrap_or(false),
         pool_increments,
+        deduct_shortfall: deduct.unwrap_or(false),
     };
     let warnings = warnings(&profile, &payers);
     Some(TenantDocument {
@@ -137,6 +139,8 @@ const LOST: &[(&str, OnLostSettle)] =
 
 const CAPS: &[(&str, InternationalCap)] =
     &[("either", InternationalCap::Either), ("each", InternationalCap::Each)];
+const RECHARGE_ON: &[(&str, RechargeOn)] =
+    &[("spent", RechargeOn::Spent), ("available", RechargeOn::Available)];
 
 const CONFERENCE_POLICIES: &[(&str, ConferencePolicy)] = &[
     ("any", ConferencePolicy::Any),
@@ -226,13 +230,14 @@ fn check_recharge(f: &mut Faults, at: &At<'_>, raw: &RawAutoRecharge) -> Option<
     let trigger = f.required(&at.key("trigger"), raw.line, raw.trigger.as_ref(), positive_amount);
     let amount = f.required(&at.key("amount"), raw.line, raw.amount.as_ref(), positive_amount);
     let daily_cap = f.optional(&at.key("daily_cap"), raw.daily_cap.as_ref(), positive_amount);
+    let on = f.optional(&at.key("recharge_on"), raw.recharge_on.as_ref(), word(RECHARGE_ON));
     let (trigger, amount) = (trigger?, amount?);
     if daily_cap.is_some_and(|cap| cap < amount) {
         let line = raw.daily_cap.as_ref().and_then(|text| text.line);
         let message = "expected at least the amount of one recharge".to_owned();
         f.add(&at.key("daily_cap"), line, message);
     }
-    Some(AutoRecharge { trigger, amount, daily_cap })
+    Some(AutoRecharge { trigger, amount, daily_cap, recharge_on: on.unwrap_or_default() })
 }
 
 /// Charging increments by plan (D1).
@@ -570,11 +575,6 @@ fn not_enforced(tenant: &TenantProfile) -> Vec<String> {
     let capped = [handling.user_outbound, handling.conference_dial_out, handling.toll_free_inbound]
         .contains(&OnFailure::ContinueCapped);
     let mut warnings = Vec::new();
-    for (set, name) in [(tenant.auto_recharge.is_some(), "auto_recharge")] {
-        if set {
-            warnings.push(format!("{name} is kept but not enforced yet"));
-        }
-    }
     if capped {
         warnings.push("failure_handling: continue_capped behaves like terminate yet".to_owned());
     }

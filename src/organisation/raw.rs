@@ -179,6 +179,8 @@ mapping! {
         allow_unlisted_destinations: Option<Text>,
         /// Length of time such as `1s`, by the code of a plan with minutes.
         pool_increments: Entries<Text>,
+        /// `true` or `false` (default).
+        deduct_shortfall: Option<Text>,
         /// Who is told what happens.
         notices: RawNotices,
     }
@@ -249,6 +251,8 @@ mapping! {
         amount: Option<Text>,
         /// Amount.
         daily_cap: Option<Text>,
+        /// `spent` (default) or `available`.
+        recharge_on: Option<Text>,
     }
 }
 

@@ -39,6 +39,7 @@ pub(super) fn tenant() -> TenantProfile {
         international_cap: Default::default(),
         allow_unlisted_destinations: false,
         pool_increments: Default::default(),
+        deduct_shortfall: false,
     }
 }
 

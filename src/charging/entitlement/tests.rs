@@ -64,6 +64,7 @@ fn user(country: &str, licences: &[Licence]) -> Case {
             international_cap: Default::default(),
             allow_unlisted_destinations: false,
             pool_increments: Default::default(),
+            deduct_shortfall: false,
         },
         payer: PayerProfile {
             id: PayerId::literal("alice"),

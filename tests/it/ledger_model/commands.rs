@@ -4,7 +4,9 @@ use fastrand::Rng;
 use tollgate::charging::decision::{Decision, Nuance};
 use tollgate::charging::ids::{AdjustmentId, CallId, LotId, PayerId, PoolId, TenantId};
 use tollgate::charging::month::{Month, parse_zone, twelve_months_after};
-use tollgate::charging::profile::{PayerState, Purchase, SpendVelocity, TenantState};
+use tollgate::charging::profile::{
+    AutoRecharge, PayerState, Purchase, RechargeOn, SpendVelocity, TenantState,
+};
 use tollgate::charging::rating::{MAX_RATE, MAX_USAGE, Tariff};
 use tollgate::charging::units::{Micros, Millis, Seconds};
 use tollgate::ledger::state::{Block, BlockNote, BlockedBy, Call, CallState, Entry, Terms};
@@ -12,7 +14,8 @@ use tollgate::ledger::{
     AdjustBalance, AdjustSettlement, Adjusted, Answer, Answered, Applied, Authorize, Authorized,
     Balance, BlockSet, CallLimits, Correction, End, Ended, Ending, Extend, Extended, Ledger,
     MoneyOffer, MoveReader, Moved, Offer, Page, PayerUpdate, PoolOffer, Position, Proposal,
-    Purchased, Reply, SetBlock, Swept, TakeReader, Taken, TenantRecord, Versions,
+    Purchased, RechargeOutcome, RechargeReported, Reply, ReportRecharge, SetBlock, Swept,
+    TakeReader, Taken, TenantRecord, Versions,
 };
 
 use crate::support::{call_id, month_at, payer, payer_profile, tenant_record};
@@ -29,6 +32,7 @@ pub enum Command {
     Purchase(TenantId, Purchase, Millis),
     AdjustBalance(AdjustBalance),
     AdjustSettlement(AdjustSettlement),
+    ReportRecharge(ReportRecharge),
     Look(TenantId, PayerId, CallId, Month),
     TakeReader(TakeReader),
     MoveReader(MoveReader),
@@ -50,6 +54,7 @@ pub enum Outcome {
     AdjustedBalance(Reply<Adjusted>),
     AdjustedSettlement(Reply<Adjusted>, Option<Call>),
     BlockSet(Reply<BlockSet>),
+    RechargeReported(Reply<RechargeReported>),
     Looked(Box<Looked>),
     TakenReader(Reply<Taken>),
     MovedReader(Reply<Moved>),
@@ -97,6 +102,9 @@ pub async fn play<L: Ledger>(ledger: &L, command: &Command) -> Outcome {
             Outcome::AdjustedSettlement(adjusted, ledger.call(&c.tenant, &c.call).await.unwrap())
         }
         Command::SetBlock(c) => Outcome::BlockSet(ledger.set_block(c).await.unwrap()),
+        Command::ReportRecharge(report) => {
+            Outcome::RechargeReported(ledger.report_recharge(report).await.unwrap())
+        }
         Command::Look(tenant, payer, call, month) => {
             let families = FAMILIES.map(str::to_owned);
             let position = ledger.position(tenant, payer, call, month, &families).await.unwrap();
@@ -179,12 +187,41 @@ impl Dealer {
                 ]);
                 let mut record = tenant_record(&tenant, state);
                 record.deck = self.one(&[None, Some("v1".to_owned())]);
+                record.profile.auto_recharge = self.auto_recharge();
+                record.profile.deduct_shortfall = self.random.bool();
                 Command::ApplyTenant(tenant, record)
             }
             92..95 => self.payers(tenant, now),
             95..96 => self.set_block(tenant),
+            _ if self.chance(40) => self.report(tenant, now, ledger).await,
             _ => self.purchase(tenant, now),
         }
+    }
+
+    fn auto_recharge(&mut self) -> Option<AutoRecharge> {
+        let amount = self.one(&[1, 200_000, 3_000_000, 100_000_000_000_000]);
+        self.chance(70).then(|| AutoRecharge {
+            trigger: Micros(self.one(&[1, 150_000, 5_000_000, 5_000_000, 100_000_000_000_000])),
+            amount: Micros(amount),
+            daily_cap: self.one(&[None, Some(amount), Some(2 * amount + 5)]).map(Micros),
+            recharge_on: self.one(&[RechargeOn::Spent, RechargeOn::Available]),
+        })
+    }
+
+    /// Mostly about one of the last few requests.
+    async fn report<L: Ledger>(&mut self, tenant: TenantId, now: Millis, ledger: &L) -> Command {
+        let balance = ledger.balance(&tenant).await.unwrap().outcome;
+        let last = balance.recharge.map_or(0, |recharge| recharge.requests);
+        let number = (last - self.one(&[-1, 0, 0, 0, 1, 2, 5])).max(0);
+        let any = LotId::new("po-1").unwrap();
+        let key = if self.chance(3) { any } else { LotId::recharge(number) };
+        let outcome = match self.random.bool() {
+            true => {
+                RechargeOutcome::Succeeded { bought_at: now, expires_at: twelve_months_after(now) }
+            }
+            false => RechargeOutcome::Failed(self.one(&["", "card expired", "é"]).to_owned()),
+        };
+        Command::ReportRecharge(ReportRecharge { tenant, key, outcome })
     }
 
     fn tenant(&mut self) -> TenantId {

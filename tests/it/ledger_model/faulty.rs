@@ -9,8 +9,8 @@ use tollgate::ledger::state::{Block, BlockedBy, Call, Entry};
 use tollgate::ledger::{
     AdjustBalance, AdjustSettlement, Adjusted, Answer, Answered, Applied, Authorize, Authorized,
     Balance, BlockSet, End, Ended, Ending, Extend, Extended, Ledger, LedgerError, MoveReader,
-    Moved, Page, PayerUpdate, PayerView, Position, Purchased, Reply, SetBlock, Snapshot, Swept,
-    TakeReader, Taken, TenantRecord, TenantView,
+    Moved, Page, PayerUpdate, PayerView, Position, Purchased, RechargeReported, Reply,
+    ReportRecharge, SetBlock, Snapshot, Swept, TakeReader, Taken, TenantRecord, TenantView,
 };
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -101,6 +101,10 @@ impl Ledger for Faulty {
         expires_at: Millis,
     ) -> Answers<Reply<Purchased>> {
         self.inner.purchase(tenant, purchase, expires_at).await
+    }
+
+    async fn report_recharge(&self, report: &ReportRecharge) -> Answers<Reply<RechargeReported>> {
+        self.inner.report_recharge(report).await
     }
 
     async fn put_deck(&self, version: &str, csv: &[u8]) -> Answers<()> {

@@ -14,8 +14,8 @@ use tollgate::ledger::state::{Block, BlockedBy, Call, Entry};
 use tollgate::ledger::{
     AdjustBalance, AdjustSettlement, Adjusted, Answer, Answered, Applied, Authorize, Authorized,
     Balance, BlockSet, End, Ended, Extend, Extended, Ledger, LedgerError, MoveReader, Moved, Page,
-    PayerUpdate, PayerView, Position, Purchased, Reply, SetBlock, Snapshot, Swept, TakeReader,
-    Taken, TenantRecord, TenantView,
+    PayerUpdate, PayerView, Position, Purchased, RechargeReported, Reply, ReportRecharge, SetBlock,
+    Snapshot, Swept, TakeReader, Taken, TenantRecord, TenantView,
 };
 
 type Answers<T> = Result<T, LedgerError>;
@@ -124,6 +124,7 @@ passed_on! {
     extend(command: &Extend) -> Reply<Extended>;
     apply_payers(tenant: &TenantId, month: &Month, updates: &[PayerUpdate]) -> Reply<Applied>;
     purchase(tenant: &TenantId, purchase: &Purchase, expires_at: Millis) -> Reply<Purchased>;
+    report_recharge(report: &ReportRecharge) -> Reply<RechargeReported>;
     put_deck(version: &str, csv: &[u8]) -> ();
     name_deck(name: &str, version: &str) -> ();
     named_deck(name: &str) -> Option<String>;

@@ -59,6 +59,7 @@ impl Book {
             self.enlist_lot(lot);
         }
         self.drop_empty_lots(now);
+        self.judge_recharge(now);
         Ok(Posting { adjusted: amount.0, ..posting(lot_bucket(lot.as_str())) })
     }
 
@@ -121,8 +122,10 @@ impl Book {
             return Adjusted::Unchanged;
         }
         let gives_back = command.used < call.used;
+        let short = call.shortfall_money;
         call.used = command.used;
         let postings = self.charge_lines(now, &mut call, command.used, gives_back);
+        self.owe(call.shortfall_money - short);
         self.calls.insert(command.call.clone(), call.clone());
         let report = command.report.clone();
         let told = call_entry(now, EntryKind::Adjusted, &call, &command.call, postings);

@@ -76,6 +76,7 @@ local function adjust_lot()
   put(LOTS, field, bucket)
   if amount > 0 then enlist_lot(id) end
   drop_empty_lots()
+  judge_recharge()
   return adjusted()
 end
 

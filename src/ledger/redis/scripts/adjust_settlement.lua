@@ -54,8 +54,10 @@ if before == used then return adjust_reply('unchanged') end
 fetch_accounts_of(call)
 
 -- Then write.
+local short = call[CALL.shortfall_money]
 call[CALL.used] = used
 local postings = settle_lines(call, used, used < before)
+owe(call[CALL.shortfall_money] - short)
 put(CALLS, id, call)
 local entry = note_call('adjusted', id, call, postings, ARGV[3])
 remember(key, fingerprint, entry)

@@ -10,7 +10,8 @@
 --   replayed: the same purchase was applied before
 --   conflict: the key was used for another amount or instant, or is overage's; nothing changed
 --
--- Keeps: each key is applied once; the live lots stand in the order in which they were bought.
+-- Keeps: each key is applied once; the live lots stand in the order in which they were bought; what
+-- earlier calls fell short of is paid first, where the tenant says so.
 
 local PURCHASE = { lot = 1, amount = 2, purchased_at = 3, expires_at = 4, context = 5 }
 
@@ -29,8 +30,6 @@ if known then
 end
 
 -- Then write.
-put(LOTS, 'l:' .. id, { amount, 0, 0, 0, 0, 0, starts, command[PURCHASE.expires_at], 0 })
-if amount > 0 then enlist_lot(id) end
-note_lot('purchased', id, posting('l:' .. id, amount, 0, 0, 0), command[PURCHASE.context])
+add_lot('purchased', id, amount, starts, command[PURCHASE.expires_at], command[PURCHASE.context])
 save()
 return cmsgpack.pack({ 'applied', now, 0 })
