@@ -9,12 +9,12 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use redis::{Cmd, ErrorKind, ServerErrorKind, Value, cmd};
+use redis::{RedisError, Value, cmd};
 use tokio::sync::oneshot;
 
 use crate::charging::ids::TenantId;
 use crate::ledger::redis::connection::{self, Connection};
-use crate::ledger::redis::scripts::Verb;
+use crate::ledger::redis::scripts::{Library, Verb};
 use crate::ledger::{ClockOffset, ClockReading, LedgerError};
 
 /// Runs of a lane that are under way at a time: one is being decided while the next one travels.
@@ -178,20 +178,19 @@ impl Sender {
         tenant: &TenantId,
         arguments: &[&[u8]],
     ) -> Result<Value, LedgerError> {
-        let script = verb.script();
-        let command = |how: &str, text: &str| -> Cmd {
-            let mut command = cmd(how);
-            command.arg(text).arg(script.keys.len());
-            for key in script.keys {
-                command.arg(key.of(tenant));
-            }
-            command.arg(arguments);
-            command
-        };
-        let known = self.connection.try_query(&command("EVALSHA", &script.digest)).await?;
-        match known {
-            Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {
-                self.connection.query(&command("EVAL", &script.text)).await
+        let (script, library) = (verb.script(), Library::get());
+        let mut command = cmd("FCALL");
+        command.arg(library.function(verb)).arg(script.keys.len());
+        for key in script.keys {
+            command.arg(key.of(tenant));
+        }
+        command.arg(arguments);
+        match self.connection.try_query(&command).await? {
+            Err(error) if is_unknown_function(&error) => {
+                let mut load = cmd("FUNCTION");
+                load.arg("LOAD").arg("REPLACE").arg(&library.text);
+                let _: Value = self.connection.query(&load).await?;
+                self.connection.query(&command).await
             }
             known => known.map_err(connection::fault),
         }
@@ -209,6 +208,12 @@ impl Sender {
         // Nothing that is done under the lock leaves a lane half changed.
         self.lanes.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Whether Redis does not have this version's library: a new one, or one that was flushed.
+fn is_unknown_function(error: &RedisError) -> bool {
+    error.code() == Some("ERR")
+        && error.detail().is_some_and(|text| text.contains("Function not found"))
 }
 
 fn bytes(verb: Verb, answer: Value) -> Result<Vec<u8>, LedgerError> {

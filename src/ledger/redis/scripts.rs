@@ -1,11 +1,15 @@
 //! The Lua scripts: their text, built once, and the keys that each is given.
 //!
-//! A script is `fields.lua`, `lib.lua` and one verb. The first line declares it by the `#!lua` of
-//! Redis 7, so that a store that is out of memory, read-only or short of replicas refuses it before
-//! its first command, never between two.
+//! A script is one verb, and Redis keeps all of them as one library of functions, with `fields.lua` and
+//! `lib.lua` before them. It is named by a digest of its text, so that replicas of different versions use
+//! one Redis side by side. Each function declares its flags, so that a store that is out of memory,
+//! read-only or short of replicas refuses it before its first command, never between two.
 
 use std::collections::HashMap;
+use std::fmt::Write;
 use std::sync::LazyLock;
+
+use sha2::{Digest, Sha256};
 
 use crate::ledger::redis::keys::Key;
 
@@ -15,12 +19,9 @@ pub(super) struct Script {
     pub(super) name: &'static str,
     /// KEYS, in order.
     pub(super) keys: &'static [Key],
-    /// What Redis runs.
-    pub(super) text: String,
-    /// SHA-1 of the text, by which EVALSHA knows it.
-    pub(super) digest: String,
-    /// As it is written, for the tests of its header.
-    #[cfg_attr(not(test), expect(dead_code, reason = "the header is compared by the tests"))]
+    /// What Redis checks before it starts.
+    flags: &'static str,
+    /// As it is written.
     pub(super) source: &'static str,
 }
 
@@ -32,21 +33,17 @@ macro_rules! scripts {
         pub(super) enum Verb { $($name),* }
 
         impl Verb {
-            #[cfg(test)]
             pub(super) const ALL: &[Verb] = &[$(Verb::$name),*];
 
-            /// Its script, built at first use.
+            /// Its script.
             pub(super) fn script(self) -> &'static Script {
                 match self {
-                    $(Verb::$name => {
-                        static SCRIPT: LazyLock<Script> = LazyLock::new(|| Script::build(
-                            $file,
-                            $flags,
-                            &[$(Key::$key),*],
-                            include_str!(concat!("scripts/", $file, ".lua")),
-                        ));
-                        &SCRIPT
-                    })*
+                    $(Verb::$name => &Script {
+                        name: $file,
+                        keys: &[$(Key::$key),*],
+                        flags: $flags,
+                        source: include_str!(concat!("scripts/", $file, ".lua")),
+                    }),*
                 }
             }
         }
@@ -58,37 +55,66 @@ scripts! {
     Answer, "answer", "", [Accounts, Lots, Calls, Deadlines, Retained, Journal];
     Extend, "extend", "", [Accounts, Lots, Calls, Deadlines, Retained, Journal];
     // What gives back must not wait for memory: what it adds is bounded, and forgetting frees more.
-    End, "end", " flags=allow-oom", [Accounts, Lots, Calls, Deadlines, Retained, Journal];
-    Sweep, "sweep", " flags=allow-oom", [Accounts, Lots, Calls, Deadlines, Retained, Journal];
+    End, "end", "'allow-oom'", [Accounts, Lots, Calls, Deadlines, Retained, Journal];
+    Sweep, "sweep", "'allow-oom'", [Accounts, Lots, Calls, Deadlines, Retained, Journal];
     Purchase, "purchase", "", [Lots, Journal];
     ReportRecharge, "report_recharge", "", [Lots, Journal];
     ApplyTenant, "apply_tenant", "", [Accounts, Lots, Journal, Profiles];
     ApplyPayers, "apply_payers", "", [Accounts, Sizes, Profiles, Numbers, Blocks, Journal];
-    Position, "position", " flags=no-writes", [Accounts, Sizes, Lots, Calls];
-    Balance, "balance", " flags=no-writes", [Accounts, Sizes, Pools, Lots];
+    Position, "position", "'no-writes'", [Accounts, Sizes, Lots, Calls];
+    Balance, "balance", "'no-writes'", [Accounts, Sizes, Pools, Lots];
     AdjustBalance, "adjust_balance", "", [Accounts, Sizes, Pools, Lots, Journal, Adjustments];
     AdjustSettlement, "adjust_settlement", "", [Accounts, Lots, Calls, Journal, Adjustments];
     TakeReader, "take_reader", "", [Readers];
     MoveReader, "move_reader", "", [Readers];
     // A payer must be stopped when memory is short, too: a block is a few hundred bytes.
-    Block, "block", " flags=allow-oom", [Accounts, Blocks, Journal];
+    Block, "block", "'allow-oom'", [Accounts, Blocks, Journal];
 }
 
 const FIELDS: &str = include_str!("scripts/fields.lua");
 const LIB: &str = include_str!("scripts/lib.lua");
 
-impl Script {
-    fn build(
-        name: &'static str,
-        flags: &str,
-        keys: &'static [Key],
-        source: &'static str,
-    ) -> Script {
-        let text = format!("#!lua{flags}\n{}", fold(&format!("{FIELDS}{LIB}{source}")));
-        let digest = redis::Script::new(&text).get_hash().to_owned();
-        Script { name, keys, text, digest, source }
+/// What Redis keeps.
+pub(super) struct Library {
+    /// For FUNCTION LOAD.
+    pub(super) text: String,
+    /// Of the functions: this, and the name of a verb.
+    prefix: String,
+}
+
+impl Library {
+    /// The library of this version, built at first use.
+    pub(super) fn get() -> &'static Library {
+        static LIBRARY: LazyLock<Library> = LazyLock::new(Library::build);
+        &LIBRARY
+    }
+
+    /// The name by which FCALL knows a verb.
+    pub(super) fn function(&self, verb: Verb) -> String {
+        format!("{}_{}", self.prefix, verb.script().name)
+    }
+
+    fn build() -> Library {
+        let mut source = format!("{FIELDS}{LIB}");
+        for Script { name, flags, source: verb, .. } in Verb::ALL.iter().map(|verb| verb.script()) {
+            // A block each, since what a verb names is no other's.
+            let _ = write!(
+                source,
+                "do\nlocal function main(KEYS, ARGV)\nbegin()\n{verb}\nend\n\
+                 redis.register_function{{ function_name = '{PREFIX}_{name}', callback = main, \
+                 flags = {{ {flags} }} }}\nend\n",
+            );
+        }
+        let text = fold(&source);
+        let digest = hex::encode(&Sha256::digest(&text)[..8]);
+        let prefix = format!("tollgate_{digest}");
+        let text = format!("#!lua name={prefix}\n{}", text.replace(PREFIX, &prefix));
+        Library { text, prefix }
     }
 }
+
+/// Stands for the prefix while the text is not known yet.
+const PREFIX: &str = "@PREFIX@";
 
 /// Puts numbers in the place of the fields of constant tables (`local CALL = { state = 1, … }`), and
 /// drops those tables and the comments: a look-up that costs nothing at run time.
@@ -346,18 +372,34 @@ mod tests {
     }
 
     #[test]
-    fn a_script_declares_itself_first_and_its_constants_are_folded() {
-        for script in Verb::ALL.iter().map(|verb| verb.script()) {
-            assert!(script.text.starts_with("#!lua"), "{}", script.name);
-            assert!(script.text.len() > 1_000);
-            let leftover =
-                script.text.split(|c: char| !(c.is_ascii_alphanumeric() || "_.".contains(c)));
-            let mut leftover = leftover.filter(|word| {
-                word.split_once('.').is_some_and(|(table, _)| {
-                    !table.is_empty() && table.chars().all(|c| c.is_ascii_uppercase() || c == '_')
-                })
-            });
-            assert_eq!(leftover.next(), None, "{}.lua", script.name);
+    fn the_library_declares_itself_first_and_its_constants_are_folded() {
+        let Library { text, prefix } = Library::get();
+        assert!(text.starts_with(&format!("#!lua name={prefix}\n")));
+        for verb in Verb::ALL {
+            assert!(text.contains(&format!("'{}'", Library::get().function(*verb))), "{verb:?}");
+        }
+        let words = text.split(|c: char| !(c.is_ascii_alphanumeric() || "_.".contains(c)));
+        let mut leftover = words.filter(|word| {
+            word.split_once('.').is_some_and(|(table, _)| {
+                !table.is_empty() && table.chars().all(|c| c.is_ascii_uppercase() || c == '_')
+            })
+        });
+        assert_eq!(leftover.next(), None);
+    }
+
+    #[test]
+    fn nothing_that_a_command_knew_is_known_to_the_next() {
+        let (_, begin) = LIB.split_once("local function begin()").expect("the last function");
+        for line in LIB.lines().filter_map(|line| line.strip_prefix("local ")) {
+            let (names, value) = line.split_once(" = ").unwrap_or((line, "{}"));
+            if names.starts_with("function ") || !value.starts_with("{}") {
+                continue;
+            }
+            for name in names.split(", ") {
+                // The clock is read by each; a function may be declared before it is written.
+                let is_set = name == "now" || LIB.contains(&format!("\nfunction {name}("));
+                assert!(is_set || begin.contains(name), "{name}");
+            }
         }
     }
 }

@@ -57,7 +57,7 @@ async fn scripts_are_loaded_again_when_redis_has_forgotten_them() {
     let tenant = tenant("flushed");
     is_released(release(&ledger, &tenant, "a").await);
     let mut plain = server.client().get_connection().expect("redis");
-    redis::cmd("SCRIPT").arg("FLUSH").exec(&mut plain).expect("script flush");
+    redis::cmd("FUNCTION").arg("FLUSH").exec(&mut plain).expect("function flush");
     is_released(release(&ledger, &tenant, "b").await);
 }
 

@@ -40,7 +40,7 @@ fn runs(server: &RedisServer) -> u64 {
     let mut plain = server.client().get_connection().expect("redis");
     let stats: redis::InfoDict =
         redis::cmd("INFO").arg("commandstats").query(&mut plain).expect("statistics");
-    let line: String = stats.get("cmdstat_evalsha").expect("scripts have run");
+    let line: String = stats.get("cmdstat_fcall").expect("scripts have run");
     let calls = line.split(',').find_map(|part| part.strip_prefix("calls="));
     calls.and_then(|calls| calls.parse().ok()).expect("a number of runs")
 }

@@ -44,4 +44,4 @@ local function answer(command)
   return reply('standing', id)
 end
 
-return carry_out(fetch_calls, answer)
+return carry_out(ARGV, fetch_calls, answer)

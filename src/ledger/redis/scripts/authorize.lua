@@ -251,4 +251,4 @@ local function authorize(this, opaque)
   return grant()
 end
 
-return carry_out(prepare, authorize)
+return carry_out(ARGV, prepare, authorize)

@@ -96,4 +96,4 @@ local function finish(command, report)
   return reply('settled', id)
 end
 
-return carry_out(fetch_calls, finish)
+return carry_out(ARGV, fetch_calls, finish)

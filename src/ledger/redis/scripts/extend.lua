@@ -82,4 +82,4 @@ local function extend(command)
   return reply('granted', id)
 end
 
-return carry_out(fetch_calls, extend)
+return carry_out(ARGV, fetch_calls, extend)

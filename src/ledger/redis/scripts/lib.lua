@@ -1,8 +1,9 @@
 -- What every script is made of, the twin of ledger/memory/book.rs: the same names, the same order.
 --
--- A script reads into `values`, changes what it has read, and writes everything at once in `save`, so
--- that an error before that has changed nothing. Empty tables are packed as empty arrays, and arrays
--- hold no nil: an option is '', -1, or an array of nothing or one.
+-- Redis loads it once, with all verbs, so that its functions are not made anew for each command; `begin`
+-- makes sure that nothing else outlives one. A script reads into `values`, changes what it has read, and
+-- writes everything at once in `save`, so that an error before that has changed nothing. Empty tables are
+-- packed as empty arrays, and arrays hold no nil: an option is '', -1, or an array of nothing or one.
 
 local ACCOUNTS, SIZES, POOLS, LOTS, CALLS, DEADLINES, RETAINED, JOURNAL, PROFILES, NUMBERS, READERS
 local ADJUSTMENTS, BLOCKS
@@ -123,12 +124,12 @@ local function reply(tag, id, detail)
 end
 
 -- Carries out the commands of one script, one after the other, and writes once: as if each had come
--- alone, at one instant. ARGV has the clock, then a command and its opaque bytes in turn.
-local function carry_out(prepare, one)
+-- alone, at one instant. The arguments are the clock, then a command and its opaque bytes in turn.
+local function carry_out(arguments, prepare, one)
   local commands, answers = {}, {}
-  for i = 2, #ARGV, 2 do commands[i / 2] = cmsgpack.unpack(ARGV[i]) end
+  for i = 2, #arguments, 2 do commands[i / 2] = cmsgpack.unpack(arguments[i]) end
   prepare(commands)
-  for i, command in ipairs(commands) do answers[i] = one(command, ARGV[2 * i + 1]) end
+  for i, command in ipairs(commands) do answers[i] = one(command, arguments[2 * i + 1]) end
   save()
   return answers
 end
@@ -1107,4 +1108,12 @@ local function sweep(most, ended_retention)
     retained[id] = false
   end
   return #due, forgotten
+end
+
+-- Forgets everything that an earlier command knew.
+local function begin()
+  ACCOUNTS, SIZES, POOLS, LOTS, CALLS, DEADLINES, RETAINED, JOURNAL = nil
+  PROFILES, NUMBERS, READERS, ADJUSTMENTS, BLOCKS = nil
+  values, packed, changed = {}, {}, {}
+  deadlines, retained, opened_pools, entries, alerts = {}, {}, {}, {}, {}
 end
