@@ -392,6 +392,46 @@ async def test_it_is_sent_in_the_background_of_the_loop_too(
     assert server.credits["spent"] == "0.3"
 
 
+def test_a_settle_does_not_wait_for_a_sidecar_that_is_known_to_be_away(
+    connect: Connect, leg: CallFields, journal: Path
+) -> None:
+    with dead_port() as dead:
+        breaker = Breaker(failures=1, cool_down=60)
+        client = connect(dead, timeout=5.0, journal=journal, breaker=breaker)
+        breaker.failed(0, time.monotonic())
+        started = time.monotonic()
+        assert client.settle(**key(leg), used_seconds=1).pending
+        assert time.monotonic() - started < 1
+
+
+async def test_an_authorize_that_is_cancelled_gives_its_hold_back(
+    server: Asked, leg: CallFields, journal: Path, fakes: MakeFake
+) -> None:
+    fake = fakes(server.endpoint)
+    held, let_go = threading.Event(), threading.Event()
+
+    def answer_late(method: Any, _request: Any, forward: Any, _context: Any) -> Any:
+        answer = forward()
+        if method.name == "AuthorizeCall":
+            held.set()
+            let_go.wait(5)
+        return answer
+
+    fake.behave = answer_late
+    async with AsyncTollgate(
+        fake.endpoint, timeout=9.0, attempt_timeout=9.0, journal=journal
+    ) as client:
+        asking = asyncio.ensure_future(client.authorize(**leg))
+        assert await asyncio.to_thread(held.wait, 5)
+        assert server.credits["held"] != "0"
+        asking.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asking
+        assert await client.flush()
+        let_go.set()
+    assert server.credits["held"] == "0"
+
+
 def test_without_a_journal_an_unanswered_settle_is_an_error(
     connect: Connect, leg: CallFields
 ) -> None:

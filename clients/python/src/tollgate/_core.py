@@ -213,6 +213,15 @@ def grpc_is_used() -> None:
         _grpc_used_in = pid
 
 
+def _after_fork_in_child() -> None:
+    global _lock
+    # Another thread of the parent may have had it.
+    _lock = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)
+
+
 class Common:
     """What both clients do without a network."""
 

@@ -100,6 +100,11 @@ class AsyncTollgate(_core.Common):
                 if give_up and not emergency:
                     await asyncio.to_thread(self._give_up, request, error)
                 raise
+            except asyncio.CancelledError:
+                # The caller hung up: the hold that may have been taken goes back.
+                if give_up and not emergency:
+                    self._give_up(request, NoDecisionError("cancelled", maybe_executed=True))
+                raise
             answer = answers.answer(message)
         except Exception as error:
             if not emergency:
@@ -257,9 +262,16 @@ class AsyncTollgate(_core.Common):
         request: EndRequest,
         timeout: float | None,
     ) -> Settlement:
-        entry = await asyncio.to_thread(self._keep, method.name, request)
+        keeping = asyncio.ensure_future(asyncio.to_thread(self._keep, method.name, request))
         try:
-            message = await self._call(method, request, timeout, trial=True)
+            entry = await asyncio.shield(keeping)
+        except asyncio.CancelledError:
+            # The thread goes on: what it keeps is sent in the background.
+            keeping.add_done_callback(self._leave_to_background)
+            raise
+        try:
+            # What is kept need not wait for a sidecar that is known to be away.
+            message = await self._call(method, request, timeout, trial=entry is None)
         except NoDecisionError as error:
             await asyncio.to_thread(self._ended, entry, error)
             if entry is None or error.code in _core.REFUSED_FOR_GOOD:
@@ -272,6 +284,12 @@ class AsyncTollgate(_core.Common):
         settlement = answers.settlement(message)
         self._ended(entry, settlement)
         return settlement
+
+    def _leave_to_background(self, keeping: "asyncio.Future[Entry | None]") -> None:
+        if not keeping.cancelled() and keeping.exception() is None:
+            entry = keeping.result()
+            if entry is not None and self._journal is not None:
+                self._journal.give_back(entry)
 
     async def _call(
         self,
