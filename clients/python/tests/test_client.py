@@ -24,6 +24,7 @@ from tollgate import (
     NoDecisionError,
     Refused,
     RejectedError,
+    Retry,
     Tollgate,
     UnavailableError,
 )
@@ -209,7 +210,7 @@ def test_a_sidecar_that_sheds_is_asked_again_after_the_time_that_it_names(
 
     fake.behave = once
     assert connect(fake.endpoint).authorize(**leg).allowed
-    assert 0.15 <= times[1] - times[0] < 1.0
+    assert times[1] - times[0] >= 0.15
 
 
 def test_a_sidecar_that_only_sheds_is_not_asked_again(
@@ -234,22 +235,21 @@ def test_a_silent_sidecar_is_passed_over_for_the_next(
     connect: Connect, server: Asked, leg: CallFields
 ) -> None:
     with silent_port() as silent:
-        client = connect([silent, server.endpoint], hedge_after=0.05)
+        client = connect([silent, server.endpoint], hedge_after=0.05, timeout=30.0)
         started = time.monotonic()
         assert client.authorize(**leg).allowed
-        assert time.monotonic() - started < 0.6
+        assert time.monotonic() - started < 5, "long before the attempt's end"
 
 
 def test_a_breaker_opens_and_nothing_waits_any_more(connect: Connect, leg: CallFields) -> None:
     with dead_port() as dead:
         breaker = Breaker(failures=2, cool_down=60)
-        client = connect(dead, timeout=0.3, breaker=breaker)
+        client = connect(dead, timeout=20.0, retry=Retry(attempts=2), breaker=breaker)
         with pytest.raises(UnavailableError):
             client.authorize(**leg)
-        started = time.monotonic()
-        with pytest.raises(UnavailableError, match="no sidecar answers"):
+        with pytest.raises(UnavailableError, match="no sidecar answers") as raised:
             client.authorize(**leg)
-        assert time.monotonic() - started < 0.1
+    assert raised.value.attempts == 0
 
 
 def test_a_closed_client_asks_nobody(connect: Connect, server: Asked, leg: CallFields) -> None:
@@ -321,7 +321,7 @@ def test_a_quick_sidecar_is_not_hedged(
     connect: Connect, server: Asked, leg: CallFields, fakes: MakeFake
 ) -> None:
     second = fakes(server.endpoint)
-    client = connect([server.endpoint, second.endpoint], hedge_after=1.0)
+    client = connect([server.endpoint, second.endpoint], hedge_after=5.0, timeout=15.0)
     assert client.authorize(**leg).allowed
     assert second.requests == []
 
@@ -397,11 +397,11 @@ def test_a_settle_does_not_wait_for_a_sidecar_that_is_known_to_be_away(
 ) -> None:
     with dead_port() as dead:
         breaker = Breaker(failures=1, cool_down=60)
-        client = connect(dead, timeout=5.0, journal=journal, breaker=breaker)
+        client = connect(dead, timeout=20.0, journal=journal, breaker=breaker)
         breaker.failed(0, time.monotonic())
         started = time.monotonic()
         assert client.settle(**key(leg), used_seconds=1).pending
-        assert time.monotonic() - started < 1
+        assert time.monotonic() - started < 5
 
 
 async def test_an_authorize_that_is_cancelled_gives_its_hold_back(
