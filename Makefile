@@ -15,11 +15,34 @@ PHONENUMBERS := 9.0.42
 # Its name tells what is installed: another version of any of them builds the tools anew.
 INSTALLED := $(TOOLS)/.installed-buf-$(BUF)-grpcurl-$(GRPCURL)-phonenumbers-$(PHONENUMBERS)-aiosmtpd-$(AIOSMTPD)
 
-.PHONY: test lint tools redis bench
+# The Python client's own tools: everything pinned in one file, whose checksum names what is installed.
+PYTHON := .cache/python
+PYTHON_PINS := clients/python/requirements-test.txt
+PYTHON_INSTALLED := $(PYTHON)/.installed-$(firstword $(shell cksum $(PYTHON_PINS)))
+
+.PHONY: test lint tools redis bench python python-stubs
 
 ## test: formatting, lints, protocol lint, and every test
 test: redis tools lint
 	cargo test --locked --all-targets
+	$(MAKE) python
+
+## python: the Python client: formatting, lints, types, and its tests against the program
+python: $(PYTHON_INSTALLED)
+	cargo build --locked
+	cd clients/python && export PATH="$(CURDIR)/$(PYTHON)/bin:$$PATH" && \
+		ruff format --check . && ruff check . && mypy && timeout 120 python -m pytest
+
+## python-stubs: generates the Python client's messages after a change of the protocol
+python-stubs: $(PYTHON_INSTALLED)
+	$(PYTHON)/bin/python clients/python/tools/generate.py
+
+$(PYTHON_INSTALLED): $(PYTHON_PINS)
+	python3 -c 'import venv, ensurepip' 2>/dev/null || $(call apt,python3-venv)
+	rm -rf $(PYTHON)
+	python3 -m venv $(PYTHON)
+	$(PYTHON)/bin/pip install --quiet --disable-pip-version-check -r $(PYTHON_PINS)
+	touch $@
 
 ## lint: rustfmt, clippy without warnings, buf lint STANDARD
 lint: tools

@@ -1,0 +1,328 @@
+"""What the two clients share: their settings, their channels' options, what an error means."""
+
+import logging
+import os
+import random
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+import grpc
+from google.protobuf.message import DecodeError
+from google.rpc import error_details_pb2, status_pb2
+
+from tollgate import _keys
+from tollgate import _requests as requests
+from tollgate._policy import Breaker, Exchange, Failure, GiveUp, Retry
+from tollgate.answers import Answer, Settlement, emergency_answer
+from tollgate.errors import (
+    ClosedError,
+    JournalError,
+    JournalFullError,
+    NoDecisionError,
+    RejectedError,
+    UnavailableError,
+)
+from tollgate.journal import EndRequest, Entry, Journal
+from tollgate.v1 import call_authorization_service_pb2 as service
+
+log = logging.getLogger("tollgate")
+
+EMERGENCY_TIMEOUT: Final = 1.0
+"""Longest wait, in seconds, before an emergency call goes through without an answer."""
+
+RESEND_FIRST: Final = 0.5
+RESEND_LONGEST: Final = 30.0
+"""Pauses between two looks at the journal, in seconds, while nobody answers."""
+
+ADOPT_EVERY: Final = 5.0
+"""Seconds between two looks for journals of dead clients."""
+
+REFUSED_FOR_GOOD: Final = frozenset(
+    {
+        grpc.StatusCode.INVALID_ARGUMENT,
+        grpc.StatusCode.NOT_FOUND,
+        grpc.StatusCode.FAILED_PRECONDITION,
+        grpc.StatusCode.OUT_OF_RANGE,
+    }
+)
+"""What a repetition will not cure. Missing rights may be given, and are waited for."""
+
+_OPTIONS: Final = (
+    ("grpc.enable_retries", 0),  # this client repeats by itself, with its own deadline
+    ("grpc.use_local_subchannel_pool", 1),
+    ("grpc.initial_reconnect_backoff_ms", 50),
+    ("grpc.min_reconnect_backoff_ms", 50),
+    ("grpc.max_reconnect_backoff_ms", 500),
+    ("grpc.keepalive_time_ms", 20_000),
+    ("grpc.keepalive_timeout_ms", 2_000),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """Where a sidecar listens for calls."""
+
+    target: str
+    options: tuple[tuple[str, str | int], ...]
+    secure: bool
+
+
+def endpoint(text: str, *, credentials: bool) -> Endpoint:
+    """Reads `HOST:PORT`, `http://HOST:PORT`, `https://HOST:PORT` or `unix:PATH`."""
+    scheme, separator, rest = text.partition("://")
+    if text.startswith("unix:") and len(text) > len("unix:"):
+        # HTTP/2 forbids a path as authority.
+        return Endpoint(text, (*_OPTIONS, ("grpc.default_authority", "localhost")), credentials)
+    if not separator:
+        scheme, rest = ("https" if credentials else "http"), text
+    rest = rest.rstrip("/")
+    host, colon, port = rest.rpartition(":")
+    if scheme not in ("http", "https") or not (host and colon and port.isdigit()):
+        raise ValueError(f"endpoint {text!r}: expected HOST:PORT, http(s)://HOST:PORT or unix:PATH")
+    return Endpoint(rest, _OPTIONS, scheme == "https")
+
+
+@dataclass(slots=True)
+class Settings:
+    """How a client asks; checked once."""
+
+    endpoints: list[Endpoint]
+    timeout: float
+    attempt_timeout: float
+    hedge_after: float | None
+    retry: Retry
+    breaker: Breaker
+    credentials: grpc.ChannelCredentials | None
+    metadata: tuple[tuple[str, str], ...]
+    emergency_numbers: tuple[str, ...]
+    rng: Callable[[], float] = field(default=random.random)
+
+
+def settings(
+    endpoints: str | Sequence[str],
+    *,
+    timeout: float,
+    attempt_timeout: float | None,
+    hedge_after: float | None,
+    retry: Retry | None,
+    breaker: Breaker | None,
+    credentials: grpc.ChannelCredentials | None,
+    metadata: Sequence[tuple[str, str]],
+    emergency_numbers: Sequence[str],
+) -> Settings:
+    """Checks the arguments of a client."""
+    listed = [endpoints] if isinstance(endpoints, str) else list(endpoints)
+    if not listed:
+        raise ValueError("endpoints: expected at least one")
+    attempt = timeout / 3 if attempt_timeout is None else attempt_timeout
+    if not 0 < attempt <= timeout:
+        raise ValueError("expected 0 < attempt_timeout <= timeout")
+    if hedge_after is not None and hedge_after <= 0:
+        raise ValueError("hedge_after: expected more than 0 seconds, or None")
+    return Settings(
+        endpoints=[endpoint(text, credentials=credentials is not None) for text in listed],
+        timeout=timeout,
+        attempt_timeout=attempt,
+        hedge_after=hedge_after,
+        retry=retry or Retry(),
+        breaker=breaker or Breaker(),
+        credentials=credentials,
+        metadata=tuple(metadata),
+        emergency_numbers=tuple(emergency_numbers),
+    )
+
+
+def failure(
+    code: grpc.StatusCode, details: str | None, metadata: Sequence[tuple[str, str | bytes]] | None
+) -> Failure:
+    """What an attempt's error says, with what google.rpc.RetryInfo and BadRequest add."""
+    retry_after: float | None = None
+    violations: list[str] = []
+    for key, value in metadata or ():
+        if key == "grpc-retry-pushback-ms":
+            text = value.decode() if isinstance(value, bytes) else value
+            if text.isdigit():
+                retry_after = int(text) / 1000
+        elif key == "grpc-status-details-bin" and isinstance(value, bytes):
+            try:
+                for detail in status_pb2.Status.FromString(value).details:
+                    info = error_details_pb2.RetryInfo()
+                    bad = error_details_pb2.BadRequest()
+                    if detail.Unpack(info):
+                        delay = info.retry_delay
+                        retry_after = max(0.0, delay.seconds + delay.nanos / 1e9)
+                    elif detail.Unpack(bad):
+                        violations += [f"{v.field}: {v.description}" for v in bad.field_violations]
+            except DecodeError:
+                log.debug("a status with details that cannot be read")
+    return Failure(code, details or "", retry_after, tuple(violations))
+
+
+def answered_by_server(code: grpc.StatusCode) -> bool:
+    """Whether an error shows that its sender is alive."""
+    return code not in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
+
+
+def error(method: str, exchange: Exchange, end: GiveUp) -> NoDecisionError:
+    """The error of an exchange that brought no answer."""
+    last = end.failure
+    if last is None or last.code in (
+        grpc.StatusCode.UNAVAILABLE,
+        grpc.StatusCode.DEADLINE_EXCEEDED,
+        grpc.StatusCode.RESOURCE_EXHAUSTED,
+        grpc.StatusCode.CANCELLED,
+    ):
+        why = f"{last.code.name}: {last.details}" if last else "no answer in time"
+        return UnavailableError(
+            f"{method}: {why} ({exchange.attempts} attempts)",
+            code=last.code if last else grpc.StatusCode.DEADLINE_EXCEEDED,
+            attempts=exchange.attempts,
+            maybe_executed=exchange.maybe_executed,
+        )
+    return RejectedError(
+        f"{method}: {last.code.name}: {last.details}",
+        code=last.code,
+        attempts=exchange.attempts,
+        violations=last.violations,
+    )
+
+
+_grpc_used_in: int | None = None
+_lock = threading.Lock()
+
+
+def grpc_is_used() -> None:
+    """To be called before a channel is made: refuses where gRPC would hang for ever.
+
+    gRPC's threads do not survive a fork. A child may use it only if its parent did not before the
+    fork, or with GRPC_ENABLE_FORK_SUPPORT=1 in the environment from the start.
+    """
+    global _grpc_used_in
+    with _lock:
+        pid = os.getpid()
+        if _grpc_used_in not in (None, pid):
+            supported = os.environ.get("GRPC_ENABLE_FORK_SUPPORT", "").lower()
+            if supported not in ("1", "true", "yes", "y", "t"):
+                raise UnavailableError(
+                    "this process was forked from one that had used gRPC already: fork first, or "
+                    "start with GRPC_ENABLE_FORK_SUPPORT=1"
+                )
+        _grpc_used_in = pid
+
+
+def _after_fork_in_child() -> None:
+    global _lock
+    # Another thread of the parent may have had it.
+    _lock = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)
+
+
+class Common:
+    """What both clients do without a network."""
+
+    def __init__(self, settings: Settings, journal: Journal | None) -> None:
+        self._settings = settings
+        self._journal = journal
+        self._closed = False
+
+    @property
+    def journal(self) -> Journal | None:
+        """The journal of unsent settles, if the client has one."""
+        return self._journal
+
+    def is_emergency(self, *numbers: str) -> bool:
+        """Whether a number is an emergency number as far as this client knows."""
+        local = self._settings.emergency_numbers
+        return any(_keys.is_emergency(number, local) for number in numbers)
+
+    def _is_emergency(self, call: requests.CallFields, emergency: bool) -> bool:
+        dialled = (call.get("called_number", ""), call.get("original_called_number", ""))
+        return emergency or self.is_emergency(*(number or "" for number in dialled))
+
+    def _exchange(
+        self, method: str, timeout: float | None, *, emergency: bool = False, trial: bool = False
+    ) -> Exchange:
+        """A new exchange; UnavailableError if no endpoint is thought to be alive.
+
+        `trial`: asks all endpoints in any case, as the resending of settles does.
+        """
+        if self._closed:
+            raise ClosedError(f"{method}: the client is closed")
+        known = self._settings
+        now = time.monotonic()
+        order = known.breaker.order(len(known.endpoints), now, emergency=emergency or trial)
+        if not order:
+            raise UnavailableError(f"{method}: no sidecar answers; asked again in a moment")
+        patience = known.timeout if timeout is None else timeout
+        if patience <= 0:
+            raise ValueError("timeout: expected more than 0 seconds")
+        if emergency:
+            patience = min(patience, EMERGENCY_TIMEOUT)
+        # Without a timeout of its own, an attempt has its share of the call's.
+        share = known.attempt_timeout * patience / known.timeout
+        return Exchange(
+            order=order,
+            started=now,
+            timeout=patience,
+            attempt_timeout=share,
+            hedge_after=known.hedge_after,
+            retry=known.retry,
+            rng=known.rng,
+        )
+
+    def _ready_for(self, emergency: bool) -> None:
+        """A call whose settle might be lost is not begun; an emergency call is."""
+        if self._journal is not None and self._journal.full and not emergency:
+            raise JournalFullError(f"{len(self._journal)} settles wait to be sent")
+
+    def _authorize_request(
+        self, call: requests.CallFields, *, emergency: bool
+    ) -> service.AuthorizeCallRequest:
+        request = service.AuthorizeCallRequest()
+        requests.fill(request, call, lenient=emergency)
+        return request
+
+    def _put_through(self, why: Exception) -> Answer:
+        """An emergency call goes through, whatever happened."""
+        log.error("an emergency call is put through without an answer: %s", why)
+        return emergency_answer(str(why))
+
+    def _give_up(
+        self, request: service.AuthorizeCallRequest, why: NoDecisionError | Answer
+    ) -> None:
+        """A hold may have been taken without our knowing: it is released in the background."""
+        if self._journal is None or not (isinstance(why, Answer) or why.maybe_executed):
+            return
+        release = service.ReleaseCallRequest(tenant_id=request.tenant_id, call_id=request.call_id)
+        try:
+            self._journal.give_back(self._journal.add(requests.RELEASE.name, release))
+        except (JournalError, JournalFullError) as error:
+            log.warning("the hold of %s is left to its expiry: %s", request.call_id, error)
+
+    def _keep(self, kind: str, request: EndRequest) -> Entry | None:
+        """Keeps a settle before it is sent. One that cannot be kept is sent nevertheless."""
+        if self._journal is None:
+            return None
+        try:
+            return self._journal.add(kind, request)
+        except (JournalError, JournalFullError) as error:
+            log.error("%s of %s is sent without being kept: %s", kind, request.call_id, error)
+            return None
+
+    def _ended(self, entry: Entry | None, result: NoDecisionError | Settlement) -> None:
+        """What becomes of a kept settle once it was sent."""
+        if isinstance(result, Settlement) and result.result == "PARKED":
+            log.error("usage without a grant was recorded and not charged: %s", result.message)
+        if entry is None or self._journal is None:
+            return
+        if isinstance(result, Settlement):
+            self._journal.done(entry)
+        elif result.code in REFUSED_FOR_GOOD:
+            self._journal.set_aside(entry, result.code.name if result.code else "", str(result))
+        else:
+            self._journal.give_back(entry)
