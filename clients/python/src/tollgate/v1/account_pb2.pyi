@@ -37,6 +37,12 @@ class EventType(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     EVENT_TYPE_RECHARGE_REQUESTED: _ClassVar[EventType]
     EVENT_TYPE_RECHARGE_SUCCEEDED: _ClassVar[EventType]
     EVENT_TYPE_RECHARGE_FAILED: _ClassVar[EventType]
+
+class BlockSource(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    BLOCK_SOURCE_UNSPECIFIED: _ClassVar[BlockSource]
+    BLOCK_SOURCE_OPERATOR: _ClassVar[BlockSource]
+    BLOCK_SOURCE_ORGANISATION_FILE: _ClassVar[BlockSource]
 POOL_COUNTER_UNSPECIFIED: PoolCounter
 POOL_COUNTER_DOMESTIC: PoolCounter
 POOL_COUNTER_INTERNATIONAL: PoolCounter
@@ -56,6 +62,9 @@ EVENT_TYPE_EMERGENCY_CALL: EventType
 EVENT_TYPE_RECHARGE_REQUESTED: EventType
 EVENT_TYPE_RECHARGE_SUCCEEDED: EventType
 EVENT_TYPE_RECHARGE_FAILED: EventType
+BLOCK_SOURCE_UNSPECIFIED: BlockSource
+BLOCK_SOURCE_OPERATOR: BlockSource
+BLOCK_SOURCE_ORGANISATION_FILE: BlockSource
 
 class Pool(_message.Message):
     __slots__ = ("pool_id", "country", "plan", "counter", "period", "user_id", "granted", "held", "spent", "available")
@@ -82,7 +91,7 @@ class Pool(_message.Message):
     def __init__(self, pool_id: _Optional[str] = ..., country: _Optional[str] = ..., plan: _Optional[str] = ..., counter: _Optional[_Union[PoolCounter, str]] = ..., period: _Optional[str] = ..., user_id: _Optional[str] = ..., granted: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., held: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., spent: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., available: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
 
 class Credits(_message.Message):
-    __slots__ = ("funded", "held", "spent", "expired", "available", "lots", "owed", "overage", "overage_held", "overage_spent", "past_overage")
+    __slots__ = ("funded", "held", "spent", "expired", "available", "lots", "owed", "overage", "overage_held", "overage_spent", "past_overage", "adjusted")
     FUNDED_FIELD_NUMBER: _ClassVar[int]
     HELD_FIELD_NUMBER: _ClassVar[int]
     SPENT_FIELD_NUMBER: _ClassVar[int]
@@ -94,6 +103,7 @@ class Credits(_message.Message):
     OVERAGE_HELD_FIELD_NUMBER: _ClassVar[int]
     OVERAGE_SPENT_FIELD_NUMBER: _ClassVar[int]
     PAST_OVERAGE_FIELD_NUMBER: _ClassVar[int]
+    ADJUSTED_FIELD_NUMBER: _ClassVar[int]
     funded: _money_pb2.Money
     held: _money_pb2.Money
     spent: _money_pb2.Money
@@ -105,7 +115,8 @@ class Credits(_message.Message):
     overage_held: _money_pb2.Money
     overage_spent: _money_pb2.Money
     past_overage: _containers.RepeatedCompositeFieldContainer[OverageMonth]
-    def __init__(self, funded: _Optional[_Union[_money_pb2.Money, _Mapping]] = ..., held: _Optional[_Union[_money_pb2.Money, _Mapping]] = ..., spent: _Optional[_Union[_money_pb2.Money, _Mapping]] = ..., expired: _Optional[_Union[_money_pb2.Money, _Mapping]] = ..., available: _Optional[_Union[_money_pb2.Money, _Mapping]] = ..., lots: _Optional[_Iterable[_Union[CreditLot, _Mapping]]] = ..., owed: _Optional[_Union[_money_pb2.Money, _Mapping]] = ..., overage: _Optional[_Union[_money_pb2.Money, _Mapping]] = ..., overage_held: _Optional[_Union[_money_pb2.Money, _Mapping]] = ..., overage_spent: _Optional[_Union[_money_pb2.Money, _Mapping]] = ..., past_overage: _Optional[_Iterable[_Union[OverageMonth, _Mapping]]] = ...) -> None: ...
+    adjusted: _money_pb2.Money
+    def __init__(self, funded: _Optional[_Union[_money_pb2.Money, _Mapping]] = ..., held: _Optional[_Union[_money_pb2.Money, _Mapping]] = ..., spent: _Optional[_Union[_money_pb2.Money, _Mapping]] = ..., expired: _Optional[_Union[_money_pb2.Money, _Mapping]] = ..., available: _Optional[_Union[_money_pb2.Money, _Mapping]] = ..., lots: _Optional[_Iterable[_Union[CreditLot, _Mapping]]] = ..., owed: _Optional[_Union[_money_pb2.Money, _Mapping]] = ..., overage: _Optional[_Union[_money_pb2.Money, _Mapping]] = ..., overage_held: _Optional[_Union[_money_pb2.Money, _Mapping]] = ..., overage_spent: _Optional[_Union[_money_pb2.Money, _Mapping]] = ..., past_overage: _Optional[_Iterable[_Union[OverageMonth, _Mapping]]] = ..., adjusted: _Optional[_Union[_money_pb2.Money, _Mapping]] = ...) -> None: ...
 
 class OverageMonth(_message.Message):
     __slots__ = ("period", "held", "spent")
@@ -138,18 +149,56 @@ class RechargeState(_message.Message):
     def __init__(self, enabled: bool = ..., in_flight_key: _Optional[str] = ..., in_flight_amount: _Optional[_Union[_money_pb2.Money, _Mapping]] = ..., requested_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., failure_count: _Optional[int] = ..., next_attempt_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., requested_today: _Optional[_Union[_money_pb2.Money, _Mapping]] = ..., daily_cap: _Optional[_Union[_money_pb2.Money, _Mapping]] = ...) -> None: ...
 
 class CreditLot(_message.Message):
-    __slots__ = ("key", "purchased_at", "expires_at", "amount", "remaining")
+    __slots__ = ("key", "purchased_at", "expires_at", "amount", "remaining", "adjusted")
     KEY_FIELD_NUMBER: _ClassVar[int]
     PURCHASED_AT_FIELD_NUMBER: _ClassVar[int]
     EXPIRES_AT_FIELD_NUMBER: _ClassVar[int]
     AMOUNT_FIELD_NUMBER: _ClassVar[int]
     REMAINING_FIELD_NUMBER: _ClassVar[int]
+    ADJUSTED_FIELD_NUMBER: _ClassVar[int]
     key: str
     purchased_at: _timestamp_pb2.Timestamp
     expires_at: _timestamp_pb2.Timestamp
     amount: _money_pb2.Money
     remaining: _money_pb2.Money
-    def __init__(self, key: _Optional[str] = ..., purchased_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., expires_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., amount: _Optional[_Union[_money_pb2.Money, _Mapping]] = ..., remaining: _Optional[_Union[_money_pb2.Money, _Mapping]] = ...) -> None: ...
+    adjusted: _money_pb2.Money
+    def __init__(self, key: _Optional[str] = ..., purchased_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., expires_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., amount: _Optional[_Union[_money_pb2.Money, _Mapping]] = ..., remaining: _Optional[_Union[_money_pb2.Money, _Mapping]] = ..., adjusted: _Optional[_Union[_money_pb2.Money, _Mapping]] = ...) -> None: ...
+
+class Adjustment(_message.Message):
+    __slots__ = ("key", "adjusted_at", "tenant_id", "bucket_id", "call_id", "payer_id", "adjusted_duration", "adjusted_money", "used_before", "used_after", "charged_duration", "charged_money", "shortfall_duration", "shortfall_money", "reason", "operator")
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    ADJUSTED_AT_FIELD_NUMBER: _ClassVar[int]
+    TENANT_ID_FIELD_NUMBER: _ClassVar[int]
+    BUCKET_ID_FIELD_NUMBER: _ClassVar[int]
+    CALL_ID_FIELD_NUMBER: _ClassVar[int]
+    PAYER_ID_FIELD_NUMBER: _ClassVar[int]
+    ADJUSTED_DURATION_FIELD_NUMBER: _ClassVar[int]
+    ADJUSTED_MONEY_FIELD_NUMBER: _ClassVar[int]
+    USED_BEFORE_FIELD_NUMBER: _ClassVar[int]
+    USED_AFTER_FIELD_NUMBER: _ClassVar[int]
+    CHARGED_DURATION_FIELD_NUMBER: _ClassVar[int]
+    CHARGED_MONEY_FIELD_NUMBER: _ClassVar[int]
+    SHORTFALL_DURATION_FIELD_NUMBER: _ClassVar[int]
+    SHORTFALL_MONEY_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    OPERATOR_FIELD_NUMBER: _ClassVar[int]
+    key: str
+    adjusted_at: _timestamp_pb2.Timestamp
+    tenant_id: str
+    bucket_id: str
+    call_id: str
+    payer_id: str
+    adjusted_duration: _duration_pb2.Duration
+    adjusted_money: _money_pb2.Money
+    used_before: _duration_pb2.Duration
+    used_after: _duration_pb2.Duration
+    charged_duration: _duration_pb2.Duration
+    charged_money: _money_pb2.Money
+    shortfall_duration: _duration_pb2.Duration
+    shortfall_money: _money_pb2.Money
+    reason: str
+    operator: str
+    def __init__(self, key: _Optional[str] = ..., adjusted_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., tenant_id: _Optional[str] = ..., bucket_id: _Optional[str] = ..., call_id: _Optional[str] = ..., payer_id: _Optional[str] = ..., adjusted_duration: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., adjusted_money: _Optional[_Union[_money_pb2.Money, _Mapping]] = ..., used_before: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., used_after: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., charged_duration: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., charged_money: _Optional[_Union[_money_pb2.Money, _Mapping]] = ..., shortfall_duration: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., shortfall_money: _Optional[_Union[_money_pb2.Money, _Mapping]] = ..., reason: _Optional[str] = ..., operator: _Optional[str] = ...) -> None: ...
 
 class DecisionRecord(_message.Message):
     __slots__ = ("decision_id", "decided_at", "tenant_id", "call_id", "call_type", "payer_id", "calling_number", "called_number", "classification", "decision", "granted_duration", "funding", "detail", "deck_version", "flags", "sip_call_id", "conference_id", "on_behalf_of", "origin", "labels")
@@ -307,3 +356,25 @@ class Event(_message.Message):
     amount: _money_pb2.Money
     reason: str
     def __init__(self, event_id: _Optional[str] = ..., cursor: _Optional[str] = ..., type: _Optional[_Union[EventType, str]] = ..., occurred_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., tenant_id: _Optional[str] = ..., call_id: _Optional[str] = ..., payer_id: _Optional[str] = ..., bucket_id: _Optional[str] = ..., decision: _Optional[_Union[_call_pb2.Decision, str]] = ..., used_duration: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., charged_duration: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., charged_money: _Optional[_Union[_money_pb2.Money, _Mapping]] = ..., shortfall_duration: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., shortfall_money: _Optional[_Union[_money_pb2.Money, _Mapping]] = ..., amount: _Optional[_Union[_money_pb2.Money, _Mapping]] = ..., reason: _Optional[str] = ...) -> None: ...
+
+class BlockRecord(_message.Message):
+    __slots__ = ("user_id", "display_name", "upn", "numbers", "reason", "blocked", "occurred_at", "source", "operator")
+    USER_ID_FIELD_NUMBER: _ClassVar[int]
+    DISPLAY_NAME_FIELD_NUMBER: _ClassVar[int]
+    UPN_FIELD_NUMBER: _ClassVar[int]
+    NUMBERS_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    BLOCKED_FIELD_NUMBER: _ClassVar[int]
+    OCCURRED_AT_FIELD_NUMBER: _ClassVar[int]
+    SOURCE_FIELD_NUMBER: _ClassVar[int]
+    OPERATOR_FIELD_NUMBER: _ClassVar[int]
+    user_id: str
+    display_name: str
+    upn: str
+    numbers: _containers.RepeatedScalarFieldContainer[str]
+    reason: str
+    blocked: bool
+    occurred_at: _timestamp_pb2.Timestamp
+    source: BlockSource
+    operator: str
+    def __init__(self, user_id: _Optional[str] = ..., display_name: _Optional[str] = ..., upn: _Optional[str] = ..., numbers: _Optional[_Iterable[str]] = ..., reason: _Optional[str] = ..., blocked: bool = ..., occurred_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., source: _Optional[_Union[BlockSource, str]] = ..., operator: _Optional[str] = ...) -> None: ...

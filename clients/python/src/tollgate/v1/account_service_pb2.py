@@ -22,6 +22,7 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from tollgate.v1 import account_pb2 as tollgate_dot_v1_dot_account__pb2
 from tollgate.v1 import call_pb2 as tollgate_dot_v1_dot_call__pb2
@@ -29,65 +30,89 @@ from tollgate.v1 import money_pb2 as tollgate_dot_v1_dot_money__pb2
 from tollgate.v1 import organisation_pb2 as tollgate_dot_v1_dot_organisation__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!tollgate/v1/account_service.proto\x12\x0btollgate.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x19tollgate/v1/account.proto\x1a\x16tollgate/v1/call.proto\x1a\x17tollgate/v1/money.proto\x1a\x1etollgate/v1/organisation.proto\"?\n\x0c\x41pplyRequest\x12/\n\x0corganisation\x18\x01 \x01(\x0b\x32\x19.tollgate.v1.Organisation\"\x82\x01\n\rApplyResponse\x12\x0f\n\x07\x63reated\x18\x01 \x01(\r\x12\x0f\n\x07updated\x18\x02 \x01(\r\x12\x11\n\tunchanged\x18\x03 \x01(\r\x12\x0f\n\x07removed\x18\x04 \x01(\r\x12\x19\n\x11purchases_applied\x18\x05 \x01(\r\x12\x10\n\x08warnings\x18\x06 \x03(\t\"\xb5\x01\n\x16PurchaseCreditsRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x0b\n\x03key\x18\x02 \x01(\t\x12\"\n\x06\x61mount\x18\x03 \x01(\x0b\x32\x12.tollgate.v1.Money\x12\x30\n\x0cpurchased_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12%\n\x07payment\x18\x05 \x01(\x0b\x32\x14.tollgate.v1.Payment\"w\n\x17PurchaseCreditsResponse\x12\x10\n\x08replayed\x18\x01 \x01(\x08\x12#\n\x03lot\x18\x02 \x01(\x0b\x32\x16.tollgate.v1.CreditLot\x12%\n\x07\x63redits\x18\x03 \x01(\x0b\x32\x14.tollgate.v1.Credits\"\xa6\x01\n\x15ReportRechargeRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x0b\n\x03key\x18\x02 \x01(\t\x12\x33\n\tsucceeded\x18\x03 \x01(\x0b\x32\x1e.tollgate.v1.RechargeSucceededH\x00\x12-\n\x06\x66\x61iled\x18\x04 \x01(\x0b\x32\x1b.tollgate.v1.RechargeFailedH\x00\x42\t\n\x07outcome\"\x13\n\x11RechargeSucceeded\" \n\x0eRechargeFailed\x12\x0e\n\x06reason\x18\x01 \x01(\t\"\xa4\x01\n\x16ReportRechargeResponse\x12\x10\n\x08replayed\x18\x01 \x01(\x08\x12#\n\x03lot\x18\x02 \x01(\x0b\x32\x16.tollgate.v1.CreditLot\x12%\n\x07\x63redits\x18\x03 \x01(\x0b\x32\x14.tollgate.v1.Credits\x12,\n\x08recharge\x18\x04 \x01(\x0b\x32\x1a.tollgate.v1.RechargeState\"&\n\x11GetBalanceRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\"\x8b\x01\n\x12GetBalanceResponse\x12 \n\x05pools\x18\x01 \x03(\x0b\x32\x11.tollgate.v1.Pool\x12%\n\x07\x63redits\x18\x02 \x01(\x0b\x32\x14.tollgate.v1.Credits\x12,\n\x08recharge\x18\x03 \x01(\x0b\x32\x1a.tollgate.v1.RechargeState\"4\n\x0eGetCallRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x0f\n\x07\x63\x61ll_id\x18\x02 \x01(\t\"2\n\x0fGetCallResponse\x12\x1f\n\x04\x63\x61ll\x18\x01 \x01(\x0b\x32\x11.tollgate.v1.Call\"P\n\x14ListOpenCallsRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"R\n\x15ListOpenCallsResponse\x12 \n\x05\x63\x61lls\x18\x01 \x03(\x0b\x32\x11.tollgate.v1.Call\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"P\n\x14ListDecisionsRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"`\n\x15ListDecisionsResponse\x12.\n\tdecisions\x18\x01 \x03(\x0b\x32\x1b.tollgate.v1.DecisionRecord\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"y\n\x12\x45xportUsageRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12(\n\x04\x66rom\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12&\n\x02to\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"?\n\x13\x45xportUsageResponse\x12(\n\x06record\x18\x01 \x01(\x0b\x32\x18.tollgate.v1.UsageRecord\"\x1f\n\x10\x43heckDeckRequest\x12\x0b\n\x03\x63sv\x18\x01 \x01(\x0c\"\x8a\x01\n\x11\x43heckDeckResponse\x12\r\n\x05valid\x18\x01 \x01(\x08\x12\x11\n\trow_count\x18\x02 \x01(\r\x12\x10\n\x08\x63urrency\x18\x03 \x01(\t\x12\x15\n\rproblem_count\x18\x04 \x01(\r\x12*\n\x08problems\x18\x05 \x03(\x0b\x32\x18.tollgate.v1.DeckProblem\"0\n\x13\x41\x63tivateDeckRequest\x12\x0c\n\x04\x64\x65\x63k\x18\x01 \x01(\t\x12\x0b\n\x03\x63sv\x18\x02 \x01(\x0c\"u\n\x14\x41\x63tivateDeckResponse\x12\x0c\n\x04\x64\x65\x63k\x18\x01 \x01(\t\x12\x14\n\x0c\x64\x65\x63k_version\x18\x02 \x01(\t\x12\x11\n\trow_count\x18\x03 \x01(\r\x12\x10\n\x08\x63urrency\x18\x04 \x01(\t\x12\x14\n\x0ctenant_count\x18\x05 \x01(\r\"$\n\x0fRunAuditRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\"\xc9\x01\n\x10RunAuditResponse\x12\r\n\x05\x63lean\x18\x01 \x01(\x08\x12\x15\n\rfinding_count\x18\x02 \x01(\r\x12+\n\x08\x66indings\x18\x03 \x03(\x0b\x32\x19.tollgate.v1.AuditFinding\x12\x17\n\x0f\x63hecked_tenants\x18\x04 \x01(\r\x12\x17\n\x0f\x63hecked_buckets\x18\x05 \x01(\r\x12\x15\n\rchecked_calls\x18\x06 \x01(\r\x12\x19\n\x11\x63hecked_decisions\x18\x07 \x01(\r\"P\n\x12WatchEventsRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x14\n\x0c\x61\x66ter_cursor\x18\x02 \x01(\t\x12\x11\n\tuntil_now\x18\x03 \x01(\x08\"8\n\x13WatchEventsResponse\x12!\n\x05\x65vent\x18\x01 \x01(\x0b\x32\x12.tollgate.v1.Event2\xe0\x07\n\x0e\x41\x63\x63ountService\x12>\n\x05\x41pply\x12\x19.tollgate.v1.ApplyRequest\x1a\x1a.tollgate.v1.ApplyResponse\x12\\\n\x0fPurchaseCredits\x12#.tollgate.v1.PurchaseCreditsRequest\x1a$.tollgate.v1.PurchaseCreditsResponse\x12Y\n\x0eReportRecharge\x12\".tollgate.v1.ReportRechargeRequest\x1a#.tollgate.v1.ReportRechargeResponse\x12M\n\nGetBalance\x12\x1e.tollgate.v1.GetBalanceRequest\x1a\x1f.tollgate.v1.GetBalanceResponse\x12\x44\n\x07GetCall\x12\x1b.tollgate.v1.GetCallRequest\x1a\x1c.tollgate.v1.GetCallResponse\x12V\n\rListOpenCalls\x12!.tollgate.v1.ListOpenCallsRequest\x1a\".tollgate.v1.ListOpenCallsResponse\x12V\n\rListDecisions\x12!.tollgate.v1.ListDecisionsRequest\x1a\".tollgate.v1.ListDecisionsResponse\x12R\n\x0b\x45xportUsage\x12\x1f.tollgate.v1.ExportUsageRequest\x1a .tollgate.v1.ExportUsageResponse0\x01\x12R\n\x0bWatchEvents\x12\x1f.tollgate.v1.WatchEventsRequest\x1a .tollgate.v1.WatchEventsResponse0\x01\x12J\n\tCheckDeck\x12\x1d.tollgate.v1.CheckDeckRequest\x1a\x1e.tollgate.v1.CheckDeckResponse\x12S\n\x0c\x41\x63tivateDeck\x12 .tollgate.v1.ActivateDeckRequest\x1a!.tollgate.v1.ActivateDeckResponse\x12G\n\x08RunAudit\x12\x1c.tollgate.v1.RunAuditRequest\x1a\x1d.tollgate.v1.RunAuditResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!tollgate/v1/account_service.proto\x12\x0btollgate.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x19tollgate/v1/account.proto\x1a\x16tollgate/v1/call.proto\x1a\x17tollgate/v1/money.proto\x1a\x1etollgate/v1/organisation.proto\"?\n\x0c\x41pplyRequest\x12/\n\x0corganisation\x18\x01 \x01(\x0b\x32\x19.tollgate.v1.Organisation\"\x82\x01\n\rApplyResponse\x12\x0f\n\x07\x63reated\x18\x01 \x01(\r\x12\x0f\n\x07updated\x18\x02 \x01(\r\x12\x11\n\tunchanged\x18\x03 \x01(\r\x12\x0f\n\x07removed\x18\x04 \x01(\r\x12\x19\n\x11purchases_applied\x18\x05 \x01(\r\x12\x10\n\x08warnings\x18\x06 \x03(\t\"\xb5\x01\n\x16PurchaseCreditsRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x0b\n\x03key\x18\x02 \x01(\t\x12\"\n\x06\x61mount\x18\x03 \x01(\x0b\x32\x12.tollgate.v1.Money\x12\x30\n\x0cpurchased_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12%\n\x07payment\x18\x05 \x01(\x0b\x32\x14.tollgate.v1.Payment\"w\n\x17PurchaseCreditsResponse\x12\x10\n\x08replayed\x18\x01 \x01(\x08\x12#\n\x03lot\x18\x02 \x01(\x0b\x32\x16.tollgate.v1.CreditLot\x12%\n\x07\x63redits\x18\x03 \x01(\x0b\x32\x14.tollgate.v1.Credits\"\xa6\x01\n\x15ReportRechargeRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x0b\n\x03key\x18\x02 \x01(\t\x12\x33\n\tsucceeded\x18\x03 \x01(\x0b\x32\x1e.tollgate.v1.RechargeSucceededH\x00\x12-\n\x06\x66\x61iled\x18\x04 \x01(\x0b\x32\x1b.tollgate.v1.RechargeFailedH\x00\x42\t\n\x07outcome\"\x13\n\x11RechargeSucceeded\" \n\x0eRechargeFailed\x12\x0e\n\x06reason\x18\x01 \x01(\t\"\xa4\x01\n\x16ReportRechargeResponse\x12\x10\n\x08replayed\x18\x01 \x01(\x08\x12#\n\x03lot\x18\x02 \x01(\x0b\x32\x16.tollgate.v1.CreditLot\x12%\n\x07\x63redits\x18\x03 \x01(\x0b\x32\x14.tollgate.v1.Credits\x12,\n\x08recharge\x18\x04 \x01(\x0b\x32\x1a.tollgate.v1.RechargeState\"&\n\x11GetBalanceRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\"\x8b\x01\n\x12GetBalanceResponse\x12 \n\x05pools\x18\x01 \x03(\x0b\x32\x11.tollgate.v1.Pool\x12%\n\x07\x63redits\x18\x02 \x01(\x0b\x32\x14.tollgate.v1.Credits\x12,\n\x08recharge\x18\x03 \x01(\x0b\x32\x1a.tollgate.v1.RechargeState\"4\n\x0eGetCallRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x0f\n\x07\x63\x61ll_id\x18\x02 \x01(\t\"2\n\x0fGetCallResponse\x12\x1f\n\x04\x63\x61ll\x18\x01 \x01(\x0b\x32\x11.tollgate.v1.Call\"P\n\x14ListOpenCallsRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"R\n\x15ListOpenCallsResponse\x12 \n\x05\x63\x61lls\x18\x01 \x03(\x0b\x32\x11.tollgate.v1.Call\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"P\n\x14ListDecisionsRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"`\n\x15ListDecisionsResponse\x12.\n\tdecisions\x18\x01 \x03(\x0b\x32\x1b.tollgate.v1.DecisionRecord\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"y\n\x12\x45xportUsageRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12(\n\x04\x66rom\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12&\n\x02to\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"?\n\x13\x45xportUsageResponse\x12(\n\x06record\x18\x01 \x01(\x0b\x32\x18.tollgate.v1.UsageRecord\"\x1f\n\x10\x43heckDeckRequest\x12\x0b\n\x03\x63sv\x18\x01 \x01(\x0c\"\x8a\x01\n\x11\x43heckDeckResponse\x12\r\n\x05valid\x18\x01 \x01(\x08\x12\x11\n\trow_count\x18\x02 \x01(\r\x12\x10\n\x08\x63urrency\x18\x03 \x01(\t\x12\x15\n\rproblem_count\x18\x04 \x01(\r\x12*\n\x08problems\x18\x05 \x03(\x0b\x32\x18.tollgate.v1.DeckProblem\"0\n\x13\x41\x63tivateDeckRequest\x12\x0c\n\x04\x64\x65\x63k\x18\x01 \x01(\t\x12\x0b\n\x03\x63sv\x18\x02 \x01(\x0c\"u\n\x14\x41\x63tivateDeckResponse\x12\x0c\n\x04\x64\x65\x63k\x18\x01 \x01(\t\x12\x14\n\x0c\x64\x65\x63k_version\x18\x02 \x01(\t\x12\x11\n\trow_count\x18\x03 \x01(\r\x12\x10\n\x08\x63urrency\x18\x04 \x01(\t\x12\x14\n\x0ctenant_count\x18\x05 \x01(\r\"$\n\x0fRunAuditRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\"\xc9\x01\n\x10RunAuditResponse\x12\r\n\x05\x63lean\x18\x01 \x01(\x08\x12\x15\n\rfinding_count\x18\x02 \x01(\r\x12+\n\x08\x66indings\x18\x03 \x03(\x0b\x32\x19.tollgate.v1.AuditFinding\x12\x17\n\x0f\x63hecked_tenants\x18\x04 \x01(\r\x12\x17\n\x0f\x63hecked_buckets\x18\x05 \x01(\r\x12\x15\n\rchecked_calls\x18\x06 \x01(\r\x12\x19\n\x11\x63hecked_decisions\x18\x07 \x01(\r\"P\n\x12WatchEventsRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x14\n\x0c\x61\x66ter_cursor\x18\x02 \x01(\t\x12\x11\n\tuntil_now\x18\x03 \x01(\x08\"8\n\x13WatchEventsResponse\x12!\n\x05\x65vent\x18\x01 \x01(\x0b\x32\x12.tollgate.v1.Event\"\xc9\x01\n\x14\x41\x64justBalanceRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x0b\n\x03key\x18\x02 \x01(\t\x12\x11\n\tbucket_id\x18\x03 \x01(\t\x12#\n\x05money\x18\x04 \x01(\x0b\x32\x12.tollgate.v1.MoneyH\x00\x12-\n\x08\x64uration\x18\x05 \x01(\x0b\x32\x19.google.protobuf.DurationH\x00\x12\x0e\n\x06reason\x18\x06 \x01(\t\x12\x10\n\x08operator\x18\x07 \x01(\tB\x08\n\x06\x61mount\"\x9e\x01\n\x15\x41\x64justBalanceResponse\x12\x10\n\x08replayed\x18\x01 \x01(\x08\x12+\n\nadjustment\x18\x02 \x01(\x0b\x32\x17.tollgate.v1.Adjustment\x12\x1f\n\x04pool\x18\x03 \x01(\x0b\x32\x11.tollgate.v1.Pool\x12%\n\x07\x63redits\x18\x04 \x01(\x0b\x32\x14.tollgate.v1.Credits\"\x9e\x01\n\x17\x41\x64justSettlementRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x0b\n\x03key\x18\x02 \x01(\t\x12\x0f\n\x07\x63\x61ll_id\x18\x03 \x01(\t\x12\x30\n\rused_duration\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0e\n\x06reason\x18\x05 \x01(\t\x12\x10\n\x08operator\x18\x06 \x01(\t\"z\n\x18\x41\x64justSettlementResponse\x12\x10\n\x08replayed\x18\x01 \x01(\x08\x12+\n\nadjustment\x18\x02 \x01(\x0b\x32\x17.tollgate.v1.Adjustment\x12\x1f\n\x04\x63\x61ll\x18\x03 \x01(\x0b\x32\x11.tollgate.v1.Call\"R\n\x16ListAdjustmentsRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"`\n\x17ListAdjustmentsResponse\x12,\n\x0b\x61\x64justments\x18\x01 \x03(\x0b\x32\x17.tollgate.v1.Adjustment\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"X\n\x10\x42lockUserRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x0f\n\x07user_id\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x10\n\x08operator\x18\x04 \x01(\t\"M\n\x11\x42lockUserResponse\x12\x0f\n\x07\x63hanged\x18\x01 \x01(\x08\x12\'\n\x05\x62lock\x18\x02 \x01(\x0b\x32\x18.tollgate.v1.BlockRecord\"Z\n\x12UnblockUserRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x0f\n\x07user_id\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x10\n\x08operator\x18\x04 \x01(\t\"f\n\x13UnblockUserResponse\x12\x0f\n\x07\x63hanged\x18\x01 \x01(\x08\x12\'\n\x05\x62lock\x18\x02 \x01(\x0b\x32\x18.tollgate.v1.BlockRecord\x12\x15\n\rstill_blocked\x18\x03 \x01(\x08\"\xc0\x01\n\x17ListBlockedUsersRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\x12\x19\n\x11include_unblocked\x18\x04 \x01(\x08\x12(\n\x04\x66rom\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12&\n\x02to\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"]\n\x18ListBlockedUsersResponse\x12(\n\x06\x62locks\x18\x01 \x03(\x0b\x32\x18.tollgate.v1.BlockRecord\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t2\xf6\x0b\n\x0e\x41\x63\x63ountService\x12>\n\x05\x41pply\x12\x19.tollgate.v1.ApplyRequest\x1a\x1a.tollgate.v1.ApplyResponse\x12\\\n\x0fPurchaseCredits\x12#.tollgate.v1.PurchaseCreditsRequest\x1a$.tollgate.v1.PurchaseCreditsResponse\x12Y\n\x0eReportRecharge\x12\".tollgate.v1.ReportRechargeRequest\x1a#.tollgate.v1.ReportRechargeResponse\x12M\n\nGetBalance\x12\x1e.tollgate.v1.GetBalanceRequest\x1a\x1f.tollgate.v1.GetBalanceResponse\x12\x44\n\x07GetCall\x12\x1b.tollgate.v1.GetCallRequest\x1a\x1c.tollgate.v1.GetCallResponse\x12V\n\rListOpenCalls\x12!.tollgate.v1.ListOpenCallsRequest\x1a\".tollgate.v1.ListOpenCallsResponse\x12V\n\rListDecisions\x12!.tollgate.v1.ListDecisionsRequest\x1a\".tollgate.v1.ListDecisionsResponse\x12R\n\x0b\x45xportUsage\x12\x1f.tollgate.v1.ExportUsageRequest\x1a .tollgate.v1.ExportUsageResponse0\x01\x12R\n\x0bWatchEvents\x12\x1f.tollgate.v1.WatchEventsRequest\x1a .tollgate.v1.WatchEventsResponse0\x01\x12J\n\tCheckDeck\x12\x1d.tollgate.v1.CheckDeckRequest\x1a\x1e.tollgate.v1.CheckDeckResponse\x12S\n\x0c\x41\x63tivateDeck\x12 .tollgate.v1.ActivateDeckRequest\x1a!.tollgate.v1.ActivateDeckResponse\x12G\n\x08RunAudit\x12\x1c.tollgate.v1.RunAuditRequest\x1a\x1d.tollgate.v1.RunAuditResponse\x12V\n\rAdjustBalance\x12!.tollgate.v1.AdjustBalanceRequest\x1a\".tollgate.v1.AdjustBalanceResponse\x12_\n\x10\x41\x64justSettlement\x12$.tollgate.v1.AdjustSettlementRequest\x1a%.tollgate.v1.AdjustSettlementResponse\x12\\\n\x0fListAdjustments\x12#.tollgate.v1.ListAdjustmentsRequest\x1a$.tollgate.v1.ListAdjustmentsResponse\x12J\n\tBlockUser\x12\x1d.tollgate.v1.BlockUserRequest\x1a\x1e.tollgate.v1.BlockUserResponse\x12P\n\x0bUnblockUser\x12\x1f.tollgate.v1.UnblockUserRequest\x1a .tollgate.v1.UnblockUserResponse\x12_\n\x10ListBlockedUsers\x12$.tollgate.v1.ListBlockedUsersRequest\x1a%.tollgate.v1.ListBlockedUsersResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'tollgate.v1.account_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_APPLYREQUEST']._serialized_start=191
-  _globals['_APPLYREQUEST']._serialized_end=254
-  _globals['_APPLYRESPONSE']._serialized_start=257
-  _globals['_APPLYRESPONSE']._serialized_end=387
-  _globals['_PURCHASECREDITSREQUEST']._serialized_start=390
-  _globals['_PURCHASECREDITSREQUEST']._serialized_end=571
-  _globals['_PURCHASECREDITSRESPONSE']._serialized_start=573
-  _globals['_PURCHASECREDITSRESPONSE']._serialized_end=692
-  _globals['_REPORTRECHARGEREQUEST']._serialized_start=695
-  _globals['_REPORTRECHARGEREQUEST']._serialized_end=861
-  _globals['_RECHARGESUCCEEDED']._serialized_start=863
-  _globals['_RECHARGESUCCEEDED']._serialized_end=882
-  _globals['_RECHARGEFAILED']._serialized_start=884
-  _globals['_RECHARGEFAILED']._serialized_end=916
-  _globals['_REPORTRECHARGERESPONSE']._serialized_start=919
-  _globals['_REPORTRECHARGERESPONSE']._serialized_end=1083
-  _globals['_GETBALANCEREQUEST']._serialized_start=1085
-  _globals['_GETBALANCEREQUEST']._serialized_end=1123
-  _globals['_GETBALANCERESPONSE']._serialized_start=1126
-  _globals['_GETBALANCERESPONSE']._serialized_end=1265
-  _globals['_GETCALLREQUEST']._serialized_start=1267
-  _globals['_GETCALLREQUEST']._serialized_end=1319
-  _globals['_GETCALLRESPONSE']._serialized_start=1321
-  _globals['_GETCALLRESPONSE']._serialized_end=1371
-  _globals['_LISTOPENCALLSREQUEST']._serialized_start=1373
-  _globals['_LISTOPENCALLSREQUEST']._serialized_end=1453
-  _globals['_LISTOPENCALLSRESPONSE']._serialized_start=1455
-  _globals['_LISTOPENCALLSRESPONSE']._serialized_end=1537
-  _globals['_LISTDECISIONSREQUEST']._serialized_start=1539
-  _globals['_LISTDECISIONSREQUEST']._serialized_end=1619
-  _globals['_LISTDECISIONSRESPONSE']._serialized_start=1621
-  _globals['_LISTDECISIONSRESPONSE']._serialized_end=1717
-  _globals['_EXPORTUSAGEREQUEST']._serialized_start=1719
-  _globals['_EXPORTUSAGEREQUEST']._serialized_end=1840
-  _globals['_EXPORTUSAGERESPONSE']._serialized_start=1842
-  _globals['_EXPORTUSAGERESPONSE']._serialized_end=1905
-  _globals['_CHECKDECKREQUEST']._serialized_start=1907
-  _globals['_CHECKDECKREQUEST']._serialized_end=1938
-  _globals['_CHECKDECKRESPONSE']._serialized_start=1941
-  _globals['_CHECKDECKRESPONSE']._serialized_end=2079
-  _globals['_ACTIVATEDECKREQUEST']._serialized_start=2081
-  _globals['_ACTIVATEDECKREQUEST']._serialized_end=2129
-  _globals['_ACTIVATEDECKRESPONSE']._serialized_start=2131
-  _globals['_ACTIVATEDECKRESPONSE']._serialized_end=2248
-  _globals['_RUNAUDITREQUEST']._serialized_start=2250
-  _globals['_RUNAUDITREQUEST']._serialized_end=2286
-  _globals['_RUNAUDITRESPONSE']._serialized_start=2289
-  _globals['_RUNAUDITRESPONSE']._serialized_end=2490
-  _globals['_WATCHEVENTSREQUEST']._serialized_start=2492
-  _globals['_WATCHEVENTSREQUEST']._serialized_end=2572
-  _globals['_WATCHEVENTSRESPONSE']._serialized_start=2574
-  _globals['_WATCHEVENTSRESPONSE']._serialized_end=2630
-  _globals['_ACCOUNTSERVICE']._serialized_start=2633
-  _globals['_ACCOUNTSERVICE']._serialized_end=3625
+  _globals['_APPLYREQUEST']._serialized_start=223
+  _globals['_APPLYREQUEST']._serialized_end=286
+  _globals['_APPLYRESPONSE']._serialized_start=289
+  _globals['_APPLYRESPONSE']._serialized_end=419
+  _globals['_PURCHASECREDITSREQUEST']._serialized_start=422
+  _globals['_PURCHASECREDITSREQUEST']._serialized_end=603
+  _globals['_PURCHASECREDITSRESPONSE']._serialized_start=605
+  _globals['_PURCHASECREDITSRESPONSE']._serialized_end=724
+  _globals['_REPORTRECHARGEREQUEST']._serialized_start=727
+  _globals['_REPORTRECHARGEREQUEST']._serialized_end=893
+  _globals['_RECHARGESUCCEEDED']._serialized_start=895
+  _globals['_RECHARGESUCCEEDED']._serialized_end=914
+  _globals['_RECHARGEFAILED']._serialized_start=916
+  _globals['_RECHARGEFAILED']._serialized_end=948
+  _globals['_REPORTRECHARGERESPONSE']._serialized_start=951
+  _globals['_REPORTRECHARGERESPONSE']._serialized_end=1115
+  _globals['_GETBALANCEREQUEST']._serialized_start=1117
+  _globals['_GETBALANCEREQUEST']._serialized_end=1155
+  _globals['_GETBALANCERESPONSE']._serialized_start=1158
+  _globals['_GETBALANCERESPONSE']._serialized_end=1297
+  _globals['_GETCALLREQUEST']._serialized_start=1299
+  _globals['_GETCALLREQUEST']._serialized_end=1351
+  _globals['_GETCALLRESPONSE']._serialized_start=1353
+  _globals['_GETCALLRESPONSE']._serialized_end=1403
+  _globals['_LISTOPENCALLSREQUEST']._serialized_start=1405
+  _globals['_LISTOPENCALLSREQUEST']._serialized_end=1485
+  _globals['_LISTOPENCALLSRESPONSE']._serialized_start=1487
+  _globals['_LISTOPENCALLSRESPONSE']._serialized_end=1569
+  _globals['_LISTDECISIONSREQUEST']._serialized_start=1571
+  _globals['_LISTDECISIONSREQUEST']._serialized_end=1651
+  _globals['_LISTDECISIONSRESPONSE']._serialized_start=1653
+  _globals['_LISTDECISIONSRESPONSE']._serialized_end=1749
+  _globals['_EXPORTUSAGEREQUEST']._serialized_start=1751
+  _globals['_EXPORTUSAGEREQUEST']._serialized_end=1872
+  _globals['_EXPORTUSAGERESPONSE']._serialized_start=1874
+  _globals['_EXPORTUSAGERESPONSE']._serialized_end=1937
+  _globals['_CHECKDECKREQUEST']._serialized_start=1939
+  _globals['_CHECKDECKREQUEST']._serialized_end=1970
+  _globals['_CHECKDECKRESPONSE']._serialized_start=1973
+  _globals['_CHECKDECKRESPONSE']._serialized_end=2111
+  _globals['_ACTIVATEDECKREQUEST']._serialized_start=2113
+  _globals['_ACTIVATEDECKREQUEST']._serialized_end=2161
+  _globals['_ACTIVATEDECKRESPONSE']._serialized_start=2163
+  _globals['_ACTIVATEDECKRESPONSE']._serialized_end=2280
+  _globals['_RUNAUDITREQUEST']._serialized_start=2282
+  _globals['_RUNAUDITREQUEST']._serialized_end=2318
+  _globals['_RUNAUDITRESPONSE']._serialized_start=2321
+  _globals['_RUNAUDITRESPONSE']._serialized_end=2522
+  _globals['_WATCHEVENTSREQUEST']._serialized_start=2524
+  _globals['_WATCHEVENTSREQUEST']._serialized_end=2604
+  _globals['_WATCHEVENTSRESPONSE']._serialized_start=2606
+  _globals['_WATCHEVENTSRESPONSE']._serialized_end=2662
+  _globals['_ADJUSTBALANCEREQUEST']._serialized_start=2665
+  _globals['_ADJUSTBALANCEREQUEST']._serialized_end=2866
+  _globals['_ADJUSTBALANCERESPONSE']._serialized_start=2869
+  _globals['_ADJUSTBALANCERESPONSE']._serialized_end=3027
+  _globals['_ADJUSTSETTLEMENTREQUEST']._serialized_start=3030
+  _globals['_ADJUSTSETTLEMENTREQUEST']._serialized_end=3188
+  _globals['_ADJUSTSETTLEMENTRESPONSE']._serialized_start=3190
+  _globals['_ADJUSTSETTLEMENTRESPONSE']._serialized_end=3312
+  _globals['_LISTADJUSTMENTSREQUEST']._serialized_start=3314
+  _globals['_LISTADJUSTMENTSREQUEST']._serialized_end=3396
+  _globals['_LISTADJUSTMENTSRESPONSE']._serialized_start=3398
+  _globals['_LISTADJUSTMENTSRESPONSE']._serialized_end=3494
+  _globals['_BLOCKUSERREQUEST']._serialized_start=3496
+  _globals['_BLOCKUSERREQUEST']._serialized_end=3584
+  _globals['_BLOCKUSERRESPONSE']._serialized_start=3586
+  _globals['_BLOCKUSERRESPONSE']._serialized_end=3663
+  _globals['_UNBLOCKUSERREQUEST']._serialized_start=3665
+  _globals['_UNBLOCKUSERREQUEST']._serialized_end=3755
+  _globals['_UNBLOCKUSERRESPONSE']._serialized_start=3757
+  _globals['_UNBLOCKUSERRESPONSE']._serialized_end=3859
+  _globals['_LISTBLOCKEDUSERSREQUEST']._serialized_start=3862
+  _globals['_LISTBLOCKEDUSERSREQUEST']._serialized_end=4054
+  _globals['_LISTBLOCKEDUSERSRESPONSE']._serialized_start=4056
+  _globals['_LISTBLOCKEDUSERSRESPONSE']._serialized_end=4149
+  _globals['_ACCOUNTSERVICE']._serialized_start=4152
+  _globals['_ACCOUNTSERVICE']._serialized_end=5678
 # @@protoc_insertion_point(module_scope)

@@ -1,5 +1,6 @@
 import datetime
 
+from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from tollgate.v1 import account_pb2 as _account_pb2
 from tollgate.v1 import call_pb2 as _call_pb2
@@ -255,3 +256,142 @@ class WatchEventsResponse(_message.Message):
     EVENT_FIELD_NUMBER: _ClassVar[int]
     event: _account_pb2.Event
     def __init__(self, event: _Optional[_Union[_account_pb2.Event, _Mapping]] = ...) -> None: ...
+
+class AdjustBalanceRequest(_message.Message):
+    __slots__ = ("tenant_id", "key", "bucket_id", "money", "duration", "reason", "operator")
+    TENANT_ID_FIELD_NUMBER: _ClassVar[int]
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    BUCKET_ID_FIELD_NUMBER: _ClassVar[int]
+    MONEY_FIELD_NUMBER: _ClassVar[int]
+    DURATION_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    OPERATOR_FIELD_NUMBER: _ClassVar[int]
+    tenant_id: str
+    key: str
+    bucket_id: str
+    money: _money_pb2.Money
+    duration: _duration_pb2.Duration
+    reason: str
+    operator: str
+    def __init__(self, tenant_id: _Optional[str] = ..., key: _Optional[str] = ..., bucket_id: _Optional[str] = ..., money: _Optional[_Union[_money_pb2.Money, _Mapping]] = ..., duration: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., reason: _Optional[str] = ..., operator: _Optional[str] = ...) -> None: ...
+
+class AdjustBalanceResponse(_message.Message):
+    __slots__ = ("replayed", "adjustment", "pool", "credits")
+    REPLAYED_FIELD_NUMBER: _ClassVar[int]
+    ADJUSTMENT_FIELD_NUMBER: _ClassVar[int]
+    POOL_FIELD_NUMBER: _ClassVar[int]
+    CREDITS_FIELD_NUMBER: _ClassVar[int]
+    replayed: bool
+    adjustment: _account_pb2.Adjustment
+    pool: _account_pb2.Pool
+    credits: _account_pb2.Credits
+    def __init__(self, replayed: bool = ..., adjustment: _Optional[_Union[_account_pb2.Adjustment, _Mapping]] = ..., pool: _Optional[_Union[_account_pb2.Pool, _Mapping]] = ..., credits: _Optional[_Union[_account_pb2.Credits, _Mapping]] = ...) -> None: ...
+
+class AdjustSettlementRequest(_message.Message):
+    __slots__ = ("tenant_id", "key", "call_id", "used_duration", "reason", "operator")
+    TENANT_ID_FIELD_NUMBER: _ClassVar[int]
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    CALL_ID_FIELD_NUMBER: _ClassVar[int]
+    USED_DURATION_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    OPERATOR_FIELD_NUMBER: _ClassVar[int]
+    tenant_id: str
+    key: str
+    call_id: str
+    used_duration: _duration_pb2.Duration
+    reason: str
+    operator: str
+    def __init__(self, tenant_id: _Optional[str] = ..., key: _Optional[str] = ..., call_id: _Optional[str] = ..., used_duration: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., reason: _Optional[str] = ..., operator: _Optional[str] = ...) -> None: ...
+
+class AdjustSettlementResponse(_message.Message):
+    __slots__ = ("replayed", "adjustment", "call")
+    REPLAYED_FIELD_NUMBER: _ClassVar[int]
+    ADJUSTMENT_FIELD_NUMBER: _ClassVar[int]
+    CALL_FIELD_NUMBER: _ClassVar[int]
+    replayed: bool
+    adjustment: _account_pb2.Adjustment
+    call: _call_pb2.Call
+    def __init__(self, replayed: bool = ..., adjustment: _Optional[_Union[_account_pb2.Adjustment, _Mapping]] = ..., call: _Optional[_Union[_call_pb2.Call, _Mapping]] = ...) -> None: ...
+
+class ListAdjustmentsRequest(_message.Message):
+    __slots__ = ("tenant_id", "page_size", "page_token")
+    TENANT_ID_FIELD_NUMBER: _ClassVar[int]
+    PAGE_SIZE_FIELD_NUMBER: _ClassVar[int]
+    PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    tenant_id: str
+    page_size: int
+    page_token: str
+    def __init__(self, tenant_id: _Optional[str] = ..., page_size: _Optional[int] = ..., page_token: _Optional[str] = ...) -> None: ...
+
+class ListAdjustmentsResponse(_message.Message):
+    __slots__ = ("adjustments", "next_page_token")
+    ADJUSTMENTS_FIELD_NUMBER: _ClassVar[int]
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    adjustments: _containers.RepeatedCompositeFieldContainer[_account_pb2.Adjustment]
+    next_page_token: str
+    def __init__(self, adjustments: _Optional[_Iterable[_Union[_account_pb2.Adjustment, _Mapping]]] = ..., next_page_token: _Optional[str] = ...) -> None: ...
+
+class BlockUserRequest(_message.Message):
+    __slots__ = ("tenant_id", "user_id", "reason", "operator")
+    TENANT_ID_FIELD_NUMBER: _ClassVar[int]
+    USER_ID_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    OPERATOR_FIELD_NUMBER: _ClassVar[int]
+    tenant_id: str
+    user_id: str
+    reason: str
+    operator: str
+    def __init__(self, tenant_id: _Optional[str] = ..., user_id: _Optional[str] = ..., reason: _Optional[str] = ..., operator: _Optional[str] = ...) -> None: ...
+
+class BlockUserResponse(_message.Message):
+    __slots__ = ("changed", "block")
+    CHANGED_FIELD_NUMBER: _ClassVar[int]
+    BLOCK_FIELD_NUMBER: _ClassVar[int]
+    changed: bool
+    block: _account_pb2.BlockRecord
+    def __init__(self, changed: bool = ..., block: _Optional[_Union[_account_pb2.BlockRecord, _Mapping]] = ...) -> None: ...
+
+class UnblockUserRequest(_message.Message):
+    __slots__ = ("tenant_id", "user_id", "reason", "operator")
+    TENANT_ID_FIELD_NUMBER: _ClassVar[int]
+    USER_ID_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    OPERATOR_FIELD_NUMBER: _ClassVar[int]
+    tenant_id: str
+    user_id: str
+    reason: str
+    operator: str
+    def __init__(self, tenant_id: _Optional[str] = ..., user_id: _Optional[str] = ..., reason: _Optional[str] = ..., operator: _Optional[str] = ...) -> None: ...
+
+class UnblockUserResponse(_message.Message):
+    __slots__ = ("changed", "block", "still_blocked")
+    CHANGED_FIELD_NUMBER: _ClassVar[int]
+    BLOCK_FIELD_NUMBER: _ClassVar[int]
+    STILL_BLOCKED_FIELD_NUMBER: _ClassVar[int]
+    changed: bool
+    block: _account_pb2.BlockRecord
+    still_blocked: bool
+    def __init__(self, changed: bool = ..., block: _Optional[_Union[_account_pb2.BlockRecord, _Mapping]] = ..., still_blocked: bool = ...) -> None: ...
+
+class ListBlockedUsersRequest(_message.Message):
+    __slots__ = ("tenant_id", "page_size", "page_token", "include_unblocked", "to")
+    TENANT_ID_FIELD_NUMBER: _ClassVar[int]
+    PAGE_SIZE_FIELD_NUMBER: _ClassVar[int]
+    PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    INCLUDE_UNBLOCKED_FIELD_NUMBER: _ClassVar[int]
+    FROM_FIELD_NUMBER: _ClassVar[int]
+    TO_FIELD_NUMBER: _ClassVar[int]
+    tenant_id: str
+    page_size: int
+    page_token: str
+    include_unblocked: bool
+    to: _timestamp_pb2.Timestamp
+    def __init__(self, tenant_id: _Optional[str] = ..., page_size: _Optional[int] = ..., page_token: _Optional[str] = ..., include_unblocked: bool = ..., to: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., **kwargs) -> None: ...
+
+class ListBlockedUsersResponse(_message.Message):
+    __slots__ = ("blocks", "next_page_token")
+    BLOCKS_FIELD_NUMBER: _ClassVar[int]
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    blocks: _containers.RepeatedCompositeFieldContainer[_account_pb2.BlockRecord]
+    next_page_token: str
+    def __init__(self, blocks: _Optional[_Iterable[_Union[_account_pb2.BlockRecord, _Mapping]]] = ..., next_page_token: _Optional[str] = ...) -> None: ...

@@ -104,6 +104,36 @@ class AccountServiceStub(object):
                 request_serializer=tollgate_dot_v1_dot_account__service__pb2.RunAuditRequest.SerializeToString,
                 response_deserializer=tollgate_dot_v1_dot_account__service__pb2.RunAuditResponse.FromString,
                 _registered_method=True)
+        self.AdjustBalance = channel.unary_unary(
+                '/tollgate.v1.AccountService/AdjustBalance',
+                request_serializer=tollgate_dot_v1_dot_account__service__pb2.AdjustBalanceRequest.SerializeToString,
+                response_deserializer=tollgate_dot_v1_dot_account__service__pb2.AdjustBalanceResponse.FromString,
+                _registered_method=True)
+        self.AdjustSettlement = channel.unary_unary(
+                '/tollgate.v1.AccountService/AdjustSettlement',
+                request_serializer=tollgate_dot_v1_dot_account__service__pb2.AdjustSettlementRequest.SerializeToString,
+                response_deserializer=tollgate_dot_v1_dot_account__service__pb2.AdjustSettlementResponse.FromString,
+                _registered_method=True)
+        self.ListAdjustments = channel.unary_unary(
+                '/tollgate.v1.AccountService/ListAdjustments',
+                request_serializer=tollgate_dot_v1_dot_account__service__pb2.ListAdjustmentsRequest.SerializeToString,
+                response_deserializer=tollgate_dot_v1_dot_account__service__pb2.ListAdjustmentsResponse.FromString,
+                _registered_method=True)
+        self.BlockUser = channel.unary_unary(
+                '/tollgate.v1.AccountService/BlockUser',
+                request_serializer=tollgate_dot_v1_dot_account__service__pb2.BlockUserRequest.SerializeToString,
+                response_deserializer=tollgate_dot_v1_dot_account__service__pb2.BlockUserResponse.FromString,
+                _registered_method=True)
+        self.UnblockUser = channel.unary_unary(
+                '/tollgate.v1.AccountService/UnblockUser',
+                request_serializer=tollgate_dot_v1_dot_account__service__pb2.UnblockUserRequest.SerializeToString,
+                response_deserializer=tollgate_dot_v1_dot_account__service__pb2.UnblockUserResponse.FromString,
+                _registered_method=True)
+        self.ListBlockedUsers = channel.unary_unary(
+                '/tollgate.v1.AccountService/ListBlockedUsers',
+                request_serializer=tollgate_dot_v1_dot_account__service__pb2.ListBlockedUsersRequest.SerializeToString,
+                response_deserializer=tollgate_dot_v1_dot_account__service__pb2.ListBlockedUsersResponse.FromString,
+                _registered_method=True)
 
 
 class AccountServiceServicer(object):
@@ -218,6 +248,58 @@ class AccountServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def AdjustBalance(self, request, context):
+        """Adds to a lot or to a pool of the current month, or takes away. Applied once by its key, for ever: the
+        same correction again is `replayed`, another one under the same key is FAILED_PRECONDITION. So are
+        more than is available (the reason says how much that is), a lot that has lapsed, a pool whose month
+        is over, overage, and more than the limits of PurchaseCredits allow. An unknown bucket is NOT_FOUND.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def AdjustSettlement(self, request, context):
+        """Corrects the usage of a settled call. More usage is charged from what is left, in funding order, by
+        the price that was frozen; what cannot be paid is a shortfall. Less usage gives back: money in the
+        reverse order, overage first (to a lot that has lapsed it is lost), seconds to the pool of their month. Applied once
+        by its key, as AdjustBalance. FAILED_PRECONDITION where the call is not settled, or has that usage
+        already; NOT_FOUND once the ledger has forgotten it (`ended_retention`): then correct a balance.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListAdjustments(self, request, context):
+        """The corrections of a tenant, newest first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def BlockUser(self, request, context):
+        """Blocks whoever pays for calls: new calls are refused as FRAUD_SUSPECTED, open ones keep their grants
+        and are refused extension. No document that is applied lifts it, only UnblockUser does. NOT_FOUND
+        where no such user was ever applied. Blocking twice changes nothing: the first block stands.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UnblockUser(self, request, context):
+        """Lifts the block that BlockUser set. A user whom the organisation file blocks stays blocked by that.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListBlockedUsers(self, request, context):
+        """The blocks that stand, by user; or everything that was blocked and unblocked in a window of time,
+        oldest first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AccountServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -280,6 +362,36 @@ def add_AccountServiceServicer_to_server(servicer, server):
                     servicer.RunAudit,
                     request_deserializer=tollgate_dot_v1_dot_account__service__pb2.RunAuditRequest.FromString,
                     response_serializer=tollgate_dot_v1_dot_account__service__pb2.RunAuditResponse.SerializeToString,
+            ),
+            'AdjustBalance': grpc.unary_unary_rpc_method_handler(
+                    servicer.AdjustBalance,
+                    request_deserializer=tollgate_dot_v1_dot_account__service__pb2.AdjustBalanceRequest.FromString,
+                    response_serializer=tollgate_dot_v1_dot_account__service__pb2.AdjustBalanceResponse.SerializeToString,
+            ),
+            'AdjustSettlement': grpc.unary_unary_rpc_method_handler(
+                    servicer.AdjustSettlement,
+                    request_deserializer=tollgate_dot_v1_dot_account__service__pb2.AdjustSettlementRequest.FromString,
+                    response_serializer=tollgate_dot_v1_dot_account__service__pb2.AdjustSettlementResponse.SerializeToString,
+            ),
+            'ListAdjustments': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListAdjustments,
+                    request_deserializer=tollgate_dot_v1_dot_account__service__pb2.ListAdjustmentsRequest.FromString,
+                    response_serializer=tollgate_dot_v1_dot_account__service__pb2.ListAdjustmentsResponse.SerializeToString,
+            ),
+            'BlockUser': grpc.unary_unary_rpc_method_handler(
+                    servicer.BlockUser,
+                    request_deserializer=tollgate_dot_v1_dot_account__service__pb2.BlockUserRequest.FromString,
+                    response_serializer=tollgate_dot_v1_dot_account__service__pb2.BlockUserResponse.SerializeToString,
+            ),
+            'UnblockUser': grpc.unary_unary_rpc_method_handler(
+                    servicer.UnblockUser,
+                    request_deserializer=tollgate_dot_v1_dot_account__service__pb2.UnblockUserRequest.FromString,
+                    response_serializer=tollgate_dot_v1_dot_account__service__pb2.UnblockUserResponse.SerializeToString,
+            ),
+            'ListBlockedUsers': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListBlockedUsers,
+                    request_deserializer=tollgate_dot_v1_dot_account__service__pb2.ListBlockedUsersRequest.FromString,
+                    response_serializer=tollgate_dot_v1_dot_account__service__pb2.ListBlockedUsersResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -616,6 +728,168 @@ class AccountService(object):
             '/tollgate.v1.AccountService/RunAudit',
             tollgate_dot_v1_dot_account__service__pb2.RunAuditRequest.SerializeToString,
             tollgate_dot_v1_dot_account__service__pb2.RunAuditResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AdjustBalance(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tollgate.v1.AccountService/AdjustBalance',
+            tollgate_dot_v1_dot_account__service__pb2.AdjustBalanceRequest.SerializeToString,
+            tollgate_dot_v1_dot_account__service__pb2.AdjustBalanceResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AdjustSettlement(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tollgate.v1.AccountService/AdjustSettlement',
+            tollgate_dot_v1_dot_account__service__pb2.AdjustSettlementRequest.SerializeToString,
+            tollgate_dot_v1_dot_account__service__pb2.AdjustSettlementResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListAdjustments(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tollgate.v1.AccountService/ListAdjustments',
+            tollgate_dot_v1_dot_account__service__pb2.ListAdjustmentsRequest.SerializeToString,
+            tollgate_dot_v1_dot_account__service__pb2.ListAdjustmentsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def BlockUser(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tollgate.v1.AccountService/BlockUser',
+            tollgate_dot_v1_dot_account__service__pb2.BlockUserRequest.SerializeToString,
+            tollgate_dot_v1_dot_account__service__pb2.BlockUserResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UnblockUser(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tollgate.v1.AccountService/UnblockUser',
+            tollgate_dot_v1_dot_account__service__pb2.UnblockUserRequest.SerializeToString,
+            tollgate_dot_v1_dot_account__service__pb2.UnblockUserResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListBlockedUsers(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tollgate.v1.AccountService/ListBlockedUsers',
+            tollgate_dot_v1_dot_account__service__pb2.ListBlockedUsersRequest.SerializeToString,
+            tollgate_dot_v1_dot_account__service__pb2.ListBlockedUsersResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -17,7 +17,14 @@ class Organisation(_message.Message):
     def __init__(self, tenants: _Optional[_Iterable[_Union[Tenant, _Mapping]]] = ...) -> None: ...
 
 class Tenant(_message.Message):
-    __slots__ = ("id", "currency", "country", "time_zone", "billing", "overage", "rate_deck", "outbound_policy", "failure_handling", "on_lost_settle", "limits", "spend_velocity", "blocked_prefixes", "auto_recharge", "credits", "users", "service_numbers", "resource_accounts", "trunks", "state", "deduct_shortfall", "notices")
+    __slots__ = ("id", "currency", "country", "time_zone", "billing", "overage", "rate_deck", "outbound_policy", "failure_handling", "on_lost_settle", "limits", "spend_velocity", "blocked_prefixes", "auto_recharge", "credits", "users", "service_numbers", "resource_accounts", "trunks", "state", "international_cap", "allow_unlisted_destinations", "pool_increments", "deduct_shortfall", "notices")
+    class PoolIncrementsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: _duration_pb2.Duration
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
     ID_FIELD_NUMBER: _ClassVar[int]
     CURRENCY_FIELD_NUMBER: _ClassVar[int]
     COUNTRY_FIELD_NUMBER: _ClassVar[int]
@@ -38,6 +45,9 @@ class Tenant(_message.Message):
     RESOURCE_ACCOUNTS_FIELD_NUMBER: _ClassVar[int]
     TRUNKS_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
+    INTERNATIONAL_CAP_FIELD_NUMBER: _ClassVar[int]
+    ALLOW_UNLISTED_DESTINATIONS_FIELD_NUMBER: _ClassVar[int]
+    POOL_INCREMENTS_FIELD_NUMBER: _ClassVar[int]
     DEDUCT_SHORTFALL_FIELD_NUMBER: _ClassVar[int]
     NOTICES_FIELD_NUMBER: _ClassVar[int]
     id: str
@@ -60,9 +70,12 @@ class Tenant(_message.Message):
     resource_accounts: _containers.RepeatedCompositeFieldContainer[ResourceAccount]
     trunks: _containers.RepeatedCompositeFieldContainer[Trunk]
     state: str
+    international_cap: str
+    allow_unlisted_destinations: bool
+    pool_increments: _containers.MessageMap[str, _duration_pb2.Duration]
     deduct_shortfall: bool
     notices: Notices
-    def __init__(self, id: _Optional[str] = ..., currency: _Optional[str] = ..., country: _Optional[str] = ..., time_zone: _Optional[str] = ..., billing: _Optional[str] = ..., overage: bool = ..., rate_deck: _Optional[str] = ..., outbound_policy: _Optional[_Union[OutboundPolicy, _Mapping]] = ..., failure_handling: _Optional[_Union[FailureHandling, _Mapping]] = ..., on_lost_settle: _Optional[str] = ..., limits: _Optional[_Union[TenantLimits, _Mapping]] = ..., spend_velocity: _Optional[_Union[SpendVelocity, _Mapping]] = ..., blocked_prefixes: _Optional[_Iterable[str]] = ..., auto_recharge: _Optional[_Union[AutoRecharge, _Mapping]] = ..., credits: _Optional[_Iterable[_Union[CreditPurchase, _Mapping]]] = ..., users: _Optional[_Iterable[_Union[User, _Mapping]]] = ..., service_numbers: _Optional[_Iterable[_Union[ServiceNumber, _Mapping]]] = ..., resource_accounts: _Optional[_Iterable[_Union[ResourceAccount, _Mapping]]] = ..., trunks: _Optional[_Iterable[_Union[Trunk, _Mapping]]] = ..., state: _Optional[str] = ..., deduct_shortfall: bool = ..., notices: _Optional[_Union[Notices, _Mapping]] = ...) -> None: ...
+    def __init__(self, id: _Optional[str] = ..., currency: _Optional[str] = ..., country: _Optional[str] = ..., time_zone: _Optional[str] = ..., billing: _Optional[str] = ..., overage: bool = ..., rate_deck: _Optional[str] = ..., outbound_policy: _Optional[_Union[OutboundPolicy, _Mapping]] = ..., failure_handling: _Optional[_Union[FailureHandling, _Mapping]] = ..., on_lost_settle: _Optional[str] = ..., limits: _Optional[_Union[TenantLimits, _Mapping]] = ..., spend_velocity: _Optional[_Union[SpendVelocity, _Mapping]] = ..., blocked_prefixes: _Optional[_Iterable[str]] = ..., auto_recharge: _Optional[_Union[AutoRecharge, _Mapping]] = ..., credits: _Optional[_Iterable[_Union[CreditPurchase, _Mapping]]] = ..., users: _Optional[_Iterable[_Union[User, _Mapping]]] = ..., service_numbers: _Optional[_Iterable[_Union[ServiceNumber, _Mapping]]] = ..., resource_accounts: _Optional[_Iterable[_Union[ResourceAccount, _Mapping]]] = ..., trunks: _Optional[_Iterable[_Union[Trunk, _Mapping]]] = ..., state: _Optional[str] = ..., international_cap: _Optional[str] = ..., allow_unlisted_destinations: bool = ..., pool_increments: _Optional[_Mapping[str, _duration_pb2.Duration]] = ..., deduct_shortfall: bool = ..., notices: _Optional[_Union[Notices, _Mapping]] = ...) -> None: ...
 
 class Notices(_message.Message):
     __slots__ = ("emails", "webhook")
