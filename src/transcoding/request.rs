@@ -224,10 +224,13 @@ fn substituted(bytes: &[u8]) -> (String, bool) {
     (text, is_utf8)
 }
 
+/// A name and a value.
+type Member<'a> = (&'a [u8], &'a [u8]);
+
 /// The members of a JSON object: each name with its quotes, and each value, as they stand and unread.
 ///
 /// An error is the byte at which it is no object.
-fn members(body: &[u8]) -> Result<Vec<(&[u8], &[u8])>, usize> {
+fn members(body: &[u8]) -> Result<Vec<Member<'_>>, usize> {
     let mut at = Cursor { body, at: 0 };
     let mut found = vec![];
     at.expect(b'{')?;
