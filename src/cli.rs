@@ -14,6 +14,7 @@ pub mod demo;
 pub mod document;
 pub mod events;
 pub mod loadtest;
+pub mod openapi;
 pub mod organisation;
 pub mod output;
 pub mod pools;
@@ -91,6 +92,7 @@ async fn ask(command: ClientCommand, form: Output) -> Outcome {
         ClientCommand::Usage(args) => usage::run(args, form).await,
         ClientCommand::Reconcile(args) => reconcile::run(*args, form).await,
         ClientCommand::Events(args) => events::run(args, form).await,
+        ClientCommand::Openapi(args) => openapi::run(&args),
         ClientCommand::Audit(args) => accounts::audit(args, form).await,
         ClientCommand::Adjust(args) => adjust::run(args.command, form).await,
         ClientCommand::Adjustments(args) => adjust::list(args, form).await,

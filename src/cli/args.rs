@@ -80,6 +80,8 @@ pub enum ClientCommand {
     Reconcile(Box<ReconcileArgs>),
     /// Print the events of a tenant, and with --follow those to come
     Events(EventsArgs),
+    /// Print the OpenAPI document of what a listener answers in JSON; asks no server
+    Openapi(OpenapiArgs),
     /// Prove the invariants of the ledger; exits with 1 and the first offending key when one is broken
     Audit(AuditArgs),
     /// Correct a balance or a settled call, once per key
@@ -1026,4 +1028,21 @@ mod tests {
             assert!(parse(line).is_err_and(|error| error.use_stderr()), "{line}");
         }
     }
+}
+
+/// Arguments of `openapi`.
+#[derive(Debug, Args)]
+pub struct OpenapiArgs {
+    /// The listener
+    #[arg(value_enum, default_value = "calls")]
+    pub listener: Listener,
+}
+
+/// A listener that answers in JSON.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Listener {
+    /// For calls.
+    Calls,
+    /// For administration.
+    Administration,
 }

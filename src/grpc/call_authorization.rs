@@ -58,16 +58,18 @@ impl<L: Ledger> CallAuthorization<L> {
         &self,
         request: Request<v1::AuthorizeCallRequest>,
     ) -> Result<Answer, Status> {
-        let deadline = deadline::of(request.extensions());
-        let message = request.into_inner();
+        let (_, extensions, message) = request.into_parts();
+        let deadline = deadline::of(&extensions);
+        // Fields of JSON that could not be put into the message.
+        let unread = extensions.get::<FieldViolations>();
         if let Some(answer) = self.control.authorize_emergency(&raw(&message), deadline).await {
             // What would refuse any other call is told, all of it.
             let (_, violations) = read_authorize(message);
-            return Ok(Answer { warnings: violations.into_warnings(), ..answer });
+            return Ok(Answer { warnings: violations.after(unread).into_warnings(), ..answer });
         }
         let _entered = self.gate.enter_new()?;
         let (request, violations) = read_authorize(message);
-        let request = violations.finish(request)?;
+        let request = violations.after(unread).finish(request)?;
         Ok(self.control.authorize(&request, deadline).await)
     }
 

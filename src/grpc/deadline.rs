@@ -4,15 +4,15 @@
 
 use std::time::Duration;
 
+use http::{HeaderMap, HeaderValue};
 use tokio::time::Instant;
-use tonic::metadata::MetadataMap;
 use tonic::{Extensions, Request, Status};
 
 /// What a caller that names no deadline is given.
 pub const DEFAULT: Duration = Duration::from_secs(2);
 
 /// Longest deadline that is kept; a longer one is as good.
-const LONGEST: Duration = Duration::from_secs(3600);
+pub const LONGEST: Duration = Duration::from_secs(3600);
 
 /// When the request must be answered.
 #[derive(Clone, Copy, Debug)]
@@ -21,7 +21,7 @@ struct Deadline(Instant);
 /// Notes the deadline of a request as its headers arrive, and refuses one that has passed already.
 #[allow(clippy::result_large_err, reason = "the signature of tonic's interceptors")]
 pub fn intercept(mut request: Request<()>) -> Result<Request<()>, Status> {
-    let allowed = timeout(request.metadata()).unwrap_or(DEFAULT);
+    let allowed = timeout(request.metadata().as_ref()).unwrap_or(DEFAULT);
     // A tenth is left for the way back.
     let useful = allowed.min(LONGEST) * 9 / 10;
     if useful.is_zero() {
@@ -39,8 +39,8 @@ pub fn of(extensions: &Extensions) -> Instant {
 }
 
 /// The `grpc-timeout` header: at most 8 digits and a unit. `None` where it is absent or malformed.
-fn timeout(metadata: &MetadataMap) -> Option<Duration> {
-    let header = metadata.get("grpc-timeout")?.to_str().ok()?;
+pub fn timeout(headers: &HeaderMap) -> Option<Duration> {
+    let header = headers.get("grpc-timeout")?.to_str().ok()?;
     let (digits, unit) = header.split_at_checked(header.len().checked_sub(1)?)?;
     let well_formed = (1..=8).contains(&digits.len()) && digits.bytes().all(|b| b.is_ascii_digit());
     let value: u64 = digits.parse().ok().filter(|_| well_formed)?;
@@ -55,13 +55,23 @@ fn timeout(metadata: &MetadataMap) -> Option<Duration> {
     }
 }
 
+/// The same header for what is left, cut to microseconds, or to milliseconds where it is long.
+pub fn header(left: Duration) -> HeaderValue {
+    let micros = left.as_micros();
+    let text = match micros < 100_000_000 {
+        true => format!("{micros}u"),
+        false => format!("{}m", left.min(LONGEST).as_millis()),
+    };
+    HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static("0u"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[track_caller]
     fn check(header: &str, expected: Option<Duration>) {
-        let mut metadata = MetadataMap::new();
+        let mut metadata = HeaderMap::new();
         metadata.insert("grpc-timeout", header.parse().expect("a header value"));
         assert_eq!(timeout(&metadata), expected, "{header:?}");
     }
@@ -82,11 +92,23 @@ mod tests {
         for header in
             ["", "S", "1", "1s", "-1S", "+1S", "1.5S", "100000000S", " 1S", "1SS", "\u{e9}"]
         {
-            let mut metadata = MetadataMap::new();
+            let mut metadata = HeaderMap::new();
             if let Ok(value) = header.parse() {
                 metadata.insert("grpc-timeout", value);
             }
             assert_eq!(timeout(&metadata), None, "{header:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_left_is_written_as_it_is_read() {
+        for left in [0, 1, 1_500_000, 99_999_999, 100_000_000, 3_600_000_000] {
+            let left = Duration::from_micros(left);
+            let headers = HeaderMap::from_iter([(
+                http::HeaderName::from_static("grpc-timeout"),
+                header(left),
+            )]);
+            assert_eq!(timeout(&headers), Some(left));
         }
     }
 

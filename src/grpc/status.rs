@@ -18,7 +18,7 @@ const MAX_DETAIL_BYTES: usize = 4096;
 const MAX_DESCRIPTION_BYTES: usize = 256;
 
 /// What is wrong with a request, field by field, so that its sender learns of all mistakes at once.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct FieldViolations {
     violations: Vec<FieldViolation>,
 }
@@ -43,6 +43,16 @@ impl FieldViolations {
         value: Result<T, E>,
     ) -> Option<T> {
         value.map_err(|error| self.add(path, error)).ok()
+    }
+
+    /// These behind those that were noted before. A field that could not be read then is missing now:
+    /// that is told once.
+    pub fn after(mut self, before: Option<&FieldViolations>) -> Self {
+        let Some(before) = before.filter(|before| !before.is_empty()) else { return self };
+        let mut all = before.violations.clone();
+        self.violations.retain(|late| all.iter().all(|early| early.field != late.field));
+        all.append(&mut self.violations);
+        FieldViolations { violations: all }
     }
 
     /// Whether nothing is wrong.

@@ -3,7 +3,10 @@
 use std::sync::OnceLock;
 
 use prost::{Message, Name};
-use prost_reflect::{DescriptorError, DescriptorPool, DynamicMessage, SerializeOptions};
+use prost_reflect::{
+    DescriptorError, DescriptorPool, DynamicMessage, MessageDescriptor, SerializeOptions,
+};
+use prost_types::{FileDescriptorProto, FileDescriptorSet};
 use serde_json::Serializer;
 
 use crate::proto::FILE_DESCRIPTOR_SET;
@@ -25,12 +28,18 @@ pub enum JsonError {
     Value(#[from] serde_json::Error),
 }
 
-fn descriptors() -> Result<&'static DescriptorPool, JsonError> {
+/// The descriptors of all messages: those of `tollgate.v1`, and of what errors are made of.
+pub fn descriptors() -> Result<&'static DescriptorPool, JsonError> {
     static POOL: OnceLock<DescriptorPool> = OnceLock::new();
     if let Some(pool) = POOL.get() {
         return Ok(pool);
     }
-    let pool = DescriptorPool::decode(FILE_DESCRIPTOR_SET).map_err(JsonError::Descriptors)?;
+    let mut pool = DescriptorPool::decode(FILE_DESCRIPTOR_SET).map_err(JsonError::Descriptors)?;
+    // What errors are made of.
+    let known = |file: &FileDescriptorProto| pool.get_file_by_name(file.name()).is_some();
+    let mut errors = FileDescriptorSet::decode(tonic_types::pb::FILE_DESCRIPTOR_SET)?.file;
+    errors.retain(|file| !known(file));
+    pool.add_file_descriptor_protos(errors).map_err(JsonError::Descriptors)?;
     Ok(POOL.get_or_init(|| pool))
 }
 
@@ -51,16 +60,33 @@ pub fn to_json_line<M: Message + Name>(message: &M) -> Result<String, JsonError>
     Ok(String::from_utf8_lossy(&json).into_owned())
 }
 
+/// The same of a message whose type is known only by its descriptor.
+pub fn dynamic_to_json(message: &DynamicMessage) -> Result<Vec<u8>, JsonError> {
+    let mut json = Vec::new();
+    serialize_dynamic(message, &mut Serializer::new(&mut json))?;
+    Ok(json)
+}
+
 fn serialize<M: Message + Name, S: serde::Serializer<Error = serde_json::Error>>(
     message: &M,
     to: S,
 ) -> Result<(), JsonError> {
-    let name = M::full_name();
-    let descriptor =
-        descriptors()?.get_message_by_name(&name).ok_or(JsonError::UnknownMessage(name))?;
-    let dynamic = DynamicMessage::decode(descriptor, message.encode_to_vec().as_slice())?;
-    dynamic.serialize_with_options(to, &SerializeOptions::new().skip_default_fields(false))?;
+    let encoded = message.encode_to_vec();
+    serialize_dynamic(&DynamicMessage::decode(descriptor(&M::full_name())?, &*encoded)?, to)
+}
+
+fn serialize_dynamic<S: serde::Serializer<Error = serde_json::Error>>(
+    message: &DynamicMessage,
+    to: S,
+) -> Result<(), JsonError> {
+    message.serialize_with_options(to, &SerializeOptions::new().skip_default_fields(false))?;
     Ok(())
+}
+
+/// The descriptor of the message with this full name.
+pub fn descriptor(name: &str) -> Result<MessageDescriptor, JsonError> {
+    let found = descriptors()?.get_message_by_name(name);
+    found.ok_or_else(|| JsonError::UnknownMessage(name.to_owned()))
 }
 
 #[cfg(test)]

@@ -152,6 +152,22 @@ const FORBIDDEN: &[(&str, &[&str])] = &[
             "crate::config",
         ],
     ),
+    (
+        "transcoding",
+        &[
+            "crate::charging",
+            "crate::ledger",
+            "crate::credit_control",
+            "crate::administration",
+            "crate::records",
+            "crate::organisation",
+            "crate::cli",
+            "crate::app",
+            "crate::config",
+            "crate::ops",
+            "redis::",
+        ],
+    ),
 ];
 
 /// How a float would be written.

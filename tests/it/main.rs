@@ -12,6 +12,7 @@ mod events;
 mod grpc_account;
 mod grpc_calls;
 mod hostile_bytes;
+mod http_json;
 mod killed;
 mod ledger_audit;
 mod ledger_contract;
