@@ -85,7 +85,9 @@ fn kinds(entry: &Entry) -> Vec<EventKind> {
         | EntryKind::Extended
         | EntryKind::Reopened
         | EntryKind::Released
-        | EntryKind::Purchased => None,
+        | EntryKind::Purchased
+        | EntryKind::Opening
+        | EntryKind::NumbersErased => None,
     });
     let charged =
         matches!(entry.kind, EntryKind::Settled | EntryKind::SettledLate | EntryKind::Expired);

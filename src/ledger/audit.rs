@@ -6,7 +6,8 @@
 //! What a snapshot cannot show: that a pool is the payer's own (5) and that the charge does not depend
 //! on how it was chunked (8), which follows from 7. A pool that shrank below what is held and spent is
 //! lawful (D9): its `pending_shrink` is the difference. Forgetting a call leaves no entry, so a journal
-//! may tell several lives of one key, each after the end of the last.
+//! may tell several lives of one key, each after the end of the last. What was trimmed counts as its
+//! opening entries say.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -14,7 +15,7 @@ use crate::charging::decision::Decision;
 use crate::charging::funding::{CreditSide, PoolSide, charge};
 use crate::charging::ids::{CallId, TenantId};
 use crate::charging::units::{Micros, Millis, Seconds};
-use crate::ledger::state::{Bucket, Call, CallState, Entry, EntryKind, Posting};
+use crate::ledger::state::{Bucket, Call, CallState, Entry, EntryKind, Opening, Posting};
 use crate::ledger::{Snapshot, lot_bucket, pool_bucket};
 
 /// What the audit of one tenant found.
@@ -81,7 +82,7 @@ pub fn audit(tenant: &TenantId, now: Millis, sweep_bound: Seconds, snapshot: &Sn
     }
     audit.check_open_lives(&story);
     audit.check_deadlines(now, sweep_bound);
-    audit.check_decisions();
+    audit.check_decisions(&story);
     Report {
         tenant: tenant.clone(),
         findings: audit.findings,
@@ -102,26 +103,30 @@ struct Audit<'a> {
 
 /// What the journal tells, replayed from empty.
 #[derive(Default)]
-struct Story<'a> {
+pub(super) struct Story {
     /// The running sums of every bucket.
-    buckets: HashMap<&'a str, Sums>,
+    buckets: HashMap<String, Sums>,
     /// The last life of every call.
-    lives: HashMap<&'a str, Life>,
+    pub(super) lives: HashMap<String, Life>,
     /// Of the lives before.
-    past: Listed,
+    pub(super) past: Listed,
+    /// Decisions that trimmed entries recorded.
+    trimmed_decisions: i64,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Sums {
-    funded: i64,
-    held: i64,
-    spent: i64,
-    expired: i64,
+pub(super) struct Sums {
+    pub(super) funded: i64,
+    pub(super) held: i64,
+    pub(super) spent: i64,
+    pub(super) expired: i64,
 }
 
 /// A call as the journal tells it, from a decision to its end.
 #[derive(Default)]
-struct Life {
+pub(super) struct Life {
+    /// Number of the entry with which it began, or that which it follows from.
+    pub(super) begun: u64,
     phase: Phase,
     decision: Option<Decision>,
     used: Seconds,
@@ -134,7 +139,7 @@ struct Life {
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Phase {
+pub(super) enum Phase {
     #[default]
     Unknown,
     Denied,
@@ -146,7 +151,7 @@ enum Phase {
     Ended,
 }
 
-impl<'a> Story<'a> {
+impl Story {
     fn listed(&self) -> Listed {
         let mut listed = self.past;
         for life in self.lives.values() {
@@ -155,15 +160,129 @@ impl<'a> Story<'a> {
         listed
     }
 
-    fn begin(&mut self, call: &'a str, life: Life) {
-        if let Some(past) = self.lives.insert(call, life) {
+    /// Takes the next entry of a call, the journal's `number`th; what is unlawful about it.
+    pub(super) fn tell(&mut self, number: u64, entry: &Entry) -> Vec<Finding> {
+        use EntryKind as Kind;
+        use Phase::*;
+        let mut findings = vec![];
+        if is_record_only(entry) {
+            return findings;
+        }
+        let id = entry.subject.as_str();
+        let mut find = |invariant, detail| {
+            findings.push(Finding { invariant, key: id.to_owned(), detail });
+        };
+        let was = self.lives.get(id).map_or(Phase::Unknown, |life| life.phase);
+        let over = was != Open;
+        let next = match (entry.kind, was) {
+            (Kind::Authorized, _) if over => Some(Open),
+            (Kind::Refused, _) if !is_kept(entry) => {
+                let lawful = over || entry.decision == Some(Decision::KeyConflict);
+                lawful.then_some(was)
+            }
+            (Kind::Refused, _) if over => Some(Denied),
+            (Kind::Extended, Open) => Some(Open),
+            (Kind::Reopened, Expired) => Some(Open),
+            (Kind::Settled, Open) | (Kind::SettledLate, Released | Expired) => Some(Settled),
+            (Kind::Released, Open) => Some(Released),
+            (Kind::Expired, Open) => Some(Expired),
+            (Kind::Parked, Denied) if entry.decision.is_some() => Some(Denied),
+            (Kind::Parked, _) if over => Some(Ended),
+            _ => None,
+        };
+        let Some(next) = next else {
+            let terminal = matches!(
+                entry.kind,
+                Kind::Settled | Kind::SettledLate | Kind::Released | Kind::Expired
+            );
+            let invariant = if terminal && over && was != Unknown { 6 } else { 11 };
+            find(invariant, format!("{:?} follows {was:?}", entry.kind));
+            return findings;
+        };
+        if entry.kind == Kind::Refused && !is_kept(entry) {
+            return findings;
+        }
+        let another = match entry.kind {
+            Kind::Authorized | Kind::Refused => true,
+            Kind::Parked => {
+                next != was || self.lives.get(id).is_some_and(|l| entry.used < l.parked)
+            }
+            _ => false,
+        };
+        if another {
+            let mut life = Life { begun: number, decision: entry.decision, ..Life::default() };
+            if let Some(past) = self.lives.get_mut(id)
+                && entry.kind == Kind::Authorized
+                && was == Ended
+            {
+                life.overtaken = std::mem::take(&mut past.parked);
+                life.begun = past.begun;
+            }
+            self.begin(id, life);
+        }
+        let life = self.lives.entry(id.to_owned()).or_default();
+        life.phase = next;
+        if entry.kind == Kind::Parked {
+            life.parked = entry.used;
+            return findings;
+        }
+        if entry.used < life.used {
+            find(10, format!("usage fell from {} to {}", life.used, entry.used));
+        }
+        life.used = entry.used;
+        life.shortfall_duration = entry.shortfall_duration;
+        life.shortfall_money = entry.shortfall_money;
+        for posting in &entry.postings {
+            life.buckets.entry(posting.bucket.clone()).or_default().add(posting);
+        }
+        if next == Settled && life.overtaken == entry.used {
+            life.overtaken = Seconds::ZERO;
+        }
+        let held = life.buckets.values().find(|sums| sums.held != 0).map(|sums| sums.held);
+        let charged = life.buckets.values().any(|sums| sums.spent != 0);
+        if next != Open
+            && let Some(held) = held
+        {
+            find(2, format!("{held} are held after {:?}", entry.kind));
+        }
+        if next == Released && charged {
+            find(9, "a call that was never answered is charged".to_owned());
+        }
+        findings
+    }
+
+    /// Forgets a call of which nothing more can be told; what was not paid stays counted.
+    pub(super) fn forget(&mut self, call: &str) {
+        if let Some(life) = self.lives.remove(call) {
+            self.past.add(&life);
+        }
+    }
+
+    fn begin(&mut self, call: &str, life: Life) {
+        if let Some(past) = self.lives.insert(call.to_owned(), life) {
             self.past.add(&past);
         }
     }
 }
 
+impl Life {
+    /// Whether nothing more can be told of it.
+    pub(super) fn is_final(&self) -> bool {
+        self.phase == Phase::Settled
+    }
+}
+
 impl Listed {
-    fn add(&mut self, life: &Life) {
+    /// Goes on from what was trimmed.
+    fn open(&mut self, opening: &Opening) {
+        self.shortfalls += u64::try_from(opening.shortfalls).unwrap_or_default();
+        self.shortfall_duration += opening.shortfall_duration;
+        self.shortfall_money += opening.shortfall_money;
+        self.parked_calls += u64::try_from(opening.parked_calls).unwrap_or_default();
+        self.parked += opening.parked;
+    }
+
+    pub(super) fn add(&mut self, life: &Life) {
         if life.shortfall_duration.is_positive() || life.shortfall_money.is_positive() {
             self.shortfalls += 1;
             self.shortfall_duration += life.shortfall_duration;
@@ -178,7 +297,7 @@ impl Listed {
 }
 
 impl Sums {
-    fn add(&mut self, posting: &Posting) {
+    pub(super) fn add(&mut self, posting: &Posting) {
         self.funded += posting.funded;
         self.held += posting.held;
         self.spent += posting.spent;
@@ -206,15 +325,17 @@ impl<'a> Audit<'a> {
 
     // The journal.
 
-    fn read_journal(&mut self) -> Story<'a> {
+    fn read_journal(&mut self) -> Story {
         let snapshot = self.snapshot;
         let known = buckets_by_name(snapshot);
         let mut story = Story::default();
         let mut purchases = BTreeSet::new();
-        for entry in &snapshot.journal {
+        for (number, entry) in (0..).zip(&snapshot.journal) {
             match entry.kind {
+                EntryKind::Opening => self.read_opening(&mut story, &mut purchases, entry),
+                EntryKind::NumbersErased => {}
                 EntryKind::Purchased => {
-                    if !purchases.insert(&entry.subject) {
+                    if !purchases.insert(entry.subject.as_str()) {
                         let detail = "the purchase is applied more than once".to_owned();
                         self.find(16, &entry.subject, detail);
                         continue;
@@ -224,10 +345,14 @@ impl<'a> Audit<'a> {
                 | EntryKind::PoolThreshold
                 | EntryKind::PoolExhausted
                 | EntryKind::CreditsDepleted => {}
-                _ => self.read_call_entry(&mut story, entry),
+                _ => {
+                    for Finding { invariant, key, detail } in story.tell(number, entry) {
+                        self.find(invariant, &key, detail);
+                    }
+                }
             }
             for posting in &entry.postings {
-                story.buckets.entry(posting.bucket.as_str()).or_default().add(posting);
+                story.buckets.entry(posting.bucket.clone()).or_default().add(posting);
                 match known.get(&posting.bucket) {
                     Some(bucket) => self.check_validity(entry, posting, bucket),
                     None => {
@@ -240,88 +365,26 @@ impl<'a> Audit<'a> {
         story
     }
 
-    fn read_call_entry(&mut self, story: &mut Story<'a>, entry: &'a Entry) {
-        use EntryKind as Kind;
-        use Phase::*;
-        if is_record_only(entry) {
-            return;
-        }
-        let id = entry.subject.as_str();
-        let was = story.lives.get(id).map_or(Phase::Unknown, |life| life.phase);
-        let over = was != Open;
-        let next = match (entry.kind, was) {
-            (Kind::Authorized, _) if over => Some(Open),
-            (Kind::Refused, _) if !is_kept(entry) => {
-                let lawful = over || entry.decision == Some(Decision::KeyConflict);
-                lawful.then_some(was)
-            }
-            (Kind::Refused, _) if over => Some(Denied),
-            (Kind::Extended, Open) => Some(Open),
-            (Kind::Reopened, Expired) => Some(Open),
-            (Kind::Settled, Open) | (Kind::SettledLate, Released | Expired) => Some(Settled),
-            (Kind::Released, Open) => Some(Released),
-            (Kind::Expired, Open) => Some(Expired),
-            (Kind::Parked, Denied) if entry.decision.is_some() => Some(Denied),
-            (Kind::Parked, _) if over => Some(Ended),
-            _ => None,
-        };
-        let Some(next) = next else {
-            let terminal = matches!(
-                entry.kind,
-                Kind::Settled | Kind::SettledLate | Kind::Released | Kind::Expired
-            );
-            let invariant = if terminal && over && was != Unknown { 6 } else { 11 };
-            return self.find(invariant, id, format!("{:?} follows {was:?}", entry.kind));
-        };
-        if entry.kind == Kind::Refused && !is_kept(entry) {
-            return;
-        }
-        let another = match entry.kind {
-            Kind::Authorized | Kind::Refused => true,
-            Kind::Parked => {
-                next != was || story.lives.get(id).is_some_and(|l| entry.used < l.parked)
-            }
-            _ => false,
-        };
-        if another {
-            let mut life = Life { decision: entry.decision, ..Life::default() };
-            if let Some(past) = story.lives.get_mut(id)
-                && entry.kind == Kind::Authorized
-                && was == Ended
-            {
-                life.overtaken = std::mem::take(&mut past.parked);
-            }
-            story.begin(id, life);
-        }
-        let life = story.lives.entry(id).or_default();
-        life.phase = next;
-        if entry.kind == Kind::Parked {
-            life.parked = entry.used;
-            return;
-        }
-        if entry.used < life.used {
-            let detail = format!("usage fell from {} to {}", life.used, entry.used);
-            self.find(10, id, detail);
-        }
-        let life = story.lives.entry(id).or_default();
-        life.used = entry.used;
-        life.shortfall_duration = entry.shortfall_duration;
-        life.shortfall_money = entry.shortfall_money;
+    /// What was trimmed: its postings count, a lot among them was bought, and its counts go on.
+    fn read_opening(
+        &mut self,
+        story: &mut Story,
+        purchases: &mut BTreeSet<&'a str>,
+        entry: &'a Entry,
+    ) {
         for posting in &entry.postings {
-            life.buckets.entry(posting.bucket.clone()).or_default().add(posting);
+            if let Some(lot) = posting.bucket.strip_prefix("l:")
+                && !purchases.insert(lot)
+            {
+                self.find(16, lot, "the purchase is applied more than once".to_owned());
+            }
         }
-        if next == Settled && life.overtaken == entry.used {
-            life.overtaken = Seconds::ZERO;
-        }
-        let held = life.buckets.values().find(|sums| sums.held != 0).map(|sums| sums.held);
-        let charged = life.buckets.values().any(|sums| sums.spent != 0);
-        if next != Open
-            && let Some(held) = held
-        {
-            self.find(2, id, format!("{held} are held after {:?}", entry.kind));
-        }
-        if next == Released && charged {
-            self.find(9, id, "a call that was never answered is charged".to_owned());
+        match Opening::decode(&entry.context) {
+            Some(opening) => {
+                story.past.open(&opening);
+                story.trimmed_decisions += opening.decisions;
+            }
+            None => self.find(17, "journal", "an opening entry cannot be read".to_owned()),
         }
     }
 
@@ -334,7 +397,7 @@ impl<'a> Audit<'a> {
         let started = bucket.starts <= at;
         let ended = at >= bucket.ends;
         let lawful = match entry.kind {
-            Purchased => true,
+            Purchased | Opening => true,
             LotExpired => ended,
             Authorized => started && !ended,
             Extended | Reopened => started && !(is_lot && ended),
@@ -356,7 +419,7 @@ impl<'a> Audit<'a> {
 
     // Balances.
 
-    fn check_buckets(&mut self, story: &Story<'a>) {
+    fn check_buckets(&mut self, story: &Story) {
         let mut lines: HashMap<String, (i64, i64, i64)> = HashMap::new();
         for (_, call) in &self.snapshot.calls {
             for (bucket, held, spent) in lines_of(call) {
@@ -580,13 +643,13 @@ impl<'a> Audit<'a> {
         self.expect(7, key, "a shortfall of money", money, call.shortfall_money);
     }
 
-    fn check_open_lives(&mut self, story: &Story<'a>) {
+    fn check_open_lives(&mut self, story: &Story) {
         let known: BTreeSet<_> = self.snapshot.calls.iter().map(|(id, _)| id.as_str()).collect();
         let mut lost: Vec<_> = story
             .lives
             .iter()
-            .filter(|(id, life)| life.phase == Phase::Open && !known.contains(*id))
-            .map(|(id, _)| *id)
+            .filter(|(id, life)| life.phase == Phase::Open && !known.contains(id.as_str()))
+            .map(|(id, _)| id.as_str())
             .collect();
         lost.sort_unstable();
         for id in lost {
@@ -630,11 +693,9 @@ impl<'a> Audit<'a> {
         }
     }
 
-    fn check_decisions(&mut self) {
-        let decided =
-            |entry: &&Entry| matches!(entry.kind, EntryKind::Authorized | EntryKind::Refused);
-        let records = self.snapshot.journal.iter().filter(decided).count();
-        let records = i64::try_from(records).unwrap_or(i64::MAX);
+    fn check_decisions(&mut self, story: &Story) {
+        let records = self.snapshot.journal.iter().filter(|entry| entry.kind.is_decision()).count();
+        let records = i64::try_from(records).unwrap_or(i64::MAX) + story.trimmed_decisions;
         self.expect(14, "tenant", "records", records, self.snapshot.tenant.decisions);
     }
 }

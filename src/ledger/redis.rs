@@ -21,19 +21,24 @@ use crate::charging::month::Month;
 use crate::charging::profile::{Purchase, TenantState};
 use crate::charging::units::{Millis, Seconds};
 use crate::ledger::redis::codec::{
-    AnswerArgs, ApplyPayersArgs, ApplyTenantArgs, AuthorizeArgs, BalanceArgs, BalanceReply,
-    CallReply, CountReply, EndArgs, ExtendArgs, PositionArgs, PositionReply, PurchaseArgs,
+    AbandonRewriteArgs, AddRewrittenArgs, AnswerArgs, ApplyPayersArgs, ApplyTenantArgs,
+    AuthorizeArgs, BalanceArgs, BalanceReply, BeginRewriteArgs, CallReply, CountReply, EndArgs,
+    ExtendArgs, FinishRewriteArgs, PositionArgs, PositionReply, PurchaseArgs, ReplaceContextArgs,
     StoredPayer, SweepArgs, SweepReply, decode, decode_json, encode, encode_json, unknown_tag,
 };
 use crate::ledger::redis::connection::Connection;
 use crate::ledger::redis::keys::Key;
 use crate::ledger::redis::scripts::Verb;
-use crate::ledger::state::{Bucket, Call, Entry, Lot, PayerAccount, TenantAccount, Wallet};
+use crate::ledger::state::{Bucket, Call, Entry, Lot, PayerAccount, TenantAccount, Upkeep, Wallet};
 use crate::ledger::{
-    Answer, Answered, Applied, Authorize, Authorized, Balance, ClockOffset, ClockReading, End,
-    EndResult, Ended, Extend, Extended, Ledger, LedgerError, Page, PayerUpdate, PayerView,
-    Position, Purchased, Reply, Snapshot, Swept, TenantRecord, TenantView,
+    Answer, Answered, Applied, Authorize, Authorized, Balance, COPIED_AT_FINISH, ClockOffset,
+    ClockReading, End, EndResult, Ended, Extend, Extended, FinishRewrite, FinishedRewrite, Ledger,
+    LedgerError, Page, PayerUpdate, PayerView, Position, Purchased, REWRITE_LEASE, Reply, Snapshot,
+    Swept, TenantRecord, TenantView,
 };
+
+/// How often a snapshot is begun anew because the journal was replaced under it.
+const SNAPSHOT_ATTEMPTS: usize = 10;
 
 /// Entries that a snapshot reads at a time.
 const JOURNAL_CHUNK: usize = 1_000;
@@ -86,7 +91,7 @@ impl RedisLedger {
         tenant: &TenantId,
         args: &impl Serialize,
     ) -> Result<Vec<u8>, LedgerError> {
-        self.run_with(verb, tenant, args, None).await
+        self.run_with(verb, tenant, args, &[]).await
     }
 
     /// The same, with bytes that the script keeps and does not read.
@@ -95,7 +100,7 @@ impl RedisLedger {
         verb: Verb,
         tenant: &TenantId,
         args: &impl Serialize,
-        opaque: Option<&[u8]>,
+        opaque: &[&[u8]],
     ) -> Result<Vec<u8>, LedgerError> {
         let script = verb.script();
         let args = encode(args)?;
@@ -132,7 +137,18 @@ impl RedisLedger {
         args: &impl Serialize,
         tags: &[&'static str],
     ) -> Result<Reply<(&'static str, usize)>, LedgerError> {
-        let bytes = self.run(verb, tenant, args).await?;
+        self.count_with(verb, tenant, args, &[], tags).await
+    }
+
+    async fn count_with(
+        &self,
+        verb: Verb,
+        tenant: &TenantId,
+        args: &impl Serialize,
+        opaque: &[&[u8]],
+        tags: &[&'static str],
+    ) -> Result<Reply<(&'static str, usize)>, LedgerError> {
+        let bytes = self.run_with(verb, tenant, args, opaque).await?;
         let reply: CountReply<'_> = decode("answer", &bytes)?;
         let known = tags.iter().find(|tag| **tag == reply.tag);
         let tag = known.ok_or_else(|| unknown_tag(verb.script().name, reply.tag))?;
@@ -196,7 +212,7 @@ impl Ledger for RedisLedger {
     async fn authorize(&self, command: &Authorize) -> Result<Reply<Authorized>, LedgerError> {
         let verb = Verb::Authorize;
         let args = AuthorizeArgs::of(command);
-        let bytes = self.run_with(verb, &command.tenant, &args, Some(&command.context)).await?;
+        let bytes = self.run_with(verb, &command.tenant, &args, &[&command.context]).await?;
         let reply: CallReply<'_> = decode("answer", &bytes)?;
         let outcome = match reply.tag {
             "decided" => Authorized::Decided(reply.call()?),
@@ -244,7 +260,7 @@ impl Ledger for RedisLedger {
     async fn end(&self, command: &End) -> Result<Reply<Ended>, LedgerError> {
         let verb = Verb::End;
         let args = EndArgs::of(command);
-        let bytes = self.run_with(verb, &command.tenant, &args, Some(&command.report)).await?;
+        let bytes = self.run_with(verb, &command.tenant, &args, &[&command.report]).await?;
         let reply: CallReply<'_> = decode("answer", &bytes)?;
         let done =
             |result, replayed| reply.call().map(|call| Ended::Done { result, call, replayed });
@@ -492,7 +508,152 @@ impl Ledger for RedisLedger {
         Ok((earliest > 0).then(|| format!("{earliest}-0")))
     }
 
+    async fn calls(
+        &self,
+        tenant: &TenantId,
+        cursor: Option<&str>,
+        most: usize,
+    ) -> Result<Page<(CallId, Call)>, LedgerError> {
+        let from = cursor.unwrap_or("0");
+        if from.parse::<u64>().is_err() {
+            return Err(LedgerError::BadCursor(from.to_owned()));
+        }
+        let mut command = cmd("HSCAN");
+        command.arg(Key::Calls.of(tenant)).arg(from).arg("COUNT").arg(most);
+        let found: (String, Vec<(String, Vec<u8>)>) = self.connection.query(&command).await?;
+        let (next, found) = found;
+        let read = |(id, bytes): (String, Vec<u8>)| {
+            Ok((CallId::new(&id).map_err(|_| stray(&id))?, decode("call", &bytes)?))
+        };
+        let items = found.into_iter().map(read).collect::<Result<_, LedgerError>>()?;
+        Ok(Page { items, next: Some(next).filter(|next| next != "0") })
+    }
+
+    async fn are_kept(
+        &self,
+        tenant: &TenantId,
+        calls: &[CallId],
+    ) -> Result<Vec<bool>, LedgerError> {
+        let mut commands = pipe();
+        for call in calls {
+            commands.cmd("HEXISTS").arg(Key::Calls.of(tenant)).arg(call.as_str());
+        }
+        if calls.is_empty() {
+            return Ok(vec![]);
+        }
+        self.connection.query_all(&commands).await
+    }
+
+    async fn upkeep(&self, tenant: &TenantId) -> Result<Reply<Upkeep>, LedgerError> {
+        let mut commands = pipe();
+        commands.atomic().cmd("TIME");
+        commands.cmd("HGET").arg(Key::Upkeep.of(tenant)).arg(keys::UPKEEP);
+        let found: ((i64, i64), Option<Vec<u8>>) = self.connection.query_all(&commands).await?;
+        let (time, bytes) = found;
+        let outcome = decode_if("upkeep", bytes.as_deref())?.unwrap_or_default();
+        Ok(Reply { now: self.instant(time), outcome })
+    }
+
+    async fn begin_rewrite(
+        &self,
+        tenant: &TenantId,
+        token: &str,
+    ) -> Result<Reply<bool>, LedgerError> {
+        let args = BeginRewriteArgs { token, lease: REWRITE_LEASE };
+        let reply = self.count(Verb::BeginRewrite, tenant, &args, &["begun", "busy"]).await?;
+        Ok(Reply { now: reply.now, outcome: reply.outcome.0 == "begun" })
+    }
+
+    async fn add_rewritten(
+        &self,
+        tenant: &TenantId,
+        token: &str,
+        entries: &[(String, Entry)],
+    ) -> Result<bool, LedgerError> {
+        let args = AddRewrittenArgs { token, lease: REWRITE_LEASE };
+        let written = entries.iter().map(|(_, entry)| encode(entry));
+        let written = written.collect::<Result<Vec<_>, LedgerError>>()?;
+        let ids = entries.iter().map(|(id, _)| id.as_bytes());
+        let opaque: Vec<&[u8]> =
+            ids.zip(&written).flat_map(|(id, bytes)| [id, bytes.as_slice()]).collect();
+        let (verb, tags) = (Verb::AddRewritten, ["added", "lost"]);
+        let reply = self.count_with(verb, tenant, &args, &opaque, &tags).await?;
+        Ok(reply.outcome.0 == "added")
+    }
+
+    async fn finish_rewrite(
+        &self,
+        tenant: &TenantId,
+        finish: &FinishRewrite,
+    ) -> Result<Reply<FinishedRewrite>, LedgerError> {
+        let args = FinishRewriteArgs {
+            token: &finish.token,
+            read_until: finish.read_until.as_deref().unwrap_or_default(),
+            written: finish.written,
+            copied: COPIED_AT_FINISH,
+            trimmed: finish.trimmed,
+            erased: finish.erased,
+        };
+        let note = finish.note.as_deref().unwrap_or_default();
+        let (verb, tags) = (Verb::FinishRewrite, ["done", "behind", "lost"]);
+        let reply = self.count_with(verb, tenant, &args, &[note], &tags).await?;
+        let outcome = match reply.outcome.0 {
+            "done" => FinishedRewrite::Done,
+            "behind" => FinishedRewrite::Behind,
+            _ => FinishedRewrite::Lost,
+        };
+        Ok(Reply { now: reply.now, outcome })
+    }
+
+    async fn abandon_rewrite(
+        &self,
+        tenant: &TenantId,
+        token: &str,
+        trimmed: Millis,
+        erased: Millis,
+    ) -> Result<(), LedgerError> {
+        let args = AbandonRewriteArgs { token, trimmed, erased };
+        let tags = ["abandoned", "lost"];
+        self.count(Verb::AbandonRewrite, tenant, &args, &tags).await?;
+        Ok(())
+    }
+
+    async fn replace_context(
+        &self,
+        tenant: &TenantId,
+        call: &CallId,
+        from: &[u8],
+        to: &[u8],
+    ) -> Result<bool, LedgerError> {
+        let args = ReplaceContextArgs { call: call.as_str() };
+        let (verb, tags) = (Verb::ReplaceContext, ["replaced", "moved"]);
+        let reply = self.count_with(verb, tenant, &args, &[from, to], &tags).await?;
+        Ok(reply.outcome.0 == "replaced")
+    }
+
     async fn snapshot(&self, tenant: &TenantId) -> Result<Reply<Snapshot>, LedgerError> {
+        for _ in 0..SNAPSHOT_ATTEMPTS {
+            if let Some(snapshot) = self.try_snapshot(tenant).await? {
+                return Ok(snapshot);
+            }
+        }
+        let reason = format!("the journal of tenant {tenant} is replaced all the time");
+        Err(LedgerError::Unavailable(reason))
+    }
+
+    async fn ping(&self) -> Result<(), LedgerError> {
+        let _: redis::Value = self.connection.query(&cmd("PING")).await?;
+        Ok(())
+    }
+}
+
+impl RedisLedger {
+    /// Everything at one instant; `None` where the journal was replaced while it was read in parts.
+    async fn try_snapshot(
+        &self,
+        tenant: &TenantId,
+    ) -> Result<Option<Reply<Snapshot>>, LedgerError> {
+        let before = self.upkeep(tenant).await?.outcome.rewrites;
         type Fields = Vec<(String, Vec<u8>)>;
         type Found =
             ((i64, i64), Fields, Fields, Fields, Fields, Vec<(String, i64)>, StreamRangeReply);
@@ -548,16 +709,10 @@ impl Ledger for RedisLedger {
         if let Some(last) = last.ids.first() {
             snapshot.journal = self.journal_until(tenant, &last.id).await?;
         }
-        Ok(Reply { now: self.instant(time), outcome: snapshot })
+        let same = self.upkeep(tenant).await?.outcome.rewrites == before;
+        Ok(same.then(|| Reply { now: self.instant(time), outcome: snapshot }))
     }
 
-    async fn ping(&self) -> Result<(), LedgerError> {
-        let _: redis::Value = self.connection.query(&cmd("PING")).await?;
-        Ok(())
-    }
-}
-
-impl RedisLedger {
     /// The first open calls after a place in the order of deadlines, at most `most`.
     async fn listed_after(
         &self,

@@ -410,6 +410,29 @@ pub enum EntryKind {
     PoolExhausted,
     /// Nothing is left or held in any lot (rule 51).
     CreditsDepleted,
+    /// Stands for older entries that are trimmed: its postings are their sum, its context is an
+    /// [`Opening`].
+    Opening,
+    /// Telephone numbers were erased from older entries and kept calls; its context says which.
+    NumbersErased,
+}
+
+impl EntryKind {
+    /// Whether such an entry is about a call, which its subject names.
+    pub fn is_of_call(self) -> bool {
+        use EntryKind::*;
+        match self {
+            Authorized | Refused | Extended | Reopened | Settled | SettledLate | Released
+            | Expired | Parked => true,
+            Purchased | LotExpired | PoolThreshold | PoolExhausted | CreditsDepleted | Opening
+            | NumbersErased => false,
+        }
+    }
+
+    /// Whether such an entry records a decision.
+    pub fn is_decision(self) -> bool {
+        matches!(self, EntryKind::Authorized | EntryKind::Refused)
+    }
 }
 
 /// A change of one bucket.
@@ -457,6 +480,63 @@ pub struct Entry {
     /// What the client said about the end of the call; empty elsewhere.
     #[serde(with = "serde_bytes")]
     pub report: Vec<u8>,
+}
+
+/// What an opening entry says besides its postings: what the audit counts in a journal, summed over the
+/// entries that it stands for. Of several openings of one trimming the first has the counts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Opening {
+    /// Entries before this instant are no longer there, except those of calls that went on after it.
+    pub until: Millis,
+    /// Entries that were removed; an earlier opening counts as those that it stood for.
+    #[serde(default)]
+    pub entries: i64,
+    /// Of them, decisions.
+    #[serde(default)]
+    pub decisions: i64,
+    /// Calls with a shortfall.
+    #[serde(default)]
+    pub shortfalls: i64,
+    /// Used seconds that nothing paid for.
+    #[serde(default)]
+    pub shortfall_duration: Seconds,
+    /// Their price.
+    #[serde(default)]
+    pub shortfall_money: Micros,
+    /// Calls with usage that nothing was granted for.
+    #[serde(default)]
+    pub parked_calls: i64,
+    /// That usage.
+    #[serde(default)]
+    pub parked: Seconds,
+}
+
+impl Opening {
+    /// As an entry keeps it.
+    pub fn encode(&self) -> Vec<u8> {
+        // Only a writer that fails could make this fail.
+        rmp_serde::to_vec_named(self).unwrap_or_default()
+    }
+
+    /// Of an opening entry; `None` where it cannot be read.
+    pub fn decode(bytes: &[u8]) -> Option<Opening> {
+        rmp_serde::from_slice(bytes).ok()
+    }
+}
+
+/// How far a tenant's journal was trimmed and erased, and who rewrites it now.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Upkeep {
+    /// Names who rewrites the journal; empty while nobody does.
+    pub token: String,
+    /// Until when that is believed of one who says nothing more.
+    pub lease_ends: Millis,
+    /// Entries before this instant were trimmed; zero: none.
+    pub trimmed: Millis,
+    /// Numbers in entries before this instant were erased; zero: none.
+    pub erased: Millis,
+    /// How often the journal was replaced, so that who reads it in parts knows when to begin anew.
+    pub rewrites: i64,
 }
 
 /// The pools of a call as the funding arithmetic sees them, given how to look a bucket up.

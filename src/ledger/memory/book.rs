@@ -12,13 +12,13 @@ use crate::charging::profile::{PayerProfile, PayerState, Purchase, TenantState};
 use crate::charging::units::{Micros, Millis, Seconds};
 use crate::ledger::state::{
     Bucket, Call, CallState, Entry, EntryKind, Lot, LotLine, MoneyLine, PayerAccount, PoolLine,
-    Posting, TenantAccount, Wallet, credit_side, nuance_code, pool_sides, reach_code,
+    Posting, TenantAccount, Upkeep, Wallet, credit_side, nuance_code, pool_sides, reach_code,
 };
 use crate::ledger::{
-    Answered, Applied, Authorize, Authorized, Balance, CallLimits, End, EndResult, Ended, Ending,
-    Extend, Extended, Offer, PayerUpdate, PayerView, Position, Proposal, Purchased,
-    SWEPT_PER_AUTHORIZE, Snapshot, Swept, TenantRecord, TenantView, Versions, lot_bucket,
-    pool_bucket, pool_id,
+    Answered, Applied, Authorize, Authorized, Balance, COPIED_AT_FINISH, CallLimits, End,
+    EndResult, Ended, Ending, Extend, Extended, FinishRewrite, FinishedRewrite, Offer, PayerUpdate,
+    PayerView, Position, Proposal, Purchased, REWRITE_LEASE, SWEPT_PER_AUTHORIZE, Snapshot, Swept,
+    TenantRecord, TenantView, Versions, lot_bucket, pool_bucket, pool_id,
 };
 
 /// One tenant's balances, calls and journal.
@@ -36,7 +36,13 @@ pub(super) struct Book {
     deadlines: BTreeSet<(Millis, CallId)>,
     /// All other calls, by the instant at which they are forgotten.
     retained: BTreeSet<(Millis, CallId)>,
-    journal: Vec<Entry>,
+    /// Entries under the numbers by which cursors name them, in their order.
+    journal: Vec<(u64, Entry)>,
+    /// The last number that was given.
+    numbered: u64,
+    /// A journal that is rewritten aside.
+    rewritten: Vec<(u64, Entry)>,
+    upkeep: Upkeep,
     /// What the next entry brings with it: noted after it.
     alerts: Vec<Entry>,
 }
@@ -460,7 +466,7 @@ impl Book {
             });
         }
         self.drop_empty_lots(now);
-        self.journal.append(&mut self.alerts);
+        self.note_alerts();
         lapsed
     }
 
@@ -811,8 +817,19 @@ impl Book {
     // The journal.
 
     fn note(&mut self, entry: Entry) {
-        self.journal.push(entry);
-        self.journal.append(&mut self.alerts);
+        self.push(entry);
+        self.note_alerts();
+    }
+
+    fn note_alerts(&mut self) {
+        for entry in std::mem::take(&mut self.alerts) {
+            self.push(entry);
+        }
+    }
+
+    fn push(&mut self, entry: Entry) {
+        self.numbered += 1;
+        self.journal.push((self.numbered, entry));
     }
 
     fn note_call(
@@ -843,6 +860,84 @@ impl Book {
         let call = self.new_call(now, command, CallState::Denied, Some(decision));
         self.note_call(now, EntryKind::Refused, &call, &command.call, vec![]);
         self.tenant.decisions += 1;
+    }
+
+    // Rewriting the journal.
+
+    pub(super) fn upkeep(&self) -> Upkeep {
+        self.upkeep.clone()
+    }
+
+    pub(super) fn begin_rewrite(&mut self, now: Millis, token: &str) -> bool {
+        if !self.upkeep.token.is_empty() && self.upkeep.lease_ends > now {
+            return false;
+        }
+        self.rewritten.clear();
+        self.upkeep.token = token.to_owned();
+        self.upkeep.lease_ends = now.after(REWRITE_LEASE);
+        true
+    }
+
+    pub(super) fn add_rewritten(
+        &mut self,
+        now: Millis,
+        token: &str,
+        entries: impl Iterator<Item = (u64, Entry)>,
+    ) -> bool {
+        if self.upkeep.token != token {
+            return false;
+        }
+        self.upkeep.lease_ends = now.after(REWRITE_LEASE);
+        self.rewritten.extend(entries);
+        true
+    }
+
+    pub(super) fn finish_rewrite(
+        &mut self,
+        now: Millis,
+        finish: &FinishRewrite,
+        read_until: u64,
+    ) -> FinishedRewrite {
+        if self.upkeep.token != finish.token || self.rewritten.len() as u64 != finish.written {
+            return FinishedRewrite::Lost;
+        }
+        let copied = self.journal.partition_point(|(number, _)| *number <= read_until);
+        if self.journal.len() - copied > COPIED_AT_FINISH {
+            return FinishedRewrite::Behind;
+        }
+        self.rewritten.extend(self.journal.drain(copied..));
+        self.journal = std::mem::take(&mut self.rewritten);
+        self.upkeep = Upkeep {
+            token: String::new(),
+            lease_ends: Millis::ZERO,
+            trimmed: self.upkeep.trimmed.max(finish.trimmed),
+            erased: self.upkeep.erased.max(finish.erased),
+            rewrites: self.upkeep.rewrites + 1,
+        };
+        if let Some(note) = &finish.note {
+            self.note(Entry { context: note.clone(), ..entry(now, EntryKind::NumbersErased) });
+        }
+        FinishedRewrite::Done
+    }
+
+    pub(super) fn abandon_rewrite(&mut self, token: &str, trimmed: Millis, erased: Millis) {
+        if self.upkeep.token == token {
+            self.rewritten.clear();
+            self.upkeep.trimmed = self.upkeep.trimmed.max(trimmed);
+            self.upkeep.erased = self.upkeep.erased.max(erased);
+            self.upkeep.token = String::new();
+            self.upkeep.lease_ends = Millis::ZERO;
+        }
+    }
+
+    pub(super) fn replace_context(&mut self, call: &CallId, from: &[u8], to: &[u8]) -> bool {
+        match self.calls.get_mut(call).filter(|call| call.context == from) {
+            Some(call) => {
+                call.context = to.to_vec();
+                true
+            }
+            None => false,
+        }
     }
 
     // Provisioning.
@@ -999,7 +1094,15 @@ impl Book {
         self.deadlines.iter().filter_map(|key| Some((key, self.calls.get(&key.1)?)))
     }
 
-    pub(super) fn journal(&self) -> &[Entry] {
+    pub(super) fn is_kept(&self, id: &CallId) -> bool {
+        self.calls.contains_key(id)
+    }
+
+    pub(super) fn calls(&self) -> impl Iterator<Item = (&CallId, &Call)> {
+        self.calls.iter()
+    }
+
+    pub(super) fn journal(&self) -> &[(u64, Entry)] {
         &self.journal
     }
 
@@ -1022,7 +1125,7 @@ impl Book {
             wallet: self.wallet.clone(),
             calls,
             deadlines,
-            journal: self.journal.clone(),
+            journal: self.journal.iter().map(|(_, entry)| entry.clone()).collect(),
         }
     }
 

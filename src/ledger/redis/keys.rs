@@ -29,6 +29,12 @@ pub(super) enum Key {
     Profiles,
     /// Hash: number to the payers that have it.
     Numbers,
+    /// Stream: the journal as it is being rewritten, with the ids of the journal.
+    JournalNew,
+    /// The name that a replaced journal has while a script throws it away.
+    JournalOld,
+    /// Hash: `j` how far the journal was trimmed and erased, and who rewrites it.
+    Upkeep,
 }
 
 impl Key {
@@ -45,6 +51,9 @@ impl Key {
             Key::Journal => "journal",
             Key::Profiles => "profiles",
             Key::Numbers => "numbers",
+            Key::JournalNew => "journal_new",
+            Key::JournalOld => "journal_old",
+            Key::Upkeep => "upkeep",
         }
     }
 
@@ -73,6 +82,9 @@ pub(super) const WALLET: &str = "w";
 
 /// Field of an entry, in the journal.
 pub(super) const ENTRY: &str = "e";
+
+/// Field of the journal's state, in upkeep.
+pub(super) const UPKEEP: &str = "j";
 
 /// Field of a payer, in accounts and profiles.
 pub(super) fn payer(payer: &str) -> String {

@@ -65,6 +65,12 @@ scripts! {
     ApplyPayers, "apply_payers", "", [Accounts, Sizes, Profiles, Numbers];
     Position, "position", " flags=no-writes", [Accounts, Sizes, Lots, Calls];
     Balance, "balance", " flags=no-writes", [Accounts, Sizes, Pools, Lots];
+    BeginRewrite, "begin_rewrite", "", [JournalNew, Upkeep];
+    AddRewritten, "add_rewritten", "", [JournalNew, Upkeep];
+    FinishRewrite, "finish_rewrite", "", [Journal, JournalNew, JournalOld, Upkeep];
+    // What throws away must not wait for memory.
+    AbandonRewrite, "abandon_rewrite", " flags=allow-oom", [JournalNew, Upkeep];
+    ReplaceContext, "replace_context", " flags=allow-oom", [Calls];
 }
 
 const FIELDS: &str = include_str!("scripts/fields.lua");
@@ -142,13 +148,17 @@ mod tests {
     use crate::charging::funding::Reach;
     use crate::charging::rating::Tariff;
     use crate::ledger::redis::codec::{
+        AbandonRewriteArgs, AddRewrittenArgs, BeginRewriteArgs, FinishRewriteArgs,
+        ReplaceContextArgs,
+    };
+    use crate::ledger::redis::codec::{
         AnswerArgs, ApplyPayersArgs, ApplyTenantArgs, AuthorizeArgs, EndArgs, ExtendArgs,
         MoneyOfferArgs, OfferArgs, PayerUpdateArgs, PoolNameArgs, PoolOfferArgs, PositionArgs,
         PurchaseArgs, StoredPayer, SweepArgs,
     };
     use crate::ledger::state::{
         Bucket, Call, CallState, LotLine, MoneyLine, PayerAccount, PoolLine, TenantAccount, Terms,
-        Wallet, nuance_code, reach_code,
+        Upkeep, Wallet, nuance_code, reach_code,
     };
 
     const CALLER: &str = include_str!("../redis.rs");
@@ -235,6 +245,12 @@ mod tests {
             ("STORED_PAYER", numbered::<StoredPayer>()),
             ("POSITION", numbered::<PositionArgs<'_>>()),
             ("POOL_NAME", numbered::<PoolNameArgs<'_>>()),
+            ("UPKEEP_STATE", numbered::<Upkeep>()),
+            ("BEGIN_REWRITE", numbered::<BeginRewriteArgs<'_>>()),
+            ("ADD_REWRITTEN", numbered::<AddRewrittenArgs<'_>>()),
+            ("FINISH_REWRITE", numbered::<FinishRewriteArgs<'_>>()),
+            ("ABANDON_REWRITE", numbered::<AbandonRewriteArgs<'_>>()),
+            ("REPLACE_CONTEXT", numbered::<ReplaceContextArgs<'_>>()),
             ("STATE", coded(&states, |s| s.to_string(), |s| *s as u8)),
             ("REACH", coded(&reaches, |r| snake(format!("{r:?}")), |r| reach_code(*r))),
             ("NUANCE", coded(&nuances, |n| snake(format!("{n:?}")), |n| nuance_code(*n))),

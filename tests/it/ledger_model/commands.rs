@@ -7,7 +7,8 @@ use tollgate::charging::month::{Month, parse_zone, twelve_months_after};
 use tollgate::charging::profile::{PayerState, Purchase, TenantState};
 use tollgate::charging::rating::{MAX_RATE, MAX_USAGE, Tariff};
 use tollgate::charging::units::{Micros, Millis, Seconds};
-use tollgate::ledger::state::{Call, Entry, Terms};
+use tollgate::ledger::rewriting::{Plan, RewriteError, Rewritten, rewrite};
+use tollgate::ledger::state::{Call, Entry, Terms, Upkeep};
 use tollgate::ledger::{
     Answer, Answered, Applied, Authorize, Authorized, Balance, CallLimits, End, Ended, Ending,
     Extend, Extended, Ledger, MoneyOffer, Offer, PayerUpdate, PoolOffer, Position, Proposal,
@@ -27,6 +28,8 @@ pub enum Command {
     ApplyPayers(TenantId, Month, Vec<PayerUpdate>),
     Purchase(TenantId, Purchase, Millis),
     Look(TenantId, PayerId, CallId, Month),
+    /// Trims what is older than an instant, and erases one context in three where it says so.
+    Rewrite(TenantId, Option<Millis>, bool),
     /// Both clocks are moved by so much.
     Pass(Seconds),
 }
@@ -42,6 +45,7 @@ pub enum Outcome {
     AppliedPayers(Reply<Applied>),
     Purchased(Reply<Purchased>),
     Looked(Box<Looked>),
+    Rewritten(Result<Rewritten, RewriteError>, Reply<Upkeep>),
     Passed,
 }
 
@@ -92,7 +96,54 @@ pub async fn play<L: Ledger>(ledger: &L, command: &Command) -> Outcome {
                 payer: ledger.payer(tenant, payer).await.unwrap().outcome.version,
             }))
         }
+        Command::Rewrite(tenant, trim, erases) => {
+            let plan = Plan {
+                token: "model".to_owned(),
+                trim: *trim,
+                erase: |entry: &mut Entry| *erases && erase(entry),
+                erase_within: None,
+                note: |erased: u64| erased.to_string().into_bytes(),
+                always: false,
+            };
+            if *erases {
+                erase_calls(ledger, tenant).await;
+            }
+            let rewritten = rewrite(ledger, tenant, plan).await;
+            Outcome::Rewritten(rewritten, ledger.upkeep(tenant).await.unwrap())
+        }
         Command::Pass(_) => Outcome::Passed,
+    }
+}
+
+/// What nobody may say any more: contexts that begin with a byte divisible by three.
+fn erase(entry: &mut Entry) -> bool {
+    let erased = entry.kind.is_of_call() && erased(&entry.context);
+    if erased {
+        entry.context = b"\xff*".to_vec();
+    }
+    erased
+}
+
+fn erased(context: &[u8]) -> bool {
+    context.first().is_some_and(|first| first % 3 == 0 && *first != 0xff)
+}
+
+async fn erase_calls<L: Ledger>(ledger: &L, tenant: &TenantId) {
+    let mut cursor = None;
+    loop {
+        let page = ledger.calls(tenant, cursor.as_deref(), 3).await.unwrap();
+        for (id, call) in page.items {
+            if erased(&call.context) {
+                let replaced = ledger.replace_context(tenant, &id, &call.context, b"\xff*").await;
+                assert_eq!(replaced, Ok(true));
+                let again = ledger.replace_context(tenant, &id, &call.context, b"no").await;
+                assert_eq!(again, Ok(false));
+            }
+        }
+        cursor = page.next;
+        if cursor.is_none() {
+            return;
+        }
     }
 }
 
@@ -132,7 +183,8 @@ impl Dealer {
                 let (most, keep) = (self.one(&[0, 1, 3, 100]), self.ended_retention());
                 Command::Sweep(tenant, most, keep)
             }
-            88..90 => {
+            88 => self.rewrite(tenant, now),
+            89 => {
                 let (payer, call) = (self.payer(), self.call());
                 Command::Look(tenant, payer, call, month_at(now))
             }
@@ -154,6 +206,14 @@ impl Dealer {
             92..96 => self.payers(tenant, now),
             _ => self.purchase(tenant, now),
         }
+    }
+
+    /// At times everything that there is, mostly what is some minutes or hours old.
+    fn rewrite(&mut self, tenant: TenantId, now: Millis) -> Command {
+        let age = self.one(&[-1, 0, 60, 1_000, 10_000, 100_000]);
+        let trim = self.chance(80).then(|| now.after(Seconds(-age)));
+        let erases = self.chance(40);
+        Command::Rewrite(tenant, trim, erases)
     }
 
     fn tenant(&mut self) -> TenantId {

@@ -5,11 +5,11 @@ use tollgate::charging::month::Month;
 use tollgate::charging::profile::Purchase;
 use tollgate::charging::units::{Millis, Seconds};
 use tollgate::ledger::memory::MemoryLedger;
-use tollgate::ledger::state::{Call, Entry};
+use tollgate::ledger::state::{Call, Entry, Upkeep};
 use tollgate::ledger::{
     Answer, Answered, Applied, Authorize, Authorized, Balance, End, Ended, Ending, Extend,
-    Extended, Ledger, LedgerError, Page, PayerUpdate, PayerView, Position, Purchased, Reply,
-    Snapshot, Swept, TenantRecord, TenantView,
+    Extended, FinishRewrite, FinishedRewrite, Ledger, LedgerError, Page, PayerUpdate, PayerView,
+    Position, Purchased, Reply, Snapshot, Swept, TenantRecord, TenantView,
 };
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -170,6 +170,64 @@ impl Ledger for Faulty {
         at: Millis,
     ) -> Result<Option<String>, LedgerError> {
         self.inner.history_since(tenant, at).await
+    }
+
+    async fn calls(
+        &self,
+        tenant: &TenantId,
+        cursor: Option<&str>,
+        most: usize,
+    ) -> Answers<Page<(CallId, Call)>> {
+        self.inner.calls(tenant, cursor, most).await
+    }
+
+    async fn are_kept(&self, tenant: &TenantId, calls: &[CallId]) -> Answers<Vec<bool>> {
+        self.inner.are_kept(tenant, calls).await
+    }
+
+    async fn upkeep(&self, tenant: &TenantId) -> Answers<Reply<Upkeep>> {
+        self.inner.upkeep(tenant).await
+    }
+
+    async fn begin_rewrite(&self, tenant: &TenantId, token: &str) -> Answers<Reply<bool>> {
+        self.inner.begin_rewrite(tenant, token).await
+    }
+
+    async fn add_rewritten(
+        &self,
+        tenant: &TenantId,
+        token: &str,
+        entries: &[(String, Entry)],
+    ) -> Answers<bool> {
+        self.inner.add_rewritten(tenant, token, entries).await
+    }
+
+    async fn finish_rewrite(
+        &self,
+        tenant: &TenantId,
+        finish: &FinishRewrite,
+    ) -> Answers<Reply<FinishedRewrite>> {
+        self.inner.finish_rewrite(tenant, finish).await
+    }
+
+    async fn abandon_rewrite(
+        &self,
+        tenant: &TenantId,
+        token: &str,
+        trimmed: Millis,
+        erased: Millis,
+    ) -> Answers<()> {
+        self.inner.abandon_rewrite(tenant, token, trimmed, erased).await
+    }
+
+    async fn replace_context(
+        &self,
+        tenant: &TenantId,
+        call: &CallId,
+        from: &[u8],
+        to: &[u8],
+    ) -> Answers<bool> {
+        self.inner.replace_context(tenant, call, from, to).await
     }
 
     async fn snapshot(&self, tenant: &TenantId) -> Answers<Reply<Snapshot>> {

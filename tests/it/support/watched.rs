@@ -10,11 +10,11 @@ use tollgate::charging::month::Month;
 use tollgate::charging::profile::Purchase;
 use tollgate::charging::units::{Millis, Seconds};
 use tollgate::ledger::memory::MemoryLedger;
-use tollgate::ledger::state::{Call, Entry};
+use tollgate::ledger::state::{Call, Entry, Upkeep};
 use tollgate::ledger::{
     Answer, Answered, Applied, Authorize, Authorized, Balance, End, Ended, Extend, Extended,
-    Ledger, LedgerError, Page, PayerUpdate, PayerView, Position, Purchased, Reply, Snapshot, Swept,
-    TenantRecord, TenantView,
+    FinishRewrite, FinishedRewrite, Ledger, LedgerError, Page, PayerUpdate, PayerView, Position,
+    Purchased, Reply, Snapshot, Swept, TenantRecord, TenantView,
 };
 
 type Answers<T> = Result<T, LedgerError>;
@@ -135,4 +135,12 @@ passed_on! {
     history(tenant: &TenantId, after: Option<&str>, most: usize) -> Page<(String, Entry)>;
     history_since(tenant: &TenantId, at: Millis) -> Option<String>;
     ping() -> ();
+    calls(tenant: &TenantId, cursor: Option<&str>, most: usize) -> Page<(CallId, Call)>;
+    are_kept(tenant: &TenantId, calls: &[CallId]) -> Vec<bool>;
+    upkeep(tenant: &TenantId) -> Reply<Upkeep>;
+    begin_rewrite(tenant: &TenantId, token: &str) -> Reply<bool>;
+    add_rewritten(tenant: &TenantId, token: &str, entries: &[(String, Entry)]) -> bool;
+    finish_rewrite(tenant: &TenantId, finish: &FinishRewrite) -> Reply<FinishedRewrite>;
+    abandon_rewrite(tenant: &TenantId, token: &str, trimmed: Millis, erased: Millis) -> ();
+    replace_context(tenant: &TenantId, call: &CallId, from: &[u8], to: &[u8]) -> bool;
 }

@@ -11,6 +11,7 @@ local BUCKET = { funded = 1, adjusted = 2, held = 3, spent = 4, expired = 5, hol
 local WALLET = { holds = 1, live = 2 }
 local TENANT_ACCOUNT = { version = 1, suspended = 2, open = 3, second = 4, calls_in_second = 5, decisions = 6 }
 local PAYER_ACCOUNT = { version = 1, blocked = 2, open = 3, month = 4, held = 5, spent = 6 }
+local UPKEEP_STATE = { token = 1, lease_ends = 2, trimmed = 3, erased = 4, rewrites = 5 }
 -- Call states and reasons for the end of a reservation, by their stored numbers.
 local STATE = { denied = 0, ringing = 1, answered = 2, settled = 3, released = 4, expired = 5, ended = 6 }
 local REACH = { full = 0, shared = 1, exhausted = 2, spend_limit = 3 }

@@ -5,6 +5,7 @@
 -- hold no nil: an option is '', -1, or an array of nothing or one.
 
 local ACCOUNTS, SIZES, POOLS, LOTS, CALLS, DEADLINES, RETAINED, JOURNAL, PROFILES, NUMBERS
+local JOURNAL_NEW, JOURNAL_OLD, UPKEEP
 
 -- The store's clock in milliseconds, set once by each script.
 local now
@@ -677,6 +678,10 @@ local function note_lot(kind, id, posted, context)
   entries[#entries + 1] = { kind, now, id, '', '', 0, 0, 0, 0, { posted }, context, '' }
 end
 
+local function note_erased(context)
+  entries[#entries + 1] = { 'numbers_erased', now, '', '', '', 0, 0, 0, 0, {}, context, '' }
+end
+
 -- Records usage that nothing was granted for.
 local function park(id, call, used)
   if used <= call[CALL.parked] then return end
@@ -752,4 +757,9 @@ local function sweep(most, ended_retention)
     retained[id] = false
   end
   return #due, forgotten
+end
+
+-- How far the journal was trimmed and erased, and who rewrites it now; to be changed.
+local function upkeep_state()
+  return read(UPKEEP, 'j') or { '', 0, 0, 0, 0 }
 end

@@ -1,0 +1,454 @@
+//! Rewriting a journal: trimming old entries, erasing what others say.
+//!
+//! The same for every ledger: the journal is read in pages and written aside, then put in its place in
+//! one step with what came meanwhile. Entries that stay keep their ids. Those that are trimmed are
+//! replaced by openings under the last of their ids, so that a reader who has not yet read all of them
+//! meets an opening and knows that it missed some.
+//!
+//! Calls are trimmed whole or not at all: one that went on after the cut, or that the ledger still keeps,
+//! stays with all its entries. So the audit needs to know nothing of a trimmed call but sums.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
+
+use crate::charging::ids::{CallId, TenantId};
+use crate::charging::units::{Micros, Millis, Seconds};
+use crate::ledger::audit::{Life, Listed, Story, Sums};
+use crate::ledger::state::{Entry, EntryKind, Opening, Posting};
+use crate::ledger::{FinishRewrite, FinishedRewrite, Ledger, LedgerError};
+
+/// Entries that are read and written at a time.
+const PAGE: usize = 250;
+
+/// Pages that are read between two signs of life.
+const PAGES_PER_SIGN: usize = 20;
+
+/// Most postings of an opening, unless there are too few ids for so many openings.
+const POSTINGS: usize = 500;
+
+/// Most openings of one trimming; more than half a million buckets have more postings each.
+const MOST_OPENINGS: usize = 1_000;
+
+/// What to do to a journal.
+pub struct Plan<E, N> {
+    /// Names this rewriting, and no other.
+    pub token: String,
+    /// Entries before this instant are trimmed; `None`: none are.
+    pub trim: Option<Millis>,
+    /// Changes what an entry says, not what it moved; whether it did.
+    pub erase: E,
+    /// `erase` changes entries from the first instant on and before the second; `None`: any.
+    pub erase_within: Option<(Millis, Millis)>,
+    /// Makes the context of the entry that is left behind of the number of entries that were erased.
+    pub note: N,
+    /// Rewrites and notes also where nothing is to be trimmed or erased.
+    pub always: bool,
+}
+
+/// What became of it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Rewritten {
+    /// Entries removed, openings among them.
+    pub trimmed: u64,
+    /// Openings in their place.
+    pub openings: u64,
+    /// Entries in which something was erased.
+    pub erased: u64,
+}
+
+/// Why a journal was not rewritten. It is as it was.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RewriteError {
+    /// Somebody else rewrites it.
+    #[error("the journal of tenant {0} is being rewritten by somebody else")]
+    Busy(TenantId),
+    /// The ledger gave no outcome.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+}
+
+/// Rewrites the journal of a tenant while calls go on.
+///
+/// Reads the journal twice, the part to be trimmed three times, in pages; in memory at a time are the
+/// names of the calls of that part that may still go on. [`LedgerError::Indeterminate`] may come too late:
+/// the journal may be the rewritten one.
+pub async fn rewrite<L, E, N>(
+    ledger: &L,
+    tenant: &TenantId,
+    plan: Plan<E, N>,
+) -> Result<Rewritten, RewriteError>
+where
+    L: Ledger,
+    E: FnMut(&mut Entry) -> bool + Send,
+    N: Fn(u64) -> Vec<u8> + Send,
+{
+    if !ledger.begin_rewrite(tenant, &plan.token).await?.outcome {
+        return Err(RewriteError::Busy(tenant.clone()));
+    }
+    let token = plan.token.clone();
+    let trimmed = plan.trim.unwrap_or_default();
+    let erased = plan.erase_within.map_or(Millis::ZERO, |(_, before)| before);
+    let work = Work { ledger, tenant, plan, written: 0, pages: 0, done: Rewritten::default() };
+    match work.run().await {
+        Ok(Some(done)) => Ok(done),
+        Ok(None) => {
+            ledger.abandon_rewrite(tenant, &token, trimmed, erased).await?;
+            Ok(Rewritten::default())
+        }
+        Err(error) => {
+            // What is left behind is thrown away by the next.
+            let _ = ledger.abandon_rewrite(tenant, &token, Millis::ZERO, Millis::ZERO).await;
+            Err(error)
+        }
+    }
+}
+
+struct Work<'a, L, E, N> {
+    ledger: &'a L,
+    tenant: &'a TenantId,
+    plan: Plan<E, N>,
+    written: u64,
+    pages: usize,
+    done: Rewritten,
+}
+
+/// The part of a journal before an instant.
+#[derive(Default)]
+struct Old {
+    /// Cursor of its last entry.
+    last: Option<String>,
+    /// How many entries it has.
+    entries: u64,
+    /// Calls of it that stay, with the number of the entry that each begins with.
+    stay: HashMap<String, u64>,
+    /// What the lives of calls in it came to that do not stay.
+    listed: Listed,
+}
+
+/// What the entries that are trimmed add up to.
+#[derive(Default)]
+struct Removed {
+    sums: BTreeMap<String, Sums>,
+    opening: Opening,
+    /// Removed entries that were no openings.
+    new: u64,
+}
+
+type Numbered = (String, Entry);
+
+impl<L, E, N> Work<'_, L, E, N>
+where
+    L: Ledger,
+    E: FnMut(&mut Entry) -> bool + Send,
+    N: Fn(u64) -> Vec<u8> + Send,
+{
+    /// `None` where there is nothing to do.
+    async fn run(mut self) -> Result<Option<Rewritten>, RewriteError> {
+        let mut read_until = None;
+        let mut head = vec![];
+        if let Some(cut) = self.plan.trim {
+            let old = self.read_old(cut).await?;
+            head = self.open_anew(cut, &old).await?;
+            if self.done.trimmed > 0 {
+                read_until = old.last;
+            } else {
+                head.clear();
+            }
+        }
+        if self.done.trimmed == 0 && !self.plan.always && !self.finds_anything().await? {
+            return Ok(None);
+        }
+        for chunk in head.chunks(PAGE) {
+            self.write(chunk.to_vec()).await?;
+        }
+        loop {
+            loop {
+                let page = self.page(read_until.as_deref()).await?;
+                read_until = page.last().map(|(cursor, _)| cursor.clone()).or(read_until);
+                let is_last = page.len() < PAGE;
+                self.write(page).await?;
+                if is_last {
+                    break;
+                }
+            }
+            let finish = self.finish(read_until.clone());
+            match self.ledger.finish_rewrite(self.tenant, &finish).await?.outcome {
+                FinishedRewrite::Done => return Ok(Some(self.done)),
+                FinishedRewrite::Behind => {}
+                FinishedRewrite::Lost => return Err(self.lost()),
+            }
+        }
+    }
+
+    fn lost(&self) -> RewriteError {
+        RewriteError::Busy(self.tenant.clone())
+    }
+
+    fn finish(&self, read_until: Option<String>) -> FinishRewrite {
+        let Plan { token, trim, erase_within, note, .. } = &self.plan;
+        let noted = self.done.erased > 0 || self.plan.always;
+        FinishRewrite {
+            token: token.clone(),
+            read_until,
+            written: self.written,
+            trimmed: trim.unwrap_or_default(),
+            erased: erase_within.map_or(Millis::ZERO, |(_, before)| before),
+            note: noted.then(|| note(self.done.erased)),
+        }
+    }
+
+    /// The next entries after a cursor; fewer than a page at the end.
+    async fn page(&mut self, after: Option<&str>) -> Result<Vec<Numbered>, RewriteError> {
+        self.pages += 1;
+        if self.pages.is_multiple_of(PAGES_PER_SIGN) {
+            self.add(&[]).await?;
+        }
+        Ok(self.ledger.history(self.tenant, after, PAGE).await?.items)
+    }
+
+    async fn add(&self, entries: &[Numbered]) -> Result<(), RewriteError> {
+        match self.ledger.add_rewritten(self.tenant, &self.plan.token, entries).await? {
+            true => Ok(()),
+            false => Err(self.lost()),
+        }
+    }
+
+    async fn write(&mut self, mut entries: Vec<Numbered>) -> Result<(), RewriteError> {
+        for (_, entry) in &mut entries {
+            self.done.erased += u64::from((self.plan.erase)(entry));
+        }
+        if !entries.is_empty() {
+            self.add(&entries).await?;
+            self.written += entries.len() as u64;
+        }
+        Ok(())
+    }
+
+    /// Whether `erase` would change any entry.
+    async fn finds_anything(&mut self) -> Result<bool, RewriteError> {
+        let mut after = match self.plan.erase_within {
+            Some((from, _)) => self.ledger.history_since(self.tenant, from).await?,
+            None => None,
+        };
+        loop {
+            let page = self.page(after.as_deref()).await?;
+            let is_last = page.len() < PAGE;
+            for (cursor, mut entry) in page {
+                if self.plan.erase_within.is_some_and(|(_, before)| entry.at >= before) {
+                    return Ok(false);
+                }
+                if (self.plan.erase)(&mut entry) {
+                    return Ok(true);
+                }
+                after = Some(cursor);
+            }
+            if is_last {
+                return Ok(false);
+            }
+        }
+    }
+
+    /// Finds the part before the first entry from `cut` on, and the calls of it that must stay.
+    async fn read_old(&mut self, cut: Millis) -> Result<Old, RewriteError> {
+        let mut old = Old::default();
+        let mut story = Story::default();
+        let mut reading = true;
+        while reading {
+            let page = self.page(old.last.as_deref()).await?;
+            reading = page.len() == PAGE;
+            let mut ended = BTreeSet::new();
+            for (cursor, entry) in page {
+                if entry.at >= cut {
+                    reading = false;
+                    break;
+                }
+                if entry.kind.is_of_call() {
+                    // What is unlawful in it is for the audit to say.
+                    story.tell(old.entries, &entry);
+                    if story.lives.get(&entry.subject).is_some_and(Life::is_final) {
+                        ended.insert(entry.subject);
+                    }
+                }
+                old.last = Some(cursor);
+                old.entries += 1;
+            }
+            for id in self.not_kept(ended).await? {
+                if story.lives.get(&id).is_some_and(Life::is_final) {
+                    story.forget(&id);
+                }
+            }
+        }
+        // A call that the ledger does not keep now does not go on after this; one that went on before
+        // this did so in the journal that is read next.
+        let may_stay = story.lives.iter().map(|(id, life)| (id.clone(), life.begun));
+        let mut may_stay: HashMap<String, u64> = may_stay.collect();
+        let mut kept: HashSet<String> = may_stay.keys().cloned().collect();
+        for id in self.not_kept(kept.clone()).await? {
+            kept.remove(&id);
+        }
+        let mut after = old.last.clone();
+        let mut number = old.entries;
+        let mut reading = !may_stay.is_empty();
+        while reading {
+            let page = self.page(after.as_deref()).await?;
+            reading = page.len() == PAGE;
+            for (cursor, entry) in page {
+                if entry.kind.is_of_call()
+                    && let Some(begun) = may_stay.remove(&entry.subject)
+                {
+                    story.tell(number, &entry);
+                    if story.lives.get(&entry.subject).is_some_and(|life| life.begun == begun) {
+                        old.stay.insert(entry.subject, begun);
+                    }
+                }
+                number += 1;
+                after = Some(cursor);
+            }
+        }
+        old.stay.extend(may_stay.into_iter().filter(|(id, _)| kept.contains(id)));
+        old.listed = story.past;
+        for (id, life) in &story.lives {
+            if life.begun < old.entries && !old.stay.contains_key(id) {
+                old.listed.add(life);
+            }
+        }
+        Ok(old)
+    }
+
+    /// Those of the calls that the ledger has forgotten.
+    async fn not_kept(
+        &mut self,
+        calls: impl IntoIterator<Item = String>,
+    ) -> Result<Vec<String>, RewriteError> {
+        let ids: Vec<String> = calls.into_iter().collect();
+        let mut gone = vec![];
+        for (index, chunk) in ids.chunks(PAGE).enumerate() {
+            if index % PAGES_PER_SIGN == PAGES_PER_SIGN - 1 {
+                self.add(&[]).await?;
+            }
+            let read = |id: &String| {
+                let bad = || LedgerError::Corrupt(format!("{id:?} is no call"));
+                CallId::new(id).map_err(|_| bad())
+            };
+            let calls = chunk.iter().map(read).collect::<Result<Vec<_>, LedgerError>>()?;
+            let kept = self.ledger.are_kept(self.tenant, &calls).await?;
+            gone.extend(chunk.iter().zip(kept).filter(|(_, kept)| !kept).map(|(id, _)| id.clone()));
+        }
+        Ok(gone)
+    }
+
+    /// The old part as it is to be: what stays, and openings for the rest.
+    async fn open_anew(&mut self, cut: Millis, old: &Old) -> Result<Vec<Numbered>, RewriteError> {
+        let mut removed = Removed::default();
+        let mut stays: Vec<(u64, Numbered)> = vec![];
+        let mut places: VecDeque<(u64, String, Millis)> = VecDeque::new();
+        let mut after = None;
+        let mut number = 0;
+        while number < old.entries {
+            let page = self.page(after.as_deref()).await?;
+            let Some((last, _)) = page.last() else { break };
+            after = Some(last.clone());
+            for (cursor, entry) in page {
+                if number == old.entries {
+                    break;
+                }
+                let begun = old.stay.get(&entry.subject).filter(|_| entry.kind.is_of_call());
+                if begun.is_some_and(|begun| *begun <= number) {
+                    stays.push((number, (cursor, entry)));
+                } else {
+                    removed.add(&entry)?;
+                    places.push_back((number, cursor, entry.at));
+                    if places.len() > MOST_OPENINGS {
+                        places.pop_front();
+                    }
+                }
+                number += 1;
+            }
+        }
+        if removed.new == 0 {
+            return Ok(vec![]);
+        }
+        let openings = removed.into_openings(cut, &old.listed, places.len());
+        let places = places.split_off(places.len() - openings.len());
+        self.done.trimmed = number - stays.len() as u64;
+        self.done.openings = openings.len() as u64;
+        for ((number, cursor, at), opening) in places.into_iter().zip(openings) {
+            stays.push((number, (cursor, Entry { at, ..opening })));
+        }
+        stays.sort_by_key(|(number, _)| *number);
+        Ok(stays.into_iter().map(|(_, entry)| entry).collect())
+    }
+}
+
+impl Removed {
+    fn add(&mut self, entry: &Entry) -> Result<(), LedgerError> {
+        for posting in &entry.postings {
+            self.sums.entry(posting.bucket.clone()).or_default().add(posting);
+        }
+        self.opening.decisions += i64::from(entry.kind.is_decision());
+        if entry.kind != EntryKind::Opening {
+            self.opening.entries += 1;
+            self.new += 1;
+            return Ok(());
+        }
+        let unreadable = || LedgerError::Corrupt("an opening entry cannot be read".to_owned());
+        let before = Opening::decode(&entry.context).ok_or_else(unreadable)?;
+        let sum = &mut self.opening;
+        sum.entries += before.entries;
+        sum.decisions += before.decisions;
+        sum.shortfalls += before.shortfalls;
+        sum.shortfall_duration += before.shortfall_duration;
+        sum.shortfall_money += before.shortfall_money;
+        sum.parked_calls += before.parked_calls;
+        sum.parked += before.parked;
+        Ok(())
+    }
+
+    /// One opening or more, at most `most`, without their instants.
+    fn into_openings(self, until: Millis, listed: &Listed, most: usize) -> Vec<Entry> {
+        // A lot stays even where it moved nothing: that it was bought is told by nothing else.
+        let moved =
+            |(bucket, sums): &(String, Sums)| *sums != Sums::default() || bucket.starts_with("l:");
+        let postings = self.sums.into_iter().filter(moved).map(|(bucket, sums)| Posting {
+            bucket,
+            funded: sums.funded,
+            held: sums.held,
+            spent: sums.spent,
+            expired: sums.expired,
+        });
+        let postings: Vec<Posting> = postings.collect();
+        let count = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
+        let mut counts = Opening { until, ..self.opening };
+        counts.shortfalls += count(listed.shortfalls);
+        counts.shortfall_duration += listed.shortfall_duration;
+        counts.shortfall_money += listed.shortfall_money;
+        counts.parked_calls += count(listed.parked_calls);
+        counts.parked += listed.parked;
+        let size = POSTINGS.max(postings.len().div_ceil(most.max(1)));
+        let mut openings: Vec<Entry> = postings
+            .chunks(size)
+            .map(|part| opening(&Opening { until, ..Opening::default() }, part))
+            .collect();
+        match openings.first_mut() {
+            Some(first) => first.context = counts.encode(),
+            None => openings.push(opening(&counts, &[])),
+        }
+        openings
+    }
+}
+
+fn opening(counts: &Opening, postings: &[Posting]) -> Entry {
+    Entry {
+        kind: EntryKind::Opening,
+        at: counts.until,
+        subject: String::new(),
+        payer: String::new(),
+        decision: None,
+        used: Seconds::ZERO,
+        granted: Seconds::ZERO,
+        shortfall_duration: Seconds::ZERO,
+        shortfall_money: Micros::ZERO,
+        postings: postings.to_vec(),
+        context: counts.encode(),
+        report: vec![],
+    }
+}
