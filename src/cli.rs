@@ -14,6 +14,7 @@ pub mod events;
 pub mod organisation;
 pub mod output;
 pub mod rates;
+pub mod records;
 pub mod serve;
 pub mod usage;
 
@@ -82,6 +83,7 @@ async fn ask(command: ClientCommand, form: Output) -> Outcome {
         ClientCommand::Decisions(args) => accounts::decisions(args, form).await,
         ClientCommand::Usage(args) => usage::run(args, form).await,
         ClientCommand::Events(args) => events::run(args, form).await,
+        ClientCommand::Records(args) => records::run(args.command, form).await,
         ClientCommand::Audit(args) => accounts::audit(args, form).await,
     }
 }

@@ -46,6 +46,18 @@ pub struct TenantProfile {
     pub auto_recharge: Option<AutoRecharge>,
     /// The tenant's SBC trunks.
     pub trunks: Vec<Trunk>,
+    /// How long records are kept.
+    #[serde(default)]
+    pub retention: Retention,
+}
+
+/// How long a tenant's records are kept; what is absent is kept for ever.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Retention {
+    /// After it the telephone numbers in records are erased.
+    pub numbers: Option<Seconds>,
+    /// After it records are trimmed to sums.
+    pub records: Option<Seconds>,
 }
 
 /// Whether a tenant's calls go on.

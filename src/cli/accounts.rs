@@ -8,6 +8,7 @@ use crate::cli::document::{self, Loaded};
 use crate::cli::output::{
     Failure, Outcome, Word, counted, fields, instant, length, money, print, rows, show, warn,
 };
+use crate::cli::records::warn_of_trimmed;
 use crate::cli::{FAILURE, client, organisation};
 use crate::proto::v1::{
     ApplyRequest, ApplyResponse, Classification, CreditLot, Credits, DecisionRecord,
@@ -148,6 +149,7 @@ pub async fn decisions(args: DecisionsArgs, form: Output) -> Outcome {
         let request = ListDecisionsRequest { tenant_id, page_size, page_token };
         let page = accounts.list_decisions(request).await?.into_inner();
         all.decisions.extend(page.decisions.into_iter().filter(wanted));
+        all.records_kept_since = all.records_kept_since.or(page.records_kept_since);
         page_token = page.next_page_token;
         if page_token.is_empty() || all.decisions.len() >= most {
             break;
@@ -155,6 +157,7 @@ pub async fn decisions(args: DecisionsArgs, form: Output) -> Outcome {
     }
     all.decisions.truncate(most);
     show(form, &all, decided)?;
+    warn_of_trimmed(all.records_kept_since.as_ref());
     Ok(ExitCode::SUCCESS)
 }
 

@@ -70,6 +70,8 @@ pub enum ClientCommand {
     Usage(UsageArgs),
     /// Print the events of a tenant, and with --follow those to come
     Events(EventsArgs),
+    /// Erase telephone numbers from records
+    Records(RecordsArgs),
     /// Prove the invariants of the ledger; exits with 1 and the first offending key when one is broken
     Audit(AuditArgs),
 }
@@ -557,6 +559,61 @@ pub struct AuditArgs {
     pub server: Server,
 }
 
+/// Arguments of `records`.
+#[derive(Debug, Args)]
+pub struct RecordsArgs {
+    /// What to do with records.
+    #[command(subcommand)]
+    pub command: RecordsCommand,
+}
+
+/// What to do with records.
+#[derive(Debug, Subcommand)]
+pub enum RecordsCommand {
+    /// Erase one telephone number, or everybody's before an instant; charges and balances stay
+    Erase(EraseArgs),
+}
+
+/// Arguments of `records erase`.
+#[derive(Debug, Args)]
+#[command(group = clap::ArgGroup::new("what").required(true))]
+pub struct EraseArgs {
+    /// Tenant
+    #[arg(long, env = "TOLLGATE_TENANT", value_name = "ID")]
+    pub tenant: String,
+    /// The number, in E.164 such as +4930901820
+    #[arg(long, value_name = "NUMBER", group = "what")]
+    pub number: Option<String>,
+    /// All numbers in records made before this instant, RFC 3339 or YYYY-MM-DD (00:00 UTC)
+    #[arg(long, value_name = "INSTANT", group = "what", value_parser = day_or_instant)]
+    pub before: Option<Timestamp>,
+    /// Why, for the journal; without the number
+    #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
+    pub reason: String,
+    /// Who asks for it, for the journal
+    #[arg(
+        long,
+        env = "TOLLGATE_OPERATOR",
+        value_name = "NAME",
+        default_value = "",
+        hide_default_value = true
+    )]
+    pub operator: String,
+    /// The server.
+    #[command(flatten)]
+    pub server: Server,
+}
+
+fn day_or_instant(text: &str) -> Result<Timestamp, String> {
+    let day = |text: &str| {
+        let day: jiff::civil::Date = text.parse().ok()?;
+        Some(day.to_zoned(jiff::tz::TimeZone::UTC).ok()?.timestamp())
+    };
+    let instant = text.parse().ok().or_else(|| day(text));
+    instant
+        .ok_or_else(|| "expected an instant such as 2026-01-10T00:00:00Z or 2026-01-10".to_owned())
+}
+
 fn length(text: &str) -> Result<Duration, String> {
     duration::parse(text).ok_or_else(|| "expected a length of time such as 90s or 5m".to_owned())
 }
@@ -649,6 +706,9 @@ mod tests {
             "tollgate usage --tenant a --format xlsx",
             "tollgate usage --tenant a --from yesterday",
             "tollgate calls end --tenant a --trunk b --before noon",
+            "tollgate records erase --tenant a",
+            "tollgate records erase --tenant a --number +4930901820 --before 2026-01-10",
+            "tollgate records erase --tenant a --before yesterday",
             "tollgate balance --tenant a --admin-endpoint nowhere",
             "tollgate rates",
             "tollgate calls",

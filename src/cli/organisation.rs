@@ -12,13 +12,13 @@ use jiff::Timestamp;
 use crate::duration;
 use crate::organisation::{
     RawAutoRecharge, RawFailureHandling, RawOrganisation, RawOutboundPolicy, RawPayment,
-    RawPurchase, RawResourceAccount, RawResponse, RawServiceNumber, RawSpendVelocity, RawTenant,
-    RawTenantLimits, RawTrunk, RawUser, RawUserLimits, Text,
+    RawPurchase, RawResourceAccount, RawResponse, RawRetention, RawServiceNumber, RawSpendVelocity,
+    RawTenant, RawTenantLimits, RawTrunk, RawUser, RawUserLimits, Text,
 };
 use crate::proto::v1::{
     AutoRecharge, CreditPurchase, FailureHandling, Organisation, OutboundPolicy, Payment,
-    ResourceAccount, ServiceNumber, SpendVelocity, Tenant, TenantLimits, Trunk, TrunkResponse,
-    User, UserLimits,
+    ResourceAccount, Retention, ServiceNumber, SpendVelocity, Tenant, TenantLimits, Trunk,
+    TrunkResponse, User, UserLimits,
 };
 
 /// The whole document. Fails only where the document was not checked.
@@ -48,6 +48,16 @@ fn tenant(raw: &RawTenant) -> Result<Tenant> {
         resource_accounts: raw.resource_accounts.iter().map(resource_account).collect(),
         trunks: each(&raw.trunks, trunk)?,
         state: text(&raw.state),
+        retention: unless_default(retention(&raw.retention)?),
+    })
+}
+
+fn retention(raw: &RawRetention) -> Result<Retention> {
+    let wire = |length: Duration| prost_types::Duration::try_from(length).ok();
+    let read = |text: &str| duration::parse(text).and_then(wire);
+    Ok(Retention {
+        numbers: parsed("numbers", &raw.numbers, read)?,
+        records: parsed("records", &raw.records, read)?,
     })
 }
 

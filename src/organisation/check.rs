@@ -9,18 +9,19 @@ use crate::charging::number;
 use crate::charging::plans::has_pay_as_you_go;
 use crate::charging::profile::{
     AutoRecharge, Billing, ConferencePolicy, FailureHandling, OnFailure, OnLostSettle,
-    OutboundPolicy, PayerKind, PayerProfile, PayerState, Purchase, ResponseOverride, SpendVelocity,
-    TenantDocument, TenantLimits, TenantProfile, TenantState, Trunk, UserPolicy,
+    OutboundPolicy, PayerKind, PayerProfile, PayerState, Purchase, ResponseOverride, Retention,
+    SpendVelocity, TenantDocument, TenantLimits, TenantProfile, TenantState, Trunk, UserPolicy,
 };
 use crate::organisation::faults::{At, Faults};
 use crate::organisation::raw::{
     RawAutoRecharge, RawFailureHandling, RawOrganisation, RawOutboundPolicy, RawPayment,
-    RawPurchase, RawResourceAccount, RawResponse, RawServiceNumber, RawSpendVelocity, RawTenant,
-    RawTenantLimits, RawTrunk, RawUser, RawUserLimits, Text,
+    RawPurchase, RawResourceAccount, RawResponse, RawRetention, RawServiceNumber, RawSpendVelocity,
+    RawTenant, RawTenantLimits, RawTrunk, RawUser, RawUserLimits, Text,
 };
 use crate::organisation::values::{
-    amount, boolean, count, country, currency, deck_name, id, instant, licence, positive_amount,
-    prefix, q850_cause, refusal, sip_status, span, telephone_number, text, time_zone, word,
+    amount, boolean, count, country, currency, deck_name, id, instant, licence, numbers_kept,
+    positive_amount, prefix, q850_cause, records_kept, refusal, sip_status, span, telephone_number,
+    text, time_zone, word,
 };
 use crate::organisation::{Fault, MAX_LISTED};
 
@@ -69,6 +70,7 @@ fn check_tenant(f: &mut Faults, at: &At<'_>, raw: &RawTenant) -> Option<TenantDo
     let recharge =
         raw.auto_recharge.as_ref().map(|raw| check_recharge(f, &at.key("auto_recharge"), raw));
     let trunks = check_trunks(f, &at.key("trunks"), &raw.trunks);
+    let retention = check_retention(f, &at.key("retention"), &raw.retention);
     let purchases = check_purchases(f, &at.key("credits"), &raw.credits);
     let payers = check_payers(f, at, raw);
 
@@ -92,6 +94,7 @@ fn check_tenant(f: &mut Faults, at: &At<'_>, raw: &RawTenant) -> Option<TenantDo
         blocked_prefixes,
         auto_recharge: recharge.flatten(),
         trunks,
+        retention,
     };
     let warnings = warnings(&profile, &payers);
     Some(TenantDocument {
@@ -210,6 +213,18 @@ fn check_recharge(f: &mut Faults, at: &At<'_>, raw: &RawAutoRecharge) -> Option<
         f.add(&at.key("daily_cap"), line, message);
     }
     Some(AutoRecharge { trigger, amount, daily_cap })
+}
+
+/// Numbers that outlive their records would never be erased.
+fn check_retention(f: &mut Faults, at: &At<'_>, raw: &RawRetention) -> Retention {
+    f.unknown(at, RawRetention::KEYS, &raw.unknown);
+    let numbers = f.optional(&at.key("numbers"), raw.numbers.as_ref(), numbers_kept);
+    let records = f.optional(&at.key("records"), raw.records.as_ref(), records_kept);
+    if numbers.zip(records).is_some_and(|(numbers, records)| numbers > records) {
+        let line = raw.numbers.as_ref().and_then(|text| text.line);
+        f.add(&at.key("numbers"), line, "expected at most as long as records".to_owned());
+    }
+    Retention { numbers, records }
 }
 
 fn check_trunks(f: &mut Faults, at: &At<'_>, raw: &[RawTrunk]) -> Vec<Trunk> {

@@ -173,6 +173,8 @@ mapping! {
         resource_accounts: Vec<RawResourceAccount>,
         /// SBC trunks.
         trunks: Vec<RawTrunk>,
+        /// How long records are kept.
+        retention: RawRetention,
     }
 }
 
@@ -343,5 +345,15 @@ mapping! {
         sip_status: Option<Text>,
         /// 1 to 127.
         q850_cause: Option<Text>,
+    }
+}
+
+mapping! {
+    /// How long records are kept.
+    RawRetention {
+        /// Length of time, such as `90d`.
+        numbers: Option<Text>,
+        /// Length of time, such as `400d`.
+        records: Option<Text>,
     }
 }

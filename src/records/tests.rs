@@ -34,6 +34,7 @@ pub(super) fn tenant() -> TenantProfile {
         blocked_prefixes: vec![],
         auto_recharge: None,
         trunks: vec![],
+        retention: Default::default(),
     }
 }
 

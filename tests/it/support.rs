@@ -149,6 +149,7 @@ pub fn tenant_record(tenant: &TenantId, state: TenantState) -> TenantRecord {
         blocked_prefixes: vec![],
         auto_recharge: None,
         trunks: vec![],
+        retention: Default::default(),
     };
     TenantRecord { profile, deck: None }
 }

@@ -58,6 +58,7 @@ fn user(country: &str, licences: &[Licence]) -> Case {
             blocked_prefixes: vec![],
             auto_recharge: None,
             trunks: vec![],
+            retention: Default::default(),
         },
         payer: PayerProfile {
             id: PayerId::literal("alice"),

@@ -288,6 +288,7 @@ impl Pair {
                 blocked_prefixes: vec![],
                 auto_recharge: None,
                 trunks: vec![],
+                retention: Default::default(),
             },
             deck: self.rng.bool().then(|| "v1".to_owned()),
         };
