@@ -420,7 +420,7 @@ pub struct FinishRewrite {
     pub trimmed: Millis,
     /// Numbers in entries before this instant are erased now; likewise.
     pub erased: Millis,
-    /// Context of the [`NumbersErased`] entry to be left behind it; `None` leaves none.
+    /// Context of the [`NumbersErased`] entry to be left behind it; `None` or nothing leaves none.
     ///
     /// [`NumbersErased`]: state::EntryKind::NumbersErased
     pub note: Option<Vec<u8>>,

@@ -19,6 +19,7 @@ mod one_unit_left;
 mod order_of_checks;
 mod redis_away;
 mod redis_ledger;
+mod retention;
 mod server;
 mod state_table;
 mod stock_client;

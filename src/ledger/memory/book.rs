@@ -914,7 +914,7 @@ impl Book {
             erased: self.upkeep.erased.max(finish.erased),
             rewrites: self.upkeep.rewrites + 1,
         };
-        if let Some(note) = &finish.note {
+        if let Some(note) = finish.note.as_ref().filter(|note| !note.is_empty()) {
             self.note(Entry { context: note.clone(), ..entry(now, EntryKind::NumbersErased) });
         }
         FinishedRewrite::Done

@@ -1,0 +1,514 @@
+//! Retention and erasure: what every ledger keeps when its journal is rewritten, and what the program says.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tollgate::administration::Administration;
+use tollgate::charging::units::{Micros, Millis, Seconds};
+use tollgate::credit_control::answer::CallContext;
+use tollgate::credit_control::erasure::ErasureNote;
+use tollgate::ledger::audit::audit;
+use tollgate::ledger::memory::MemoryLedger;
+use tollgate::ledger::rewriting::{Plan, RewriteError, Rewritten, rewrite};
+use tollgate::ledger::state::{Entry, EntryKind, Opening};
+use tollgate::ledger::{Ending, FinishRewrite, FinishedRewrite, Ledger};
+use tollgate::organisation;
+use tollgate::proto::v1::{
+    EraseNumbersRequest, ExportUsageRequest, ListDecisionsRequest, WatchEventsRequest,
+};
+use tonic::Code;
+
+use crate::server::Server;
+use crate::support::messages::{authorize, settle};
+use crate::support::{
+    self, DAY, DOMESTIC, ENDED_RETENTION, NEVER_OVERDUE, Stage, UNIT, credits, request,
+};
+
+crate::on_every_ledger! {
+    trimmed_entries_are_replaced_by_openings_that_add_up_to_the_same
+    what_is_trimmed_twice_is_counted_once
+    a_call_that_goes_on_is_trimmed_whole_or_not_at_all
+    a_reader_who_missed_entries_meets_an_opening_and_goes_on
+    one_rewriting_at_a_time_and_an_abandoned_one_is_taken_over
+    an_erased_call_is_replayed_and_leaves_nothing_behind
+    an_empty_journal_can_be_erased
+}
+
+fn trimming(before: Millis) -> Plan<impl FnMut(&mut Entry) -> bool + Send, fn(u64) -> Vec<u8>> {
+    Plan {
+        token: "trimmer".to_owned(),
+        trim: Some(before),
+        erase: |_: &mut Entry| false,
+        erase_within: Some((Millis::ZERO, Millis::ZERO)),
+        note: |_| vec![1],
+        always: false,
+    }
+}
+
+async fn trim<L: Ledger>(stage: &Stage<L>, before: Millis) -> Rewritten {
+    rewrite(&stage.ledger, &stage.tenant, trimming(before)).await.unwrap()
+}
+
+fn openings(journal: &[Entry]) -> Vec<Opening> {
+    let openings = journal.iter().filter(|entry| entry.kind == EntryKind::Opening);
+    openings.map(|entry| Opening::decode(&entry.context).unwrap()).collect()
+}
+
+/// Calls with every kind of end, of which nothing is kept but the journal.
+async fn some_past<L: Ledger>(stage: &Stage<L>) {
+    stage.set_pool(DOMESTIC, 600).await;
+    stage.buy("po-1", 10 * UNIT).await;
+    stage.buy("nothing", 0).await;
+    stage.grant("settled", request().pool(DOMESTIC).money(credits())).await;
+    stage.settled("settled", 61).await;
+    stage.grant("released", request().money(credits())).await;
+    stage.released("released").await;
+    stage.grant("expired", request().pool(DOMESTIC)).await;
+    stage.extended("expired", 30, 60).await;
+    stage.settle("unknown", 30).await;
+    stage.grant("short", request().pool(DOMESTIC).lasting(60)).await;
+    stage.settled("short", 10_000).await;
+    stage.pass(400);
+    stage.sweep().await;
+    stage.pass(2 * DAY.0);
+    stage.sweep().await;
+}
+
+async fn trimmed_entries_are_replaced_by_openings_that_add_up_to_the_same<L: Ledger>(
+    stage: &Stage<L>,
+) {
+    some_past(stage).await;
+    let before = stage.snapshot().await;
+    let listed = stage.audit().await.listed;
+    let done = trim(stage, stage.now()).await;
+    let entries = before.journal.len() as u64;
+    assert_eq!(done, Rewritten { trimmed: entries, openings: 1, erased: 0 });
+    let after = stage.snapshot().await;
+    let opening = openings(&after.journal)[0];
+    let counts = (opening.until, opening.entries as u64, opening.decisions);
+    assert_eq!(counts, (stage.now(), entries, before.tenant.decisions));
+    assert_eq!((after.pools, after.lots), (before.pools, before.lots));
+    let report = stage.audit().await;
+    assert_eq!((report.findings, report.listed), (vec![], listed));
+    assert_eq!((listed.shortfalls, listed.parked_calls), (1, 1));
+    // A purchase is still known to have been applied, also one of nothing.
+    for lot in ["po-1", "nothing"] {
+        let mut again = stage.snapshot().await;
+        let purchase = Entry { kind: EntryKind::Purchased, ..again.journal[0].clone() };
+        again.journal.push(Entry { subject: lot.to_owned(), postings: vec![], ..purchase });
+        let found = audit(&stage.tenant, stage.now(), NEVER_OVERDUE, &again).findings;
+        assert!(found.iter().any(|f| f.invariant == 16 && f.key == lot), "{found:?}");
+    }
+    // A wrong sum is found.
+    let mut wrong = stage.snapshot().await;
+    wrong.journal[0].postings[0].spent += 1;
+    let found = audit(&stage.tenant, stage.now(), NEVER_OVERDUE, &wrong).findings;
+    assert!(!found.is_empty());
+    stage.grant("next", request().pool(DOMESTIC).money(credits())).await;
+    stage.settled("next", 61).await;
+}
+
+async fn what_is_trimmed_twice_is_counted_once<L: Ledger>(stage: &Stage<L>) {
+    some_past(stage).await;
+    let listed = stage.audit().await.listed;
+    trim(stage, stage.now()).await;
+    assert_eq!(
+        trim(stage, stage.now()).await,
+        Rewritten::default(),
+        "nothing new is to be trimmed"
+    );
+    stage.pass(60);
+    stage.grant("short too", request().money(credits()).lasting(60)).await;
+    stage.settled("short too", 10_000).await;
+    stage.pass(2 * DAY.0);
+    stage.sweep().await;
+    let all = stage.snapshot().await.tenant.decisions;
+    trim(stage, stage.now()).await;
+    let journal = stage.snapshot().await.journal;
+    assert_eq!((journal.len(), openings(&journal)[0].decisions), (1, all));
+    assert_eq!(stage.audit().await.listed.shortfalls, listed.shortfalls + 1);
+    let upkeep = stage.ledger.upkeep(&stage.tenant).await.unwrap().outcome;
+    assert_eq!((upkeep.trimmed, upkeep.token.as_str()), (stage.now(), ""));
+}
+
+async fn a_call_that_goes_on_is_trimmed_whole_or_not_at_all<L: Ledger>(stage: &Stage<L>) {
+    stage.set_pool(DOMESTIC, 36_000).await;
+    for call in ["across", "kept", "open", "gone"] {
+        stage.grant(call, request().pool(DOMESTIC).lasting(3_600)).await;
+        stage.extended(call, 10, 3_600).await;
+    }
+    stage.settled("gone", 20).await;
+    stage.pass(60);
+    let cut = stage.now();
+    stage.settled("across", 70).await;
+    stage.ended("kept", Ending::Proven, tollgate::ledger::EndResult::Settled).await;
+    stage.pass(ENDED_RETENTION.0 - 5);
+    stage.extended("open", 100, 14_400).await;
+    stage.settled("kept", 80).await;
+    stage.pass(10);
+    stage.sweep().await;
+    assert!(stage.call("across").await.is_none() && stage.call("kept").await.is_some());
+    trim(stage, cut).await;
+    let journal = stage.snapshot().await.journal;
+    let of = |call: &str| journal.iter().filter(|entry| entry.subject == call).count();
+    // Extended and opened, and what came after the cut; nothing of the one that was over.
+    assert_eq!((of("gone"), of("across"), of("kept")), (0, 3, 4));
+    stage.assert_audit_clean().await;
+    // A call that is kept may still be charged late.
+    trim(stage, stage.now().after(Seconds(1))).await;
+    stage.settle("open", 5_000).await;
+}
+
+async fn a_reader_who_missed_entries_meets_an_opening_and_goes_on<L: Ledger>(stage: &Stage<L>) {
+    for call in ["c-1", "c-2", "c-3", "c-4"] {
+        stage.grant(call, request().free()).await;
+        stage.released(call).await;
+    }
+    let cursors = stage.ledger.history(&stage.tenant, None, 100).await.unwrap().items;
+    stage.pass(2 * DAY.0);
+    stage.sweep().await;
+    let cut = stage.now();
+    stage.grant("c-5", request().free()).await;
+    trim(stage, cut).await;
+    let read = |after: String| async move {
+        let page = stage.ledger.history(&stage.tenant, Some(&after), 100).await.unwrap();
+        page.items.into_iter().map(|(_, entry)| (entry.kind, entry.subject)).collect::<Vec<_>>()
+    };
+    let next = (EntryKind::Authorized, "c-5".to_owned());
+    let missed = vec![(EntryKind::Opening, String::new()), next.clone()];
+    for (cursor, _) in &cursors[..cursors.len() - 1] {
+        assert_eq!(read(cursor.clone()).await, missed);
+    }
+    // Who had read everything has missed nothing.
+    assert_eq!(read(cursors.last().unwrap().0.clone()).await, [next]);
+    let last = stage.ledger.history(&stage.tenant, None, 100).await.unwrap().items;
+    let last = last.last().unwrap().0.clone();
+    // Also when all is trimmed, the ids that were given are not given again.
+    stage.released("c-5").await;
+    stage.pass(2 * DAY.0);
+    stage.sweep().await;
+    trim(stage, stage.now()).await;
+    stage.grant("c-6", request().free()).await;
+    let found = read(last).await;
+    assert_eq!(found.last(), Some(&(EntryKind::Authorized, "c-6".to_owned())));
+}
+
+async fn one_rewriting_at_a_time_and_an_abandoned_one_is_taken_over<L: Ledger>(stage: &Stage<L>) {
+    some_past(stage).await;
+    let (ledger, tenant) = (&stage.ledger, &stage.tenant);
+    let begin = |token: &'static str| async move {
+        ledger.begin_rewrite(tenant, token).await.unwrap().outcome
+    };
+    assert!(begin("a").await);
+    let page = ledger.history(tenant, None, 2).await.unwrap().items;
+    assert_eq!(ledger.add_rewritten(tenant, "a", &page).await, Ok(true));
+    assert!(!begin("b").await);
+    assert_eq!(
+        rewrite(ledger, tenant, trimming(stage.now())).await,
+        Err(RewriteError::Busy(tenant.clone()))
+    );
+    // It says nothing more: another takes over, from nothing.
+    stage.pass(121);
+    assert!(begin("b").await);
+    assert_eq!(ledger.add_rewritten(tenant, "a", &page).await, Ok(false));
+    let finish = |token: &str, written| FinishRewrite {
+        token: token.to_owned(),
+        read_until: Some(page[1].0.clone()),
+        written,
+        trimmed: Millis::ZERO,
+        erased: Millis::ZERO,
+        note: None,
+    };
+    let before = stage.snapshot().await;
+    for wrong in [finish("a", 2), finish("b", 2)] {
+        let found = ledger.finish_rewrite(tenant, &wrong).await.unwrap().outcome;
+        assert_eq!(found, FinishedRewrite::Lost);
+    }
+    assert_eq!(stage.snapshot().await, before, "nothing was replaced");
+    assert_eq!(ledger.add_rewritten(tenant, "b", &page).await, Ok(true));
+    let found = ledger.finish_rewrite(tenant, &finish("b", 2)).await.unwrap().outcome;
+    assert_eq!(found, FinishedRewrite::Done);
+    assert_eq!(stage.snapshot().await, before, "the rewritten journal is the same");
+    assert!(begin("c").await);
+    ledger.abandon_rewrite(tenant, "b", Millis::ZERO, Millis::ZERO).await.unwrap();
+    assert!(!begin("d").await, "only who has it gives it up");
+    ledger.abandon_rewrite(tenant, "c", Millis(5), Millis(6)).await.unwrap();
+    let upkeep = ledger.upkeep(tenant).await.unwrap().outcome;
+    assert_eq!((upkeep.trimmed, upkeep.erased, upkeep.rewrites), (Millis(5), Millis(6), 1));
+    assert!(begin("d").await);
+}
+
+async fn an_erased_call_is_replayed_and_leaves_nothing_behind<L: Ledger>(stage: &Stage<L>) {
+    stage.set_pool(DOMESTIC, 600).await;
+    let call = stage.grant("c", request().pool(DOMESTIC)).await;
+    let (ledger, tenant, id) = (&stage.ledger, &stage.tenant, support::call_id("c"));
+    assert_eq!(ledger.replace_context(tenant, &id, b"else", b"x").await, Ok(false));
+    assert_eq!(ledger.replace_context(tenant, &id, &call.context, b"erased").await, Ok(true));
+    let plan = Plan {
+        token: "eraser".to_owned(),
+        trim: None,
+        erase: |entry: &mut Entry| {
+            let erased = entry.context == b"why";
+            if erased {
+                entry.context = b"erased".to_vec();
+            }
+            erased
+        },
+        erase_within: None,
+        note: |entries: u64| entries.to_string().into_bytes(),
+        always: true,
+    };
+    assert_eq!(rewrite(ledger, tenant, plan).await.unwrap().erased, 1);
+    let again = stage.authorize("c", request().pool(DOMESTIC)).await;
+    let tollgate::ledger::Authorized::Replayed(again) = again else { panic!("{again:?}") };
+    assert_eq!(again.granted, call.granted);
+    stage.settled("c", 30).await;
+    let journal = stage.snapshot().await.journal;
+    assert!(journal.iter().all(|entry| entry.context != b"why"), "{journal:#?}");
+    let note = journal.iter().find(|entry| entry.kind == EntryKind::NumbersErased).unwrap();
+    assert_eq!((note.at, note.context.as_slice()), (stage.now(), &b"1"[..]));
+}
+
+async fn an_empty_journal_can_be_erased<L: Ledger>(stage: &Stage<L>) {
+    let plan = Plan { always: true, ..trimming(stage.now()) };
+    assert_eq!(rewrite(&stage.ledger, &stage.tenant, plan).await.unwrap(), Rewritten::default());
+    assert_eq!(stage.snapshot().await.journal.len(), 1);
+    stage.grant("c", request().free()).await;
+}
+
+// By age, on the clock of the ledger.
+
+async fn retain(server: &Server, retention: &str) -> Administration<MemoryLedger> {
+    let administration = Administration::new(server.running.control().clone(), Seconds(10));
+    let text = crate::server::organisation() + &format!("    retention: {{ {retention} }}\n");
+    let document = organisation::check(&organisation::read(&text).unwrap()).unwrap();
+    administration.apply(&document).await.unwrap();
+    administration
+}
+
+async fn contexts(server: &Server) -> Vec<CallContext> {
+    let ledger = server.running.control().ledger();
+    let tenant = tollgate::charging::ids::TenantId::new("contoso").unwrap();
+    let journal = ledger.snapshot(&tenant).await.unwrap().outcome.journal;
+    journal.iter().filter_map(|entry| CallContext::decode(&entry.context)).collect()
+}
+
+async fn journal(server: &Server) -> Vec<Entry> {
+    let tenant = tollgate::charging::ids::TenantId::new("contoso").unwrap();
+    server.running.control().ledger().snapshot(&tenant).await.unwrap().outcome.journal
+}
+
+#[tokio::test]
+async fn retention_erases_numbers_and_trims_records_when_they_are_due() {
+    let server = Server::start().await;
+    let administration = retain(&server, "numbers: 90d, records: 400d").await;
+    let mut calls = server.calls().await;
+    calls.authorize_call(authorize("paid", "carol", "+12065550100")).await.unwrap();
+    calls.settle_call(settle("paid", 61)).await.unwrap();
+    administration.keep_records().await.unwrap();
+    server.clock.advance(Seconds(89 * DAY.0));
+    administration.keep_records().await.unwrap();
+    assert!(contexts(&server).await.iter().all(|c| c.called_number == "+12065550100"));
+    server.clock.advance(Seconds(2 * DAY.0));
+    administration.keep_records().await.unwrap();
+    let found = contexts(&server).await;
+    assert_eq!(found.len(), 2, "{found:#?}");
+    assert!(found.iter().all(|c| c.called_number == "+1**********"), "{found:#?}");
+    let note = |entry: &Entry| ErasureNote::decode(&entry.context);
+    let notes: Vec<_> = journal(&server).await;
+    let notes: Vec<_> =
+        notes.iter().filter(|e| e.kind == EntryKind::NumbersErased).filter_map(note).collect();
+    assert_eq!((notes.len(), notes[0].entries, notes[0].operator.as_str()), (1, 2, ""));
+    // The same day nothing more is done, whoever asks.
+    let before = journal(&server).await;
+    administration.keep_records().await.unwrap();
+    assert_eq!(journal(&server).await, before);
+
+    let mut account = server.account().await;
+    server.clock.advance(Seconds(310 * DAY.0));
+    let tenant = tollgate::charging::ids::TenantId::new("contoso").unwrap();
+    let swept = server.running.control().ledger().sweep(&tenant, 100, DAY).await;
+    assert!(swept.is_ok());
+    administration.keep_records().await.unwrap();
+    let left = journal(&server).await;
+    let kinds: Vec<_> = left.iter().map(|entry| entry.kind).collect();
+    assert!(kinds.starts_with(&[EntryKind::Opening]) && contexts(&server).await.is_empty());
+    let contoso = || "contoso".to_owned();
+    let request = ListDecisionsRequest { tenant_id: contoso(), ..Default::default() };
+    let page = account.list_decisions(request).await.unwrap().into_inner();
+    assert!(page.decisions.is_empty() && page.records_kept_since.is_some());
+    let request =
+        WatchEventsRequest { tenant_id: contoso(), until_now: true, ..Default::default() };
+    let mut stream = account.watch_events(request).await.unwrap().into_inner();
+    let first = stream.message().await.unwrap().unwrap();
+    assert!(first.event.is_none() && first.records_kept_since.is_some(), "{first:?}");
+    let report = administration.audit(None).await.unwrap();
+    assert_eq!(report[0].1.findings, []);
+}
+
+#[tokio::test]
+async fn an_export_says_since_when_records_are_kept() {
+    let server = Server::start().await;
+    let administration = retain(&server, "records: 31d").await;
+    let mut calls = server.calls().await;
+    calls.authorize_call(authorize("old", "carol", "+12065550100")).await.unwrap();
+    calls.settle_call(settle("old", 61)).await.unwrap();
+    server.clock.advance(Seconds(40 * DAY.0));
+    let tenant = tollgate::charging::ids::TenantId::new("contoso").unwrap();
+    assert!(server.running.control().ledger().sweep(&tenant, 100, DAY).await.is_ok());
+    calls.authorize_call(authorize("new", "carol", "+12065550100")).await.unwrap();
+    calls.settle_call(settle("new", 61)).await.unwrap();
+    administration.keep_records().await.unwrap();
+    let now = jiff::Timestamp::now().as_second() + 40 * DAY.0;
+    for (days, told) in [(60, true), (5, false)] {
+        let from = Some(prost_types::Timestamp { seconds: now - days * DAY.0, nanos: 0 });
+        let request = ExportUsageRequest { tenant_id: "contoso".to_owned(), from, to: None };
+        let stream = server.account().await.export_usage(request).await;
+        let mut stream = stream.unwrap().into_inner();
+        let (mut since, mut records) = (vec![], vec![]);
+        while let Some(message) = stream.message().await.unwrap() {
+            since.extend(message.records_kept_since);
+            records.extend(message.record.map(|record| record.call_id));
+        }
+        assert_eq!((since.len(), records), (usize::from(told), vec!["new".to_owned()]));
+    }
+}
+
+// On request.
+
+#[tokio::test]
+async fn the_numbers_of_one_person_are_erased_on_request() {
+    let server = Server::start().await;
+    let mut calls = server.calls().await;
+    for (call, calling, called) in [
+        ("to her", "+14255550101", "011 49 30 901820"),
+        ("of her", "+4930901820", "+12065550100"),
+        ("of others", "+14255550101", "+12065550100"),
+    ] {
+        let mut request = authorize(call, "carol", called);
+        request.calling_number = calling.to_owned();
+        request.sip_call_id = "sip".to_owned();
+        calls.authorize_call(request).await.unwrap();
+        if call != "to her" {
+            calls.settle_call(settle(call, 30)).await.unwrap();
+        }
+    }
+    let mut account = server.account().await;
+    let request = || EraseNumbersRequest {
+        tenant_id: "contoso".to_owned(),
+        number: "+4930901820".to_owned(),
+        reason: "her request of May".to_owned(),
+        operator: "dpo".to_owned(),
+        ..EraseNumbersRequest::default()
+    };
+    let erased = account.erase_numbers(request()).await.unwrap().into_inner();
+    assert_eq!((erased.entry_count, erased.call_count, erased.call_id_count), (3, 2, 0));
+    // Her open call is repeated as it was, and ends without her number.
+    let mut again = authorize("to her", "carol", "011 49 30 901820");
+    again.calling_number = "+14255550101".to_owned();
+    let answer = calls.authorize_call(again).await.unwrap().into_inner();
+    assert!(answer.replayed && answer.allowed, "{answer:?}");
+    calls.settle_call(settle("to her", 30)).await.unwrap();
+    let all = format!("{:?}", contexts(&server).await);
+    assert!(!all.contains("901820") && all.contains("+49********"), "{all}");
+    assert!(all.contains("+14255550101") && all.contains("sip_call_id: \"sip\""), "{all}");
+    let notes = journal(&server).await;
+    let note = notes.iter().find(|entry| entry.kind == EntryKind::NumbersErased).unwrap();
+    let note = ErasureNote::decode(&note.context).unwrap();
+    assert_eq!((note.entries, note.calls, note.operator.as_str()), (3, 2, "dpo"));
+    assert!(!format!("{note:?}").contains("901820"));
+    let repeated = account.erase_numbers(request()).await.unwrap().into_inner();
+    assert_eq!((repeated.entry_count, repeated.call_count), (0, 0));
+
+    let now = jiff::Timestamp::now().as_second();
+    let before = |seconds| Some(prost_types::Timestamp { seconds, nanos: 0 });
+    for (number, before, code) in [
+        ("", None, Code::InvalidArgument),
+        ("12345678", None, Code::InvalidArgument),
+        ("+4930901820", before(5), Code::InvalidArgument),
+        ("", before(now), Code::FailedPrecondition),
+    ] {
+        let request = EraseNumbersRequest { number: number.to_owned(), before, ..request() };
+        let status = account.erase_numbers(request).await.unwrap_err();
+        assert_eq!(status.code(), code, "{number} {before:?}: {status}");
+    }
+    server.clock.advance(Seconds(2 * DAY.0));
+    let request =
+        EraseNumbersRequest { number: String::new(), before: before(now + DAY.0), ..request() };
+    let erased = account.erase_numbers(request).await.unwrap().into_inner();
+    assert_eq!(erased.entry_count, 6);
+    let all = format!("{:?}", contexts(&server).await);
+    assert!(!all.contains("5550"), "{all}");
+}
+
+// How long it takes; `TOLLGATE_RETENTION_ENTRIES` is how long the journal is.
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_long_journal_is_erased_and_trimmed_while_others_are_served() {
+    let entries: usize =
+        std::env::var("TOLLGATE_RETENTION_ENTRIES").map_or(2_000, |n| n.parse().unwrap());
+    let stage = Arc::new(Stage::open(support::redis).await);
+    stage.set_pool(DOMESTIC, 1_000_000_000).await;
+    stage.buy("po-1", 1_000 * UNIT).await;
+    let mut waiting = tokio::task::JoinSet::new();
+    for worker in 0..8 {
+        let stage = stage.clone();
+        waiting.spawn(async move {
+            for n in 0..entries / 16 {
+                let call = format!("call-{worker}-{n}");
+                let mut command = stage.command(&call, request().pool(DOMESTIC)).await;
+                command.context = vec![b'x'; 400];
+                stage.ledger.authorize(&command).await.unwrap();
+                stage.settle(&call, 61).await;
+            }
+        });
+    }
+    while let Some(ended) = waiting.join_next().await {
+        ended.unwrap();
+    }
+    // Half is forgotten.
+    stage.pass(2 * DAY.0);
+    while stage.sweep().await.forgotten > 0 {}
+    let before = stage.snapshot().await;
+    for (what, trim) in [("erasing", None), ("trimming", Some(stage.now()))] {
+        let (done, waited) =
+            (tokio::sync::watch::channel(false), Arc::new(std::sync::Mutex::new(vec![])));
+        let (other, times, over) = (stage.clone(), waited.clone(), done.1);
+        // Another tenant's question is as long away as Redis is busy.
+        let asking = tokio::spawn(async move {
+            while !*over.borrow() {
+                let began = Instant::now();
+                other.ledger.ping().await.unwrap();
+                times.lock().unwrap().push(began.elapsed());
+                tokio::time::sleep(Duration::from_micros(500)).await;
+            }
+        });
+        let plan = Plan {
+            token: what.to_owned(),
+            trim,
+            erase: |entry: &mut Entry| {
+                let erased = trim.is_none() && entry.context.len() == 400;
+                if erased {
+                    entry.context = vec![b'*'; 400];
+                }
+                erased
+            },
+            erase_within: None,
+            note: |_| vec![1],
+            always: false,
+        };
+        let began = Instant::now();
+        let found = rewrite(&stage.ledger, &stage.tenant, plan).await.unwrap();
+        let took = began.elapsed();
+        done.0.send(true).unwrap();
+        asking.await.unwrap();
+        let waited = waited.lock().unwrap();
+        let most = waited.iter().max().copied().unwrap_or_default();
+        println!("{what}: {found:?} in {took:?}; a PING waited {most:?} at most");
+    }
+    let after = stage.snapshot().await;
+    assert_eq!((after.pools, after.lots), (before.pools, before.lots));
+    let spent: i64 = after.journal.iter().flat_map(|e| &e.postings).map(|p| p.spent).sum();
+    assert_eq!(Micros(spent).0, (entries / 16 * 8 * 120) as i64);
+    stage.assert_audit_clean().await;
+}
