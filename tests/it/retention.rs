@@ -1,7 +1,7 @@
 //! Retention and erasure: what every ledger keeps when its journal is rewritten, and what the program says.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use tollgate::administration::Administration;
 use tollgate::charging::units::{Micros, Millis, Seconds};
@@ -11,7 +11,7 @@ use tollgate::ledger::audit::audit;
 use tollgate::ledger::memory::MemoryLedger;
 use tollgate::ledger::rewriting::{Plan, RewriteError, Rewritten, rewrite};
 use tollgate::ledger::state::{Entry, EntryKind, Opening};
-use tollgate::ledger::{Ending, FinishRewrite, FinishedRewrite, Ledger};
+use tollgate::ledger::{ClockOffset, Ending, FinishRewrite, FinishedRewrite, Ledger};
 use tollgate::organisation;
 use tollgate::proto::v1::{
     EraseNumbersRequest, ExportUsageRequest, ListDecisionsRequest, WatchEventsRequest,
@@ -20,8 +20,9 @@ use tonic::Code;
 
 use crate::server::Server;
 use crate::support::messages::{authorize, settle};
+use crate::support::redis::RedisServer;
 use crate::support::{
-    self, DAY, DOMESTIC, ENDED_RETENTION, NEVER_OVERDUE, Stage, UNIT, credits, request,
+    self, DAY, DOMESTIC, ENDED_RETENTION, NEVER_OVERDUE, Opened, Stage, UNIT, credits, request,
 };
 
 crate::on_every_ledger! {
@@ -34,7 +35,9 @@ crate::on_every_ledger! {
     an_empty_journal_can_be_erased
 }
 
-fn trimming(before: Millis) -> Plan<impl FnMut(&mut Entry) -> bool + Send, fn(u64) -> Vec<u8>> {
+type Trimming = Plan<fn(&mut Entry) -> bool, fn(u64) -> Vec<u8>>;
+
+fn trimming(before: Millis) -> Trimming {
     Plan {
         token: "trimmer".to_owned(),
         trim: Some(before),
@@ -444,10 +447,21 @@ async fn the_numbers_of_one_person_are_erased_on_request() {
 // How long it takes; `TOLLGATE_RETENTION_ENTRIES` is how long the journal is.
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_long_journal_is_erased_and_trimmed_while_others_are_served() {
+async fn a_long_journal_is_erased_and_trimmed_in_short_steps() {
     let entries: usize =
         std::env::var("TOLLGATE_RETENTION_ENTRIES").map_or(2_000, |n| n.parse().unwrap());
-    let stage = Arc::new(Stage::open(support::redis).await);
+    let server = Arc::new(RedisServer::started());
+    let mut plain = server.client().get_connection().unwrap();
+    let () = ::redis::cmd("CONFIG")
+        .arg(&["SET", "slowlog-log-slower-than", "100"])
+        .arg(&["slowlog-max-len", "100000"])
+        .query(&mut plain)
+        .unwrap();
+    let own = async |clock: ClockOffset| Opened {
+        ledger: server.ledger(&clock).await,
+        keep: Box::new(server.clone()),
+    };
+    let stage = Arc::new(Stage::open(own).await);
     stage.set_pool(DOMESTIC, 1_000_000_000).await;
     stage.buy("po-1", 1_000 * UNIT).await;
     let mut waiting = tokio::task::JoinSet::new();
@@ -471,18 +485,7 @@ async fn a_long_journal_is_erased_and_trimmed_while_others_are_served() {
     while stage.sweep().await.forgotten > 0 {}
     let before = stage.snapshot().await;
     for (what, trim) in [("erasing", None), ("trimming", Some(stage.now()))] {
-        let (done, waited) =
-            (tokio::sync::watch::channel(false), Arc::new(std::sync::Mutex::new(vec![])));
-        let (other, times, over) = (stage.clone(), waited.clone(), done.1);
-        // Another tenant's question is as long away as Redis is busy.
-        let asking = tokio::spawn(async move {
-            while !*over.borrow() {
-                let began = Instant::now();
-                other.ledger.ping().await.unwrap();
-                times.lock().unwrap().push(began.elapsed());
-                tokio::time::sleep(Duration::from_micros(500)).await;
-            }
-        });
+        let () = ::redis::cmd("SLOWLOG").arg("RESET").query(&mut plain).unwrap();
         let plan = Plan {
             token: what.to_owned(),
             trim,
@@ -500,11 +503,16 @@ async fn a_long_journal_is_erased_and_trimmed_while_others_are_served() {
         let began = Instant::now();
         let found = rewrite(&stage.ledger, &stage.tenant, plan).await.unwrap();
         let took = began.elapsed();
-        done.0.send(true).unwrap();
-        asking.await.unwrap();
-        let waited = waited.lock().unwrap();
-        let most = waited.iter().max().copied().unwrap_or_default();
-        println!("{what}: {found:?} in {took:?}; a PING waited {most:?} at most");
+        // What one command or script took of Redis, in microseconds.
+        type Slow = (i64, i64, i64, Vec<Vec<u8>>, String, String);
+        let slow: Vec<Slow> = ::redis::cmd("SLOWLOG").arg("GET").arg(-1).query(&mut plain).unwrap();
+        let mut took_of_redis: Vec<i64> = slow.iter().map(|entry| entry.2).collect();
+        took_of_redis.sort_unstable_by(|a, b| b.cmp(a));
+        took_of_redis.truncate(5);
+        println!(
+            "{what}: {found:?} in {took:?}; the longest steps in Redis, us: {took_of_redis:?}"
+        );
+        assert!(found.trimmed + found.erased > 0);
     }
     let after = stage.snapshot().await;
     assert_eq!((after.pools, after.lots), (before.pools, before.lots));
