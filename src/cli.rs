@@ -1,8 +1,9 @@
 //! The command line of `tollgate`.
 //!
 //! Exit codes: 0 the command was carried out (a refused call is an answer, not a failure); 1 it was not,
-//! or the audit found something; 64 the arguments or settings cannot be used. Results go to standard
-//! output, errors to standard error.
+//! or the audit found something; 64 the arguments or settings cannot be used. `reconcile` has 1 for
+//! differences, and 2 where it was not carried out. Results go to standard output, errors to standard
+//! error.
 
 pub mod accounts;
 pub mod args;
@@ -14,6 +15,7 @@ pub mod events;
 pub mod organisation;
 pub mod output;
 pub mod rates;
+pub mod reconcile;
 pub mod records;
 pub mod serve;
 pub mod usage;
@@ -82,6 +84,7 @@ async fn ask(command: ClientCommand, form: Output) -> Outcome {
         ClientCommand::Calls(args) => calls::calls(args, form).await,
         ClientCommand::Decisions(args) => accounts::decisions(args, form).await,
         ClientCommand::Usage(args) => usage::run(args, form).await,
+        ClientCommand::Reconcile(args) => reconcile::run(*args, form).await,
         ClientCommand::Events(args) => events::run(args, form).await,
         ClientCommand::Records(args) => records::run(args.command, form).await,
         ClientCommand::Audit(args) => accounts::audit(args, form).await,

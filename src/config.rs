@@ -10,13 +10,19 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
+use lettre::message::Mailbox;
 use toml::de::{DeTable, DeValue};
 
 use crate::charging::catalogue::CountryCode;
+pub use crate::config::values::SmtpUrl;
 pub use crate::config::values::{LedgerUrl, Listen, LogFormat};
 use crate::config::values::{
-    country_or_none, filter, flag, hours, length, millis, minutes, size, whole, word,
+    country_or_none, filter, flag, hours, length, mail_events, mailbox_or_none, millis, minutes,
+    secrets_file_or_none, secrets_or_none, size, smtp_url_or_none, url_or_none, webhook_events,
+    whole, word,
 };
+use crate::notices::kinds::Kinds;
+use crate::notices::webhook::{Secrets, check_own};
 
 /// Declares the settings: the flags, the checked form and the way from one to the other.
 macro_rules! settings {
@@ -94,6 +100,8 @@ settings! {
         "How long to wait for the ledger; must be below the callers' deadlines; 10ms to 1m";
     require_ledger_at_start: bool = "false", "TOLLGATE_REQUIRE_LEDGER_AT_START", flag,
         "true: exit when the ledger cannot be reached at start; false: wait for it, answering emergency calls";
+    call_threads: u32 = "1", "TOLLGATE_CALL_THREADS", whole(1, 64),
+        "Threads that serve calls, each with its own connection to the ledger; a client's connection stays on one; 1 to 64";
     max_requests_in_flight: u32 = "1024", "TOLLGATE_MAX_REQUESTS_IN_FLIGHT", whole(1, 1_000_000),
         "Most requests served at a time, further ones are shed; 1 to 1000000";
     max_message_size: u32 = "64KiB", "TOLLGATE_MAX_MESSAGE_SIZE", size(4 << 10, 16 << 20),
@@ -104,7 +112,38 @@ settings! {
         "Form of the log on standard error: text or json";
     log_filter: String = "info", "TOLLGATE_LOG_FILTER", filter,
         "What is logged: a level, or targets with levels such as warn,tollgate=debug";
+    notices_webhook_url: Option<String> = "none", "TOLLGATE_NOTICES_WEBHOOK_URL", url_or_none,
+        "Where webhooks of tenants go that name no receiver of their own: a URL of https, or of http on loopback";
+    notices_webhook_secrets_file: Option<Secrets> = "none", "TOLLGATE_NOTICES_WEBHOOK_SECRETS_FILE", secrets_file_or_none,
+        "File with what webhooks are signed with, a line each: whsec_BASE64 for all tenants, or TENANT whsec_BASE64; several sign side by side. No webhook is sent without";
+    notices_webhook_secrets: Option<Secrets> = "none", "TOLLGATE_NOTICES_WEBHOOK_SECRETS", secrets_or_none,
+        "The same without a file, separated by commas";
+    notices_webhook_events: Kinds = "default", "TOLLGATE_NOTICES_WEBHOOK_EVENTS", webhook_events,
+        "Events that webhooks tell: default, all, or names such as POOL_EXHAUSTED,SHORTFALL";
+    notices_private_receivers: bool = "false", "TOLLGATE_NOTICES_PRIVATE_RECEIVERS", flag,
+        "true: webhooks may be of http, and those that tenants name may go to loopback and private addresses; false: only https to public ones";
+    notices_smtp_url: Option<SmtpUrl> = "none", "TOLLGATE_NOTICES_SMTP_URL", smtp_url_or_none,
+        "Relay that mails go through: smtp://HOST, smtps://HOST, or smtp://USER:PASSWORD@HOST:587?tls=required";
+    notices_mail_from: Option<Mailbox> = "none", "TOLLGATE_NOTICES_MAIL_FROM", mailbox_or_none,
+        "Sender of mails, such as Tollgate <tollgate@contoso.example>; needed with notices_smtp_url";
+    notices_mail_events: Kinds = "default", "TOLLGATE_NOTICES_MAIL_EVENTS", mail_events,
+        "Events that mails tell: default, all, or names such as POOL_EXHAUSTED,SHORTFALL";
+    notices_interval: Duration = "1s", "TOLLGATE_NOTICES_INTERVAL", length(millis(10), minutes(1)),
+        "Time between two looks for new events, for each tenant and channel; 10ms to 1m";
+    notices_timeout: Duration = "10s", "TOLLGATE_NOTICES_TIMEOUT", length(millis(100), minutes(1)),
+        "Longest attempt to send a webhook or the mails of an event; 100ms to 1m";
+    notices_lease: Duration = "30s", "TOLLGATE_NOTICES_LEASE", length(millis(1000), hours(1)),
+        "How long after a sidecar's end another takes its notices over, in whole seconds; 1s to 1h, at least twice notices_timeout";
+    notices_retry_first: Duration = "1s", "TOLLGATE_NOTICES_RETRY_FIRST", length(millis(10), hours(1)),
+        "Pause after an attempt that failed, doubled after each further one, with jitter; 10ms to 1h";
+    notices_retry_longest: Duration = "5m", "TOLLGATE_NOTICES_RETRY_LONGEST", length(millis(10), hours(24)),
+        "Longest such pause, before jitter; 10ms to 24h, at least notices_retry_first";
+    notices_keep: Duration = "72h", "TOLLGATE_NOTICES_KEEP", length(minutes(1), hours(31 * 24)),
+        "How old an event may become while its receiver fails; after that it is given up, with an error in the log; 1m to 744h";
 }
+
+/// Tables of the file: what stands in one has its name before the key, as in `notices_interval`.
+const TABLES: &[&str] = &["notices"];
 
 /// One setting, as it may be given.
 #[derive(Clone, Copy, Debug)]
@@ -180,7 +219,34 @@ fn contradictions(config: &Config) -> Vec<Mistake> {
     {
         add("http_listen", "expected another address than listen and admin_listen");
     }
+    if config.notices_webhook_secrets.is_some() && config.notices_webhook_secrets_file.is_some() {
+        add("notices_webhook_secrets", "expected none where notices_webhook_secrets_file is set");
+    }
+    if let Some(url) = &config.notices_webhook_url {
+        if config.webhook_secrets().is_none() {
+            add("notices_webhook_url", "expected notices_webhook_secrets_file with it");
+        }
+        if let Err(message) = check_own(url, config.notices_private_receivers) {
+            add("notices_webhook_url", &message);
+        }
+    }
+    if config.notices_smtp_url.is_some() && config.notices_mail_from.is_none() {
+        add("notices_smtp_url", "expected notices_mail_from with it");
+    }
+    if config.notices_lease < config.notices_timeout * 2 {
+        add("notices_lease", "expected at least twice notices_timeout");
+    }
+    if config.notices_retry_longest < config.notices_retry_first {
+        add("notices_retry_longest", "expected at least notices_retry_first");
+    }
     mistakes
+}
+
+impl Config {
+    /// What webhooks are signed with.
+    pub fn webhook_secrets(&self) -> Option<&Secrets> {
+        self.notices_webhook_secrets_file.as_ref().or(self.notices_webhook_secrets.as_ref())
+    }
 }
 
 /// The texts given for settings, with where they came from.
@@ -225,10 +291,26 @@ fn read_file(
         wrong.push((offset, place_of(offset), error.message().to_owned()));
     }
     let mut known = BTreeMap::new();
+    let mut found = Vec::new();
     for (key, value) in table.get_ref() {
+        match value.get_ref() {
+            DeValue::Table(inner) if TABLES.contains(&key.get_ref().as_ref()) => {
+                found.extend(inner.iter().map(|(inner, value)| (Some(key), inner, value)));
+            }
+            _ => found.push((None, key, value)),
+        }
+    }
+    for (table, key, value) in found {
         let offset = key.span().start;
-        let place = format!("{}: {}", place_of(offset), key.get_ref());
-        let setting = SETTINGS.iter().find(|setting| setting.key == key.get_ref().as_ref());
+        let named = |separator| {
+            let table = table.map(|table| format!("{}{separator}", table.get_ref()));
+            format!("{}{}", table.unwrap_or_default(), key.get_ref())
+        };
+        let place = format!("{}: {}", place_of(offset), named('.'));
+        let of_table = |key: &str| TABLES.iter().any(|table| key.starts_with(&format!("{table}_")));
+        let setting = SETTINGS.iter().find(|setting| setting.key == named('_'));
+        // One spelling: what belongs in a table is not known outside of it.
+        let setting = setting.filter(|setting| of_table(setting.key) == table.is_some());
         let message = match (setting, scalar(value.get_ref())) {
             (Some(setting), Some(text)) => {
                 known.insert(setting.key, (place, text));

@@ -141,7 +141,7 @@ pub struct EndedCalls {
 /// The use cases on one ledger.
 pub struct CreditControl<L> {
     ledger: Arc<L>,
-    directory: Directory,
+    directory: Arc<Directory>,
     settings: Settings,
     records: Records,
     /// Store's clock less this machine's, in milliseconds, as last seen.
@@ -152,14 +152,19 @@ impl<L: Ledger> CreditControl<L> {
     /// Joins a ledger and settings; starts the task that delivers records of calls that were decided
     /// without the ledger, so it must be called within a runtime.
     pub fn new(ledger: Arc<L>, settings: Settings) -> Self {
+        CreditControl::with_directory(ledger, settings, Arc::default())
+    }
+
+    fn with_directory(ledger: Arc<L>, settings: Settings, directory: Arc<Directory>) -> Self {
         let records = Records::start(ledger.clone());
-        CreditControl {
-            ledger,
-            directory: Directory::default(),
-            settings,
-            records,
-            clock_distance: AtomicI64::new(0),
-        }
+        CreditControl { ledger, directory, settings, records, clock_distance: AtomicI64::new(0) }
+    }
+
+    /// The same on a connection of its own, for the thread that this is called on: what is remembered is
+    /// shared, what waits for the ledger is not.
+    pub async fn on_this_thread(&self) -> Result<Self, LedgerError> {
+        let ledger = self.ledger.on_this_thread().await?;
+        Ok(CreditControl::with_directory(ledger, self.settings.clone(), self.directory.clone()))
     }
 
     /// The ledger.
@@ -321,13 +326,20 @@ impl<L: Ledger> CreditControl<L> {
             limits: limits(tenant, payer),
             when_exhausted: Decision::PoolExhausted,
             when_spend_limited: Decision::PoolExhausted,
+            when_velocity_limited: Decision::FraudSuspected,
         };
         match verdict.entitlement {
             Entitlement::Refused(decision, nuance) => {
                 return (Proposal::Refuse(decision, nuance), context);
             }
             Entitlement::Free => {}
-            Entitlement::Funded { pools, credits, when_exhausted, when_spend_limited } => {
+            Entitlement::Funded {
+                pools,
+                credits,
+                when_exhausted,
+                when_spend_limited,
+                when_velocity_limited,
+            } => {
                 offer.decision = Decision::Allowed;
                 offer.pools = pools
                     .into_iter()
@@ -339,9 +351,16 @@ impl<L: Ledger> CreditControl<L> {
                     .collect();
                 let spend_limit = payer.profile.as_ref().and_then(|payer| payer.spend_limit);
                 context.tariff = credits.ok();
-                offer.money = context.tariff.map(|tariff| MoneyOffer { tariff, spend_limit });
+                let profile = tenant.profile();
+                offer.money = context.tariff.map(|tariff| MoneyOffer {
+                    tariff,
+                    spend_limit,
+                    overage: profile.is_some_and(TenantProfile::has_overage),
+                    velocity: profile.and_then(|tenant| tenant.spend_velocity),
+                });
                 offer.when_exhausted = when_exhausted;
                 offer.when_spend_limited = when_spend_limited;
+                offer.when_velocity_limited = when_velocity_limited;
             }
         }
         (Proposal::Grant(offer), context)

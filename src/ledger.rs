@@ -20,11 +20,12 @@ use serde::{Deserialize, Serialize};
 use crate::charging::decision::{Decision, Nuance};
 use crate::charging::ids::{CallId, PayerId, PoolId, TenantId};
 use crate::charging::month::Month;
-use crate::charging::profile::{PayerProfile, Purchase, TenantProfile};
+use crate::charging::profile::{PayerProfile, Purchase, SpendVelocity, TenantProfile};
 use crate::charging::rating::Tariff;
 use crate::charging::units::{Micros, Millis, Seconds};
 use crate::ledger::state::{
-    Bucket, Call, Entry, Lot, PayerAccount, TenantAccount, Terms, Upkeep, Wallet,
+    Bucket, Call, Entry, Lot, MoneyLine, PayerAccount, Reader, SpendRing, TenantAccount, Terms,
+    Upkeep, VelocityLine, Wallet,
 };
 
 /// Why a command has no outcome.
@@ -120,6 +121,8 @@ pub struct Offer {
     pub when_exhausted: Decision,
     /// The refusal when the spend limit forbids the first increment.
     pub when_spend_limited: Decision,
+    /// The refusal when the tenant's spend velocity forbids it.
+    pub when_velocity_limited: Decision,
 }
 
 /// A pool that covers a call.
@@ -140,6 +143,24 @@ pub struct MoneyOffer {
     pub tariff: Tariff,
     /// The payer's monthly spend limit.
     pub spend_limit: Option<Micros>,
+    /// Whether the call goes on post-paid once every lot is used (rule 42).
+    pub overage: bool,
+    /// Most money that all calls of the tenant may commit in a length of time.
+    pub velocity: Option<SpendVelocity>,
+}
+
+impl MoneyOffer {
+    /// The line of a call that has taken nothing yet.
+    pub fn line(&self, month: &str) -> MoneyLine {
+        MoneyLine {
+            tariff: self.tariff,
+            spend_limit: self.spend_limit.map_or(-1, |limit| limit.0),
+            month: month.to_owned(),
+            lots: vec![],
+            overage: self.overage,
+            velocity: self.velocity.as_ref().map(VelocityLine::new),
+        }
+    }
 }
 
 /// Limits on the number of calls; absent means none.
@@ -303,7 +324,7 @@ pub enum Purchased {
     Applied,
     /// The same purchase was applied before.
     Replayed,
-    /// The key was used for another amount or instant; nothing changed.
+    /// The key was used for another amount or instant, or is overage's; nothing changed.
     Conflict,
 }
 
@@ -365,6 +386,8 @@ pub struct Balance {
     pub lots: Vec<Lot>,
     /// Open calls that hold money.
     pub wallet_holds: i64,
+    /// The overage of every month that has any, soonest first.
+    pub overage: Vec<Lot>,
 }
 
 /// What one call would find; for quotes, which hold nothing.
@@ -382,6 +405,10 @@ pub struct Position {
     pub wallet_holds: i64,
     /// The call of that key, where there is one.
     pub call: Option<Call>,
+    /// The overage of the month; as it would be opened where there is none yet.
+    pub overage: Bucket,
+    /// What counts for the spend velocity.
+    pub ring: SpendRing,
 }
 
 /// Everything of one tenant at one instant, for the audit.
@@ -395,7 +422,7 @@ pub struct Snapshot {
     pub sizes: Vec<(String, Seconds)>,
     /// Every pool of every month on record.
     pub pools: Vec<(PoolId, Bucket)>,
-    /// Every lot.
+    /// Every lot, and the overage of every month.
     pub lots: Vec<Lot>,
     /// The drawing order.
     pub wallet: Wallet,
@@ -405,6 +432,56 @@ pub struct Snapshot {
     pub deadlines: Vec<(CallId, Millis)>,
     /// Everything that happened, oldest first.
     pub journal: Vec<Entry>,
+    /// What counts for the spend velocity.
+    pub ring: SpendRing,
+}
+
+/// Take a reader of the journal, or keep the one that is had: its lease begins anew.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TakeReader {
+    /// Whose journal.
+    pub tenant: TenantId,
+    /// Name of the reader; made where there is none.
+    pub reader: String,
+    /// Who takes it.
+    pub owner: String,
+    /// How long nobody else may.
+    pub lease: Seconds,
+    /// Where a new one begins.
+    pub since: Millis,
+}
+
+/// The answer to [`TakeReader`]: the reader as it stands now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Taken {
+    /// The owner has it.
+    Taken(Reader),
+    /// Another has it, and its lease lasts; nothing changed.
+    Busy(Reader),
+}
+
+/// An entry is done with: the next owner goes on after it. The lease begins anew.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MoveReader {
+    /// Whose journal.
+    pub tenant: TenantId,
+    /// Name of the reader.
+    pub reader: String,
+    /// Who has it.
+    pub owner: String,
+    /// Of the entry.
+    pub cursor: String,
+    /// How long nobody else may have it; zero gives it up.
+    pub lease: Seconds,
+}
+
+/// The answer to [`MoveReader`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Moved {
+    /// It stands there.
+    Moved,
+    /// Another has taken it; nothing changed.
+    Lost,
 }
 
 /// Put a rewritten journal in the place of the one that it was made from.
@@ -456,6 +533,12 @@ pub struct Page<T> {
 ///
 /// Commands are idempotent by their key, so that [`LedgerError::Indeterminate`] may be repeated.
 pub trait Ledger: Send + Sync + 'static {
+    /// The same ledger for the thread that this is called on: with a connection of its own, where there
+    /// is one, so that no command waits for another thread.
+    fn on_this_thread(self: &Arc<Self>) -> impl Fallible<Arc<Self>> {
+        let shared = self.clone();
+        async move { Ok(shared) }
+    }
     /// The tenant, its active deck and numbers.
     fn tenant(&self, tenant: &TenantId) -> impl Fallible<Reply<TenantView>>;
     /// Several payers at one instant, in the order asked for.
@@ -557,6 +640,14 @@ pub trait Ledger: Send + Sync + 'static {
     /// A cursor for [`Ledger::history`] after which every entry stands that was made at `at` or later,
     /// and as few others as the ledger can tell apart without reading them; `None` is the beginning.
     fn history_since(&self, tenant: &TenantId, at: Millis) -> impl Fallible<Option<String>>;
+    /// What was applied of a tenant, without its payers and numbers; `None` where it is unknown.
+    fn record(&self, tenant: &TenantId) -> impl Fallible<Reply<Option<TenantRecord>>>;
+    /// See [`TakeReader`].
+    fn take_reader(&self, command: &TakeReader) -> impl Fallible<Reply<Taken>>;
+    /// See [`MoveReader`].
+    fn move_reader(&self, command: &MoveReader) -> impl Fallible<Reply<Moved>>;
+    /// All readers of the journal, in the order of their names.
+    fn readers(&self, tenant: &TenantId) -> impl Fallible<Reply<Vec<(String, Reader)>>>;
     /// Calls that are not forgotten, in any order, some twice; at most about `most` from the cursor.
     fn calls(
         &self,
@@ -675,6 +766,11 @@ pub fn pool_bucket(pool: &str) -> String {
 /// Names a bucket in postings.
 pub fn lot_bucket(lot: &str) -> String {
     format!("l:{lot}")
+}
+
+/// The lots that were bought, and the overage of months, which is kept among them.
+pub fn apart_from_overage(lots: Vec<Lot>) -> (Vec<Lot>, Vec<Lot>) {
+    lots.into_iter().partition(|lot| !lot.key.is_overage())
 }
 
 /// The pool of `family` in a month.

@@ -3,7 +3,7 @@
 //! The map, in reading order: [`charging`] decides who pays, without knowing how anything is stored;
 //! [`ledger`] is the port behind which balances, holds and calls live; [`credit_control`] joins the
 //! two into the use cases of a call, [`administration`] into those of an operator, and [`records`] makes
-//! usage records of the journal. [`grpc`] and [`cli`] are the edges, [`proto`] their wire types, [`organisation`] the document that an operator
+//! usage records of the journal, [`events`] tells what it means, and [`notices`] sends that on. [`grpc`] and [`cli`] are the edges, [`proto`] their wire types, [`organisation`] the document that an operator
 //! writes. [`config`] and [`ops`] are the server around them; [`app`] builds it.
 
 pub mod administration;
@@ -16,6 +16,7 @@ pub mod duration;
 pub mod events;
 pub mod grpc;
 pub mod ledger;
+pub mod notices;
 pub mod ops;
 pub mod organisation;
 pub mod proto;

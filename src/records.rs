@@ -13,8 +13,10 @@
 //! - The capability names what paid. A call that crossed from minutes to credits is one record: its
 //!   capability is that of the credits, so that the charges of one capability sum up to what it cost.
 
+pub mod cdr;
 pub mod csv;
 pub mod export;
+pub mod reconcile;
 pub mod xlsx;
 
 use std::collections::HashMap;
@@ -103,6 +105,8 @@ pub struct UsageRecord {
     pub capability: String,
     /// What was decided; no column, but what tells a refusal's reason.
     pub decision: Option<Decision>,
+    /// SIP Call-ID, as the client named it; may be empty. No column.
+    pub sip_call_id: String,
 }
 
 /// One value of a record.
@@ -317,6 +321,7 @@ impl<'a> Leg<'a> {
             currency: of.currency.clone(),
             capability: text(self.capability()),
             decision: self.entry.decision,
+            sip_call_id: self.context.as_ref().map_or("", |c| &c.sip_call_id).to_owned(),
         }
     }
 

@@ -4,14 +4,14 @@ use std::collections::{BTreeMap, HashSet};
 
 use crate::administration::balance::wallet;
 use crate::administration::{
-    Administration, AdministrationError, MAX_ATTEMPTS, MAX_PURCHASE_AHEAD, MAX_WALLET, conflict,
-    wallet_full,
+    Administration, AdministrationError, MAX_ATTEMPTS, MAX_PURCHASE_AHEAD, MAX_WALLET,
+    POST_PAID_BUYS_NOTHING, conflict, wallet_full,
 };
 use crate::charging::ids::{LotId, PayerId, TenantId};
 use crate::charging::month::{Month, twelve_months_after};
 use crate::charging::plans::seats;
 use crate::charging::profile::{
-    PayerKind, PayerProfile, PayerState, TenantDocument, TenantProfile, TenantState, Trunk,
+    Billing, PayerKind, PayerProfile, PayerState, TenantDocument, TenantProfile, TenantState, Trunk,
 };
 use crate::credit_control::emergency::UNATTRIBUTED;
 use crate::ledger::state::Bucket;
@@ -152,6 +152,12 @@ impl<L: Ledger> Administration<L> {
             balance.lots.iter().map(|lot| (&lot.key, &lot.bucket)).collect();
         for (i, purchase) in document.purchases.iter().enumerate() {
             let Some(known) = lots.get(&purchase.key) else {
+                if document.profile.billing == Billing::Postpaid {
+                    return Err(AdministrationError::Refused {
+                        field: format!("{path}.credits[{i}].key"),
+                        reason: POST_PAID_BUYS_NOTHING.to_owned(),
+                    });
+                }
                 if twelve_months_after(purchase.purchased_at) > reply.now {
                     wallet += purchase.amount;
                 }

@@ -50,7 +50,25 @@ pub struct Credits {
     pub available: Micros,
     /// Lots with something left or held, in drawing order.
     pub lots: Vec<CreditLot>,
+    /// What is post-paid this month; no part of the sums above.
+    pub overage: Overage,
+    /// What was post-paid in earlier months, latest first.
+    pub past_overage: Vec<Overage>,
 }
+
+/// What is post-paid in one month (rule 42).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Overage {
+    /// Key of the month.
+    pub month: String,
+    /// Held by open calls.
+    pub held: Micros,
+    /// Charged.
+    pub spent: Micros,
+}
+
+/// Most earlier months whose overage is listed: two years, so that an answer stays small.
+const PAST_MONTHS: usize = 24;
 
 /// A lot as an operator reads it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -80,8 +98,12 @@ pub struct TenantBalance {
 
 /// What may still be spent of a tenant's wallet, holds included.
 pub(super) fn wallet(balance: &Balance, now: Millis) -> Micros {
-    let credits = credits(balance, now);
-    credits.available + credits.held
+    let lots = balance.lots.iter().map(|lot| &lot.bucket);
+    let left = |bucket: &Bucket| match bucket.ends <= now {
+        true => bucket.held,
+        false => bucket.held + bucket.available(),
+    };
+    Micros(lots.map(left).sum())
 }
 
 pub(super) fn pools(balance: &Balance, month: &Month) -> Vec<PoolBalance> {
@@ -117,8 +139,20 @@ pub(super) fn pools(balance: &Balance, month: &Month) -> Vec<PoolBalance> {
     pools
 }
 
-pub(super) fn credits(balance: &Balance, now: Millis) -> Credits {
+pub(super) fn credits(balance: &Balance, now: Millis, month: &Month) -> Credits {
     let mut credits = Credits::default();
+    let overage = |lot: &Lot| Overage {
+        month: lot.key.overage_month().to_owned(),
+        held: Micros(lot.bucket.held),
+        spent: Micros(lot.bucket.spent),
+    };
+    let (this, mut past): (Vec<_>, Vec<_>) =
+        balance.overage.iter().map(overage).partition(|overage| overage.month == month.key);
+    let nothing = || Overage { month: month.key.clone(), ..Overage::default() };
+    credits.overage = this.into_iter().next().unwrap_or_else(nothing);
+    past.sort_by(|a, b| b.month.cmp(&a.month));
+    past.truncate(PAST_MONTHS);
+    credits.past_overage = past;
     for lot in &balance.lots {
         let bucket = &lot.bucket;
         let lapsed = if bucket.ends <= now { bucket.available() } else { 0 };

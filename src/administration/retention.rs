@@ -9,7 +9,7 @@ use crate::charging::rating::MAX_USAGE;
 use crate::charging::units::{Millis, Seconds};
 use crate::credit_control::emergency::UNATTRIBUTED;
 use crate::credit_control::erasure::{ErasureNote, Wanted, Whose, erase_entry, erased_context};
-use crate::ledger::rewriting::{Plan, RewriteError, Rewritten, rewrite};
+use crate::ledger::rewriting::{Plan, RewriteError, Rewritten, rewrite, unread_since};
 use crate::ledger::state::Entry;
 use crate::ledger::{Ledger, LedgerError};
 
@@ -107,7 +107,7 @@ impl<L: Ledger> Administration<L> {
     }
 
     /// Trims the records of a tenant before an instant to sums, or before the latest one that may be:
-    /// ended calls that are kept, and calls that may go on, need theirs.
+    /// ended calls that are kept, calls that may go on, and notices that are not yet sent need theirs.
     pub async fn trim(
         &self,
         tenant: &TenantId,
@@ -116,7 +116,7 @@ impl<L: Ledger> Administration<L> {
         let now = self.ledger().upkeep(tenant).await?.now;
         let plan = Plan {
             token: Uuid::now_v7().to_string(),
-            trim: Some(before.min(self.latest_trim(now))),
+            trim: Some(self.latest_trim(tenant, now).await?.min(before)),
             erase: |_: &mut Entry| false,
             erase_within: Some((Millis::ZERO, Millis::ZERO)),
             note: |_| vec![],
@@ -125,9 +125,12 @@ impl<L: Ledger> Administration<L> {
         rewrite(self.ledger(), tenant, plan).await.map_err(refused_rewrite)
     }
 
-    fn latest_trim(&self, now: Millis) -> Millis {
+    /// What was made before it may be trimmed, as far as calls and readers of the journal go.
+    async fn latest_trim(&self, tenant: &TenantId, now: Millis) -> Result<Millis, LedgerError> {
         let least = self.control.settings().ended_retention + TRIM_MARGIN;
-        Millis(now.0 - least.0 * 1000)
+        let latest = Millis(now.0 - least.0 * 1000);
+        let unread = unread_since(self.ledger(), tenant).await?;
+        Ok(unread.map_or(latest, |unread| unread.min(latest)))
     }
 
     /// Carries out the retention that each tenant's document asks for, as far as at least a day of it is
@@ -157,7 +160,10 @@ impl<L: Ledger> Administration<L> {
             record.map(|record| record.profile.retention).unwrap_or_default();
         let ago = |length: Seconds| Millis(now.0 - length.0 * 1000);
         let erase = numbers.map(|n| ago(n.max(self.control.settings().ended_retention)));
-        let trim = records.map(|records| ago(records).min(self.latest_trim(now)));
+        let trim = match records {
+            Some(records) => Some(self.latest_trim(tenant, now).await?.min(ago(records))),
+            None => None,
+        };
         let upkeep = self.ledger().upkeep(tenant).await?.outcome;
         let is_due = |until: Option<Millis>, done: Millis| {
             until.is_some_and(|until| until.0 - done.0 >= STEP.0 * 1000)

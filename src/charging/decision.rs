@@ -37,7 +37,7 @@ decisions! {
     PayerUnknown = "PAYER_UNKNOWN",
     /// The tenant's calls are stopped.
     TenantSuspended = "TENANT_SUSPENDED",
-    /// The payer is blocked.
+    /// The payer is blocked, or the tenant's spend velocity is used up.
     FraudSuspected = "FRAUD_SUSPECTED",
     /// The outbound policy forbids the call (rules 21 and 67).
     PolicyDenied = "POLICY_DENIED",

@@ -176,6 +176,8 @@ pub enum Entitlement {
         when_exhausted: Decision,
         /// The refusal when the payer's spend limit forbids it.
         when_spend_limited: Decision,
+        /// The refusal when the tenant's spend velocity forbids it.
+        when_velocity_limited: Decision,
     },
 }
 
@@ -430,7 +432,15 @@ impl Outbound<'_> {
             true => Decision::SpendLimitReached,
             false => Decision::PoolExhausted,
         };
-        Ok(Entitlement::Funded { pools, credits, when_exhausted, when_spend_limited })
+        // Comes before POOL_EXHAUSTED in the contract's order.
+        let when_velocity_limited = Decision::FraudSuspected;
+        Ok(Entitlement::Funded {
+            pools,
+            credits,
+            when_exhausted,
+            when_spend_limited,
+            when_velocity_limited,
+        })
     }
 
     fn class(&self) -> CallClass {
@@ -679,6 +689,7 @@ impl Inbound {
             credits,
             when_exhausted: refused,
             when_spend_limited: refused,
+            when_velocity_limited: refused,
         }
     }
 

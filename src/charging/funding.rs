@@ -37,6 +37,8 @@ pub struct CreditSide {
     pub limit: Option<Micros>,
     /// The frozen tariff.
     pub tariff: Tariff,
+    /// What the tenant's spend velocity leaves for this call on top of `taken`.
+    pub velocity: Option<Micros>,
 }
 
 /// Why a reservation ends where it ends.
@@ -50,6 +52,8 @@ pub enum Reach {
     Exhausted,
     /// Nothing more may be spent by this payer this month (D15).
     SpendLimit,
+    /// Nothing more may be spent by this tenant in the window of its spend velocity.
+    Velocity,
 }
 
 /// What [`reserve`] adds to a call's lines.
@@ -141,7 +145,8 @@ fn reserve_money(rest: Seconds, credits: &CreditSide) -> (Micros, Reach) {
     let wanted = tariff.cost(rest).minus_or_zero(taken);
     let available = credits.available.max(Micros::ZERO);
     let limit = credits.limit.unwrap_or(available).max(Micros::ZERO);
-    let left = available.min(limit);
+    let velocity = credits.velocity.unwrap_or(available).max(Micros::ZERO);
+    let left = available.min(limit).min(velocity);
     let share = Micros(available.0 / (credits.others + 1)).min(left);
     if wanted <= share {
         return (wanted, Reach::Full);
@@ -160,6 +165,9 @@ fn reserve_money(rest: Seconds, credits: &CreditSide) -> (Micros, Reach) {
         Reach::Full
     } else if next(taken + added) <= left - added {
         Reach::Shared
+    } else if credits.velocity.is_some_and(|_| next(taken + added) > velocity - added) {
+        // Told before any other cause: a sign of fraud (the contract's order of decisions).
+        Reach::Velocity
     } else if credits.limit.is_some_and(|_| next(taken + added) > limit - added) {
         Reach::SpendLimit
     } else {

@@ -18,6 +18,9 @@ pub enum IdError {
     /// One with a control character.
     #[error("expected no control characters")]
     ControlCharacter,
+    /// A purchase that is named like the overage of a month.
+    #[error("expected another beginning than overage:, which names what is post-paid")]
+    Reserved,
 }
 
 macro_rules! text_id {
@@ -135,8 +138,35 @@ impl PoolId {
 }
 
 text_id! {
-    /// A lot of the wallet: the key of the purchase that made it.
+    /// A lot of the wallet: the key of the purchase that made it; or the overage of a month.
     LotId, check_call_id
+}
+
+/// How the overage of a month is named, before the key of the month. A purchase may have any other text
+/// as its key, colons too, so that this beginning is kept from purchases ([`LotId::of_purchase`]).
+const OVERAGE: &str = "overage:";
+
+impl LotId {
+    /// The key of a purchase: any lot's name but those of overage.
+    pub fn of_purchase(text: &str) -> Result<LotId, IdError> {
+        let key = LotId::new(text)?;
+        if key.is_overage() { Err(IdError::Reserved) } else { Ok(key) }
+    }
+
+    /// What is post-paid in the month of that key (rule 42).
+    pub fn overage(month: &str) -> LotId {
+        LotId(Arc::from(format!("{OVERAGE}{month}")))
+    }
+
+    /// Whether this is no purchase but the overage of a month.
+    pub fn is_overage(&self) -> bool {
+        self.0.starts_with(OVERAGE)
+    }
+
+    /// The key of the month whose overage this is; empty of a purchase.
+    pub fn overage_month(&self) -> &str {
+        self.0.strip_prefix(OVERAGE).unwrap_or_default()
+    }
 }
 
 #[cfg(test)]
@@ -150,5 +180,17 @@ mod tests {
         assert_eq!(fault(&"é".repeat(65)), "expected 1 to 128 bytes, not 130");
         assert_eq!(fault("a\tb"), "expected no control characters");
         assert!(CallId::new(&"é".repeat(64)).is_ok());
+    }
+
+    #[test]
+    fn no_purchase_is_named_like_the_overage_of_a_month() {
+        let overage = LotId::overage("2026-11");
+        assert_eq!((overage.as_str(), overage.is_overage()), ("overage:2026-11", true));
+        assert_eq!(overage.overage_month(), "2026-11");
+        assert_eq!(LotId::of_purchase("overage:2026-11"), Err(IdError::Reserved));
+        for key in ["po:1", "overage", "Overage:2026-11"] {
+            let lot = LotId::of_purchase(key).expect("a key");
+            assert!(!lot.is_overage() && lot.overage_month().is_empty(), "{key}");
+        }
     }
 }

@@ -1,8 +1,9 @@
 //! From digits as dialled to an E.164 number with its country and type; and, before anything else,
 //! whether it is an emergency number.
 //!
-//! Numbers of the North American plan are read from the area-code table, which knows US, CA, PR and the
-//! Caribbean apart; all others by libphonenumber's metadata. **A number that the metadata does not hold
+//! The country of a North American number comes from the area-code table, which knows US, CA, PR and the
+//! Caribbean apart, its type from libphonenumber's metadata where that knows the number; all others are read
+//! by the metadata alone. **A number that the metadata does not hold
 //! valid is accepted, with [`NumberType::Unknown`], when its length is possible and its calling code
 //! names a country**: metadata lags numbering plans, and refusing a good number does more harm than
 //! routing a bad one, which the network refuses. Letters are never mapped to digits.
@@ -152,10 +153,19 @@ impl fmt::Debug for Number {
 
 /// Whether a call to `number` is free as toll-free of the payer's own numbering plan (D29): the plan is
 /// the calling code, so every North American country shares 800, and no universal number (+800) counts.
+/// Toll-free numbers under the area code of one North American country (+1 868 800 of Trinidad) are that
+/// country's own.
 pub fn toll_free_of_own_plan(number: &Number, payer_country: CountryCode) -> bool {
+    let national = |digits: &str| {
+        let area_code = digits.get(1..4).and_then(|code| code.parse::<usize>().ok());
+        area_code.is_some_and(|code| matches!(AREA_CODES[code], AreaCode::Of(_)))
+    };
     number.number_type == NumberType::TollFree
         && catalogue::country(payer_country)
             .is_some_and(|country| country.calling_code == number.calling_code)
+        && (number.calling_code != 1
+            || number.country == Some(payer_country)
+            || !national(number.digits()))
 }
 
 /// Reads a number as dialled in `context`: national, with trunk or international prefix of that country,
@@ -310,30 +320,40 @@ fn parse_area_codes() -> Result<[AreaCode; 1000], String> {
     Ok(codes)
 }
 
-/// Ten digits of the North American plan: NXX NXX XXXX, N from 2 to 9. Fictional numbers (555-01xx) are
-/// numbers like any other.
+/// Ten digits of the North American plan: NXX NXX XXXX, N from 2 to 9, and what else the metadata knows
+/// (toll-free numbers of the Dominican Republic have a 0 or 1 for the second N). Fictional numbers
+/// (555-01xx) are numbers like any other.
 fn read_nanp(national: &[u8], context: CountryCode, nanp: bool) -> Result<Number, NumberError> {
     if national.len() < 10 {
         return Err(NumberError::TooShort);
     }
-    if national.len() > 10 || national[0] < b'2' || national[3] < b'2' {
+    if national.len() > 10 || national[0] < b'2' {
         return Err(NumberError::Invalid);
     }
     let mut number = Number::new(1, national)?;
+    let known = PhoneNumber {
+        country_code: 1,
+        national_number: national.iter().fold(0, |n, digit| n * 10 + u64::from(digit - b'0')),
+        ..PhoneNumber::default()
+    };
+    let metadata = number_type(PHONE_NUMBER_UTIL.get_number_type(&known));
+    if national[3] < b'2' && metadata == NumberType::Unknown {
+        return Err(NumberError::Invalid);
+    }
     let callers = if nanp { context } else { CountryCode::US };
     let area_code =
         national[..3].iter().fold(0, |code, digit| code * 10 + usize::from(digit - b'0'));
     (number.number_type, number.country) = match AREA_CODES[area_code] {
-        AreaCode::Of(country) => (NumberType::FixedLineOrMobile, Some(country)),
+        AreaCode::Of(country) => match metadata {
+            NumberType::Unknown => (NumberType::FixedLineOrMobile, Some(country)),
+            known => (known, Some(country)),
+        },
         AreaCode::TollFree => (NumberType::TollFree, Some(callers)),
         AreaCode::Premium => (NumberType::PremiumRate, Some(callers)),
-        AreaCode::Unassigned => {
-            let parsed = parse(Dialled::international(number.digits().as_bytes()).text(), None)?;
-            match PHONE_NUMBER_UTIL.get_number_type(&parsed) {
-                PhoneNumberType::Unknown => return Err(NumberError::Invalid),
-                valid => (number_type(valid), country_of(&parsed)),
-            }
-        }
+        AreaCode::Unassigned => match metadata {
+            NumberType::Unknown => return Err(NumberError::Invalid),
+            valid => (valid, country_of(&known)),
+        },
     };
     Ok(number)
 }

@@ -38,7 +38,7 @@ pub struct TenantProfile {
     pub on_lost_settle: OnLostSettle,
     /// Limits of the tenant as a whole.
     pub limits: TenantLimits,
-    /// Most money that may be spent in a sliding length of time.
+    /// Most money that all calls may commit in any such length of time.
     pub spend_velocity: Option<SpendVelocity>,
     /// E.164 prefixes, digits only, that nobody of the tenant may call.
     pub blocked_prefixes: Vec<String>,
@@ -49,6 +49,9 @@ pub struct TenantProfile {
     /// How long records are kept.
     #[serde(default)]
     pub retention: Retention,
+    /// Who is told what happens (rules 51 and 66). Tenants stored before there were notices have none.
+    #[serde(default)]
+    pub notices: NoticeTargets,
 }
 
 /// How long a tenant's records are kept; what is absent is kept for ever.
@@ -58,6 +61,15 @@ pub struct Retention {
     pub numbers: Option<Seconds>,
     /// After it records are trimmed to sums.
     pub records: Option<Seconds>,
+}
+
+/// Who of a tenant is told what happens.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NoticeTargets {
+    /// Administrators, by mail; each address once.
+    pub emails: Vec<String>,
+    /// A program, by webhook; the server's own where there is none.
+    pub webhook: Option<String>,
 }
 
 /// Whether a tenant's calls go on.
@@ -297,6 +309,11 @@ pub struct TenantDocument {
 }
 
 impl TenantProfile {
+    /// Whether calls go on post-paid once everything else is used (rule 42).
+    pub fn has_overage(&self) -> bool {
+        self.billing == Billing::Postpaid && self.overage
+    }
+
     /// The trunk of that name.
     pub fn trunk(&self, id: &str) -> Option<&Trunk> {
         self.trunks.iter().find(|trunk| trunk.id.as_str() == id)

@@ -111,6 +111,20 @@ fn wallet(credits: &Credits) -> String {
             money(credits.available.as_ref()),
         ]],
     );
+    if let Some(overage) = &credits.overage
+        && (overage.amount != "0" || !credits.past_overage.is_empty())
+    {
+        text.push('\n');
+        let this = [
+            "this month".to_owned(),
+            money(credits.overage_held.as_ref()),
+            money(credits.overage_spent.as_ref()),
+        ];
+        let past = credits.past_overage.iter().map(|past| {
+            [past.period.clone(), money(past.held.as_ref()), money(past.spent.as_ref())]
+        });
+        text += &rows(["OVERAGE", ">HELD", ">SPENT"], std::iter::once(this).chain(past).collect());
+    }
     if !credits.lots.is_empty() {
         text.push('\n');
         text += &rows(
@@ -255,6 +269,10 @@ mod tests {
                     amount: usd("500"),
                     remaining: usd("498.75"),
                 }],
+                overage: usd("0.25"),
+                overage_held: usd("0"),
+                overage_spent: usd("0.25"),
+                past_overage: vec![],
             }),
         };
         assert_eq!(
@@ -264,6 +282,9 @@ mod tests {
              \n\
              CREDITS    FUNDED      HELD  SPENT  EXPIRED   AVAILABLE\n\
              all lots  500 USD  1.25 USD  0 USD    0 USD  498.75 USD\n\
+             \n\
+             OVERAGE      HELD     SPENT\n\
+             this month  0 USD  0.25 USD\n\
              \n\
              LOT   PURCHASED             EXPIRES                AMOUNT   REMAINING\n\
              po-1  1970-01-01T00:00:00Z  1971-01-01T00:00:00Z  500 USD  498.75 USD\n"

@@ -8,6 +8,8 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use jiff::Timestamp;
 
+use crate::charging::money::parse_micros;
+use crate::charging::units::Micros;
 use crate::config::{Config, Flags, Listen, Mistake};
 use crate::duration;
 
@@ -18,7 +20,8 @@ use crate::duration;
     version,
     about,
     arg_required_else_help = true,
-    after_help = "Exit codes: 0 carried out (a refused call is an answer), 1 failed, 64 arguments or settings cannot be used."
+    after_help = "Exit codes: 0 carried out (a refused call is an answer), 1 failed, 64 arguments or settings cannot be used. \
+                  Of reconcile: 0 nothing differs, 1 something does, 2 failed."
 )]
 pub struct Cli {
     /// Form of the result on standard output; json is the answer as protobuf JSON
@@ -68,6 +71,8 @@ pub enum ClientCommand {
     Decisions(DecisionsArgs),
     /// Export usage records: one for each call that was charged and each refusal
     Usage(UsageArgs),
+    /// Compare a carrier's or SBC's call detail records with our usage records, and list what differs
+    Reconcile(Box<ReconcileArgs>),
     /// Print the events of a tenant, and with --follow those to come
     Events(EventsArgs),
     /// Erase telephone numbers from records
@@ -531,6 +536,65 @@ pub enum UsageFormat {
     Xlsx,
 }
 
+/// Arguments of `reconcile`.
+#[derive(Debug, Args)]
+pub struct ReconcileArgs {
+    /// Their call detail records, CSV in UTF-8 with a header; - reads standard input
+    pub file: PathBuf,
+    /// Tenant
+    #[arg(long, env = "TOLLGATE_TENANT", value_name = "ID")]
+    pub tenant: String,
+    /// Compare calls that started from here on, RFC 3339; left out: from the first of theirs on
+    #[arg(long, value_name = "INSTANT")]
+    pub from: Option<Timestamp>,
+    /// Compare calls that started before, RFC 3339; left out: to the last of theirs
+    #[arg(long, value_name = "INSTANT")]
+    pub to: Option<Timestamp>,
+    /// Durations that differ by no more are equal; so far apart may starts be where the number tells which call it is
+    #[arg(long, value_name = "TIME", default_value = "2s", value_parser = tolerance)]
+    pub tolerance: Duration,
+    /// Charges that differ by no more are equal
+    #[arg(long, value_name = "AMOUNT", default_value = "0", value_parser = amount)]
+    pub charge_tolerance: Micros,
+    /// A file of the differences; left out: as --output says
+    #[arg(long, value_enum, ignore_case = true, value_name = "FORMAT")]
+    pub format: Option<ReconcileFormat>,
+    /// Character between their columns
+    #[arg(long, value_name = "CHARACTER", default_value = ",", value_parser = delimiter)]
+    pub delimiter: u8,
+    /// Their column with the call id that we were given, if not named call_id or alike
+    #[arg(long, value_name = "NAME")]
+    pub call_id_column: Option<String>,
+    /// Their column with the SIP Call-ID, if not named sip_call_id or alike
+    #[arg(long, value_name = "NAME")]
+    pub sip_call_id_column: Option<String>,
+    /// Their column with the called number, if not named called, destination_number or alike
+    #[arg(long, value_name = "NAME")]
+    pub called_column: Option<String>,
+    /// Their column with the instant of the answer, RFC 3339 or seconds since 1970, if not named start_time or alike
+    #[arg(long, value_name = "NAME")]
+    pub start_column: Option<String>,
+    /// Their column with the seconds of the call, if not named duration, billsec or alike
+    #[arg(long, value_name = "NAME")]
+    pub duration_column: Option<String>,
+    /// Their column with the charge, if not named charge, cost or alike; need not be there
+    #[arg(long, value_name = "NAME")]
+    pub charge_column: Option<String>,
+    /// Their column with the currency, if not named currency; need not be there
+    #[arg(long, value_name = "NAME")]
+    pub currency_column: Option<String>,
+    /// The server.
+    #[command(flatten)]
+    pub server: Server,
+}
+
+/// Form of a file of differences.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ReconcileFormat {
+    /// RFC 4180, the names of the columns first; the totals are on standard error
+    Csv,
+}
+
 /// Arguments of `events`.
 #[derive(Debug, Args)]
 pub struct EventsArgs {
@@ -616,6 +680,28 @@ fn day_or_instant(text: &str) -> Result<Timestamp, String> {
 
 fn length(text: &str) -> Result<Duration, String> {
     duration::parse(text).ok_or_else(|| "expected a length of time such as 90s or 5m".to_owned())
+}
+
+/// Longest tolerance: a day.
+const MAX_TOLERANCE: Duration = Duration::from_secs(86_400);
+
+fn tolerance(text: &str) -> Result<Duration, String> {
+    length(text)
+        .ok()
+        .filter(|length| *length <= MAX_TOLERANCE)
+        .ok_or_else(|| "expected a length of time such as 2s or 1m30s, at most a day".to_owned())
+}
+
+fn amount(text: &str) -> Result<Micros, String> {
+    parse_micros(text).map_err(|error| error.to_string())
+}
+
+fn delimiter(text: &str) -> Result<u8, String> {
+    match text.as_bytes() {
+        _ if text == "\\t" || text == "tab" => Ok(b'\t'),
+        [character] if !character.is_ascii_alphanumeric() && *character != b'"' => Ok(*character),
+        _ => Err("expected one character such as ; or the word tab".to_owned()),
+    }
 }
 
 fn label(text: &str) -> Result<(String, String), String> {
@@ -705,6 +791,10 @@ mod tests {
             "tollgate decisions --tenant a --limit 0",
             "tollgate usage --tenant a --format xlsx",
             "tollgate usage --tenant a --from yesterday",
+            "tollgate reconcile --tenant a",
+            "tollgate reconcile --tenant a --tolerance 2d cdr.csv",
+            "tollgate reconcile --tenant a --charge-tolerance much cdr.csv",
+            "tollgate reconcile --tenant a --delimiter ab cdr.csv",
             "tollgate calls end --tenant a --trunk b --before noon",
             "tollgate records erase --tenant a",
             "tollgate records erase --tenant a --number +4930901820 --before 2026-01-10",

@@ -482,7 +482,7 @@ fn funding(lines: &[v1::FundingLine]) -> String {
         let time = length(line.duration.as_ref());
         match line.source() {
             v1::FundingSource::Pool => format!("{time} of the pool"),
-            v1::FundingSource::Credits => {
+            v1::FundingSource::Credits | v1::FundingSource::Overage => {
                 let rate = line.rate_per_minute.as_ref();
                 format!("{time} for {} ({} a minute)", money(line.money.as_ref()), money(rate))
             }

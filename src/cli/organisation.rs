@@ -11,12 +11,12 @@ use jiff::Timestamp;
 
 use crate::duration;
 use crate::organisation::{
-    RawAutoRecharge, RawFailureHandling, RawOrganisation, RawOutboundPolicy, RawPayment,
-    RawPurchase, RawResourceAccount, RawResponse, RawRetention, RawServiceNumber, RawSpendVelocity,
-    RawTenant, RawTenantLimits, RawTrunk, RawUser, RawUserLimits, Text,
+    RawAutoRecharge, RawFailureHandling, RawNotices, RawOrganisation, RawOutboundPolicy,
+    RawPayment, RawPurchase, RawResourceAccount, RawResponse, RawRetention, RawServiceNumber,
+    RawSpendVelocity, RawTenant, RawTenantLimits, RawTrunk, RawUser, RawUserLimits, Text,
 };
 use crate::proto::v1::{
-    AutoRecharge, CreditPurchase, FailureHandling, Organisation, OutboundPolicy, Payment,
+    AutoRecharge, CreditPurchase, FailureHandling, Notices, Organisation, OutboundPolicy, Payment,
     ResourceAccount, Retention, ServiceNumber, SpendVelocity, Tenant, TenantLimits, Trunk,
     TrunkResponse, User, UserLimits,
 };
@@ -49,6 +49,7 @@ fn tenant(raw: &RawTenant) -> Result<Tenant> {
         trunks: each(&raw.trunks, trunk)?,
         state: text(&raw.state),
         retention: unless_default(retention(&raw.retention)?),
+        notices: unless_default(notices(&raw.notices)),
     })
 }
 
@@ -59,6 +60,10 @@ fn retention(raw: &RawRetention) -> Result<Retention> {
         numbers: parsed("numbers", &raw.numbers, read)?,
         records: parsed("records", &raw.records, read)?,
     })
+}
+
+fn notices(raw: &RawNotices) -> Notices {
+    Notices { emails: texts(&raw.emails), webhook: text(&raw.webhook) }
 }
 
 fn policy(raw: &RawOutboundPolicy) -> OutboundPolicy {

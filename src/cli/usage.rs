@@ -224,6 +224,7 @@ fn record(message: v1::UsageRecord) -> Result<UsageRecord, Failure> {
         connection_fee: amount(message.connection_fee)?,
         charge: amount(message.charge)?,
         decision: None,
+        sip_call_id: message.sip_call_id,
         usage_id: message.usage_id,
         call_id: message.call_id,
         conference_id: message.conference_id,

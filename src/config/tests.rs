@@ -50,11 +50,22 @@ fn sample_file() -> String {
     let mut text = "# The settings of `tollgate serve`, each with its default.\n\
          # A flag wins over its environment variable, both win over this file.\n"
         .to_owned();
-    for Setting { key, variable, default, help } in SETTINGS {
-        let bare = matches!(*default, "true" | "false") || default.parse::<u32>().is_ok();
-        let quote = if bare { "" } else { "\"" };
-        text += &format!("\n# {help}.\n# --{}, {variable}\n", key.replace('_', "-"));
-        text += &format!("{key} = {quote}{default}{quote}\n");
+    // Whatever follows the head of a table belongs to it.
+    for table in [None, Some("notices")] {
+        text += &table.map(|table| format!("\n[{table}]\n")).unwrap_or_default();
+        for Setting { key, variable, default, help } in SETTINGS {
+            let (own, name) = match key.strip_prefix("notices_") {
+                Some(name) => (Some("notices"), name),
+                None => (None, *key),
+            };
+            if own != table {
+                continue;
+            }
+            let bare = matches!(*default, "true" | "false") || default.parse::<u32>().is_ok();
+            let quote = if bare { "" } else { "\"" };
+            text += &format!("\n# {help}.\n# --{}, {variable}\n", key.replace('_', "-"));
+            text += &format!("{name} = {quote}{default}{quote}\n");
+        }
     }
     text
 }
@@ -65,7 +76,89 @@ fn the_sample_file_has_every_key_at_its_default() {
     assert_eq!(sample, sample_file(), "the right side is what the file must be");
     assert_eq!(from(&[], sample), Ok(defaults()));
     let table: toml::Table = sample.parse().expect("the sample is TOML");
-    assert_eq!(table.len(), SETTINGS.len());
+    let in_tables: usize =
+        TABLES.iter().map(|name| table[*name].as_table().map_or(0, |t| t.len())).sum();
+    assert_eq!(table.len() - TABLES.len() + in_tables, SETTINGS.len());
+}
+
+#[test]
+fn a_setting_of_notices_stands_in_its_table() {
+    let config = from(&[], "[notices]\ninterval = \"5s\"\n").expect("it is right");
+    assert_eq!(config.notices_interval, Duration::from_secs(5));
+    let flag = ["--notices-interval", "6s"];
+    let config = from(&flag, "[notices]\ninterval = \"5s\"\n").expect("it is right");
+    assert_eq!(config.notices_interval, Duration::from_secs(6));
+    let mistakes =
+        from(&[], "notices_interval = \"5s\"\n[notices]\ngrace = \"5s\"\nkeep = \"1s\"\n")
+            .expect_err("there are three mistakes");
+    let begin = |n: usize, text: &str| assert!(mistakes[n].starts_with(text), "{mistakes:?}");
+    begin(0, "tollgate.toml line 1: notices_interval: unknown key, ");
+    begin(1, "tollgate.toml line 3: notices.grace: unknown key, ");
+    begin(2, "tollgate.toml line 4: notices.keep: expected a length of time from 1m to 744h");
+}
+
+#[test]
+fn settings_of_notices_that_cannot_work_are_refused_and_secrets_never_shown() {
+    let secret = format!("whsec_{}", "QUFB".repeat(8));
+    let url = "https://contoso.example/hook";
+    for (flags, message) in [
+        (
+            vec!["--notices-webhook-url", url],
+            "notices_webhook_url: expected notices_webhook_secrets_file with it",
+        ),
+        (
+            vec![
+                "--notices-webhook-url",
+                "http://contoso.example",
+                "--notices-webhook-secrets",
+                &secret,
+            ],
+            "notices_webhook_url: a receiver must be of https, or of http on loopback",
+        ),
+        (
+            vec!["--notices-smtp-url", "smtp://relay.example"],
+            "notices_smtp_url: expected notices_mail_from with it",
+        ),
+        (vec!["--notices-lease", "19s"], "notices_lease: expected at least twice notices_timeout"),
+        (
+            vec!["--notices-retry-first", "10m"],
+            "notices_retry_longest: expected at least notices_retry_first",
+        ),
+        (
+            vec!["--notices-webhook-secrets", "hidden"],
+            "--notices-webhook-secrets or TOLLGATE_NOTICES_WEBHOOK_SECRETS: expected whsec_ and 24 to 64 bytes in base64, after a tenant or alone, in secret 1",
+        ),
+        (
+            vec!["--notices-smtp-url", "smtp://me:hidden@relay.example"],
+            "--notices-smtp-url or TOLLGATE_NOTICES_SMTP_URL: expected smtps:// or ?tls=required with a password, which anybody could read",
+        ),
+        (
+            vec!["--notices-smtp-url", "http://me:hidden@relay.example"],
+            "--notices-smtp-url or TOLLGATE_NOTICES_SMTP_URL: expected smtp://HOST, smtps://HOST, or smtp://USER:PASSWORD@HOST:587?tls=required",
+        ),
+        (
+            vec!["--notices-mail-from", "nobody"],
+            "--notices-mail-from or TOLLGATE_NOTICES_MAIL_FROM: expected a mail address such as Tollgate <tollgate@contoso.example>, found \"nobody\"",
+        ),
+    ] {
+        assert_eq!(from(&flags, ""), Err(vec![message.to_owned()]));
+    }
+    let relay = "smtp://me:hidden@relay.example:587?tls=required";
+    let from_me = "Tollgate <tollgate@contoso.example>";
+    let all = [
+        "--notices-webhook-url",
+        url,
+        "--notices-webhook-secrets",
+        &secret,
+        "--notices-smtp-url",
+        relay,
+        "--notices-mail-from",
+        from_me,
+    ];
+    let config = from(&all, "").expect("all are right");
+    let shown = format!("{config:?}");
+    assert!(!shown.contains("hidden") && !shown.contains("QUFB"), "{shown}");
+    assert!(shown.contains("relay.example"), "{shown}");
 }
 
 #[test]
@@ -179,13 +272,13 @@ fn ledgers_are_known_by_their_scheme() {
     let expected = "expected memory, redis://HOST:PORT, rediss://HOST:PORT or redis+unix://PATH";
     for (url, shown) in [
         ("redis://localhost:6379", "redis://localhost:6379"),
-        ("rediss://me:secret@host:6380/2", "rediss://host:6380/2"),
-        ("redis+unix:///run/redis.sock?pass=secret", "redis+unix:///run/redis.sock"),
+        ("rediss://me:hidden@host:6380/2", "rediss://host:6380/2"),
+        ("redis+unix:///run/redis.sock?pass=hidden", "redis+unix:///run/redis.sock"),
     ] {
         let config = from(&["--ledger", url], "").expect("the ledger is known");
         assert_eq!(config.ledger, LedgerUrl::Redis(url.to_owned()));
         assert_eq!(config.ledger.to_string(), shown);
-        assert!(!format!("{config:?}").contains("secret"));
+        assert!(!format!("{config:?}").contains("hidden"));
     }
     for scheme in ["redis+sentinel", "redis+cluster", "file"] {
         check(

@@ -7,10 +7,15 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use jiff::SignedDuration;
+use lettre::message::Mailbox;
+use lettre::{AsyncSmtpTransport, Tokio1Executor};
 use tracing_subscriber::EnvFilter;
+use url::Url;
 
 use crate::charging::catalogue::CountryCode;
 use crate::duration;
+use crate::notices::kinds::Kinds;
+use crate::notices::webhook::Secrets;
 
 /// Where a server listens.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -115,6 +120,94 @@ pub(super) fn country_or_none(text: &str) -> Result<Option<CountryCode>, String>
     CountryCode::parse(text).map(Some).ok_or_else(|| {
         format!("expected an ISO 3166-1 alpha-2 country code such as US, or none, found {text:?}")
     })
+}
+
+/// The URL of an SMTP relay.
+#[derive(Clone, PartialEq, Eq)]
+pub struct SmtpUrl(String);
+
+impl SmtpUrl {
+    /// All of it, with the password that it may hold.
+    pub fn whole(&self) -> &str {
+        &self.0
+    }
+}
+
+/// Without user and password.
+impl fmt::Debug for SmtpUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let url = Url::parse(&self.0).ok();
+        let host = url.as_ref().and_then(Url::host_str).unwrap_or_default();
+        write!(f, "SmtpUrl({host})")
+    }
+}
+
+/// The text itself is not repeated: it may hold a password.
+pub(super) fn smtp_url_or_none(text: &str) -> Result<Option<SmtpUrl>, String> {
+    if text == "none" {
+        return Ok(None);
+    }
+    let expected =
+        "expected smtp://HOST, smtps://HOST, or smtp://USER:PASSWORD@HOST:587?tls=required";
+    let url = Url::parse(text).map_err(|_| expected.to_owned())?;
+    let readable = AsyncSmtpTransport::<Tokio1Executor>::from_url(text).is_ok();
+    if !readable || !matches!(url.scheme(), "smtp" | "smtps") || !url.has_host() {
+        return Err(expected.to_owned());
+    }
+    let encrypted = url.scheme() == "smtps"
+        || url.query_pairs().any(|pair| pair == ("tls".into(), "required".into()));
+    if url.password().is_some() && !encrypted {
+        return Err("expected smtps:// or ?tls=required with a password, which anybody could read"
+            .to_owned());
+    }
+    Ok(Some(SmtpUrl(text.to_owned())))
+}
+
+pub(super) fn mailbox_or_none(text: &str) -> Result<Option<Mailbox>, String> {
+    if text == "none" {
+        return Ok(None);
+    }
+    let mailbox = text.parse::<Mailbox>().ok().filter(|_| !text.chars().any(char::is_control));
+    mailbox.map(Some).ok_or_else(|| {
+        format!(
+            "expected a mail address such as Tollgate <tollgate@contoso.example>, found {text:?}"
+        )
+    })
+}
+
+/// The text itself is not repeated: a path may be a secret.
+pub(super) fn url_or_none(text: &str) -> Result<Option<String>, String> {
+    if text == "none" {
+        return Ok(None);
+    }
+    match Url::parse(text) {
+        Ok(url) if url.has_host() => Ok(Some(text.to_owned())),
+        _ => Err("expected a URL such as https://contoso.example/tollgate".to_owned()),
+    }
+}
+
+pub(super) fn secrets_or_none(text: &str) -> Result<Option<Secrets>, String> {
+    if text == "none" {
+        return Ok(None);
+    }
+    Secrets::parse(text).map(Some)
+}
+
+pub(super) fn secrets_file_or_none(text: &str) -> Result<Option<Secrets>, String> {
+    if text == "none" {
+        return Ok(None);
+    }
+    let read = std::fs::read_to_string(text);
+    let read = read.map_err(|error| format!("cannot read {text:?}: {error}"))?;
+    Secrets::parse(&read).map(Some)
+}
+
+pub(super) fn webhook_events(text: &str) -> Result<Kinds, String> {
+    Kinds::parse(text, Kinds::of_webhooks())
+}
+
+pub(super) fn mail_events(text: &str) -> Result<Kinds, String> {
+    Kinds::parse(text, Kinds::of_mails())
 }
 
 pub(super) const fn millis(number: u64) -> Duration {

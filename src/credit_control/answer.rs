@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::charging::decision::{Decision, Response, sip_phrase};
 use crate::charging::entitlement::{CallType, Classification, Step};
+use crate::charging::ids::LotId;
 use crate::charging::profile::TenantProfile;
 use crate::charging::rating::Tariff;
 use crate::charging::units::{Micros, Millis, Seconds};
@@ -120,6 +121,15 @@ pub enum FundingSource {
     Pool,
     /// The wallet.
     Credits,
+    /// Post-paid (rule 42).
+    Overage,
+}
+
+impl FundingSource {
+    /// Of a lot.
+    pub fn of_lot(lot: &LotId) -> FundingSource {
+        if lot.is_overage() { FundingSource::Overage } else { FundingSource::Credits }
+    }
 }
 
 /// A part of a grant or of a charge.
@@ -286,7 +296,7 @@ pub fn funding_held(call: &Call) -> Vec<FundingLine> {
     let lots = call
         .money
         .iter()
-        .flat_map(|money| money.lots.iter().map(|lot| (lot.lot.as_str(), lot.held + lot.spent)));
+        .flat_map(|money| money.lots.iter().map(|lot| (&lot.lot, lot.held + lot.spent)));
     let pool_seconds: Seconds = call.pools.iter().map(|line| line.held + line.spent).sum();
     let by_money = call.granted.minus_or_zero(pool_seconds);
     lines(call, pools, lots, by_money, call.deadline)
@@ -295,17 +305,15 @@ pub fn funding_held(call: &Call) -> Vec<FundingLine> {
 /// The parts of what a call was charged, in funding order.
 pub fn funding_charged(call: &Call) -> Vec<FundingLine> {
     let pools = call.pools.iter().map(|line| (line.pool.as_str(), line.spent));
-    let lots = call
-        .money
-        .iter()
-        .flat_map(|money| money.lots.iter().map(|lot| (lot.lot.as_str(), lot.spent)));
+    let lots =
+        call.money.iter().flat_map(|money| money.lots.iter().map(|lot| (&lot.lot, lot.spent)));
     lines(call, pools, lots, call.money_duration, Millis::ZERO)
 }
 
 fn lines<'a>(
     call: &Call,
     pools: impl Iterator<Item = (&'a str, Seconds)>,
-    lots: impl Iterator<Item = (&'a str, Micros)>,
+    lots: impl Iterator<Item = (&'a LotId, Micros)>,
     by_money: Seconds,
     expires_at: Millis,
 ) -> Vec<FundingLine> {
@@ -330,7 +338,7 @@ fn lines<'a>(
     let rate = money.tariff.rate_per_minute;
     let mut duration = by_money;
     for (lot, amount) in lots.filter(|(_, amount)| amount.is_positive()) {
-        lines.push(line(FundingSource::Credits, lot, duration, amount, rate));
+        lines.push(line(FundingSource::of_lot(lot), lot.as_str(), duration, amount, rate));
         duration = Seconds::ZERO;
     }
     if duration.is_positive() && rate == zero {
@@ -387,9 +395,14 @@ pub fn detail(decision: Decision, context: Option<&CallContext>) -> String {
             format!("the plan minutes are used up; {found}")
         }
         _ if !found.is_empty() => found.to_owned(),
+        // A block has said whose.
+        Decision::FraudSuspected => SPEND_VELOCITY.to_owned(),
         _ => explain(decision).to_owned(),
     }
 }
+
+const SPEND_VELOCITY: &str = "the tenant's spend velocity is used up: its calls have committed as much \
+    money as they may in so short a time";
 
 /// A refusal in a sentence, where the decision found no better one.
 pub fn explain(decision: Decision) -> &'static str {
@@ -416,7 +429,9 @@ pub fn explain(decision: Decision) -> &'static str {
         Decision::InsufficientCredits => {
             "the credits do not cover the connection fee and the first increment"
         }
-        Decision::TollFreeUnfunded => "the credits do not cover a call to the toll-free number",
+        Decision::TollFreeUnfunded => {
+            "the credits, or the tenant's spend velocity, do not cover a call to the toll-free number"
+        }
         Decision::LedgerUnavailable => "the ledger is out of reach",
         Decision::AllowedEmergency
         | Decision::Allowed

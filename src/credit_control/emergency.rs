@@ -238,6 +238,7 @@ impl<L: Ledger> CreditControl<L> {
             limits: CallLimits::default(),
             when_exhausted: Decision::AllowedEmergency,
             when_spend_limited: Decision::AllowedEmergency,
+            when_velocity_limited: Decision::AllowedEmergency,
         };
         Authorize {
             tenant,

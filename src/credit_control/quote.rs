@@ -5,13 +5,15 @@ use tokio::time::Instant;
 use crate::charging::decision::{Decision, Nuance};
 use crate::charging::entitlement::{self, Explain, Step};
 use crate::charging::funding::{Reach, reserve};
+use crate::charging::ids::LotId;
 use crate::charging::money::format_micros;
+use crate::charging::profile::{Billing, TenantProfile};
 use crate::charging::units::{Micros, Millis, Seconds};
 use crate::credit_control::answer::{Answer, CallContext, denial, detail, trunk};
 use crate::credit_control::directory::Tenant;
 use crate::credit_control::{AuthorizeRequest, CreditControl, MAX_DECISIONS, attempt, raw, setup};
 use crate::ledger::state::{
-    Call, CallState, LotLine, MoneyLine, PoolLine, credit_side, nuance_code, pool_sides, reach_code,
+    Call, CallState, Funds, LotLine, PoolLine, credit_side, nuance_code, pool_sides, reach_code,
 };
 use crate::ledger::{
     Authorize, Ledger, LedgerError, Offer, Position, Proposal, Reply, Versions, pool_id,
@@ -82,8 +84,9 @@ fn answer(
             Answer { steps, ..Answer::refused(denial, context) }
         }
         Proposal::Grant(offer) | Proposal::Record(offer) => {
-            let call = weigh(command, offer, families, &found.outcome, found.now, &mut steps);
-            Answer { steps, ..Answer::of(&call, tenant.profile(), found.now, false) }
+            let profile = tenant.profile();
+            let call = weigh(command, offer, families, profile, found, &mut steps);
+            Answer { steps, ..Answer::of(&call, profile, found.now, false) }
         }
     }
 }
@@ -98,10 +101,12 @@ fn weigh(
     command: &Authorize,
     offer: &Offer,
     families: &[String],
-    position: &Position,
-    now: Millis,
+    tenant: Option<&TenantProfile>,
+    found: &Reply<Position>,
     steps: &mut Vec<Step>,
 ) -> Call {
+    let Reply { now, outcome: position } = found;
+    let now = *now;
     let mut call = Call::new(CallState::Ringing, now);
     call.payer = command.payer.as_str().to_owned();
     call.trunk = command.trunk.clone();
@@ -134,20 +139,19 @@ fn weigh(
             spent: Seconds::ZERO,
         })
         .collect();
-    call.money = offer.money.map(|money| MoneyLine {
-        tariff: money.tariff,
-        spend_limit: money.spend_limit.map_or(-1, |limit| limit.0),
-        month: offer.month.key.clone(),
-        lots: vec![],
-    });
+    call.money = offer.money.map(|money| money.line(&offer.month.key));
     let pools = pool_sides(&call, |name| {
         let index = families.iter().position(|family| id(family) == name)?;
         position.pools.get(index).copied()
     });
-    let credits = call
-        .money
-        .as_ref()
-        .map(|money| credit_side(money, position.credits, position.wallet_holds, &position.payer));
+    let funds = Funds {
+        credits: position.credits,
+        overage: position.overage,
+        holds: position.wallet_holds,
+        ring: &position.ring,
+        now,
+    };
+    let credits = call.money.as_ref().map(|money| credit_side(money, &funds, &position.payer));
     let reservation = reserve(offer.requested, &pools, credits.as_ref());
     for ((line, side), added) in call.pools.iter_mut().zip(&pools).zip(&reservation.pools) {
         let (left, others) = (side.available, side.others);
@@ -160,22 +164,49 @@ fn weigh(
         line.held = *added;
     }
     if let (Some(side), Some(money)) = (&credits, call.money.as_mut()) {
-        let price = format_micros(reservation.money);
-        let left = format_micros(side.available);
+        let by_credits = reservation.money.min(position.credits);
+        let by_overage = reservation.money - by_credits;
+        let price = format_micros(by_credits);
+        let left = format_micros(position.credits);
         let limit = side.limit.map_or(String::new(), |limit| {
             format!(", spend limit leaves {}", format_micros(limit.max(Micros::ZERO)))
         });
-        let pays = reservation.money.is_positive();
+        let pays = by_credits.is_positive();
         let detail = format_args!("{left} available{limit}: {price} would be held");
         steps.step("CREDITS BALANCE", pays, "27", detail);
         if pays {
-            let lot = crate::charging::ids::LotId::literal("wallet");
-            money.lots.push(LotLine { lot, held: reservation.money, spent: Micros::ZERO });
+            let lot = LotId::literal("wallet");
+            money.lots.push(LotLine { lot, held: by_credits, spent: Micros::ZERO });
         }
+        if money.overage {
+            let pays = by_overage.is_positive();
+            let price = format_micros(by_overage);
+            let so_far = format_micros(Micros(position.overage.funded));
+            let month = &offer.month.key;
+            let detail = format_args!("{so_far} post-paid in {month}: {price} would be held");
+            steps.step("OVERAGE", pays, "42", detail);
+            if pays {
+                let lot = LotId::overage(&offer.month.key);
+                money.lots.push(LotLine { lot, held: by_overage, spent: Micros::ZERO });
+            }
+        }
+        if let (Some(left), Some(velocity)) =
+            (side.velocity, offer.money.and_then(|money| money.velocity))
+        {
+            let passed = reservation.reach != Reach::Velocity;
+            let (left, most) = (format_micros(left), format_micros(velocity.amount));
+            let detail =
+                format_args!("{left} of {most} left in the last {} s before this", velocity.per);
+            steps.step("SPEND VELOCITY", passed, "", detail);
+        }
+    }
+    if let Some(why) = passed_over(offer, tenant) {
+        steps.step("OVERAGE", false, "42", format_args!("{why}"));
     }
     if !reservation.covered.is_positive() {
         call.decision = Some(match reservation.reach {
             Reach::SpendLimit => offer.when_spend_limited,
+            Reach::Velocity => offer.when_velocity_limited,
             _ => offer.when_exhausted,
         });
         return call;
@@ -184,6 +215,16 @@ fn weigh(
     call.reach = reach_code(reservation.reach);
     call.deadline = now.after(life(&call));
     call
+}
+
+/// Why overage of a post-paid tenant may not pay for a call.
+fn passed_over(offer: &Offer, tenant: Option<&TenantProfile>) -> Option<&'static str> {
+    let tenant = tenant.filter(|tenant| tenant.billing == Billing::Postpaid)?;
+    match offer.money {
+        _ if !tenant.overage => Some("off: a call is refused when everything else is used"),
+        None => Some("needs what credits need: a licence, and a price"),
+        Some(_) => None,
+    }
 }
 
 /// How long the hold of a new call lives without a further message.

@@ -13,7 +13,7 @@ use tonic::{Request, Response, Status};
 use tracing::{Instrument, Span, info_span};
 
 use crate::administration::{
-    Administration, CreditLot, Credits, DecisionRecord, ErasureOf, PoolBalance, kept_since,
+    Administration, CreditLot, Credits, DecisionRecord, ErasureOf, Overage, PoolBalance, kept_since,
 };
 use crate::charging::deck::{DeckErrors, MAX_BYTES};
 use crate::charging::ids::{CallId, LotId, TenantId};
@@ -34,6 +34,7 @@ use crate::ledger::Ledger;
 use crate::ledger::audit::{Finding, Report};
 use crate::ledger::state::{Call, CallState};
 use crate::organisation;
+use crate::proto::json::to_json_line;
 use crate::proto::v1;
 use crate::proto::v1::account_service_server::{AccountService, AccountServiceServer};
 use crate::records::UsageRecord;
@@ -155,7 +156,7 @@ impl<L: Ledger> AccountService for Account<L> {
         let message = request.into_inner();
         let mut violations = FieldViolations::new();
         let tenant = violations.take("tenant_id", TenantId::new(&message.tenant_id));
-        let key = violations.take("key", LotId::new(&message.key));
+        let key = violations.take("key", LotId::of_purchase(&message.key));
         let amount = violations.take("amount", micros(message.amount.as_ref()));
         if amount.as_ref().is_some_and(|(amount, _)| *amount == Micros::ZERO) {
             violations.add("amount.amount", "expected more than 0");
@@ -557,6 +558,18 @@ fn credits(of: &Credits, currency: &str) -> v1::Credits {
         expired: to_money(of.expired, currency),
         available: to_money(of.available, currency),
         lots: of.lots.iter().map(|lot| credit_lot(lot, currency)).collect(),
+        overage: to_money(of.overage.held + of.overage.spent, currency),
+        overage_held: to_money(of.overage.held, currency),
+        overage_spent: to_money(of.overage.spent, currency),
+        past_overage: of.past_overage.iter().map(|past| overage_month(past, currency)).collect(),
+    }
+}
+
+fn overage_month(of: &Overage, currency: &str) -> v1::OverageMonth {
+    v1::OverageMonth {
+        period: of.month.clone(),
+        held: to_money(of.held, currency),
+        spent: to_money(of.spent, currency),
     }
 }
 
@@ -662,6 +675,11 @@ fn decision(tenant: &TenantId, record: DecisionRecord) -> v1::DecisionRecord {
     message
 }
 
+/// An event as WatchEvents sends it, in protobuf JSON on one line: the body of a webhook.
+pub fn event_json(event: Event, tenant: &TenantId, currency: &str) -> Result<String, String> {
+    to_json_line(&event_message(event, tenant, currency)).map_err(|error| error.to_string())
+}
+
 fn event_message(event: Event, tenant: &TenantId, currency: &str) -> v1::Event {
     let Event { id, cursor, kind, entry } = event;
     let (of_call, of_bucket) = match kind {
@@ -732,6 +750,7 @@ fn usage(record: UsageRecord) -> v1::UsageRecord {
         destination_number: record.destination_number,
         currency: record.currency,
         capability: record.capability,
+        sip_call_id: record.sip_call_id,
     }
 }
 

@@ -103,6 +103,7 @@ pub fn funding(lines: &[FundingLine], currency: &str) -> Vec<v1::FundingLine> {
             FundingSource::Free => v1::FundingSource::Free,
             FundingSource::Pool => v1::FundingSource::Pool,
             FundingSource::Credits => v1::FundingSource::Credits,
+            FundingSource::Overage => v1::FundingSource::Overage,
         }
         .into(),
         bucket_id: line.bucket.clone(),

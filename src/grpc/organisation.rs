@@ -8,9 +8,9 @@
 use prost_types::{Duration, Timestamp};
 
 use crate::organisation::{
-    Entries, RawAutoRecharge, RawFailureHandling, RawOrganisation, RawOutboundPolicy, RawPayment,
-    RawPurchase, RawResourceAccount, RawResponse, RawRetention, RawServiceNumber, RawSpendVelocity,
-    RawTenant, RawTenantLimits, RawTrunk, RawUser, RawUserLimits, Text,
+    Entries, RawAutoRecharge, RawFailureHandling, RawNotices, RawOrganisation, RawOutboundPolicy,
+    RawPayment, RawPurchase, RawResourceAccount, RawResponse, RawRetention, RawServiceNumber,
+    RawSpendVelocity, RawTenant, RawTenantLimits, RawTrunk, RawUser, RawUserLimits, Text,
 };
 use crate::proto::v1;
 
@@ -45,8 +45,13 @@ fn tenant(of: v1::Tenant) -> RawTenant {
         resource_accounts: of.resource_accounts.into_iter().map(resource_account).collect(),
         trunks: of.trunks.into_iter().map(trunk).collect(),
         retention: of.retention.map(retention).unwrap_or_default(),
+        notices: of.notices.map(notices).unwrap_or_default(),
         ..RawTenant::default()
     }
+}
+
+fn notices(of: v1::Notices) -> RawNotices {
+    RawNotices { emails: texts(of.emails), webhook: given(of.webhook), ..RawNotices::default() }
 }
 
 fn policy(of: Option<v1::OutboundPolicy>) -> RawOutboundPolicy {

@@ -13,9 +13,11 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use crate::charging::decision::Decision;
 use crate::charging::funding::{CreditSide, PoolSide, charge};
-use crate::charging::ids::{CallId, TenantId};
+use crate::charging::ids::{CallId, LotId, TenantId};
 use crate::charging::units::{Micros, Millis, Seconds};
-use crate::ledger::state::{Bucket, Call, CallState, Entry, EntryKind, Opening, Posting};
+use crate::ledger::state::{
+    Bucket, Call, CallState, Entry, EntryKind, MoneyLine, Opening, Posting, VELOCITY_SLOTS,
+};
 use crate::ledger::{Snapshot, lot_bucket, pool_bucket};
 
 /// What the audit of one tenant found.
@@ -77,6 +79,7 @@ pub fn audit(tenant: &TenantId, now: Millis, sweep_bound: Seconds, snapshot: &Sn
     audit.check_buckets(&story);
     audit.check_wallet();
     audit.check_payers();
+    audit.check_velocity();
     for (id, call) in &snapshot.calls {
         audit.check_call(id, call, story.lives.get(id.as_str()));
     }
@@ -374,6 +377,7 @@ impl<'a> Audit<'a> {
     ) {
         for posting in &entry.postings {
             if let Some(lot) = posting.bucket.strip_prefix("l:")
+                && !is_overage(&posting.bucket)
                 && !purchases.insert(lot)
             {
                 self.find(16, lot, "the purchase is applied more than once".to_owned());
@@ -393,6 +397,10 @@ impl<'a> Audit<'a> {
     fn check_validity(&mut self, entry: &Entry, posting: &Posting, bucket: &Bucket) {
         use EntryKind::*;
         let at = entry.at;
+        if is_overage(&posting.bucket) && posting.funded != posting.held + posting.spent {
+            let detail = format!("{:?} of {} moves overage in part", entry.kind, entry.subject);
+            self.find(1, &posting.bucket, detail);
+        }
         let is_lot = posting.bucket.starts_with("l:");
         let started = bucket.starts <= at;
         let ended = at >= bucket.ends;
@@ -446,7 +454,7 @@ impl<'a> Audit<'a> {
             }
             self.expect(17, name, "the journal's lapses", replayed.expired, bucket.expired);
             if name.starts_with("l:") {
-                self.expect(17, name, "the journal's purchases", replayed.funded, bucket.funded);
+                self.expect(17, name, "the journal's funding", replayed.funded, bucket.funded);
             }
         }
         for (name, (held, _, spent)) in lines {
@@ -473,6 +481,10 @@ impl<'a> Audit<'a> {
         let is_pool = name.starts_with("p:");
         if is_pool && expired != 0 {
             self.find(1, name, format!("a pool never lapses, found {expired} expired"));
+        } else if is_overage(name) && (rest != 0 || expired != 0) {
+            let detail =
+                format!("overage is funded by what it pays, found {rest} more, {expired} expired");
+            self.find(1, name, detail);
         } else if !is_pool && rest < 0 {
             self.find(1, name, format!("available is {rest}, below zero"));
         }
@@ -499,12 +511,62 @@ impl<'a> Audit<'a> {
             }
         }
         for lot in &snapshot.lots {
+            if lot.key.is_overage() {
+                if listed.contains(&lot.key) {
+                    self.find(17, lot.key.as_str(), "the wallet lists overage".to_owned());
+                }
+                continue;
+            }
             let usable = lot.bucket.available() > 0 || lot.bucket.held > 0;
             let bought = lot.bucket.funded + lot.bucket.adjusted > 0;
             if usable != listed.contains(&lot.key) && (usable || bought) {
                 let word = if usable { "misses a lot with money" } else { "lists an empty lot" };
                 self.find(17, lot.key.as_str(), format!("the wallet {word}"));
             }
+        }
+    }
+
+    /// What counts for the spend velocity is at least what the calls on record count for, and at most what
+    /// the journal shows to have been committed. Calls that are forgotten, and slots that a new setting has
+    /// moved together, leave no closer proof.
+    fn check_velocity(&mut self) {
+        let snapshot = self.snapshot;
+        let ring = &snapshot.ring;
+        let key = "spend velocity";
+        if !ring.slots.is_sorted_by(|a, b| a.number < b.number) {
+            self.find(17, key, "slots are not in order".to_owned());
+        }
+        let mut counted: HashMap<i64, Micros> = HashMap::new();
+        for (id, call) in &snapshot.calls {
+            let Some(line) = call.money.as_ref().and_then(|money| money.velocity.as_ref()) else {
+                continue;
+            };
+            for slot in &line.slots {
+                if slot.money < Micros::ZERO {
+                    self.find(1, id.as_str(), format!("counts {} in a slot", slot.money));
+                }
+                if line.width == ring.width {
+                    *counted.entry(slot.number).or_default() += slot.money;
+                }
+            }
+        }
+        for slot in &ring.slots {
+            let least = counted.remove(&slot.number).unwrap_or_default();
+            if slot.money < least.max(Micros::ZERO) {
+                let (number, money) = (slot.number, slot.money);
+                self.find(1, key, format!("slot {number} holds {money}, its calls count {least}"));
+            }
+        }
+        let oldest = ring.slots.last().map_or(i64::MAX, |last| last.number - VELOCITY_SLOTS);
+        if let Some((number, money)) =
+            counted.into_iter().find(|&(number, money)| number >= oldest && money > Micros::ZERO)
+        {
+            self.find(17, key, format!("slot {number} is missing, its calls count {money}"));
+        }
+        let most: Micros = snapshot.journal.iter().map(committed).sum();
+        if ring.total() > most {
+            let total = ring.total();
+            self.find(17, key, format!("{total} count, the journal commits {most}"));
         }
     }
 
@@ -590,7 +652,20 @@ impl<'a> Audit<'a> {
         }
     }
 
+    /// Overage pays only where it may, in the month of the call, after every lot (rules 42 and 43).
+    fn check_overage(&mut self, key: &str, money: &MoneyLine) {
+        for (i, line) in money.lots.iter().enumerate().filter(|(_, line)| line.lot.is_overage()) {
+            let lawful = money.overage && line.lot.overage_month() == money.month;
+            if !lawful || i + 1 != money.lots.len() {
+                self.find(4, key, format!("{} may not pay, or not yet", line.lot));
+            }
+        }
+    }
+
     fn check_lines(&mut self, key: &str, call: &Call, life: &Life) {
+        if let Some(money) = &call.money {
+            self.check_overage(key, money);
+        }
         let mut told = life.buckets.clone();
         for (bucket, held, spent) in lines_of(call) {
             let sums = told.remove(&bucket).unwrap_or_default();
@@ -630,6 +705,7 @@ impl<'a> Audit<'a> {
             others: 0,
             limit: None,
             tariff: money.tariff,
+            velocity: None,
         });
         let due = charge(call.used, &pools, credits.as_ref());
         let spent: Vec<Seconds> = call.pools.iter().map(|line| line.spent).collect();
@@ -725,6 +801,19 @@ fn buckets_by_name(snapshot: &Snapshot) -> BTreeMap<String, Bucket> {
     let pools = snapshot.pools.iter().map(|(id, bucket)| (pool_bucket(id.as_str()), *bucket));
     let lots = snapshot.lots.iter().map(|lot| (lot_bucket(lot.key.as_str()), lot.bucket));
     pools.chain(lots).collect()
+}
+
+/// The money that an entry commits, or that those did which an opening stands for.
+pub(super) fn committed(entry: &Entry) -> Micros {
+    if entry.kind == EntryKind::Opening {
+        return Opening::decode(&entry.context).unwrap_or_default().committed;
+    }
+    let money = entry.postings.iter().filter(|posting| posting.bucket.starts_with("l:"));
+    Micros(money.map(|posting| posting.held + posting.spent).sum()).max(Micros::ZERO)
+}
+
+pub(super) fn is_overage(bucket: &str) -> bool {
+    bucket.strip_prefix("l:").is_some_and(|lot| LotId::new(lot).is_ok_and(|lot| lot.is_overage()))
 }
 
 /// The lines of a call by bucket: held, spent.

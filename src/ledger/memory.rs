@@ -14,11 +14,12 @@ use crate::charging::month::Month;
 use crate::charging::profile::Purchase;
 use crate::charging::units::{Millis, Seconds};
 use crate::ledger::memory::book::Book;
-use crate::ledger::state::{Call, Entry, Upkeep};
+use crate::ledger::state::{Call, Entry, Reader, Upkeep};
 use crate::ledger::{
     Answer, Answered, Applied, Authorize, Authorized, Balance, ClockOffset, End, Ended, Extend,
-    Extended, FinishRewrite, FinishedRewrite, Ledger, LedgerError, Page, PayerUpdate, PayerView,
-    Position, Purchased, Reply, Snapshot, Swept, TenantRecord, TenantView,
+    Extended, FinishRewrite, FinishedRewrite, Ledger, LedgerError, MoveReader, Moved, Page,
+    PayerUpdate, PayerView, Position, Purchased, Reply, Snapshot, Swept, TakeReader, Taken,
+    TenantRecord, TenantView,
 };
 
 /// See the module.
@@ -338,6 +339,25 @@ impl Ledger for MemoryLedger {
         to: &[u8],
     ) -> Result<bool, LedgerError> {
         Ok(self.on(tenant, |book, _| book.replace_context(call, from, to)).outcome)
+    }
+
+    async fn record(&self, tenant: &TenantId) -> Result<Reply<Option<TenantRecord>>, LedgerError> {
+        Ok(self.read(tenant, |book, _| book.record()))
+    }
+
+    async fn take_reader(&self, command: &TakeReader) -> Result<Reply<Taken>, LedgerError> {
+        Ok(self.on(&command.tenant, |book, now| book.take_reader(now, command)))
+    }
+
+    async fn move_reader(&self, command: &MoveReader) -> Result<Reply<Moved>, LedgerError> {
+        Ok(self.on(&command.tenant, |book, now| book.move_reader(now, command)))
+    }
+
+    async fn readers(
+        &self,
+        tenant: &TenantId,
+    ) -> Result<Reply<Vec<(String, Reader)>>, LedgerError> {
+        Ok(self.read(tenant, |book, _| book.readers()))
     }
 
     async fn snapshot(&self, tenant: &TenantId) -> Result<Reply<Snapshot>, LedgerError> {

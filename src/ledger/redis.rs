@@ -4,37 +4,44 @@
 //! knows nothing about calls or money: it packs commands, sends them, and unpacks answers. Needs
 //! Redis 7.0 or newer.
 
+mod batch;
 mod codec;
 mod connection;
 mod keys;
 mod scripts;
 
 use std::collections::HashSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use redis::streams::{StreamId, StreamRangeReply};
-use redis::{ErrorKind, ServerErrorKind, cmd, pipe};
+use redis::{cmd, pipe};
 use serde::Serialize;
 
 use crate::charging::ids::{CallId, LotId, PayerId, PoolId, TenantId};
 use crate::charging::month::Month;
 use crate::charging::profile::{Purchase, TenantState};
 use crate::charging::units::{Millis, Seconds};
+use crate::ledger::redis::batch::Sender;
 use crate::ledger::redis::codec::{
     AbandonRewriteArgs, AddRewrittenArgs, AnswerArgs, ApplyPayersArgs, ApplyTenantArgs,
     AuthorizeArgs, BalanceArgs, BalanceReply, BeginRewriteArgs, CallReply, CountReply, EndArgs,
-    ExtendArgs, FinishRewriteArgs, PositionArgs, PositionReply, PurchaseArgs, ReplaceContextArgs,
-    StoredPayer, SweepArgs, SweepReply, decode, decode_json, encode, encode_json, unknown_tag,
+    ExtendArgs, FinishRewriteArgs, MoveReaderArgs, PositionArgs, PositionReply, PurchaseArgs,
+    ReaderReply, ReplaceContextArgs, StoredPayer, SweepArgs, SweepReply, TakeReaderArgs, decode,
+    decode_json, encode, encode_json, unknown_tag,
 };
 use crate::ledger::redis::connection::Connection;
 use crate::ledger::redis::keys::Key;
 use crate::ledger::redis::scripts::Verb;
-use crate::ledger::state::{Bucket, Call, Entry, Lot, PayerAccount, TenantAccount, Upkeep, Wallet};
+use crate::ledger::state::{
+    Bucket, Call, Entry, Lot, PayerAccount, Reader, TenantAccount, Upkeep, Wallet,
+};
 use crate::ledger::{
     Answer, Answered, Applied, Authorize, Authorized, Balance, COPIED_AT_FINISH, ClockOffset,
     ClockReading, End, EndResult, Ended, Extend, Extended, FinishRewrite, FinishedRewrite, Ledger,
-    LedgerError, Page, PayerUpdate, PayerView, Position, Purchased, REWRITE_LEASE, Reply, Snapshot,
-    Swept, TenantRecord, TenantView,
+    LedgerError, MoveReader, Moved, Page, PayerUpdate, PayerView, Position, Purchased,
+    REWRITE_LEASE, Reply, Snapshot, Swept, TakeReader, Taken, TenantRecord, TenantView,
+    apart_from_overage,
 };
 
 /// How often a snapshot is begun anew because the journal was replaced under it.
@@ -65,7 +72,8 @@ pub struct BadRedisUrl(String);
 
 /// See the module.
 pub struct RedisLedger {
-    connection: Connection,
+    sender: Arc<Sender>,
+    settings: RedisSettings,
     offset: ClockOffset,
 }
 
@@ -81,10 +89,11 @@ impl RedisLedger {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let opened = Connection::open(settings).await;
         let connection = opened.map_err(|error| BadRedisUrl(error.to_string()))?;
-        Ok(RedisLedger { connection, offset })
+        let sender = Sender::new(connection, offset.clone());
+        Ok(RedisLedger { sender, settings: settings.clone(), offset })
     }
 
-    /// Runs a script on a tenant; its answer.
+    /// Runs a script that takes one command; its answer.
     async fn run(
         &self,
         verb: Verb,
@@ -102,32 +111,23 @@ impl RedisLedger {
         args: &impl Serialize,
         opaque: &[&[u8]],
     ) -> Result<Vec<u8>, LedgerError> {
-        let script = verb.script();
-        let args = encode(args)?;
-        let clock = match self.offset.reading() {
-            ClockReading::Shifted(millis) => millis.to_string(),
-            ClockReading::Frozen(instant) => format!("={instant}"),
-        };
-        let command = |how: &str, text: &str| {
-            let mut command = cmd(how);
-            command.arg(text).arg(script.keys.len());
-            for key in script.keys {
-                command.arg(key.of(tenant));
-            }
-            command.arg(args.as_slice()).arg(&clock).arg(opaque);
-            command
-        };
-        let known = self.connection.try_query(&command("EVALSHA", &script.digest)).await?;
-        let answer = match known {
-            Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {
-                self.connection.query(&command("EVAL", &script.text)).await?
-            }
-            known => known.map_err(connection::fault)?,
-        };
-        match answer {
-            redis::Value::BulkString(bytes) => Ok(bytes),
-            other => Err(LedgerError::Corrupt(format!("{} answered {other:?}", script.name))),
-        }
+        self.sender.run(verb, tenant, &encode(args)?, opaque).await
+    }
+
+    /// Runs a script on one of the many commands that it takes, with bytes that it keeps and does not
+    /// read; its answer.
+    async fn run_with_others(
+        &self,
+        verb: Verb,
+        tenant: &TenantId,
+        args: &impl Serialize,
+        opaque: &[u8],
+    ) -> Result<Vec<u8>, LedgerError> {
+        self.sender.run_with_others(verb, tenant, encode(args)?, opaque.to_vec()).await
+    }
+
+    fn connection(&self) -> &Connection {
+        self.sender.connection()
     }
 
     async fn count(
@@ -157,11 +157,17 @@ impl RedisLedger {
 
     /// The ledger's instant, given Redis' answer to TIME.
     fn instant(&self, (seconds, micros): (i64, i64)) -> Millis {
-        self.offset.reading().at(Millis(seconds * 1000 + micros / 1000))
+        self.sender.clock().at(Millis(seconds * 1000 + micros / 1000))
     }
 }
 
 impl Ledger for RedisLedger {
+    async fn on_this_thread(self: &Arc<Self>) -> Result<Arc<Self>, LedgerError> {
+        let connected = RedisLedger::connect(&self.settings, self.offset.clone()).await;
+        let ledger = connected.map_err(|error| LedgerError::Unavailable(error.to_string()))?;
+        Ok(Arc::new(ledger))
+    }
+
     async fn tenant(&self, tenant: &TenantId) -> Result<Reply<TenantView>, LedgerError> {
         type Found = ((i64, i64), Option<Vec<u8>>, Option<Vec<u8>>, HashSet<String>);
         let mut commands = pipe();
@@ -169,7 +175,7 @@ impl Ledger for RedisLedger {
         commands.cmd("HGET").arg(Key::Accounts.of(tenant)).arg(keys::TENANT);
         commands.cmd("HGET").arg(Key::Profiles.of(tenant)).arg(keys::TENANT);
         commands.cmd("HKEYS").arg(Key::Numbers.of(tenant));
-        let found: Found = self.connection.query_all(&commands).await?;
+        let found: Found = self.connection().query_all(&commands).await?;
         let (time, account, record, numbers) = found;
         let account: Option<TenantAccount> = decode_if("tenant account", account.as_deref())?;
         let record = record.map(|text| decode_json("tenant record", &text)).transpose()?;
@@ -189,7 +195,7 @@ impl Ledger for RedisLedger {
         commands.atomic().cmd("TIME");
         commands.cmd("HMGET").arg(Key::Accounts.of(tenant)).arg(&fields);
         commands.cmd("HMGET").arg(Key::Profiles.of(tenant)).arg(&fields);
-        let (time, accounts, profiles): Found = self.connection.query_all(&commands).await?;
+        let (time, accounts, profiles): Found = self.connection().query_all(&commands).await?;
         let view = |(account, stored): (Option<Vec<u8>>, Option<Vec<u8>>)| {
             let account: Option<PayerAccount> = decode_if("payer account", account.as_deref())?;
             let stored: Option<StoredPayer> = decode_if("payer", stored.as_deref())?;
@@ -203,7 +209,8 @@ impl Ledger for RedisLedger {
     }
 
     async fn tenants(&self) -> Result<Vec<TenantId>, LedgerError> {
-        let names: Vec<String> = self.connection.query(cmd("SMEMBERS").arg(keys::TENANTS)).await?;
+        let names: Vec<String> =
+            self.connection().query(cmd("SMEMBERS").arg(keys::TENANTS)).await?;
         let mut tenants = read_ids(names, TenantId::new)?;
         tenants.sort();
         Ok(tenants)
@@ -212,7 +219,7 @@ impl Ledger for RedisLedger {
     async fn authorize(&self, command: &Authorize) -> Result<Reply<Authorized>, LedgerError> {
         let verb = Verb::Authorize;
         let args = AuthorizeArgs::of(command);
-        let bytes = self.run_with(verb, &command.tenant, &args, &[&command.context]).await?;
+        let bytes = self.run_with_others(verb, &command.tenant, &args, &command.context).await?;
         let reply: CallReply<'_> = decode("answer", &bytes)?;
         let outcome = match reply.tag {
             "decided" => Authorized::Decided(reply.call()?),
@@ -229,7 +236,7 @@ impl Ledger for RedisLedger {
     async fn answer(&self, command: &Answer) -> Result<Reply<Answered>, LedgerError> {
         let verb = Verb::Answer;
         let args = AnswerArgs { call: command.call.as_str() };
-        let bytes = self.run(verb, &command.tenant, &args).await?;
+        let bytes = self.run_with_others(verb, &command.tenant, &args, &[]).await?;
         let reply: CallReply<'_> = decode("answer", &bytes)?;
         let outcome = match reply.tag {
             "not_found" => Answered::NotFound,
@@ -243,7 +250,8 @@ impl Ledger for RedisLedger {
 
     async fn extend(&self, command: &Extend) -> Result<Reply<Extended>, LedgerError> {
         let verb = Verb::Extend;
-        let bytes = self.run(verb, &command.tenant, &ExtendArgs::of(command)).await?;
+        let args = ExtendArgs::of(command);
+        let bytes = self.run_with_others(verb, &command.tenant, &args, &[]).await?;
         let reply: CallReply<'_> = decode("answer", &bytes)?;
         let outcome = match reply.tag {
             "not_found" => Extended::NotFound,
@@ -260,7 +268,7 @@ impl Ledger for RedisLedger {
     async fn end(&self, command: &End) -> Result<Reply<Ended>, LedgerError> {
         let verb = Verb::End;
         let args = EndArgs::of(command);
-        let bytes = self.run_with(verb, &command.tenant, &args, &[&command.report]).await?;
+        let bytes = self.run_with_others(verb, &command.tenant, &args, &command.report).await?;
         let reply: CallReply<'_> = decode("answer", &bytes)?;
         let done =
             |result, replayed| reply.call().map(|call| Ended::Done { result, call, replayed });
@@ -304,7 +312,7 @@ impl Ledger for RedisLedger {
         // Listed first: a tenant that is listed and not applied does no harm, one that is applied
         // and not listed would never be swept.
         let mut list = cmd("SADD");
-        let _: i64 = self.connection.query(list.arg(keys::TENANTS).arg(tenant.as_str())).await?;
+        let _: i64 = self.connection().query(list.arg(keys::TENANTS).arg(tenant.as_str())).await?;
         let record_json = encode_json(record)?;
         let suspended = record.profile.state == TenantState::Suspended;
         let over = over.into_iter().collect();
@@ -358,21 +366,22 @@ impl Ledger for RedisLedger {
     }
 
     async fn put_deck(&self, version: &str, csv: &[u8]) -> Result<(), LedgerError> {
-        self.connection.query(cmd("SET").arg(keys::deck(version)).arg(csv)).await
+        self.connection().query(cmd("SET").arg(keys::deck(version)).arg(csv)).await
     }
 
     async fn deck(&self, version: &str) -> Result<Option<Vec<u8>>, LedgerError> {
-        self.connection.query(cmd("GET").arg(keys::deck(version))).await
+        self.connection().query(cmd("GET").arg(keys::deck(version))).await
     }
 
     async fn name_deck(&self, name: &str, version: &str) -> Result<(), LedgerError> {
         let mut command = cmd("HSET");
-        let _: i64 = self.connection.query(command.arg(keys::DECKS).arg(name).arg(version)).await?;
+        let _: i64 =
+            self.connection().query(command.arg(keys::DECKS).arg(name).arg(version)).await?;
         Ok(())
     }
 
     async fn named_deck(&self, name: &str) -> Result<Option<String>, LedgerError> {
-        self.connection.query(cmd("HGET").arg(keys::DECKS).arg(name)).await
+        self.connection().query(cmd("HGET").arg(keys::DECKS).arg(name)).await
     }
 
     async fn balance(&self, tenant: &TenantId) -> Result<Reply<Balance>, LedgerError> {
@@ -383,11 +392,13 @@ impl Ledger for RedisLedger {
             return Err(unknown_tag(verb.script().name, reply.tag));
         }
         reply.sizes.sort();
+        let (lots, overage) = apart_from_overage(read_lots(reply.lots)?);
         let outcome = Balance {
             sizes: reply.sizes,
             pools: read_pools(reply.pools)?,
-            lots: read_lots(reply.lots)?,
+            lots,
             wallet_holds: reply.wallet_holds,
+            overage,
         };
         Ok(Reply { now: reply.now, outcome })
     }
@@ -415,6 +426,8 @@ impl Ledger for RedisLedger {
             credits: reply.credits,
             wallet_holds: reply.wallet_holds,
             call: decode_if("call", call.as_deref().map(Vec::as_slice))?,
+            overage: reply.overage,
+            ring: reply.ring,
         };
         Ok(Reply { now: reply.now, outcome })
     }
@@ -422,7 +435,7 @@ impl Ledger for RedisLedger {
     async fn call(&self, tenant: &TenantId, call: &CallId) -> Result<Option<Call>, LedgerError> {
         let mut command = cmd("HGET");
         command.arg(Key::Calls.of(tenant)).arg(call.as_str());
-        let found: Option<Vec<u8>> = self.connection.query(&command).await?;
+        let found: Option<Vec<u8>> = self.connection().query(&command).await?;
         decode_if("call", found.as_deref())
     }
 
@@ -445,7 +458,7 @@ impl Ledger for RedisLedger {
             for (_, id) in &listed {
                 command.arg(id.as_str());
             }
-            let found: Vec<Option<Vec<u8>>> = self.connection.query(&command).await?;
+            let found: Vec<Option<Vec<u8>>> = self.connection().query(&command).await?;
             for ((_, id), bytes) in listed.into_iter().zip(found) {
                 let call: Option<Call> = decode_if("call", bytes.as_deref())?;
                 // It may have ended since it was listed.
@@ -468,7 +481,7 @@ impl Ledger for RedisLedger {
         };
         let mut command = cmd("XREVRANGE");
         command.arg(Key::Journal.of(tenant)).arg(newest).arg("-").arg("COUNT").arg(most + 1);
-        let mut found: StreamRangeReply = self.connection.query(&command).await?;
+        let mut found: StreamRangeReply = self.connection().query(&command).await?;
         let more = found.ids.len() > most;
         found.ids.truncate(most);
         let next = found.ids.last().map(|last| last.id.clone()).filter(|_| more);
@@ -489,7 +502,7 @@ impl Ledger for RedisLedger {
         };
         let mut command = cmd("XRANGE");
         command.arg(Key::Journal.of(tenant)).arg(oldest).arg("+").arg("COUNT").arg(most + 1);
-        let mut found: StreamRangeReply = self.connection.query(&command).await?;
+        let mut found: StreamRangeReply = self.connection().query(&command).await?;
         let more = found.ids.len() > most;
         found.ids.truncate(most);
         let next = found.ids.last().map(|last| last.id.clone()).filter(|_| more);
@@ -503,7 +516,7 @@ impl Ledger for RedisLedger {
         at: Millis,
     ) -> Result<Option<String>, LedgerError> {
         // Ids of the journal are Redis's own time, which only a moved clock tells apart from `at`.
-        let ClockReading::Shifted(by) = self.offset.reading() else { return Ok(None) };
+        let ClockReading::Shifted(by) = self.sender.clock() else { return Ok(None) };
         let earliest = at.0 - by - ID_SLACK.0 * 1000;
         Ok((earliest > 0).then(|| format!("{earliest}-0")))
     }
@@ -520,7 +533,7 @@ impl Ledger for RedisLedger {
         }
         let mut command = cmd("HSCAN");
         command.arg(Key::Calls.of(tenant)).arg(from).arg("COUNT").arg(most);
-        let found: (String, Vec<(String, Vec<u8>)>) = self.connection.query(&command).await?;
+        let found: (String, Vec<(String, Vec<u8>)>) = self.connection().query(&command).await?;
         let (next, found) = found;
         let read = |(id, bytes): (String, Vec<u8>)| {
             Ok((CallId::new(&id).map_err(|_| stray(&id))?, decode("call", &bytes)?))
@@ -541,14 +554,14 @@ impl Ledger for RedisLedger {
         if calls.is_empty() {
             return Ok(vec![]);
         }
-        self.connection.query_all(&commands).await
+        self.connection().query_all(&commands).await
     }
 
     async fn upkeep(&self, tenant: &TenantId) -> Result<Reply<Upkeep>, LedgerError> {
         let mut commands = pipe();
         commands.atomic().cmd("TIME");
         commands.cmd("HGET").arg(Key::Upkeep.of(tenant)).arg(keys::UPKEEP);
-        let found: ((i64, i64), Option<Vec<u8>>) = self.connection.query_all(&commands).await?;
+        let found: ((i64, i64), Option<Vec<u8>>) = self.connection().query_all(&commands).await?;
         let (time, bytes) = found;
         let outcome = decode_if("upkeep", bytes.as_deref())?.unwrap_or_default();
         Ok(Reply { now: self.instant(time), outcome })
@@ -605,6 +618,56 @@ impl Ledger for RedisLedger {
         Ok(Reply { now: reply.now, outcome })
     }
 
+    async fn record(&self, tenant: &TenantId) -> Result<Reply<Option<TenantRecord>>, LedgerError> {
+        let mut commands = pipe();
+        commands.atomic().cmd("TIME");
+        commands.cmd("HGET").arg(Key::Profiles.of(tenant)).arg(keys::TENANT);
+        let found: ((i64, i64), Option<Vec<u8>>) = self.connection().query_all(&commands).await?;
+        let record = found.1.map(|text| decode_json("tenant record", &text)).transpose()?;
+        Ok(Reply { now: self.instant(found.0), outcome: record })
+    }
+
+    async fn take_reader(&self, command: &TakeReader) -> Result<Reply<Taken>, LedgerError> {
+        let verb = Verb::TakeReader;
+        let TakeReader { tenant, reader, owner, lease, since } = command;
+        let args = TakeReaderArgs { reader, owner, lease: *lease, since: *since };
+        let bytes = self.run(verb, tenant, &args).await?;
+        let ReaderReply { tag, now, reader } = decode("answer", &bytes)?;
+        let outcome = match tag {
+            "taken" => Taken::Taken(reader),
+            "busy" => Taken::Busy(reader),
+            tag => return Err(unknown_tag(verb.script().name, tag)),
+        };
+        Ok(Reply { now, outcome })
+    }
+
+    async fn move_reader(&self, command: &MoveReader) -> Result<Reply<Moved>, LedgerError> {
+        let MoveReader { tenant, reader, owner, cursor, lease } = command;
+        let args = MoveReaderArgs { reader, owner, cursor, lease: *lease };
+        let reply = self.count(Verb::MoveReader, tenant, &args, &["moved", "lost"]).await?;
+        let outcome = match reply.outcome.0 {
+            "moved" => Moved::Moved,
+            _ => Moved::Lost,
+        };
+        Ok(Reply { now: reply.now, outcome })
+    }
+
+    async fn readers(
+        &self,
+        tenant: &TenantId,
+    ) -> Result<Reply<Vec<(String, Reader)>>, LedgerError> {
+        let mut commands = pipe();
+        commands.atomic().cmd("TIME");
+        commands.cmd("HGETALL").arg(Key::Readers.of(tenant));
+        type Found = ((i64, i64), Vec<(String, Vec<u8>)>);
+        let (time, found): Found = self.connection().query_all(&commands).await?;
+        let read = |(name, bytes): (String, Vec<u8>)| Ok((name, decode("reader", &bytes)?));
+        let readers = found.into_iter().map(read).collect::<Result<Vec<_>, LedgerError>>();
+        let mut readers: Vec<(String, Reader)> = readers?;
+        readers.sort_by(|a, b| a.0.cmp(&b.0));
+        Ok(Reply { now: self.instant(time), outcome: readers })
+    }
+
     async fn abandon_rewrite(
         &self,
         tenant: &TenantId,
@@ -642,7 +705,7 @@ impl Ledger for RedisLedger {
     }
 
     async fn ping(&self) -> Result<(), LedgerError> {
-        let _: redis::Value = self.connection.query(&cmd("PING")).await?;
+        let _: redis::Value = self.connection().query(&cmd("PING")).await?;
         Ok(())
     }
 }
@@ -665,7 +728,7 @@ impl RedisLedger {
         commands.cmd("ZRANGE").arg(Key::Deadlines.of(tenant)).arg(0).arg(-1).arg("WITHSCORES");
         commands.cmd("XREVRANGE").arg(Key::Journal.of(tenant)).arg("+").arg("-");
         commands.arg("COUNT").arg(1);
-        let found: Found = self.connection.query_all(&commands).await?;
+        let found: Found = self.connection().query_all(&commands).await?;
         let (time, accounts, sizes, lots, calls, deadlines, last) = found;
         let mut snapshot = Snapshot::default();
         let mut pools: Vec<(String, Bucket)> = vec![];
@@ -693,6 +756,7 @@ impl RedisLedger {
                 None if field == keys::WALLET => {
                     snapshot.wallet = decode::<Wallet>("wallet", &bytes)?;
                 }
+                None if field == keys::RING => snapshot.ring = decode("spend velocity", &bytes)?,
                 None => return Err(stray(&field)),
             }
         }
@@ -727,7 +791,7 @@ impl RedisLedger {
             let mut command = cmd("ZRANGE");
             command.arg(Key::Deadlines.of(tenant)).arg(&from).arg("+inf").arg("BYSCORE");
             command.arg("LIMIT").arg(skipped).arg(most).arg("WITHSCORES");
-            let found: Vec<(String, i64)> = self.connection.query(&command).await?;
+            let found: Vec<(String, i64)> = self.connection().query(&command).await?;
             let ended = found.len() < most;
             skipped += found.len();
             for (id, at) in found {
@@ -755,7 +819,7 @@ impl RedisLedger {
             let mut command = cmd("XRANGE");
             command.arg(Key::Journal.of(tenant)).arg(&from).arg(last);
             command.arg("COUNT").arg(JOURNAL_CHUNK);
-            let chunk: StreamRangeReply = self.connection.query(&command).await?;
+            let chunk: StreamRangeReply = self.connection().query(&command).await?;
             for found in &chunk.ids {
                 journal.push(read_entry(found)?);
             }

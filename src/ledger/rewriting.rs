@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 
 use crate::charging::ids::{CallId, TenantId};
 use crate::charging::units::{Micros, Millis, Seconds};
-use crate::ledger::audit::{Life, Listed, Story, Sums};
+use crate::ledger::audit::{Life, Listed, Story, Sums, committed, is_overage};
 use crate::ledger::state::{Entry, EntryKind, Opening, Posting};
 use crate::ledger::{FinishRewrite, FinishedRewrite, Ledger, LedgerError};
 
@@ -28,11 +28,15 @@ const POSTINGS: usize = 500;
 /// Most openings of one trimming; more than half a million buckets have more postings each.
 const MOST_OPENINGS: usize = 1_000;
 
+/// How long a reader of the journal that nobody has still needs it: the longest time for which notices may
+/// be set to wait for a receiver, and the shortest for which records may be kept.
+pub const READER_ABANDONED: Seconds = Seconds(31 * 86_400);
+
 /// What to do to a journal.
 pub struct Plan<E, N> {
     /// Names this rewriting, and no other.
     pub token: String,
-    /// Entries before this instant are trimmed; `None`: none are.
+    /// Entries before this instant are trimmed; `None`, or an instant before the last trimming's: none are.
     pub trim: Option<Millis>,
     /// Changes what an entry says, not what it moved; whether it did.
     pub erase: E,
@@ -74,7 +78,7 @@ pub enum RewriteError {
 pub async fn rewrite<L, E, N>(
     ledger: &L,
     tenant: &TenantId,
-    plan: Plan<E, N>,
+    mut plan: Plan<E, N>,
 ) -> Result<Rewritten, RewriteError>
 where
     L: Ledger,
@@ -84,6 +88,10 @@ where
     if !ledger.begin_rewrite(tenant, &plan.token).await?.outcome {
         return Err(RewriteError::Busy(tenant.clone()));
     }
+    // What was trimmed to a later instant has its openings there: others before them would part a bucket's
+    // sums, and a lot would be opened twice.
+    let done = ledger.upkeep(tenant).await?.outcome.trimmed;
+    plan.trim = plan.trim.filter(|cut| *cut >= done);
     let token = plan.token.clone();
     let trimmed = plan.trim.unwrap_or_default();
     let erased = plan.erase_within.map_or(Millis::ZERO, |(_, before)| before);
@@ -100,6 +108,30 @@ where
             Err(error)
         }
     }
+}
+
+/// The instant from which on readers of the journal still need it, such as those that send notices: nothing
+/// from then on may be trimmed. `None`: each is at the end, or [abandoned](READER_ABANDONED).
+pub async fn unread_since<L: Ledger>(
+    ledger: &L,
+    tenant: &TenantId,
+) -> Result<Option<Millis>, LedgerError> {
+    let readers = ledger.readers(tenant).await?;
+    let mut unread = None;
+    for (_, reader) in readers.outcome {
+        if reader.ends.after(READER_ABANDONED) <= readers.now {
+            continue;
+        }
+        let next = match reader.cursor.as_str() {
+            "" => Some(reader.since),
+            cursor => {
+                let page = ledger.history(tenant, Some(cursor), 1).await?;
+                page.items.first().map(|(_, entry)| entry.at)
+            }
+        };
+        unread = unread.into_iter().chain(next).min();
+    }
+    Ok(unread)
 }
 
 struct Work<'a, L, E, N> {
@@ -385,6 +417,7 @@ impl Removed {
             self.sums.entry(posting.bucket.clone()).or_default().add(posting);
         }
         self.opening.decisions += i64::from(entry.kind.is_decision());
+        self.opening.committed += committed(entry);
         if entry.kind != EntryKind::Opening {
             self.opening.entries += 1;
             self.new += 1;
@@ -406,8 +439,8 @@ impl Removed {
     /// One opening or more, at most `most`, without their instants.
     fn into_openings(self, until: Millis, listed: &Listed, most: usize) -> Vec<Entry> {
         // A lot stays even where it moved nothing: that it was bought is told by nothing else.
-        let moved =
-            |(bucket, sums): &(String, Sums)| *sums != Sums::default() || bucket.starts_with("l:");
+        let is_bought = |bucket: &str| bucket.starts_with("l:") && !is_overage(bucket);
+        let moved = |(bucket, sums): &(String, Sums)| *sums != Sums::default() || is_bought(bucket);
         let postings = self.sums.into_iter().filter(moved).map(|(bucket, sums)| Posting {
             bucket,
             funded: sums.funded,

@@ -11,8 +11,9 @@ use serde::{Deserialize, Serialize};
 use crate::charging::decision::{Decision, Nuance};
 use crate::charging::funding::{CreditSide, PoolSide, Reach};
 use crate::charging::ids::{LotId, PoolId};
+use crate::charging::profile::SpendVelocity;
 use crate::charging::rating::Tariff;
-use crate::charging::units::{Micros, Millis, Seconds};
+use crate::charging::units::{MAX_EXACT, Micros, Millis, Seconds};
 
 /// Where a call stands (the columns of the contract's state table; "none" is absence).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -126,8 +127,129 @@ pub struct MoneyLine {
     pub spend_limit: i64,
     /// Key of the month whose spend limit counts, such as `2026-11`.
     pub month: String,
-    /// Parts by lot, in the order held.
+    /// Parts by lot, in the order held; the month's overage comes last whenever it was held.
     pub lots: Vec<LotLine>,
+    /// Whether the month's overage pays once every lot is used (rule 42).
+    pub overage: bool,
+    /// The tenant's spend velocity, where it has one.
+    #[serde(with = "at_most_one")]
+    pub velocity: Option<VelocityLine>,
+}
+
+/// A call's part in the tenant's spend velocity.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VelocityLine {
+    /// Most money that all calls may commit in a window.
+    pub most: Micros,
+    /// Length of a slot of `slots` in milliseconds: a twelfth of the window, rounded up.
+    pub width: i64,
+    /// What the call has committed, oldest first; what is older than the window is left out.
+    pub slots: Vec<Slot>,
+}
+
+/// Money committed in one slot of time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Slot {
+    /// Its number: the store's clock divided by the slot's length.
+    pub number: i64,
+    /// Money.
+    pub money: Micros,
+}
+
+/// Money that a tenant's calls have committed lately (spend velocity): held and not given back, and
+/// charged beyond what was held.
+///
+/// The current slot and the [`VELOCITY_SLOTS`] before it are judged whole, so that the bound is never
+/// exceeded in any window of the asked length; money counts for at most a twelfth longer than that.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SpendRing {
+    /// Length of a slot in milliseconds; 0 before the first.
+    pub width: i64,
+    /// Oldest first; what is older than the window is left out.
+    pub slots: Vec<Slot>,
+}
+
+/// Slots that a window of spend velocity is divided into.
+pub const VELOCITY_SLOTS: i64 = 12;
+
+impl VelocityLine {
+    /// Of a call that has committed nothing yet.
+    pub fn new(velocity: &SpendVelocity) -> VelocityLine {
+        let width = (velocity.per.0 * 1000 + VELOCITY_SLOTS - 1) / VELOCITY_SLOTS;
+        VelocityLine { most: velocity.amount, width, slots: vec![] }
+    }
+
+    /// What `ring` leaves at `now` for this call and all others.
+    pub fn left(&self, ring: &SpendRing, now: Millis) -> Micros {
+        self.most.minus_or_zero(ring.seen_by(self, now).total())
+    }
+}
+
+impl SpendRing {
+    /// The ring as a call finds it at `now`. The first money of a call with slots of another length, since
+    /// the setting has changed, moves all that still counts into one slot of that length, so that it counts
+    /// longer, never shorter.
+    pub fn seen_by(&self, line: &VelocityLine, now: Millis) -> SpendRing {
+        let live = SpendRing { width: self.width, slots: self.live(now) };
+        if self.width == line.width || !line.slots.is_empty() {
+            return live;
+        }
+        let (number, money) = (now.0 / line.width, live.total());
+        let slots = if money.is_positive() { vec![Slot { number, money }] } else { vec![] };
+        SpendRing { width: line.width, slots }
+    }
+
+    /// All of it.
+    pub fn total(&self) -> Micros {
+        self.slots.iter().map(|slot| slot.money).sum()
+    }
+
+    /// Counts what a call commits at `now`.
+    pub fn add(&mut self, line: &mut VelocityLine, now: Millis, money: Micros) {
+        if line.width != self.width {
+            line.width = self.width;
+            line.slots.clear();
+        }
+        let number = self.current(now);
+        for slots in [&mut self.slots, &mut line.slots] {
+            match slots.last_mut() {
+                Some(last) if last.number == number => last.money += money,
+                _ => slots.push(Slot { number, money }),
+            }
+        }
+        line.slots.retain(|slot| slot.number >= number - VELOCITY_SLOTS);
+    }
+
+    /// Takes back what a call held and did not use, from its newest slot down; what has left the window
+    /// counts no more already, and what was counted in slots of another length counts on.
+    pub fn give_back(&mut self, line: &mut VelocityLine, money: Micros) {
+        if line.width != self.width {
+            line.width = self.width;
+            line.slots.clear();
+        }
+        let mut rest = money;
+        for mine in line.slots.iter_mut().rev() {
+            let back = rest.min(mine.money);
+            mine.money -= back;
+            rest -= back;
+            if let Some(slot) = self.slots.iter_mut().find(|slot| slot.number == mine.number) {
+                slot.money = slot.money.minus_or_zero(back);
+            }
+        }
+    }
+
+    /// The number of the slot that `now` counts in; a clock that is set back goes on with the last one.
+    fn current(&self, now: Millis) -> i64 {
+        (now.0 / self.width).max(self.slots.last().map_or(0, |last| last.number))
+    }
+
+    fn live(&self, now: Millis) -> Vec<Slot> {
+        if self.width <= 0 {
+            return vec![];
+        }
+        let oldest = self.current(now) - VELOCITY_SLOTS;
+        self.slots.iter().copied().filter(|slot| slot.number >= oldest).collect()
+    }
 }
 
 impl MoneyLine {
@@ -241,7 +363,8 @@ impl Call {
 
     /// Whether no more funds were to be had when the last grant was made.
     pub fn final_grant(&self) -> bool {
-        matches!(reach_of(self.reach), Some(Reach::Exhausted | Reach::SpendLimit))
+        use Reach::{Exhausted, SpendLimit, Velocity};
+        matches!(reach_of(self.reach), Some(Exhausted | SpendLimit | Velocity))
     }
 }
 
@@ -252,12 +375,13 @@ pub fn reach_code(reach: Reach) -> u8 {
         Reach::Shared => 1,
         Reach::Exhausted => 2,
         Reach::SpendLimit => 3,
+        Reach::Velocity => 4,
     }
 }
 
 /// The [`Reach`] of a stored number.
 pub fn reach_of(code: u8) -> Option<Reach> {
-    [Reach::Full, Reach::Shared, Reach::Exhausted, Reach::SpendLimit]
+    [Reach::Full, Reach::Shared, Reach::Exhausted, Reach::SpendLimit, Reach::Velocity]
         .get(usize::from(code))
         .copied()
 }
@@ -323,6 +447,23 @@ impl Bucket {
     /// Whether all of it is spent (D11 judges a counter by that).
     pub fn is_used_up(&self) -> bool {
         self.spent >= self.funded + self.adjusted
+    }
+}
+
+/// Most overage of one tenant in one month: a thousand million units of currency. Whoever reaches it falls
+/// short; sums of it and of a full wallet are exact below 2^53 micro-units.
+pub const MAX_OVERAGE: Micros = Micros(1_000_000_000_000_000);
+
+impl Bucket {
+    /// The overage of a month before anything is post-paid (rule 42): it is valid always, and `funded` is
+    /// at any time what is held and spent, so that nothing is ever available in it.
+    pub fn overage() -> Bucket {
+        Bucket { starts: Millis::ZERO, ends: Millis(MAX_EXACT), ..Bucket::default() }
+    }
+
+    /// How much more of it there may be in the month.
+    pub fn overage_left(&self) -> Micros {
+        MAX_OVERAGE.minus_or_zero(Micros(self.funded))
     }
 }
 
@@ -440,7 +581,7 @@ impl EntryKind {
 pub struct Posting {
     /// `p:` and a [`PoolId`], or `l:` and a [`LotId`].
     pub bucket: String,
-    /// Added to `funded`.
+    /// Added to `funded`: by purchases, and by whatever moves overage.
     pub funded: i64,
     /// Added to `held`.
     pub held: i64,
@@ -509,6 +650,9 @@ pub struct Opening {
     /// That usage.
     #[serde(default)]
     pub parked: Seconds,
+    /// Money that the entries committed, whatever was given back later (spend velocity).
+    #[serde(default)]
+    pub committed: Micros,
 }
 
 impl Opening {
@@ -539,6 +683,19 @@ pub struct Upkeep {
     pub rewrites: i64,
 }
 
+/// How far a reader of the journal is, and who reads for it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reader {
+    /// Who has it: a name that no other process uses.
+    pub owner: String,
+    /// When the lease ends, by the store's clock; from then on anybody may take it.
+    pub ends: Millis,
+    /// It reads what was made at this instant or later.
+    pub since: Millis,
+    /// Of the last entry that is done with; empty where there is none yet.
+    pub cursor: String,
+}
+
 /// The pools of a call as the funding arithmetic sees them, given how to look a bucket up.
 pub fn pool_sides(call: &Call, bucket: impl Fn(&str) -> Option<Bucket>) -> Vec<PoolSide> {
     call.pools
@@ -557,25 +714,41 @@ pub fn pool_sides(call: &Call, bucket: impl Fn(&str) -> Option<Bucket>) -> Vec<P
         .collect()
 }
 
+/// What a call finds in its tenant's wallet.
+#[derive(Clone, Debug)]
+pub struct Funds<'a> {
+    /// Money in lots that anybody may take now.
+    pub credits: Micros,
+    /// The overage of the call's month; as it would be opened where there is none yet.
+    pub overage: Bucket,
+    /// Open calls that hold money.
+    pub holds: i64,
+    /// What counts for the spend velocity.
+    pub ring: &'a SpendRing,
+    /// The store's clock.
+    pub now: Millis,
+}
+
 /// The wallet of a call as the funding arithmetic sees it.
-pub fn credit_side(
-    money: &MoneyLine,
-    available: Micros,
-    wallet_holds: i64,
-    payer: &PayerAccount,
-) -> CreditSide {
+pub fn credit_side(money: &MoneyLine, funds: &Funds<'_>, payer: &PayerAccount) -> CreditSide {
     // Once a later month is counted, what the call's own month had left is not known any more.
     let limit = (money.spend_limit >= 0).then(|| match payer.month.cmp(&money.month) {
         Ordering::Less => Micros(money.spend_limit),
         Ordering::Equal => Micros(money.spend_limit).minus_or_zero(payer.held + payer.spent),
         Ordering::Greater => Micros::ZERO,
     });
+    // Nobody has to share what is followed by overage.
+    let (overage, others) = match money.overage {
+        true => (funds.overage.overage_left(), 0),
+        false => (Micros::ZERO, funds.holds - i64::from(money.held().is_positive())),
+    };
     CreditSide {
         taken: money.held() + money.spent(),
-        available,
-        others: wallet_holds - i64::from(money.held().is_positive()),
+        available: funds.credits + overage,
+        others,
         limit,
         tariff: money.tariff,
+        velocity: money.velocity.as_ref().map(|line| line.left(funds.ring, funds.now)),
     }
 }
 
@@ -614,5 +787,60 @@ pub(crate) mod at_most_one {
         from: D,
     ) -> Result<Option<T>, D::Error> {
         Ok(Vec::<T>::deserialize(from)?.into_iter().next())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a call has committed and not given back, by instant.
+    type Commitments = Vec<(Millis, Micros)>;
+
+    #[test]
+    fn no_window_has_more_commitments_than_the_velocity_allows() {
+        let mut random = fastrand::Rng::with_seed(11);
+        let mut full = 0;
+        for round in 0..200 {
+            let per = Seconds([1, 7, 60, 3_600][round % 4]);
+            let velocity = SpendVelocity { amount: Micros(1_000), per };
+            let mut ring = SpendRing::default();
+            let mut calls: Vec<(VelocityLine, Commitments)> = vec![];
+            let mut now = Millis(1_795_000_000_000);
+            for _ in 0..300 {
+                now = Millis(now.0 + random.i64(0..per.0 * 150));
+                if calls.is_empty() || random.u8(..3) == 0 {
+                    calls.push((VelocityLine::new(&velocity), vec![]));
+                }
+                let index = random.usize(..calls.len());
+                let (line, committed) = &mut calls[index];
+                ring = ring.seen_by(line, now);
+                if random.bool() {
+                    let most = line.left(&ring, now).0;
+                    let money = Micros(random.i64(0..=most));
+                    if money.is_positive() {
+                        ring.add(line, now, money);
+                        committed.push((now, money));
+                    }
+                } else {
+                    let held: Micros = committed.iter().map(|part| part.1).sum();
+                    let mut back = Micros(random.i64(0..=held.0));
+                    ring.give_back(line, back);
+                    for part in committed.iter_mut().rev() {
+                        let taken = back.min(part.1);
+                        part.1 -= taken;
+                        back -= taken;
+                    }
+                }
+                let since = Millis(now.0 - per.0 * 1000);
+                let parts = calls.iter().flat_map(|(_, committed)| committed);
+                let within: Micros = parts.filter(|part| part.0 >= since).map(|part| part.1).sum();
+                assert!(within <= velocity.amount, "{within} in the last {per} s of {now}");
+                assert!(ring.slots.iter().all(|slot| slot.money >= Micros::ZERO), "{ring:?}");
+                assert!(ring.slots.len() <= 13, "{ring:?}");
+                full += u32::from(within == velocity.amount);
+            }
+        }
+        assert!(full > 50, "the bound was met {full} times");
     }
 }

@@ -5,6 +5,8 @@ use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
+use std::sync::Arc;
+
 use tokio::net::{TcpListener, UnixListener};
 
 use crate::config::Listen;
@@ -15,7 +17,26 @@ pub enum Bound {
     /// TCP. The gRPC server must set TCP_NODELAY on what it accepts.
     Tcp(TcpListener),
     /// A socket of the file system, and the file, which must outlive the serving.
-    Unix(UnixListener, SocketFile),
+    Unix(UnixListener, Arc<SocketFile>),
+}
+
+/// A listener that several threads accept from; each takes one of these along.
+#[derive(Debug)]
+pub enum Share {
+    /// See [`Bound::Tcp`].
+    Tcp(std::net::TcpListener),
+    /// See [`Bound::Unix`].
+    Unix(std::os::unix::net::UnixListener, Arc<SocketFile>),
+}
+
+impl Share {
+    /// The listener on the runtime of this thread.
+    pub fn listen(self) -> Result<Bound> {
+        Ok(match self {
+            Share::Tcp(listener) => Bound::Tcp(TcpListener::from_std(listener)?),
+            Share::Unix(listener, file) => Bound::Unix(UnixListener::from_std(listener)?, file),
+        })
+    }
 }
 
 /// The file of a Unix socket; removed when dropped.
@@ -30,6 +51,21 @@ impl Drop for SocketFile {
 }
 
 impl Bound {
+    /// Takes it apart for so many threads.
+    pub fn shares(self, threads: u32) -> Result<Vec<Share>> {
+        match self {
+            Bound::Tcp(listener) => {
+                let listener = listener.into_std()?;
+                (0..threads).map(|_| listener.try_clone().map(Share::Tcp)).collect()
+            }
+            Bound::Unix(listener, file) => {
+                let listener = listener.into_std()?;
+                let share = |_| Ok(Share::Unix(listener.try_clone()?, file.clone()));
+                (0..threads).map(share).collect()
+            }
+        }
+    }
+
     /// The address, with the port that the system chose.
     pub fn address(&self) -> Result<Listen> {
         match self {
@@ -59,7 +95,7 @@ fn bind_unix(path: &Path) -> Result<Bound> {
         }
         bound => bound?,
     };
-    Ok(Bound::Unix(listener, SocketFile(path.to_owned())))
+    Ok(Bound::Unix(listener, Arc::new(SocketFile(path.to_owned()))))
 }
 
 fn is_abandoned(path: &Path) -> bool {

@@ -8,22 +8,26 @@ use crate::charging::licensing::{Misassigned, misassigned};
 use crate::charging::number;
 use crate::charging::plans::has_pay_as_you_go;
 use crate::charging::profile::{
-    AutoRecharge, Billing, ConferencePolicy, FailureHandling, OnFailure, OnLostSettle,
-    OutboundPolicy, PayerKind, PayerProfile, PayerState, Purchase, ResponseOverride, Retention,
-    SpendVelocity, TenantDocument, TenantLimits, TenantProfile, TenantState, Trunk, UserPolicy,
+    AutoRecharge, Billing, ConferencePolicy, FailureHandling, NoticeTargets, OnFailure,
+    OnLostSettle, OutboundPolicy, PayerKind, PayerProfile, PayerState, Purchase, ResponseOverride,
+    Retention, SpendVelocity, TenantDocument, TenantLimits, TenantProfile, TenantState, Trunk,
+    UserPolicy,
 };
 use crate::organisation::faults::{At, Faults};
 use crate::organisation::raw::{
-    RawAutoRecharge, RawFailureHandling, RawOrganisation, RawOutboundPolicy, RawPayment,
-    RawPurchase, RawResourceAccount, RawResponse, RawRetention, RawServiceNumber, RawSpendVelocity,
-    RawTenant, RawTenantLimits, RawTrunk, RawUser, RawUserLimits, Text,
+    RawAutoRecharge, RawFailureHandling, RawNotices, RawOrganisation, RawOutboundPolicy,
+    RawPayment, RawPurchase, RawResourceAccount, RawResponse, RawRetention, RawServiceNumber,
+    RawSpendVelocity, RawTenant, RawTenantLimits, RawTrunk, RawUser, RawUserLimits, Text,
 };
 use crate::organisation::values::{
-    amount, boolean, count, country, currency, deck_name, id, instant, licence, numbers_kept,
-    positive_amount, prefix, q850_cause, records_kept, refusal, sip_status, span, telephone_number,
-    text, time_zone, word,
+    amount, boolean, count, country, currency, deck_name, email, id, instant, licence,
+    numbers_kept, positive_amount, prefix, q850_cause, records_kept, refusal, sip_status, span,
+    telephone_number, text, time_zone, webhook, word,
 };
 use crate::organisation::{Fault, MAX_LISTED};
+
+/// Most mail addresses of one tenant: each is sent a mail of its own.
+const MAX_EMAILS: usize = 20;
 
 /// Judges a document: all of its tenants, or everything that is wrong with it.
 ///
@@ -69,8 +73,14 @@ fn check_tenant(f: &mut Faults, at: &At<'_>, raw: &RawTenant) -> Option<TenantDo
     let blocked_prefixes = f.each(&at.key("blocked_prefixes"), &raw.blocked_prefixes, prefix);
     let recharge =
         raw.auto_recharge.as_ref().map(|raw| check_recharge(f, &at.key("auto_recharge"), raw));
+    if let (Billing::Postpaid, Some(raw)) = (billing, &raw.auto_recharge) {
+        let message = "expected none, since billing is postpaid: a post-paid tenant buys no credits \
+                       (rule 43)";
+        f.add(&at.key("auto_recharge"), raw.line, message.to_owned());
+    }
     let trunks = check_trunks(f, &at.key("trunks"), &raw.trunks);
     let retention = check_retention(f, &at.key("retention"), &raw.retention);
+    let notices = check_notices(f, &at.key("notices"), &raw.notices);
     let purchases = check_purchases(f, &at.key("credits"), &raw.credits);
     let payers = check_payers(f, at, raw);
 
@@ -95,6 +105,7 @@ fn check_tenant(f: &mut Faults, at: &At<'_>, raw: &RawTenant) -> Option<TenantDo
         auto_recharge: recharge.flatten(),
         trunks,
         retention,
+        notices,
     };
     let warnings = warnings(&profile, &payers);
     Some(TenantDocument {
@@ -267,6 +278,20 @@ fn check_response(
     })
 }
 
+fn check_notices(f: &mut Faults, at: &At<'_>, raw: &RawNotices) -> NoticeTargets {
+    f.unknown(at, RawNotices::KEYS, &raw.unknown);
+    let emails_at = at.key("emails");
+    Seen::new("address").once_each(f, &emails_at, &raw.emails);
+    if let Some(first_too_many) = raw.emails.get(MAX_EMAILS) {
+        let message = format!("expected at most {MAX_EMAILS} addresses");
+        f.add(&emails_at.index(MAX_EMAILS), first_too_many.line, message);
+    }
+    NoticeTargets {
+        emails: f.each(&emails_at, &raw.emails, email),
+        webhook: f.optional(&at.key("webhook"), raw.webhook.as_ref(), webhook),
+    }
+}
+
 fn check_purchases(f: &mut Faults, at: &At<'_>, raw: &[RawPurchase]) -> Vec<Purchase> {
     let mut seen = Seen::new("purchase key");
     let mut purchases = Vec::with_capacity(raw.len());
@@ -280,7 +305,7 @@ fn check_purchases(f: &mut Faults, at: &At<'_>, raw: &[RawPurchase]) -> Vec<Purc
 
 fn check_purchase(f: &mut Faults, at: &At<'_>, raw: &RawPurchase) -> Option<Purchase> {
     f.unknown(at, RawPurchase::KEYS, &raw.unknown);
-    let key = f.required(&at.key("key"), raw.line, raw.key.as_ref(), id(LotId::new));
+    let key = f.required(&at.key("key"), raw.line, raw.key.as_ref(), id(LotId::of_purchase));
     let amount = f.required(&at.key("amount"), raw.line, raw.amount.as_ref(), positive_amount);
     let bought = raw.purchased_at.as_ref();
     let purchased_at = f.required(&at.key("purchased_at"), raw.line, bought, instant);
@@ -532,11 +557,7 @@ fn not_enforced(tenant: &TenantProfile) -> Vec<String> {
     let capped = [handling.user_outbound, handling.conference_dial_out, handling.toll_free_inbound]
         .contains(&OnFailure::ContinueCapped);
     let mut warnings = Vec::new();
-    for (set, name) in [
-        (tenant.spend_velocity.is_some(), "spend_velocity"),
-        (tenant.auto_recharge.is_some(), "auto_recharge"),
-        (tenant.overage, "overage"),
-    ] {
+    for (set, name) in [(tenant.auto_recharge.is_some(), "auto_recharge")] {
         if set {
             warnings.push(format!("{name} is kept but not enforced yet"));
         }

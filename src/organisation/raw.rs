@@ -175,6 +175,18 @@ mapping! {
         trunks: Vec<RawTrunk>,
         /// How long records are kept.
         retention: RawRetention,
+        /// Who is told what happens.
+        notices: RawNotices,
+    }
+}
+
+mapping! {
+    /// Who is told what happens.
+    RawNotices {
+        /// Mail addresses.
+        emails: Vec<Text>,
+        /// URL.
+        webhook: Option<Text>,
     }
 }
 

@@ -84,6 +84,9 @@ fn the_sample_is_read_whole() {
         Some(&ResponseOverride { sip_status: Some(403), q850_cause: Some(21) })
     );
 
+    assert_eq!(profile.notices.emails, ["ops@contoso.example"]);
+    assert_eq!(profile.notices.webhook.as_deref(), Some("https://contoso.example/tollgate"));
+
     let purchase = &contoso.purchases[0];
     assert_eq!((purchase.key.as_str(), purchase.amount), ("po-0001", Micros(500_000_000)));
     assert_eq!(purchase.purchased_at, Millis(1_768_003_200_000));
@@ -116,6 +119,7 @@ fn what_is_absent_has_the_documented_default() {
     assert_eq!(profile.failure_handling, FailureHandling::default());
     assert_eq!(profile.on_lost_settle, OnLostSettle::Proven);
     assert_eq!(profile.limits, TenantLimits::default());
+    assert_eq!(profile.notices, NoticeTargets::default());
     assert_eq!(contoso.payers[0].state, PayerState::Active);
     assert_eq!(contoso.warnings, [""; 0]);
     // A key without a value is absent.
@@ -253,6 +257,11 @@ fn values_of_a_tenant_say_what_was_expected() {
     check_tenant("billing: free", "billing: expected one of prepaid, postpaid, found \"free\"");
     check_tenant("overage: yes", "overage: expected one of true, false, found \"yes\"");
     check_tenant("overage: true", "overage: expected false, since billing is prepaid");
+    let bought = "expected another beginning than overage:, which names what is post-paid";
+    check_tenant(
+        "credits: [{ key: \"overage:2026-11\", amount: 5, purchased_at: 2026-01-10T00:00:00Z }]",
+        &format!("credits[0].key: {bought}, found \"overage:2026-11\""),
+    );
     check_tenant(
         "rate_deck: my deck",
         "rate_deck: expected 1 to 128 of A-Z a-z 0-9 . _ @ -, the first a letter or digit, found \"my deck\"",
@@ -556,16 +565,23 @@ fn anchors_are_bounded() {
 }
 
 #[test]
+fn a_post_paid_tenant_has_no_auto_recharge() {
+    check(
+        &tenant_with("    billing: postpaid\n    auto_recharge: { trigger: 5, amount: 5 }\n"),
+        "line 5: tenants[0].auto_recharge: expected none, since billing is postpaid: a post-paid tenant \
+         buys no credits (rule 43)",
+    );
+    one(&tenant_with("    billing: prepaid\n    auto_recharge: { trigger: 5, amount: 5 }\n"));
+}
+
+#[test]
 fn what_is_kept_but_not_acted_on_is_a_warning() {
     let contoso = one(&user_with(
-        "        licences: [MCOEV, MCOPSTN1, MCOMEETADD, MCOPSTN9, MCOMEETACPEA]\n      - {id: gone, usage_location: US, state: removed, licences: [MCOPSTN1]}\n    billing: postpaid\n    overage: true\n    auto_recharge: {trigger: 5, amount: 5}\n    spend_velocity: {amount: 5, per: 1h}\n    failure_handling: {user_outbound: continue_capped}\n",
+        "        licences: [MCOEV, MCOPSTN1, MCOMEETADD, MCOPSTN9, MCOMEETACPEA]\n      - {id: gone, usage_location: US, state: removed, licences: [MCOPSTN1]}\n    billing: postpaid\n    overage: true\n    spend_velocity: {amount: 5, per: 1h}\n    failure_handling: {user_outbound: continue_capped}\n",
     ));
     assert_eq!(
         contoso.warnings,
         [
-            "spend_velocity is kept but not enforced yet",
-            "auto_recharge is kept but not enforced yet",
-            "overage is kept but not enforced yet",
             "failure_handling: continue_capped behaves like terminate yet",
             "user alice holds MCOPSTN1 but has no number",
         ]
@@ -612,4 +628,46 @@ fn retention_is_for_ever_unless_it_is_named() {
         let retention = found.profile.retention;
         assert_eq!((retention.numbers, retention.records), (numbers, records), "{text}");
     }
+}
+
+#[test]
+fn those_who_are_told_can_be_reached_by_mail_and_by_a_url() {
+    for (address, place) in [
+        ("nobody", "emails[0]"),
+        ("a b@contoso.example", "emails[0]"),
+        ("\"Ops <ops@contoso.example>\"", "emails[0]"),
+        ("\"ops@contoso.example\\r\\nBcc: thief@example.com\"", "emails[0]"),
+    ] {
+        let faults = faults(&tenant_with(&format!("    notices: {{ emails: [{address}] }}\n")));
+        let begin = format!(
+            "line 4: tenants[0].notices.{place}: expected a mail address such as ops@contoso.example"
+        );
+        assert!(faults.len() == 1 && faults[0].starts_with(&begin), "{faults:?}");
+    }
+    check_tenant(
+        "notices: { emails: [a@b.example, a@b.example] }",
+        "notices.emails[1]: address \"a@b.example\" is already used by tenants[0].notices.emails[0]",
+    );
+    check_tenant(
+        "notices: { mails: [] }",
+        "notices.mails: unknown key, expected one of emails, webhook",
+    );
+    for url in [
+        "contoso.example",
+        "ftp://contoso.example",
+        "file:///etc/passwd",
+        "https://me:hidden@contoso.example",
+        "https://contoso.example/#part",
+        "\"https://contoso.example/ x\"",
+        "https://",
+    ] {
+        let faults = faults(&tenant_with(&format!("    notices: {{ webhook: {url} }}\n")));
+        let begin = "line 4: tenants[0].notices.webhook: expected a URL of https:// with a host";
+        assert!(faults.len() == 1 && faults[0].starts_with(begin), "{url}: {faults:?}");
+    }
+    let many = (0..21).map(|n| format!("a{n}@contoso.example")).collect::<Vec<_>>().join(", ");
+    check_tenant(
+        &format!("notices: {{ emails: [{many}] }}"),
+        "notices.emails[20]: expected at most 20 addresses",
+    );
 }

@@ -3,6 +3,7 @@
 use iso_currency::Currency;
 use jiff::Timestamp;
 use jiff::tz::TimeZoneDatabase;
+use url::Url;
 
 use crate::charging::catalogue::{CountryCode, Licence};
 use crate::charging::decision::Decision;
@@ -13,6 +14,12 @@ use crate::duration;
 
 /// The longest name or note, in bytes.
 const MAX_TEXT_BYTES: usize = 256;
+
+/// The longest mail address, in bytes (RFC 5321).
+const MAX_EMAIL_BYTES: usize = 254;
+
+/// The longest URL of a webhook, in bytes.
+const MAX_URL_BYTES: usize = 2048;
 
 /// The largest limit that counts something.
 const MAX_COUNT: u32 = 1_000_000_000;
@@ -58,6 +65,33 @@ pub(super) fn text(text: &str) -> Result<String, String> {
         return Err(format!("expected at most {MAX_TEXT_BYTES} bytes without control characters"));
     }
     Ok(text.to_owned())
+}
+
+/// A mail address, without a name.
+pub(super) fn email(text: &str) -> Result<String, String> {
+    let address = text.parse::<lettre::Address>().ok().filter(|_| text.len() <= MAX_EMAIL_BYTES);
+    address
+        .map(|address| address.to_string())
+        .ok_or_else(|| "expected a mail address such as ops@contoso.example".to_owned())
+}
+
+/// Where a webhook is sent to. Whether http and private addresses are, the server's settings say.
+pub(super) fn webhook(text: &str) -> Result<String, String> {
+    webhook_url(text).map(|_| text.to_owned()).ok_or_else(|| {
+        format!(
+            "expected a URL of https:// with a host, without user, password or fragment, of at most \
+             {MAX_URL_BYTES} bytes"
+        )
+    })
+}
+
+fn webhook_url(text: &str) -> Option<Url> {
+    if text.len() > MAX_URL_BYTES || text.chars().any(|c| c.is_control() || c.is_whitespace()) {
+        return None;
+    }
+    let url = Url::parse(text).ok()?;
+    let plain = url.username().is_empty() && url.password().is_none() && url.fragment().is_none();
+    (matches!(url.scheme(), "https" | "http") && url.has_host() && plain).then_some(url)
 }
 
 /// ISO 4217.

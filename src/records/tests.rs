@@ -8,7 +8,8 @@ use crate::charging::entitlement::Classification;
 use crate::charging::ids::{PayerId, TenantId};
 use crate::charging::number::NumberType;
 use crate::charging::profile::{
-    Billing, FailureHandling, OnLostSettle, OutboundPolicy, PayerState, TenantLimits, TenantState,
+    Billing, FailureHandling, NoticeTargets, OnLostSettle, OutboundPolicy, PayerState,
+    TenantLimits, TenantState,
 };
 use crate::charging::rating::Tariff;
 use crate::ledger::state::Posting;
@@ -34,6 +35,7 @@ pub(super) fn tenant() -> TenantProfile {
         blocked_prefixes: vec![],
         auto_recharge: None,
         trunks: vec![],
+        notices: NoticeTargets::default(),
         retention: Default::default(),
     }
 }

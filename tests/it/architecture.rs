@@ -109,6 +109,25 @@ const FORBIDDEN: &[(&str, &[&str])] = &[
         ],
     ),
     (
+        "notices",
+        &[
+            "crate::credit_control",
+            "crate::administration",
+            "crate::records",
+            "crate::grpc",
+            "crate::cli",
+            "crate::app",
+            "crate::config",
+            "crate::ops",
+            "crate::proto",
+            "tonic",
+            "prost",
+            "redis::",
+            "ledger::redis",
+            "ledger::memory",
+        ],
+    ),
+    (
         "organisation",
         &[
             "crate::ledger",

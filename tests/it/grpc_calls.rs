@@ -251,7 +251,7 @@ async fn an_emergency_call_is_answered_whatever_else_is_wrong() {
 async fn emergency_calls_of_nobody_are_on_record_and_expire_like_others() {
     let server = Server::start().await;
     assert_emergency_calls_are_answered(&server).await;
-    assert!(server.running.control().flush_records(std::time::Duration::from_secs(5)).await);
+    assert!(server.running.flush_records(std::time::Duration::from_secs(5)).await);
     let mut account = server.account().await;
     let mut decisions = async |tenant: &str| {
         let request = ListDecisionsRequest { tenant_id: tenant.to_owned(), ..Default::default() };
@@ -540,7 +540,7 @@ async fn the_record_of_a_rewritten_emergency_number_is_flagged() {
     };
     let answer = server.calls().await.authorize_call(request).await.unwrap().into_inner();
     assert_eq!(answer.decision(), Decision::AllowedEmergency, "{answer:?}");
-    assert!(server.running.control().flush_records(std::time::Duration::from_secs(5)).await);
+    assert!(server.running.flush_records(std::time::Duration::from_secs(5)).await);
     let request =
         ListDecisionsRequest { tenant_id: "contoso".to_owned(), ..ListDecisionsRequest::default() };
     let records = server.account().await.list_decisions(request).await.unwrap().into_inner();

@@ -4,11 +4,12 @@ use std::collections::BTreeSet;
 
 use tollgate::charging::decision::Decision;
 use tollgate::charging::ids::LotId;
+use tollgate::charging::profile::SpendVelocity;
 use tollgate::charging::units::{Micros, Millis, Seconds};
-use tollgate::ledger::Snapshot;
 use tollgate::ledger::audit::{Report, audit};
 use tollgate::ledger::memory::MemoryLedger;
 use tollgate::ledger::state::{Bucket, Call, Entry, EntryKind};
+use tollgate::ledger::{MoneyOffer, Snapshot};
 
 use crate::support::{DAY, DOMESTIC, NOON, Stage, credits, memory, request};
 
@@ -101,6 +102,58 @@ async fn invariant_1_no_term_is_negative_and_pools_do_not_lapse() {
     let mut shrunk = good.1.clone();
     pool(&mut shrunk).funded = 0;
     assert_eq!(judge(&good.0, &shrunk).findings, []);
+}
+
+/// A post-paid tenant with a spend velocity, with an open call and a settled one.
+async fn post_paid() -> (Stage<MemoryLedger>, Snapshot) {
+    let stage = Stage::open(memory).await;
+    let velocity = SpendVelocity { amount: Micros(5_000_000), per: Seconds(3_600) };
+    let money = MoneyOffer { overage: true, velocity: Some(velocity), ..credits() };
+    stage.buy("po-1", 200_000).await;
+    stage.grant("settled", request().money(money)).await;
+    stage.settled("settled", 61).await;
+    stage.grant("open", request().money(money)).await;
+    let snapshot = stage.snapshot().await;
+    (stage, snapshot)
+}
+
+#[tokio::test]
+async fn overage_is_funded_by_what_it_pays_and_pays_where_it_may() {
+    let good = post_paid().await;
+    assert_eq!(judge(&good.0, &good.1).findings, []);
+    let month = "overage:2026-11";
+    check(17, &good, |s| {
+        lot(s, month).funded += 5;
+        lot(s, month).adjusted -= 5;
+    });
+    check(17, &good, |s| s.wallet.live.insert(0, LotId::overage("2026-11")));
+    check(4, &good, |s| call(s, "open").money.as_mut().unwrap().overage = false);
+    check(4, &good, |s| call(s, "settled").money.as_mut().unwrap().lots.reverse());
+    check(1, &good, |s| {
+        let mut postings = s.journal.iter_mut().flat_map(|entry| &mut entry.postings);
+        let opened = postings.find(|posting| posting.bucket == format!("l:{month}")).unwrap();
+        opened.funded += 5;
+        let mut postings = s.journal.iter_mut().rev().flat_map(|entry| &mut entry.postings);
+        let last = postings.find(|posting| posting.bucket == format!("l:{month}")).unwrap();
+        last.funded -= 5;
+    });
+}
+
+#[tokio::test]
+async fn the_spend_velocity_counts_its_calls_and_no_more_than_the_journal() {
+    let good = post_paid().await;
+    let slot = |s: &mut Snapshot, by: i64| s.ring.slots[0].money += Micros(by);
+    check(1, &good, |s| slot(s, -1));
+    // A forgotten call may have committed it, as long as the journal shows so much.
+    let mut forgotten = good.1.clone();
+    slot(&mut forgotten, 1);
+    assert_eq!(judge(&good.0, &forgotten).findings, []);
+    check(17, &good, |s| slot(s, 1_000_000));
+    check(17, &good, |s| s.ring.slots.insert(0, s.ring.slots[0]));
+    check(1, &good, |s| {
+        let line = call(s, "open").money.as_mut().unwrap().velocity.as_mut().unwrap();
+        line.slots[0].money = Micros(-1);
+    });
 }
 
 #[tokio::test]

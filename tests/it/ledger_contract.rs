@@ -3,12 +3,13 @@
 use tollgate::charging::decision::{Decision, Nuance};
 use tollgate::charging::ids::TenantId;
 use tollgate::charging::month::{Month, parse_zone};
-use tollgate::charging::profile::{PayerState, TenantState};
+use tollgate::charging::profile::{PayerState, SpendVelocity, TenantState};
 use tollgate::charging::units::{Micros, Millis, Seconds};
-use tollgate::ledger::state::{Call, CallState, Entry, EntryKind, nuance_code};
+use tollgate::ledger::state::{Bucket, Call, CallState, Entry, EntryKind, Reader, nuance_code};
 use tollgate::ledger::{
     Applied, Authorized, CallLimits, EndResult, Ended, Ending, Extended, Ledger, LedgerError,
-    MoneyOffer, Page, PayerUpdate, Purchased, Snapshot, Versions, pool_id,
+    MoneyOffer, MoveReader, Moved, Page, PayerUpdate, Purchased, Snapshot, TakeReader, Taken,
+    Versions, pool_id,
 };
 
 use crate::support::{
@@ -85,6 +86,24 @@ crate::on_every_ledger! {
     decks_are_kept_by_version_and_name
     numbers_reach_every_sidecar_with_the_tenant
     a_position_shows_what_a_call_would_find
+    a_reader_is_one_s_until_its_lease_is_over
+    a_tenant_s_record_is_read_without_its_payers
+    a_post_paid_call_uses_what_was_bought_and_goes_on_as_overage
+    overage_that_is_held_and_not_used_was_never_funded
+    a_post_paid_call_is_never_short
+    overage_belongs_to_the_month_of_the_call
+    overage_is_nobodys_purchase
+    nobody_shares_what_is_followed_by_overage
+    a_spend_limit_counts_overage
+    an_expired_overage_call_is_charged_and_goes_on
+    a_tenant_commits_no_more_money_than_its_spend_velocity
+    what_pools_pay_whole_has_no_velocity
+    what_is_given_back_may_be_committed_again
+    a_long_call_gives_nothing_of_others_back
+    no_window_of_any_place_exceeds_the_spend_velocity
+    overage_has_a_spend_velocity_too
+    a_changed_spend_velocity_forgets_nothing
+    usage_beyond_the_hold_counts_for_the_velocity
 }
 
 fn at_most(limit: i64) -> MoneyOffer {
@@ -1158,4 +1177,331 @@ async fn a_position_shows_what_a_call_would_find<L: Ledger>(stage: &Stage<L>) {
     assert_eq!((after.credits, after.wallet_holds), (Micros(UNIT - 150_000), 1));
     assert_eq!((after.payer.open, after.payer.held), (1, Micros(150_000)));
     assert_eq!(after.call.unwrap().state, CallState::Ringing);
+}
+
+async fn a_reader_is_one_s_until_its_lease_is_over<L: Ledger>(stage: &Stage<L>) {
+    let start = stage.now();
+    let take = async |owner: &str| {
+        let command = TakeReader {
+            tenant: stage.tenant.clone(),
+            reader: "mail".to_owned(),
+            owner: owner.to_owned(),
+            lease: Seconds(30),
+            since: stage.now(),
+        };
+        stage.ledger.take_reader(&command).await.unwrap().outcome
+    };
+    let go = async |owner: &str, cursor: &str, lease| {
+        let command = MoveReader {
+            tenant: stage.tenant.clone(),
+            reader: "mail".to_owned(),
+            owner: owner.to_owned(),
+            cursor: cursor.to_owned(),
+            lease: Seconds(lease),
+        };
+        stage.ledger.move_reader(&command).await.unwrap().outcome
+    };
+    let stands = |owner: &str, ends: i64, cursor: &str| Reader {
+        owner: owner.to_owned(),
+        ends: start.after(Seconds(ends)),
+        since: start,
+        cursor: cursor.to_owned(),
+    };
+    assert_eq!(go("one", "1-0", 30).await, Moved::Lost, "nobody has taken it");
+    assert_eq!(take("one").await, Taken::Taken(stands("one", 30, "")));
+    assert_eq!(take("other").await, Taken::Busy(stands("one", 30, "")));
+    stage.pass(20);
+    assert_eq!(go("one", "1-0", 30).await, Moved::Moved);
+    stage.pass(29);
+    assert_eq!(take("other").await, Taken::Busy(stands("one", 50, "1-0")));
+    assert_eq!(go("other", "7-0", 30).await, Moved::Lost);
+    assert_eq!(take("one").await, Taken::Taken(stands("one", 79, "1-0")));
+    stage.pass(30);
+    // Nobody else has taken it yet.
+    assert_eq!(go("one", "2-0", 1).await, Moved::Moved);
+    stage.pass(1);
+    assert_eq!(take("other").await, Taken::Taken(stands("other", 110, "2-0")));
+    assert_eq!(go("one", "3-0", 30).await, Moved::Lost);
+    // Given up, it is anybody's at once.
+    assert_eq!(go("other", "3-0", 0).await, Moved::Moved);
+    assert_eq!(take("one").await, Taken::Taken(stands("one", 110, "3-0")));
+    // It is no part of what is audited.
+    stage.audit().await;
+}
+
+async fn a_tenant_s_record_is_read_without_its_payers<L: Ledger>(stage: &Stage<L>) {
+    let found = stage.ledger.record(&stage.tenant).await.unwrap();
+    assert_eq!(found.outcome, stage.ledger.tenant(&stage.tenant).await.unwrap().outcome.record);
+    assert_eq!(found.now, stage.now());
+    let nobody = TenantId::new("nobody").unwrap();
+    assert_eq!(stage.ledger.record(&nobody).await.unwrap().outcome, None);
+}
+
+// Overage (rules 42 and 43).
+
+fn post_paid() -> MoneyOffer {
+    MoneyOffer { overage: true, ..credits() }
+}
+
+/// The overage of the month in which the stage's clock stands: funded, held, spent, holds.
+async fn overage<L: Ledger>(stage: &Stage<L>) -> (i64, i64, i64, i64) {
+    let balance = stage.ledger.balance(&stage.tenant).await.unwrap().outcome;
+    let month = stage.month().key;
+    let found = balance.overage.iter().find(|lot| lot.key.overage_month() == month);
+    let Bucket { funded, held, spent, holds, .. } = found.unwrap().bucket;
+    (funded, held, spent, holds)
+}
+
+/// The lots of a call's money in the order held: name, held, spent.
+fn parts(call: &Call) -> Vec<(&str, i64, i64)> {
+    let lots = call.money.iter().flat_map(|money| &money.lots);
+    lots.map(|lot| (lot.lot.as_str(), lot.held.0, lot.spent.0)).collect()
+}
+
+async fn a_post_paid_call_uses_what_was_bought_and_goes_on_as_overage<L: Ledger>(stage: &Stage<L>) {
+    stage.set_pool(DOMESTIC, 60).await;
+    stage.buy("po-1", 150_000).await;
+    let call = stage.grant("c", request().pool(DOMESTIC).money(post_paid()).lasting(300)).await;
+    assert_eq!((call.granted, call.final_grant()), (Seconds(300), false));
+    assert_eq!(call.pools[0].held, Seconds(60));
+    assert_eq!(parts(&call), [("po-1", 150_000, 0), ("overage:2026-11", 300_000, 0)]);
+    assert_eq!(overage(stage).await, (300_000, 300_000, 0, 1));
+    let call = stage.settled("c", 121).await;
+    check_charge(&call, 60, 250_000, (0, 0));
+    assert_eq!(parts(&call), [("po-1", 0, 150_000), ("overage:2026-11", 0, 100_000)]);
+    assert_eq!(overage(stage).await, (100_000, 0, 100_000, 0));
+    // Without the switch the next call has nothing.
+    let ask = request().money(credits());
+    assert_eq!(stage.refusal("d", ask).await, Decision::PoolExhausted);
+    // Lots are told of apart.
+    let balance = stage.ledger.balance(&stage.tenant).await.unwrap().outcome;
+    assert_eq!((balance.lots.len(), balance.overage.len()), (1, 1));
+}
+
+async fn overage_that_is_held_and_not_used_was_never_funded<L: Ledger>(stage: &Stage<L>) {
+    stage.grant("c", request().money(post_paid())).await;
+    stage.released("c").await;
+    assert_eq!(overage(stage).await, (0, 0, 0, 0));
+    stage.grant("d", request().money(post_paid())).await;
+    stage.pass(100);
+    stage.sweep().await;
+    assert_eq!(overage(stage).await, (0, 0, 0, 0));
+    let wallet = stage.snapshot().await.wallet;
+    assert_eq!((wallet.holds, wallet.live.len()), (0, 0));
+    // It never lapses, and nothing of it is ever left to lapse.
+    stage.pass(500 * 86_400);
+    assert_eq!(stage.sweep().await.lapsed, 0);
+}
+
+async fn a_post_paid_call_is_never_short<L: Ledger>(stage: &Stage<L>) {
+    stage.buy("po-1", 200_000).await;
+    stage.grant("c", request().money(post_paid()).lasting(60)).await;
+    // Another call has taken what was left meanwhile.
+    stage.grant("d", request().money(post_paid()).lasting(60)).await;
+    let call = stage.settled("c", 6_000).await;
+    check_charge(&call, 0, 10_050_000, (0, 0));
+    assert_eq!(parts(&call), [("po-1", 0, 150_000), ("overage:2026-11", 0, 9_900_000)]);
+    let call = stage.settled("d", 61).await;
+    assert_eq!(parts(&call), [("po-1", 0, 50_000), ("overage:2026-11", 0, 200_000)]);
+}
+
+async fn overage_belongs_to_the_month_of_the_call<L: Ledger>(stage: &Stage<L>) {
+    near_the_end_of_the_month(stage);
+    stage.grant("c", request().money(post_paid()).lasting(60)).await;
+    stage.answer("c").await;
+    stage.pass_to_next_month();
+    stage.grant("d", request().money(post_paid()).lasting(60)).await;
+    let call = stage.extended("c", 59, 60).await;
+    assert_eq!(parts(&call), [("overage:2026-11", 250_000, 0)]);
+    stage.settled("c", 100).await;
+    stage.settled("d", 10).await;
+    assert_eq!(overage(stage).await, (150_000, 0, 150_000, 0));
+    let balance = stage.ledger.balance(&stage.tenant).await.unwrap().outcome;
+    let spent: Vec<_> =
+        balance.overage.iter().map(|lot| (lot.key.as_str(), lot.bucket.spent)).collect();
+    assert_eq!(spent, [("overage:2026-11", 250_000), ("overage:2026-12", 150_000)]);
+}
+
+async fn overage_is_nobodys_purchase<L: Ledger>(stage: &Stage<L>) {
+    assert_eq!(stage.buy("overage:2026-11", 0).await, Purchased::Conflict);
+    stage.grant("c", request().money(post_paid())).await;
+    assert_eq!(stage.buy("overage:2026-11", 450_000).await, Purchased::Conflict);
+    assert_eq!(stage.buy("po:2026-11", UNIT).await, Purchased::Applied);
+    // What is bought meanwhile is used first, whatever was held first.
+    let call = stage.extended("c", 300, 60).await;
+    assert_eq!(parts(&call), [("po:2026-11", 100_000, 0), ("overage:2026-11", 550_000, 0)]);
+    let call = stage.settled("c", 60).await;
+    assert_eq!(parts(&call), [("po:2026-11", 0, 100_000), ("overage:2026-11", 0, 450_000)]);
+}
+
+async fn nobody_shares_what_is_followed_by_overage<L: Ledger>(stage: &Stage<L>) {
+    stage.buy("po-1", 2 * UNIT).await;
+    for call in ["c1", "c2", "c3"] {
+        let granted = stage.grant(call, request().money(post_paid()).lasting(14_400)).await;
+        assert_eq!((granted.granted, granted.final_grant()), (Seconds(14_400), false));
+    }
+    assert_eq!(overage(stage).await.3, 3);
+}
+
+async fn a_spend_limit_counts_overage<L: Ledger>(stage: &Stage<L>) {
+    stage.buy("po-1", 200_000).await;
+    let ask = || request().money(MoneyOffer { overage: true, ..at_most(350_000) }).lasting(600);
+    let call = stage.grant("c1", ask()).await;
+    assert_eq!((call.granted, call.final_grant()), (Seconds(180), true));
+    assert_eq!(parts(&call), [("po-1", 200_000, 0), ("overage:2026-11", 150_000, 0)]);
+    assert_eq!(stage.refusal("c2", ask()).await, Decision::SpendLimitReached);
+    assert_eq!(stage.grant("c3", ask().of("bob")).await.granted, Seconds(180));
+}
+
+async fn an_expired_overage_call_is_charged_and_goes_on<L: Ledger>(stage: &Stage<L>) {
+    stage.grant("c", request().money(post_paid()).lasting(60)).await;
+    stage.extended("c", 30, 60).await;
+    stage.pass(1_000);
+    stage.sweep().await;
+    assert_eq!(overage(stage).await, (150_000, 0, 150_000, 0));
+    let call = stage.extended("c", 90, 30).await;
+    assert_eq!(parts(&call), [("overage:2026-11", 100_000, 150_000)]);
+    assert_eq!(overage(stage).await, (250_000, 100_000, 150_000, 1));
+    check_charge(&stage.settled("c", 121).await, 0, 350_000, (0, 0));
+}
+
+// Spend velocity.
+
+fn velocity(amount: i64, per: i64) -> MoneyOffer {
+    let velocity = SpendVelocity { amount: Micros(amount), per: Seconds(per) };
+    MoneyOffer { velocity: Some(velocity), ..credits() }
+}
+
+/// What counts for the velocity now, whatever its place in time.
+async fn committed<L: Ledger>(stage: &Stage<L>) -> i64 {
+    stage.snapshot().await.ring.total().0
+}
+
+async fn a_tenant_commits_no_more_money_than_its_spend_velocity<L: Ledger>(stage: &Stage<L>) {
+    stage.buy("po-1", 100 * UNIT).await;
+    let ask = || request().money(velocity(500_000, 3_600)).terms(|t| t.reports_answer = false);
+    // 0.45 of 0.50; then nothing is left, whoever asks.
+    assert_eq!(stage.grant("c1", ask()).await.granted, Seconds(240));
+    assert!(stage.call("c1").await.unwrap().final_grant(), "0.10 of a minute more is not left");
+    assert_eq!(stage.refusal("c2", ask().of("bob")).await, Decision::FraudSuspected);
+    let extended = stage.extended("c1", 200, 300).await;
+    assert_eq!((extended.granted, extended.final_grant()), (Seconds(240), true));
+    // Before any other reason.
+    let poor =
+        || request().money(MoneyOffer { spend_limit: Some(Micros(0)), ..velocity(500_000, 3_600) });
+    assert_eq!(stage.refusal("c3", poor()).await, Decision::FraudSuspected);
+    // The window passes.
+    stage.pass(3_600 + 300);
+    assert_eq!(stage.grant("c4", ask().lasting(60)).await.granted, Seconds(60));
+}
+
+async fn what_pools_pay_whole_has_no_velocity<L: Ledger>(stage: &Stage<L>) {
+    stage.set_pool(DOMESTIC, 360).await;
+    stage.buy("po-1", 100 * UNIT).await;
+    let ask = || request().pool(DOMESTIC).money(velocity(100_000, 60));
+    let call = stage.grant("c", ask()).await;
+    assert_eq!((call.granted, call.final_grant()), (Seconds(300), false));
+    let call = stage.grant("d", ask()).await;
+    assert_eq!((call.granted, call.final_grant()), (Seconds(60), true), "the pool's last minute");
+    assert_eq!(committed(stage).await, 0);
+    assert_eq!(stage.refusal("e", ask()).await, Decision::FraudSuspected);
+    assert_eq!(stage.snapshot().await.ring, Default::default());
+}
+
+async fn what_is_given_back_may_be_committed_again<L: Ledger>(stage: &Stage<L>) {
+    stage.buy("po-1", 100 * UNIT).await;
+    let ask = || request().money(velocity(550_000, 3_600)).lasting(300);
+    stage.grant("c", ask()).await;
+    assert_eq!(committed(stage).await, 550_000);
+    stage.settled("c", 60).await;
+    assert_eq!(committed(stage).await, 150_000);
+    // 0.40 are left: a fee and three minutes.
+    assert_eq!(stage.grant("d", ask()).await.granted, Seconds(180));
+    stage.released("d").await;
+    assert_eq!(committed(stage).await, 150_000);
+}
+
+async fn a_long_call_gives_nothing_of_others_back<L: Ledger>(stage: &Stage<L>) {
+    stage.buy("po-1", 100 * UNIT).await;
+    let ask = || request().money(velocity(UNIT, 600)).terms(|t| t.reports_answer = false);
+    stage.grant("long", ask().lasting(540)).await;
+    stage.answer("long").await;
+    stage.extended("long", 10, 5_000).await;
+    stage.pass(800);
+    // The long call's money has left the window; the other's has not.
+    stage.grant("other", ask().lasting(540)).await;
+    stage.settled("long", 60).await;
+    assert_eq!(committed(stage).await, 950_000);
+    assert_eq!(stage.refusal("more", ask()).await, Decision::FraudSuspected);
+}
+
+async fn no_window_of_any_place_exceeds_the_spend_velocity<L: Ledger>(stage: &Stage<L>) {
+    stage.buy("po-1", 10_000 * UNIT).await;
+    let mut granted = vec![];
+    for step in 0..240 {
+        let id = format!("c{step}");
+        let ask = request().money(velocity(2 * UNIT, 600)).lasting(60 + 60 * (step % 5));
+        let ask = ask.terms(|terms| terms.ringing = Seconds(100_000));
+        match stage.authorize(&id, ask).await {
+            Authorized::Decided(call) if call.state == CallState::Ringing => {
+                granted.push((stage.now().0, id));
+            }
+            Authorized::Decided(call) => assert_eq!(call.decision, Some(Decision::FraudSuspected)),
+            other => panic!("{other:?}"),
+        }
+        // Some give back soon, some late, some never; some all and some a part of it.
+        if step % 3 > 0 {
+            let ended = format!("c{}", step - (step * 7) % 29);
+            stage.settle(&ended, 60 * (step % 2)).await;
+        }
+        stage.pass(1 + (step * 37) % 53);
+    }
+    assert!(granted.len() > 40, "{granted:?}");
+    let mut kept = vec![];
+    for (at, id) in granted {
+        let money = stage.call(&id).await.unwrap().money.unwrap();
+        kept.push((at, (money.held() + money.spent()).0));
+    }
+    let mut most = 0;
+    for &(start, _) in &kept {
+        let within = kept.iter().filter(|(at, _)| (start..=start + 600_000).contains(at));
+        most = most.max(within.map(|(_, money)| money).sum());
+    }
+    assert!((1_500_000..=2 * UNIT).contains(&most), "{most} within 600 s");
+}
+
+async fn overage_has_a_spend_velocity_too<L: Ledger>(stage: &Stage<L>) {
+    let ask = || request().money(MoneyOffer { overage: true, ..velocity(200_000, 3_600) });
+    let call = stage.grant("c", ask()).await;
+    assert_eq!((call.granted, call.final_grant()), (Seconds(60), true));
+    let stranger = |mut asked: Request| {
+        asked.offer.when_velocity_limited = Decision::TollFreeUnfunded;
+        asked
+    };
+    assert_eq!(stage.refusal("d", stranger(ask())).await, Decision::TollFreeUnfunded);
+}
+
+async fn a_changed_spend_velocity_forgets_nothing<L: Ledger>(stage: &Stage<L>) {
+    stage.buy("po-1", 100 * UNIT).await;
+    let ask = |amount, per| request().money(velocity(amount, per)).lasting(300);
+    stage.grant("c", ask(2 * UNIT, 600)).await;
+    stage.pass(10);
+    assert_eq!(stage.refusal("d", ask(600_000, 3_600)).await, Decision::FraudSuspected);
+    assert_eq!(stage.grant("e", ask(UNIT, 3_600)).await.granted, Seconds(240));
+    // What the older call gives back counts on: its slots are gone.
+    stage.released("c").await;
+    assert_eq!(committed(stage).await, UNIT);
+    stage.released("e").await;
+    assert_eq!(committed(stage).await, 550_000);
+    stage.pass(3_900);
+    assert_eq!(stage.grant("f", ask(550_000, 3_600)).await.granted, Seconds(300));
+}
+
+async fn usage_beyond_the_hold_counts_for_the_velocity<L: Ledger>(stage: &Stage<L>) {
+    stage.buy("po-1", 100 * UNIT).await;
+    let ask = || request().money(velocity(UNIT, 3_600)).lasting(60);
+    stage.grant("c", ask()).await;
+    check_charge(&stage.settled("c", 1_200).await, 0, 2_050_000, (0, 0));
+    assert_eq!(committed(stage).await, 2_050_000);
+    assert_eq!(stage.refusal("d", ask()).await, Decision::FraudSuspected);
 }

@@ -12,6 +12,7 @@ use std::future::Future;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::thread;
 
+use tollgate::charging::decision::Decision;
 use tollgate::charging::funding::{CreditSide, PoolSide, charge, reserve};
 use tollgate::charging::ids::{CallId, TenantId};
 use tollgate::charging::rating::Tariff;
@@ -278,11 +279,15 @@ async fn the_random_commands_meet_every_state_and_leave_every_kind_of_entry() {
         play(&ledger, &command).await;
     }
     assert_eq!(met.len(), 4 * 8, "{met:#?}");
-    journal.extend(ledger.snapshot(&tenant).await.unwrap().outcome.journal);
+    let snapshot = ledger.snapshot(&tenant).await.unwrap().outcome;
+    assert!(snapshot.lots.iter().any(|lot| lot.key.is_overage() && lot.bucket.spent > 0));
+    assert!(snapshot.ring.width > 0);
+    journal.extend(snapshot.journal);
     let kinds: HashSet<_> = journal.iter().map(|entry| entry.kind).collect();
     assert_eq!(kinds.len(), 16, "{kinds:?}");
     let decisions: HashSet<_> = journal.iter().filter_map(|entry| entry.decision).collect();
     assert!(decisions.len() >= 13, "{decisions:?}");
+    assert!(decisions.contains(&Decision::FraudSuspected));
     let count = |kind| journal.iter().filter(|entry| entry.kind == kind).count();
     assert!(count(EntryKind::Extended) > 300 && count(EntryKind::Settled) > 300);
     let moved = journal.iter().filter(|entry| !entry.postings.is_empty()).count();
@@ -361,7 +366,9 @@ fn a_charge_is_the_same_however_it_was_chunked_in_every_small_case() {
         for available in [0, 149_999, 150_000, 260_000, 5_000_000] {
             for limit in [None, Some(Micros(200_000))] {
                 let (taken, available) = (Micros::ZERO, Micros(available));
-                credit_cases.push(Some(CreditSide { taken, available, others: 1, limit, tariff }));
+                let others = 1;
+                let side = CreditSide { taken, available, others, limit, tariff, velocity: None };
+                credit_cases.push(Some(side));
             }
         }
     }

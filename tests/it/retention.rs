@@ -4,14 +4,21 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use tollgate::administration::Administration;
+use tollgate::charging::decision::Decision;
+use tollgate::charging::profile::SpendVelocity;
 use tollgate::charging::units::{Micros, Millis, Seconds};
 use tollgate::credit_control::answer::CallContext;
 use tollgate::credit_control::erasure::ErasureNote;
 use tollgate::ledger::audit::audit;
 use tollgate::ledger::memory::MemoryLedger;
-use tollgate::ledger::rewriting::{Plan, RewriteError, Rewritten, rewrite};
+use tollgate::ledger::rewriting::{
+    Plan, READER_ABANDONED, RewriteError, Rewritten, rewrite, unread_since,
+};
 use tollgate::ledger::state::{Entry, EntryKind, Opening};
-use tollgate::ledger::{ClockOffset, Ending, FinishRewrite, FinishedRewrite, Ledger};
+use tollgate::ledger::{
+    ClockOffset, Ending, FinishRewrite, FinishedRewrite, Ledger, MoneyOffer, MoveReader, Moved,
+    TakeReader,
+};
 use tollgate::organisation;
 use tollgate::proto::v1::{
     EraseNumbersRequest, ExportUsageRequest, ListDecisionsRequest, WatchEventsRequest,
@@ -33,6 +40,10 @@ crate::on_every_ledger! {
     one_rewriting_at_a_time_and_an_abandoned_one_is_taken_over
     an_erased_call_is_replayed_and_leaves_nothing_behind
     an_empty_journal_can_be_erased
+    overage_is_trimmed_to_sums_like_everything_else
+    what_counted_for_the_spend_velocity_is_known_after_trimming
+    an_earlier_cut_after_a_later_one_trims_nothing
+    readers_need_the_journal_from_where_they_are_until_they_are_abandoned
 }
 
 type Trimming = Plan<fn(&mut Entry) -> bool, fn(u64) -> Vec<u8>>;
@@ -279,6 +290,158 @@ async fn an_empty_journal_can_be_erased<L: Ledger>(stage: &Stage<L>) {
     stage.grant("c", request().free()).await;
 }
 
+fn post_paid() -> MoneyOffer {
+    MoneyOffer { overage: true, ..credits() }
+}
+
+async fn forget_all<L: Ledger>(stage: &Stage<L>) {
+    stage.pass(2 * DAY.0);
+    stage.sweep().await;
+}
+
+async fn overage_is_trimmed_to_sums_like_everything_else<L: Ledger>(stage: &Stage<L>) {
+    stage.buy("po-1", 150_000).await;
+    stage.grant("lot and overage", request().money(post_paid()).lasting(300)).await;
+    stage.settled("lot and overage", 121).await;
+    stage.grant("released", request().money(post_paid()).lasting(600)).await;
+    stage.released("released").await;
+    stage.grant("expired", request().money(post_paid()).lasting(60)).await;
+    stage.extended("expired", 30, 60).await;
+    stage.pass(1_000);
+    stage.sweep().await;
+    stage.pass_to_next_month();
+    stage.grant("next month", request().money(post_paid()).lasting(60)).await;
+    stage.settled("next month", 61).await;
+    forget_all(stage).await;
+    stage.grant("open", request().money(post_paid()).lasting(60)).await;
+    stage.extended("open", 10, 14_400).await;
+    let cut = stage.now().after(Seconds(1));
+    let before = stage.snapshot().await;
+    let gives_back = |entry: &Entry| entry.postings.iter().any(|posting| posting.funded < 0);
+    assert!(before.journal.iter().filter(|entry| gives_back(entry)).count() >= 3);
+    stage.pass(1);
+    let done = trim(stage, cut).await;
+    assert_eq!((done.openings, done.trimmed), (1, before.journal.len() as u64 - 2));
+    let after = stage.snapshot().await;
+    assert_eq!((&after.lots, &after.ring), (&before.lots, &before.ring));
+    let overage: Vec<_> = after.journal[0]
+        .postings
+        .iter()
+        .filter(|posting| posting.bucket.starts_with("l:overage:"))
+        .map(|posting| (posting.bucket.as_str(), posting.funded, posting.held, posting.spent))
+        .collect();
+    let (november, december) = ("l:overage:2026-11", "l:overage:2026-12");
+    assert_eq!(overage, [(november, 350_000, 0, 350_000), (december, 250_000, 0, 250_000)]);
+    stage.assert_audit_clean().await;
+    for place in 0..after.journal[0].postings.len() {
+        let mut wrong = stage.snapshot().await;
+        wrong.journal[0].postings[place].funded -= 1;
+        let found = audit(&stage.tenant, stage.now(), NEVER_OVERDUE, &wrong).findings;
+        assert!(!found.is_empty(), "{:?}", after.journal[0].postings[place]);
+    }
+    // What goes on, and is trimmed later, adds up with what was trimmed first.
+    stage.settled("open", 61).await;
+    stage.grant("later", request().money(post_paid()).lasting(60)).await;
+    stage.released("later").await;
+    stage.assert_audit_clean().await;
+    forget_all(stage).await;
+    trim(stage, stage.now()).await;
+    assert_eq!(stage.snapshot().await.journal.len(), 1);
+    stage.assert_audit_clean().await;
+}
+
+async fn what_counted_for_the_spend_velocity_is_known_after_trimming<L: Ledger>(stage: &Stage<L>) {
+    let bounded = |per| {
+        let velocity = SpendVelocity { amount: Micros(10 * UNIT), per: Seconds(per) };
+        request().money(MoneyOffer { velocity: Some(velocity), ..credits() }).lasting(60)
+    };
+    stage.buy("po-1", 10 * UNIT).await;
+    stage.grant("c", bounded(3_600)).await;
+    // The setting changes: what "c" gives back is not known to be of a slot any more, and counts on.
+    stage.grant("d", bounded(7_200)).await;
+    for call in ["c", "d"] {
+        stage.released(call).await;
+    }
+    forget_all(stage).await;
+    for _ in 0..2 {
+        trim(stage, stage.now()).await;
+        let snapshot = stage.snapshot().await;
+        assert_eq!(snapshot.ring.total(), Micros(150_000));
+        assert_eq!(openings(&snapshot.journal)[0].committed, Micros(300_000));
+        stage.assert_audit_clean().await;
+        stage.grant("free", request().free()).await;
+        stage.released("free").await;
+        forget_all(stage).await;
+    }
+}
+
+async fn an_earlier_cut_after_a_later_one_trims_nothing<L: Ledger>(stage: &Stage<L>) {
+    stage.buy("po-1", 10 * UNIT).await;
+    stage.grant("kept", request().money(credits())).await;
+    stage.settled("kept", 61).await;
+    stage.pass(1);
+    let early = stage.now();
+    stage.refusal("refused", request().refused(Decision::NotEntitled)).await;
+    stage.pass(3_600);
+    stage.sweep().await;
+    // The opening stands after the entries of "kept".
+    assert_eq!(trim(stage, stage.now()).await.openings, 1);
+    forget_all(stage).await;
+    assert_eq!(trim(stage, early).await, Rewritten::default());
+    stage.assert_audit_clean().await;
+    assert_eq!(trim(stage, stage.now()).await.trimmed, 3);
+    stage.assert_audit_clean().await;
+}
+
+async fn readers_need_the_journal_from_where_they_are_until_they_are_abandoned<L: Ledger>(
+    stage: &Stage<L>,
+) {
+    let (ledger, tenant) = (&stage.ledger, &stage.tenant);
+    let unread = async || unread_since(ledger, tenant).await.unwrap();
+    let take = async |reader: &str, since| {
+        let (reader, owner) = (reader.to_owned(), "one".to_owned());
+        let (tenant, lease) = (tenant.clone(), Seconds(30));
+        let command = TakeReader { tenant, reader, owner, lease, since };
+        ledger.take_reader(&command).await.unwrap();
+    };
+    let go = async |reader: &str, cursor: &str| {
+        let (reader, owner) = (reader.to_owned(), "one".to_owned());
+        let (tenant, cursor, lease) = (tenant.clone(), cursor.to_owned(), Seconds(0));
+        let command = MoveReader { tenant, reader, owner, cursor, lease };
+        assert_eq!(ledger.move_reader(&command).await.unwrap().outcome, Moved::Moved);
+    };
+    assert_eq!(unread().await, None);
+    let start = stage.now();
+    for call in ["c-1", "c-2"] {
+        stage.pass(10);
+        stage.grant(call, request().free()).await;
+    }
+    let cursors = ledger.history(tenant, None, 10).await.unwrap().items;
+    take("mail", start).await;
+    take("webhook", stage.now()).await;
+    assert_eq!(unread().await, Some(start), "the oldest of both");
+    go("mail", &cursors[0].0).await;
+    assert_eq!(unread().await, Some(start.after(Seconds(20))), "what it is not done with");
+    go("mail", &cursors[1].0).await;
+    go("webhook", &cursors[0].0).await;
+    assert_eq!(unread().await, Some(start.after(Seconds(20))));
+    go("webhook", &cursors[1].0).await;
+    assert_eq!(unread().await, None, "both are at the end");
+    stage.pass(10);
+    stage.grant("c-3", request().free()).await;
+    let third = Some(stage.now());
+    assert_eq!(unread().await, third);
+    // A month after both were given up, nobody waits for them; one that is taken again is waited for.
+    stage.pass(READER_ABANDONED.0 - 11);
+    assert_eq!(unread().await, third);
+    stage.pass(1);
+    assert_eq!(unread().await, None);
+    take("mail", stage.now()).await;
+    assert_eq!(unread().await, third);
+    let names = ledger.readers(tenant).await.unwrap().outcome.into_iter().map(|(name, _)| name);
+    assert_eq!(names.collect::<Vec<_>>(), ["mail", "webhook"]);
+}
+
 // By age, on the clock of the ledger.
 
 async fn retain(server: &Server, retention: &str) -> Administration<MemoryLedger> {
@@ -347,6 +510,39 @@ async fn retention_erases_numbers_and_trims_records_when_they_are_due() {
     assert!(first.event.is_none() && first.records_kept_since.is_some(), "{first:?}");
     let report = administration.audit(None).await.unwrap();
     assert_eq!(report[0].1.findings, []);
+}
+
+#[tokio::test]
+async fn notices_that_are_not_yet_sent_are_not_trimmed() {
+    let server = Server::start().await;
+    let administration = retain(&server, "records: 31d").await;
+    let ledger = server.running.control().ledger().clone();
+    let tenant = tollgate::charging::ids::TenantId::new("contoso").unwrap();
+    let take = async |since| {
+        let (reader, owner) = ("webhook".to_owned(), "one".to_owned());
+        let (tenant, lease) = (tenant.clone(), Seconds(30));
+        let command = TakeReader { tenant, reader, owner, lease, since };
+        ledger.take_reader(&command).await.unwrap();
+    };
+    take(ledger.upkeep(&tenant).await.unwrap().now).await;
+    let mut calls = server.calls().await;
+    let trimmed_after = async |days: i64| {
+        server.clock.advance(Seconds(days * DAY.0));
+        ledger.sweep(&tenant, 100, DAY).await.unwrap();
+        administration.keep_records().await.unwrap();
+        journal(&server).await.iter().all(|entry| entry.subject != "first")
+    };
+    calls.authorize_call(authorize("first", "carol", "+12065550100")).await.unwrap();
+    calls.settle_call(settle("first", 61)).await.unwrap();
+    // For 60 days its receiver fails.
+    for _ in 0..3 {
+        assert!(!trimmed_after(20).await);
+        take(Millis::ZERO).await;
+    }
+    // Nobody sends any more, and nobody comes back for a month.
+    assert!(!trimmed_after(30).await);
+    assert!(trimmed_after(2).await);
+    assert_eq!(administration.audit(None).await.unwrap()[0].1.findings, []);
 }
 
 #[tokio::test]

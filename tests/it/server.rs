@@ -87,10 +87,17 @@ impl Server {
         let running = app::start(ledger, &config).await.expect("the server starts");
         let administration = Administration::new(running.control().clone(), Seconds(10));
         administration.activate_deck("default", DECK.as_bytes()).await.expect("the deck is right");
-        let document = organisation::read(&organisation()).expect("the document is YAML");
+        let server = Server { running, clock };
+        server.apply(&organisation()).await;
+        server
+    }
+
+    /// Applies another document.
+    pub async fn apply(&self, document: &str) {
+        let administration = Administration::new(self.running.control().clone(), Seconds(10));
+        let document = organisation::read(document).expect("the document is YAML");
         let document = organisation::check(&document).expect("the document is right");
         administration.apply(&document).await.expect("the document is applied");
-        Server { running, clock }
     }
 
     pub async fn calls(&self) -> CallAuthorizationServiceClient<Channel> {

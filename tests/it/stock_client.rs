@@ -11,7 +11,7 @@ use crate::support::process::{Sidecar, parsed, run};
 const SERVICE: &str = "tollgate.v1.CallAuthorizationService";
 
 /// Where `make tools` put it.
-fn tool(name: &str) -> PathBuf {
+pub fn tool(name: &str) -> PathBuf {
     let tools = match std::env::var_os("TOLLGATE_TEST_TOOLS") {
         Some(tools) => PathBuf::from(tools),
         None => Path::new(env!("CARGO_MANIFEST_DIR")).join(".cache/tools/bin"),

@@ -13,8 +13,8 @@ use tollgate::charging::decision::{Decision, Nuance};
 use tollgate::charging::ids::{CallId, LotId, PayerId, TenantId};
 use tollgate::charging::month::{Month, parse_zone, twelve_months_after};
 use tollgate::charging::profile::{
-    Billing, FailureHandling, OnLostSettle, OutboundPolicy, PayerKind, PayerProfile, PayerState,
-    Purchase, TenantLimits, TenantProfile, TenantState,
+    Billing, FailureHandling, NoticeTargets, OnLostSettle, OutboundPolicy, PayerKind, PayerProfile,
+    PayerState, Purchase, TenantLimits, TenantProfile, TenantState,
 };
 use tollgate::charging::rating::Tariff;
 use tollgate::charging::units::{Micros, Millis, Seconds};
@@ -128,7 +128,7 @@ pub fn tariff() -> Tariff {
 }
 
 pub fn credits() -> MoneyOffer {
-    MoneyOffer { tariff: tariff(), spend_limit: None }
+    MoneyOffer { tariff: tariff(), spend_limit: None, overage: false, velocity: None }
 }
 
 pub fn tenant_record(tenant: &TenantId, state: TenantState) -> TenantRecord {
@@ -149,6 +149,7 @@ pub fn tenant_record(tenant: &TenantId, state: TenantState) -> TenantRecord {
         blocked_prefixes: vec![],
         auto_recharge: None,
         trunks: vec![],
+        notices: NoticeTargets::default(),
         retention: Default::default(),
     };
     TenantRecord { profile, deck: None }
@@ -213,6 +214,7 @@ pub fn request() -> Request {
             limits: CallLimits::default(),
             when_exhausted: Decision::PoolExhausted,
             when_spend_limited: Decision::SpendLimitReached,
+            when_velocity_limited: Decision::FraudSuspected,
         },
     }
 }

@@ -73,7 +73,7 @@ async fn exported(server: &Server, request: ExportUsageRequest) -> Vec<UsageReco
 }
 
 /// Runs the program against a server, apart from the tests' own tasks.
-async fn tollgate(server: &Server, arguments: &[&str]) -> Output {
+pub async fn tollgate(server: &Server, arguments: &[&str]) -> Output {
     let Listen::Tcp(address) = server.running.addresses().administration.clone() else {
         panic!("expected a TCP listener")
     };
@@ -90,7 +90,7 @@ fn text(output: &Output) -> String {
 
 /// A settled call of each source, one that expired and was settled late, one that was never answered, a
 /// refusal and an emergency.
-async fn a_day(server: &Server) {
+pub async fn a_day(server: &Server) {
     let mut calls = server.calls().await;
     let transfer = AuthorizeCallRequest {
         origin: CallOrigin::Transfer.into(),

@@ -1,7 +1,7 @@
 use super::*;
 use crate::charging::ids::{PayerId, TenantId};
 use crate::charging::profile::{
-    Billing, FailureHandling, OnLostSettle, OutboundPolicy, TenantLimits,
+    Billing, FailureHandling, NoticeTargets, OnLostSettle, OutboundPolicy, TenantLimits,
 };
 
 const DECK: &str = "\
@@ -58,6 +58,7 @@ fn user(country: &str, licences: &[Licence]) -> Case {
             blocked_prefixes: vec![],
             auto_recharge: None,
             trunks: vec![],
+            notices: NoticeTargets::default(),
             retention: Default::default(),
         },
         payer: PayerProfile {

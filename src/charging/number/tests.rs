@@ -50,10 +50,34 @@ fn area_codes_tell_the_countries_of_north_america_apart() {
         ("+13405550100", "VI"),
         ("+16715550100", "GU"),
     ] {
+        let number_type = match number {
+            "+18765550100" => Mobile,
+            "+16585550100" => FixedLine,
+            _ => FixedLineOrMobile,
+        };
         for context in ["US", "JM", "DE"] {
-            check(context, number, number, country, FixedLineOrMobile);
+            check(context, number, number, country, number_type);
         }
     }
+}
+
+#[test]
+fn north_american_numbers_have_the_type_of_their_range_where_it_is_known() {
+    check("US", "+1 246 976 1234", "+12469761234", "BB", PremiumRate);
+    check("US", "+1 246 310 1234", "+12463101234", "BB", Voip);
+    check("US", "+1 868 619 1234", "+18686191234", "TT", Voicemail);
+    check("US", "+1 876 210 1234", "+18762101234", "JM", Mobile);
+    check("US", "+1 721 542 1234", "+17215421234", "SX", FixedLine);
+    // In no range that is known.
+    check("US", "+1 242 555 0100", "+12425550100", "BS", FixedLineOrMobile);
+    assert!(read("+12469761234", CountryCode::US).expect("a number").is_premium());
+}
+
+#[test]
+fn the_dominican_republic_has_toll_free_numbers_with_a_0_or_1_in_fourth_place() {
+    check("DO", "809 001 4077", "+18090014077", "DO", TollFree);
+    check("US", "+1 829 101 4077", "+18291014077", "DO", TollFree);
+    check_refused("US", "+1 425 101 4077", Invalid);
 }
 
 #[test]
@@ -88,7 +112,7 @@ fn international_prefixes_are_those_of_the_country_dialled_from() {
     check("AU", "0011 1 787 555 0100", "+17875550100", "PR", FixedLineOrMobile);
     check("JP", "010 33 1 42 68 53 00", "+33142685300", "FR", FixedLine);
     check("FR", "01 42 68 53 00", "+33142685300", "FR", FixedLine);
-    check("GN", "00 1 876 555 0100", "+18765550100", "JM", FixedLineOrMobile);
+    check("GN", "00 1 876 555 0100", "+18765550100", "JM", Mobile);
     check_refused("US", "0044 20 7946 0958", Invalid);
     check_refused("DE", "+0014255550100", Invalid);
 }
@@ -107,7 +131,7 @@ fn territories_that_share_a_calling_code_are_told_apart() {
     check("US", "+7 727 258 1234", "+77272581234", "KZ", FixedLine);
     check("US", "+7 495 123 45 67", "+74951234567", "RU", FixedLine);
     check("US", "+599 9 461 1234", "+59994611234", "CW", FixedLine);
-    check("AN", "+1 721 542 1234", "+17215421234", "SX", FixedLineOrMobile);
+    check("AN", "+1 721 542 1234", "+17215421234", "SX", FixedLine);
 }
 
 #[test]
@@ -215,6 +239,11 @@ fn toll_free_is_free_only_in_the_payers_own_numbering_plan() {
         ("+448001234567", "US", false),
         ("+80012345678", "US", false),
         ("+14255550100", "US", false),
+        // Under an area code of one country: free there alone.
+        ("+18688001234", "TT", true),
+        ("+18688001234", "US", false),
+        ("+18090014077", "DO", true),
+        ("+18090014077", "CA", false),
     ] {
         let number = read(dialled, code(payer)).expect("a number");
         assert_eq!(toll_free_of_own_plan(&number, code(payer)), free, "{dialled} paid by {payer}");

@@ -5,20 +5,22 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use crate::charging::decision::{Decision, Nuance};
-use crate::charging::funding::{Reach, Reservation, charge, reserve};
+use crate::charging::funding::{CreditSide, Reach, Reservation, charge, reserve};
 use crate::charging::ids::{CallId, LotId, PayerId, PoolId};
 use crate::charging::month::Month;
 use crate::charging::profile::{PayerProfile, PayerState, Purchase, TenantState};
 use crate::charging::units::{Micros, Millis, Seconds};
 use crate::ledger::state::{
-    Bucket, Call, CallState, Entry, EntryKind, Lot, LotLine, MoneyLine, PayerAccount, PoolLine,
-    Posting, TenantAccount, Upkeep, Wallet, credit_side, nuance_code, pool_sides, reach_code,
+    Bucket, Call, CallState, Entry, EntryKind, Funds, Lot, LotLine, MoneyLine, PayerAccount,
+    PoolLine, Posting, Reader, SpendRing, TenantAccount, Upkeep, Wallet, credit_side, nuance_code,
+    pool_sides, reach_code,
 };
 use crate::ledger::{
     Answered, Applied, Authorize, Authorized, Balance, COPIED_AT_FINISH, CallLimits, End,
-    EndResult, Ended, Ending, Extend, Extended, FinishRewrite, FinishedRewrite, Offer, PayerUpdate,
-    PayerView, Position, Proposal, Purchased, REWRITE_LEASE, SWEPT_PER_AUTHORIZE, Snapshot, Swept,
-    TenantRecord, TenantView, Versions, lot_bucket, pool_bucket, pool_id,
+    EndResult, Ended, Ending, Extend, Extended, FinishRewrite, FinishedRewrite, MoveReader, Moved,
+    Offer, PayerUpdate, PayerView, Position, Proposal, Purchased, REWRITE_LEASE,
+    SWEPT_PER_AUTHORIZE, Snapshot, Swept, TakeReader, Taken, TenantRecord, TenantView, Versions,
+    apart_from_overage, lot_bucket, pool_bucket, pool_id,
 };
 
 /// One tenant's balances, calls and journal.
@@ -45,6 +47,8 @@ pub(super) struct Book {
     upkeep: Upkeep,
     /// What the next entry brings with it: noted after it.
     alerts: Vec<Entry>,
+    readers: BTreeMap<String, Reader>,
+    ring: SpendRing,
 }
 
 #[derive(Default)]
@@ -190,12 +194,7 @@ impl Book {
     ) -> Authorized {
         call.terms = offer.terms;
         call.pools = offer.pools.iter().map(|pool| self.pool_line(pool, &offer.month)).collect();
-        call.money = offer.money.map(|money| MoneyLine {
-            tariff: money.tariff,
-            spend_limit: money.spend_limit.map_or(-1, |limit| limit.0),
-            month: offer.month.key.clone(),
-            lots: vec![],
-        });
+        call.money = offer.money.map(|money| money.line(&offer.month.key));
         let mut postings = vec![];
         if offer.terms.free {
             call.granted = offer.requested;
@@ -204,6 +203,7 @@ impl Book {
             if !reservation.covered.is_positive() {
                 let decision = match reservation.reach {
                     Reach::SpendLimit => offer.when_spend_limited,
+                    Reach::Velocity => offer.when_velocity_limited,
                     _ => offer.when_exhausted,
                 };
                 return self.deny(now, command, decision, Nuance::None);
@@ -489,11 +489,19 @@ impl Book {
             };
             self.pools.get(pool).copied().or_else(new)
         });
-        let credits = call.money.as_ref().map(|money| {
-            let account = self.payer_account(&call.payer);
-            credit_side(money, self.credits(now), self.wallet.holds, &account)
-        });
-        reserve(target, &pools, credits.as_ref())
+        reserve(target, &pools, self.credit_side(now, call).as_ref())
+    }
+
+    fn credit_side(&self, now: Millis, call: &Call) -> Option<CreditSide> {
+        let money = call.money.as_ref()?;
+        let funds = Funds {
+            credits: self.credits(now),
+            overage: self.overage(&money.month),
+            holds: self.wallet.holds,
+            ring: &self.ring,
+            now,
+        };
+        Some(credit_side(money, &funds, &self.payer_account(&call.payer)))
     }
 
     /// Takes a reservation out of the buckets and adds it to the call's lines.
@@ -527,6 +535,18 @@ impl Book {
             rest -= taken;
             postings.push(Posting { held: taken.0, ..posting(lot_bucket(lot.as_str())) });
         }
+        if rest.is_positive() && money.overage {
+            let lot = LotId::overage(&money.month);
+            let bucket = self.lots.entry(lot.clone()).or_insert_with(Bucket::overage);
+            let line = lot_line(money, &lot);
+            bucket.funded += rest.0;
+            bucket.held += rest.0;
+            bucket.holds += i64::from(!line.held.is_positive());
+            line.held += rest;
+            let moved = posting(lot_bucket(lot.as_str()));
+            postings.push(Posting { funded: rest.0, held: rest.0, ..moved });
+        }
+        count_velocity(&mut self.ring, now, money, reservation.money);
         let month = money.month.clone();
         self.count_money(&call.payer, &month, reservation.money, Micros::ZERO);
         postings
@@ -538,11 +558,7 @@ impl Book {
             return vec![];
         }
         let pools = pool_sides(call, |pool| self.pools.get(pool).copied());
-        let credits = call.money.as_ref().map(|money| {
-            let account = self.payer_account(&call.payer);
-            credit_side(money, self.credits(now), self.wallet.holds, &account)
-        });
-        let charge = charge(used, &pools, credits.as_ref());
+        let charge = charge(used, &pools, self.credit_side(now, call).as_ref());
         call.money_duration = charge.money_duration;
         call.shortfall_duration = charge.shortfall_duration;
         call.shortfall_money = charge.shortfall_money;
@@ -564,6 +580,7 @@ impl Book {
         let Some(mut money) = call.money.take() else { return postings };
         let (held, before) = (money.held(), money.spent());
         self.charge_lots(now, &mut money, charge.money - before, &mut postings);
+        count_velocity(&mut self.ring, now, &mut money, charge.money - before - held);
         self.wallet.holds -= i64::from(held.is_positive());
         self.count_money(&call.payer, &money.month, Micros(-held.0), charge.money - before);
         call.money = Some(money);
@@ -572,7 +589,8 @@ impl Book {
     }
 
     /// Charges `owed` to the lots: first what the call holds, in the order held, then what is left,
-    /// soonest bought first. What a lapsed lot gets back has expired (D17).
+    /// soonest bought first, then overage where it may pay. What a lapsed lot gets back has expired (D17),
+    /// what overage gets back was never funded.
     fn charge_lots(
         &mut self,
         now: Millis,
@@ -589,12 +607,16 @@ impl Book {
             let paid = rest.min(line.held);
             rest -= paid;
             let unused = line.held - paid;
-            let lapsed = if bucket.ends <= now { unused.0 } else { 0 };
+            let is_overage = line.lot.is_overage();
+            let lapsed = if !is_overage && bucket.ends <= now { unused.0 } else { 0 };
+            let unfunded = if is_overage { unused.0 } else { 0 };
+            bucket.funded -= unfunded;
             bucket.held -= line.held.0;
             bucket.spent += paid.0;
             bucket.expired += lapsed;
             bucket.holds -= 1;
             postings.push(Posting {
+                funded: -unfunded,
                 held: -line.held.0,
                 spent: paid.0,
                 expired: lapsed,
@@ -613,6 +635,15 @@ impl Book {
             bucket.spent += paid.0;
             lot_line(money, &lot).spent += paid;
             postings.push(Posting { spent: paid.0, ..posting(lot_bucket(lot.as_str())) });
+        }
+        if rest.is_positive() && money.overage {
+            let lot = LotId::overage(&money.month);
+            let bucket = self.lots.entry(lot.clone()).or_insert_with(Bucket::overage);
+            bucket.funded += rest.0;
+            bucket.spent += rest.0;
+            lot_line(money, &lot).spent += rest;
+            let moved = posting(lot_bucket(lot.as_str()));
+            postings.push(Posting { funded: rest.0, spent: rest.0, ..moved });
         }
     }
 
@@ -803,6 +834,10 @@ impl Book {
         Micros(lots.iter().filter_map(|lot| self.lots.get(lot)).map(Bucket::available).sum())
     }
 
+    fn overage(&self, month: &str) -> Bucket {
+        self.lots.get(&LotId::overage(month)).copied().unwrap_or_else(Bucket::overage)
+    }
+
     fn drop_empty_lots(&mut self, now: Millis) {
         let lots = &self.lots;
         let was_empty = self.wallet.live.is_empty();
@@ -942,6 +977,37 @@ impl Book {
 
     // Provisioning.
 
+    pub(super) fn record(&self) -> Option<TenantRecord> {
+        self.record.clone()
+    }
+
+    pub(super) fn take_reader(&mut self, now: Millis, command: &TakeReader) -> Taken {
+        let new = Reader { since: command.since, ..Reader::default() };
+        let reader = self.readers.entry(command.reader.clone()).or_insert(new);
+        if reader.owner != command.owner && reader.ends > now {
+            return Taken::Busy(reader.clone());
+        }
+        reader.owner.clone_from(&command.owner);
+        reader.ends = now.after(command.lease);
+        Taken::Taken(reader.clone())
+    }
+
+    pub(super) fn readers(&self) -> Vec<(String, Reader)> {
+        self.readers.iter().map(|(name, reader)| (name.clone(), reader.clone())).collect()
+    }
+
+    pub(super) fn move_reader(&mut self, now: Millis, command: &MoveReader) -> Moved {
+        // A lease that has run out does no harm as long as nobody else has taken it.
+        match self.readers.get_mut(&command.reader) {
+            Some(reader) if reader.owner == command.owner => {
+                reader.cursor.clone_from(&command.cursor);
+                reader.ends = now.after(command.lease);
+                Moved::Moved
+            }
+            _ => Moved::Lost,
+        }
+    }
+
     pub(super) fn view(&self) -> TenantView {
         let profiles = self.payers.values().filter_map(|payer| payer.profile.as_ref());
         let numbers = profiles
@@ -1020,6 +1086,9 @@ impl Book {
         expires_at: Millis,
         context: Vec<u8>,
     ) -> Purchased {
+        if purchase.key.is_overage() {
+            return Purchased::Conflict;
+        }
         if let Some(known) = self.lots.get(&purchase.key) {
             let same = known.funded == purchase.amount.0 && known.starts == purchase.purchased_at;
             return if same { Purchased::Replayed } else { Purchased::Conflict };
@@ -1056,11 +1125,13 @@ impl Book {
     }
 
     pub(super) fn balance(&self) -> Balance {
+        let (lots, overage) = apart_from_overage(self.lot_list());
         Balance {
             sizes: self.sizes.iter().map(|(family, size)| (family.clone(), *size)).collect(),
             pools: self.pool_list(),
-            lots: self.lot_list(),
+            lots,
             wallet_holds: self.wallet.holds,
+            overage,
         }
     }
 
@@ -1083,6 +1154,8 @@ impl Book {
             credits: self.credits(now),
             wallet_holds: self.wallet.holds,
             call: self.calls.get(call).cloned(),
+            overage: self.overage(&month.key),
+            ring: self.ring.clone(),
         }
     }
 
@@ -1126,6 +1199,7 @@ impl Book {
             calls,
             deadlines,
             journal: self.journal.iter().map(|(_, entry)| entry.clone()).collect(),
+            ring: self.ring.clone(),
         }
     }
 
@@ -1150,11 +1224,26 @@ fn lot_line<'a>(money: &'a mut MoneyLine, lot: &LotId) -> &'a mut LotLine {
         Some(index) => index,
         None => {
             let new = LotLine { lot: lot.clone(), held: Micros::ZERO, spent: Micros::ZERO };
-            money.lots.push(new);
-            money.lots.len() - 1
+            // What was bought is used before anything is post-paid (rule 43).
+            let last = money.lots.last().is_some_and(|line| line.lot.is_overage());
+            let index = money.lots.len() - usize::from(last);
+            money.lots.insert(index, new);
+            index
         }
     };
     &mut money.lots[index]
+}
+
+/// Counts towards the tenant's spend velocity what a call holds or is charged more than before; less than
+/// zero is given back.
+fn count_velocity(ring: &mut SpendRing, now: Millis, money: &mut MoneyLine, by: Micros) {
+    let Some(line) = money.velocity.as_mut().filter(|_| by != Micros::ZERO) else { return };
+    *ring = ring.seen_by(line, now);
+    if by.is_positive() {
+        ring.add(line, now, by);
+    } else {
+        ring.give_back(line, Micros(-by.0));
+    }
 }
 
 fn call_entry(

@@ -14,7 +14,9 @@ use crate::charging::month::Month;
 use crate::charging::profile::{PayerProfile, PayerState};
 use crate::charging::rating::Tariff;
 use crate::charging::units::{Micros, Millis, Seconds};
-use crate::ledger::state::{Bucket, Call, PayerAccount, TenantAccount, Terms, nuance_code};
+use crate::ledger::state::{
+    Bucket, Call, PayerAccount, Reader, SpendRing, TenantAccount, Terms, VelocityLine, nuance_code,
+};
 use crate::ledger::{
     Authorize, End, Ending, Extend, LedgerError, Offer, PayerUpdate, Proposal, SWEPT_PER_AUTHORIZE,
     pool_id,
@@ -91,6 +93,7 @@ pub(super) struct OfferArgs<'a> {
     calls_per_second: i64,
     when_exhausted: &'a str,
     when_spend_limited: &'a str,
+    when_velocity_limited: &'a str,
 }
 
 #[derive(Serialize)]
@@ -108,6 +111,9 @@ pub(super) struct MoneyOfferArgs {
     tariff: Tariff,
     /// -1 is no limit.
     spend_limit: i64,
+    overage: bool,
+    /// Nothing or one, with no slots yet.
+    velocity: Vec<VelocityLine>,
 }
 
 impl<'a> AuthorizeArgs<'a> {
@@ -152,6 +158,8 @@ impl<'a> OfferArgs<'a> {
         let money = |money: crate::ledger::MoneyOffer| MoneyOfferArgs {
             tariff: money.tariff,
             spend_limit: money.spend_limit.map_or(-1, |limit| limit.0),
+            overage: money.overage,
+            velocity: money.velocity.as_ref().map(VelocityLine::new).into_iter().collect(),
         };
         let at_most = |limit: Option<u32>| limit.map_or(-1, i64::from);
         OfferArgs {
@@ -168,6 +176,7 @@ impl<'a> OfferArgs<'a> {
             calls_per_second: at_most(offer.limits.calls_per_second),
             when_exhausted: offer.when_exhausted.name(),
             when_spend_limited: offer.when_spend_limited.name(),
+            when_velocity_limited: offer.when_velocity_limited.name(),
         }
     }
 }
@@ -234,6 +243,24 @@ pub(super) struct PurchaseArgs<'a> {
     pub(super) purchased_at: Millis,
     pub(super) expires_at: Millis,
     pub(super) context: &'a str,
+}
+
+#[derive(Serialize)]
+#[cfg_attr(test, derive(Deserialize))]
+pub(super) struct TakeReaderArgs<'a> {
+    pub(super) reader: &'a str,
+    pub(super) owner: &'a str,
+    pub(super) lease: Seconds,
+    pub(super) since: Millis,
+}
+
+#[derive(Serialize)]
+#[cfg_attr(test, derive(Deserialize))]
+pub(super) struct MoveReaderArgs<'a> {
+    pub(super) reader: &'a str,
+    pub(super) owner: &'a str,
+    pub(super) cursor: &'a str,
+    pub(super) lease: Seconds,
 }
 
 #[derive(Serialize)]
@@ -318,6 +345,7 @@ pub(super) struct PositionArgs<'a> {
     month_ends: Millis,
     #[serde(borrow)]
     pools: Vec<PoolNameArgs<'a>>,
+    month: &'a str,
 }
 
 #[derive(Serialize)]
@@ -328,12 +356,24 @@ pub(super) struct PoolNameArgs<'a> {
 }
 
 impl<'a> PositionArgs<'a> {
-    pub(super) fn of(payer: &'a str, call: &'a str, month: &Month, families: &'a [String]) -> Self {
+    pub(super) fn of(
+        payer: &'a str,
+        call: &'a str,
+        month: &'a Month,
+        families: &'a [String],
+    ) -> Self {
         let pools = families
             .iter()
             .map(|family| PoolNameArgs { family, pool: pool_id(family, &month.key) })
             .collect();
-        PositionArgs { payer, call, month_starts: month.starts, month_ends: month.ends, pools }
+        PositionArgs {
+            payer,
+            call,
+            month_starts: month.starts,
+            month_ends: month.ends,
+            pools,
+            month: &month.key,
+        }
     }
 }
 
@@ -414,6 +454,14 @@ pub(super) struct CountReply<'a> {
     pub(super) count: usize,
 }
 
+/// `[tag, now, reader]`.
+#[derive(Deserialize)]
+pub(super) struct ReaderReply<'a> {
+    pub(super) tag: &'a str,
+    pub(super) now: Millis,
+    pub(super) reader: Reader,
+}
+
 /// `[tag, now, expired, forgotten, lapsed]`.
 #[derive(Deserialize)]
 pub(super) struct SweepReply<'a> {
@@ -435,6 +483,8 @@ pub(super) struct PositionReply<'a> {
     pub(super) credits: Micros,
     pub(super) wallet_holds: i64,
     pub(super) call: ByteBuf,
+    pub(super) overage: Bucket,
+    pub(super) ring: SpendRing,
 }
 
 /// See `balance.lua`.

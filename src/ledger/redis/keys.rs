@@ -15,7 +15,7 @@ pub(super) enum Key {
     Sizes,
     /// Set: ids of all pools, so that a balance need not walk the payers.
     Pools,
-    /// Hash: `w` the wallet, `l:` and a lot its bucket.
+    /// Hash: `w` the wallet, `l:` and a lot its bucket, `v` what counts for the spend velocity.
     Lots,
     /// Hash: call id to call; open, refused and ended alike.
     Calls,
@@ -29,6 +29,8 @@ pub(super) enum Key {
     Profiles,
     /// Hash: number to the payers that have it.
     Numbers,
+    /// Hash: how far each reader of the journal is, and who reads for it.
+    Readers,
     /// Stream: the journal as it is being rewritten, with the ids of the journal.
     JournalNew,
     /// The name that a replaced journal has while a script throws it away.
@@ -51,6 +53,7 @@ impl Key {
             Key::Journal => "journal",
             Key::Profiles => "profiles",
             Key::Numbers => "numbers",
+            Key::Readers => "readers",
             Key::JournalNew => "journal_new",
             Key::JournalOld => "journal_old",
             Key::Upkeep => "upkeep",
@@ -79,6 +82,9 @@ pub(super) const TENANT: &str = "t";
 
 /// Field of the wallet, in lots.
 pub(super) const WALLET: &str = "w";
+
+/// Field of what counts for the spend velocity, in lots.
+pub(super) const RING: &str = "v";
 
 /// Field of an entry, in the journal.
 pub(super) const ENTRY: &str = "e";

@@ -27,7 +27,7 @@ pub(super) struct Script {
 macro_rules! scripts {
     ($($name:ident, $file:literal, $flags:literal, [$($key:ident),*];)*) => {
         /// Every script.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         #[allow(missing_docs)]
         pub(super) enum Verb { $($name),* }
 
@@ -65,6 +65,8 @@ scripts! {
     ApplyPayers, "apply_payers", "", [Accounts, Sizes, Profiles, Numbers];
     Position, "position", " flags=no-writes", [Accounts, Sizes, Lots, Calls];
     Balance, "balance", " flags=no-writes", [Accounts, Sizes, Pools, Lots];
+    TakeReader, "take_reader", "", [Readers];
+    MoveReader, "move_reader", "", [Readers];
     BeginRewrite, "begin_rewrite", "", [JournalNew, Upkeep];
     AddRewritten, "add_rewritten", "", [JournalNew, Upkeep];
     FinishRewrite, "finish_rewrite", "", [Journal, JournalNew, JournalOld, Upkeep];
@@ -153,12 +155,12 @@ mod tests {
     };
     use crate::ledger::redis::codec::{
         AnswerArgs, ApplyPayersArgs, ApplyTenantArgs, AuthorizeArgs, EndArgs, ExtendArgs,
-        MoneyOfferArgs, OfferArgs, PayerUpdateArgs, PoolNameArgs, PoolOfferArgs, PositionArgs,
-        PurchaseArgs, StoredPayer, SweepArgs,
+        MoneyOfferArgs, MoveReaderArgs, OfferArgs, PayerUpdateArgs, PoolNameArgs, PoolOfferArgs,
+        PositionArgs, PurchaseArgs, StoredPayer, SweepArgs, TakeReaderArgs,
     };
     use crate::ledger::state::{
-        Bucket, Call, CallState, LotLine, MoneyLine, PayerAccount, PoolLine, TenantAccount, Terms,
-        Upkeep, Wallet, nuance_code, reach_code,
+        Bucket, Call, CallState, LotLine, MoneyLine, PayerAccount, PoolLine, Reader, Slot,
+        SpendRing, TenantAccount, Terms, Upkeep, VelocityLine, Wallet, nuance_code, reach_code,
     };
 
     const CALLER: &str = include_str!("../redis.rs");
@@ -207,7 +209,8 @@ mod tests {
     fn the_tables_of_positions_are_the_field_order_of_the_structs() {
         use CallState::*;
         let states = [Denied, Ringing, Answered, Settled, Released, Expired, Ended];
-        let reaches = [Reach::Full, Reach::Shared, Reach::Exhausted, Reach::SpendLimit];
+        let reaches =
+            [Reach::Full, Reach::Shared, Reach::Exhausted, Reach::SpendLimit, Reach::Velocity];
         let nuances = [Nuance::None, Nuance::TooShort, Nuance::OfTenant];
         let snake = |name: String| {
             let mut snake = String::new();
@@ -225,6 +228,9 @@ mod tests {
             ("POOL_LINE", numbered::<PoolLine>()),
             ("LOT_LINE", numbered::<LotLine>()),
             ("MONEY_LINE", numbered::<MoneyLine>()),
+            ("VELOCITY_LINE", numbered::<VelocityLine>()),
+            ("SPEND_RING", numbered::<SpendRing>()),
+            ("SLOT", numbered::<Slot>()),
             ("TARIFF", numbered::<Tariff>()),
             ("BUCKET", numbered::<Bucket>()),
             ("WALLET", numbered::<Wallet>()),
@@ -245,6 +251,9 @@ mod tests {
             ("STORED_PAYER", numbered::<StoredPayer>()),
             ("POSITION", numbered::<PositionArgs<'_>>()),
             ("POOL_NAME", numbered::<PoolNameArgs<'_>>()),
+            ("READER", numbered::<Reader>()),
+            ("TAKE_READER", numbered::<TakeReaderArgs<'_>>()),
+            ("MOVE_READER", numbered::<MoveReaderArgs<'_>>()),
             ("UPKEEP_STATE", numbered::<Upkeep>()),
             ("BEGIN_REWRITE", numbered::<BeginRewriteArgs<'_>>()),
             ("ADD_REWRITTEN", numbered::<AddRewrittenArgs<'_>>()),
@@ -303,8 +312,9 @@ mod tests {
             let (comment, body) = script.source.split_once("\n\n").expect("a header and a body");
             for (n, argument) in ["ARGV[1]", "ARGV[2]", "ARGV[3]"].iter().enumerate() {
                 let is_listed = comment.contains(argument);
-                // A verb without fields reads none.
-                let is_read = body.contains(argument) || n == 0;
+                // A verb without fields reads none; one that takes many commands reads them by `carry_out`.
+                let is_read =
+                    body.contains(argument) || n == 0 || body.contains("return carry_out(");
                 assert_eq!(is_listed, is_read, "{argument} of {}.lua", script.name);
             }
         }

@@ -4,15 +4,15 @@ use fastrand::Rng;
 use tollgate::charging::decision::{Decision, Nuance};
 use tollgate::charging::ids::{CallId, LotId, PayerId, TenantId};
 use tollgate::charging::month::{Month, parse_zone, twelve_months_after};
-use tollgate::charging::profile::{PayerState, Purchase, TenantState};
+use tollgate::charging::profile::{PayerState, Purchase, SpendVelocity, TenantState};
 use tollgate::charging::rating::{MAX_RATE, MAX_USAGE, Tariff};
 use tollgate::charging::units::{Micros, Millis, Seconds};
 use tollgate::ledger::rewriting::{Plan, RewriteError, Rewritten, rewrite};
-use tollgate::ledger::state::{Call, Entry, Terms, Upkeep};
+use tollgate::ledger::state::{Call, Entry, Reader, Terms, Upkeep};
 use tollgate::ledger::{
     Answer, Answered, Applied, Authorize, Authorized, Balance, CallLimits, End, Ended, Ending,
-    Extend, Extended, Ledger, MoneyOffer, Offer, PayerUpdate, PoolOffer, Position, Proposal,
-    Purchased, Reply, Swept, TenantRecord, Versions,
+    Extend, Extended, Ledger, MoneyOffer, MoveReader, Moved, Offer, PayerUpdate, PoolOffer,
+    Position, Proposal, Purchased, Reply, Swept, TakeReader, Taken, TenantRecord, Versions,
 };
 
 use crate::support::{call_id, month_at, payer, payer_profile, tenant_record};
@@ -28,6 +28,8 @@ pub enum Command {
     ApplyPayers(TenantId, Month, Vec<PayerUpdate>),
     Purchase(TenantId, Purchase, Millis),
     Look(TenantId, PayerId, CallId, Month),
+    TakeReader(TakeReader),
+    MoveReader(MoveReader),
     /// Trims what is older than an instant, and erases one context in three where it says so.
     Rewrite(TenantId, Option<Millis>, bool),
     /// Both clocks are moved by so much.
@@ -45,6 +47,8 @@ pub enum Outcome {
     AppliedPayers(Reply<Applied>),
     Purchased(Reply<Purchased>),
     Looked(Box<Looked>),
+    TakenReader(Reply<Taken>),
+    MovedReader(Reply<Moved>),
     Rewritten(Result<Rewritten, RewriteError>, Reply<Upkeep>),
     Passed,
 }
@@ -58,6 +62,8 @@ pub struct Looked {
     journal: (Vec<Entry>, bool),
     tenant: (u64, Option<TenantRecord>, usize),
     payer: u64,
+    record: Option<TenantRecord>,
+    readers: Reply<Vec<(String, Reader)>>,
 }
 
 const FAMILIES: [&str; 3] = ["US:A:DOMESTIC", "US:A:INTERNATIONAL", "US:B:DOMESTIC"];
@@ -93,9 +99,13 @@ pub async fn play<L: Ledger>(ledger: &L, command: &Command) -> Outcome {
                 open: (open.items, open.next.is_some()),
                 journal: (journal.items, journal.next.is_some()),
                 tenant: (view.version, view.record, view.numbers.len()),
+                record: ledger.record(tenant).await.unwrap().outcome,
+                readers: ledger.readers(tenant).await.unwrap(),
                 payer: ledger.payer(tenant, payer).await.unwrap().outcome.version,
             }))
         }
+        Command::TakeReader(c) => Outcome::TakenReader(ledger.take_reader(c).await.unwrap()),
+        Command::MoveReader(c) => Outcome::MovedReader(ledger.move_reader(c).await.unwrap()),
         Command::Rewrite(tenant, trim, erases) => {
             let plan = Plan {
                 token: "model".to_owned(),
@@ -183,6 +193,8 @@ impl Dealer {
                 let (most, keep) = (self.one(&[0, 1, 3, 100]), self.ended_retention());
                 Command::Sweep(tenant, most, keep)
             }
+            // Rarely, so that the rest of the run stays as it is.
+            88 if self.chance(50) => self.reader(tenant, now),
             88 => self.rewrite(tenant, now),
             89 => {
                 let (payer, call) = (self.payer(), self.call());
@@ -253,6 +265,17 @@ impl Dealer {
         Seconds(self.one(&[0, 10, 100, 100, 1_000]))
     }
 
+    fn reader(&mut self, tenant: TenantId, now: Millis) -> Command {
+        let reader = self.one(&["webhook", "mail"]).to_owned();
+        let owner = self.one(&["one", "other"]).to_owned();
+        let lease = Seconds(self.one(&[0, 1, 30, 400]));
+        if self.random.bool() {
+            return Command::TakeReader(TakeReader { tenant, reader, owner, lease, since: now });
+        }
+        let cursor = format!("{}-0", self.random.u32(0..9));
+        Command::MoveReader(MoveReader { tenant, reader, owner, cursor, lease })
+    }
+
     async fn authorize<L: Ledger>(&mut self, tenant: TenantId, now: Millis, ledger: &L) -> Command {
         let kind = self.random.u32(0..100);
         let mut payer_id = self.payer();
@@ -320,6 +343,8 @@ impl Dealer {
             spend_limit: self
                 .one(&[None, None, Some(0), Some(300_000), Some(3_000_000)])
                 .map(Micros),
+            overage: self.chance(25),
+            velocity: self.velocity(),
         });
         let most = |random: &mut Dealer| random.chance(8).then(|| random.random.u32(0..5));
         Offer {
@@ -344,7 +369,15 @@ impl Dealer {
             },
             when_exhausted: self.one(&[Decision::PoolExhausted, Decision::InsufficientCredits]),
             when_spend_limited: Decision::SpendLimitReached,
+            when_velocity_limited: Decision::FraudSuspected,
         }
+    }
+
+    /// Mostly of one length, so that its slots fill up; at times the setting has just changed.
+    fn velocity(&mut self) -> Option<SpendVelocity> {
+        let amount = Micros(self.one(&[100_000, 1_000_000, 5_000_000, 50_000_000]));
+        let per = Seconds(self.one(&[600, 600, 600, 600, 3_600, 1]));
+        self.chance(30).then_some(SpendVelocity { amount, per })
     }
 
     fn tariff(&mut self) -> Tariff {
@@ -417,13 +450,20 @@ impl Dealer {
         Command::ApplyPayers(tenant, month, updates)
     }
 
+    fn key(&mut self, now: Millis) -> LotId {
+        match self.random.u32(0..300) {
+            0 => LotId::overage(&month_at(now).key),
+            number => LotId::new(&format!("po-{number}")).unwrap(),
+        }
+    }
+
     fn purchase(&mut self, tenant: TenantId, now: Millis) -> Command {
         let days = self.one(&[-400, -364, -364, -1, 0, 0, 0, 1]);
         let purchased_at = now.after(Seconds(days * 86_400));
         let rich = if self.chance(5) { 100_000_000_000_000 } else { 1_000_000 };
         let amount = self.one(&[0, 1, 150_000, 700_000, 3_000_000, 9_000_000, rich]);
         let purchase = Purchase {
-            key: LotId::new(&format!("po-{}", self.random.u32(0..300))).unwrap(),
+            key: self.key(now),
             amount: Micros(amount),
             purchased_at,
             payment: [("agreement".to_owned(), "EA-77".to_owned())].into(),

@@ -5,11 +5,12 @@ use tollgate::charging::month::Month;
 use tollgate::charging::profile::Purchase;
 use tollgate::charging::units::{Millis, Seconds};
 use tollgate::ledger::memory::MemoryLedger;
-use tollgate::ledger::state::{Call, Entry, Upkeep};
+use tollgate::ledger::state::{Call, Entry, Reader, Upkeep};
 use tollgate::ledger::{
     Answer, Answered, Applied, Authorize, Authorized, Balance, End, Ended, Ending, Extend,
-    Extended, FinishRewrite, FinishedRewrite, Ledger, LedgerError, Page, PayerUpdate, PayerView,
-    Position, Purchased, Reply, Snapshot, Swept, TenantRecord, TenantView,
+    Extended, FinishRewrite, FinishedRewrite, Ledger, LedgerError, MoveReader, Moved, Page,
+    PayerUpdate, PayerView, Position, Purchased, Reply, Snapshot, Swept, TakeReader, Taken,
+    TenantRecord, TenantView,
 };
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -228,6 +229,22 @@ impl Ledger for Faulty {
         to: &[u8],
     ) -> Answers<bool> {
         self.inner.replace_context(tenant, call, from, to).await
+    }
+
+    async fn record(&self, tenant: &TenantId) -> Answers<Reply<Option<TenantRecord>>> {
+        self.inner.record(tenant).await
+    }
+
+    async fn take_reader(&self, command: &TakeReader) -> Answers<Reply<Taken>> {
+        self.inner.take_reader(command).await
+    }
+
+    async fn move_reader(&self, command: &MoveReader) -> Answers<Reply<Moved>> {
+        self.inner.move_reader(command).await
+    }
+
+    async fn readers(&self, tenant: &TenantId) -> Answers<Reply<Vec<(String, Reader)>>> {
+        self.inner.readers(tenant).await
     }
 
     async fn snapshot(&self, tenant: &TenantId) -> Answers<Reply<Snapshot>> {

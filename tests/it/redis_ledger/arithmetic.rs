@@ -5,7 +5,7 @@ use serde::de::DeserializeOwned;
 use tollgate::charging::funding::{CreditSide, PoolSide, Reach, charge, reserve};
 use tollgate::charging::rating::Tariff;
 use tollgate::charging::units::{Micros, Seconds};
-use tollgate::ledger::state::reach_code;
+use tollgate::ledger::state::{MAX_OVERAGE, reach_code};
 
 use crate::support::redis::RedisServer;
 
@@ -88,14 +88,16 @@ struct Case {
 }
 
 type PackedPool = (i64, i64, i64, i64);
-type PackedCredits = (i64, i64, i64, i64, Tariff);
+type PackedCredits = (i64, i64, i64, i64, Tariff, i64);
 type Answer = (Vec<i64>, i64, i64, u8, Vec<i64>, i64, i64, i64, i64);
 
 impl Case {
     fn packed(&self) -> (i64, Vec<PackedPool>, Vec<PackedCredits>) {
         let pool = |p: &PoolSide| (p.taken.0, p.available.0, p.others, p.increment.0);
         let credits = |c: &CreditSide| {
-            (c.taken.0, c.available.0, c.others, c.limit.map_or(-1, |l| l.0), c.tariff)
+            let bound = |of: Option<Micros>| of.map_or(-1, |most| most.0);
+            let (limit, velocity) = (bound(c.limit), bound(c.velocity));
+            (c.taken.0, c.available.0, c.others, limit, c.tariff, velocity)
         };
         (
             self.target,
@@ -149,16 +151,22 @@ fn all_credits() -> Vec<Option<CreditSide>> {
         [tariff(60, 0, 60, 60), tariff(7, 5, 30, 6), tariff(0, 3, 1, 1), tariff(90, 4, 6, 60)]
     {
         for taken in [0, 5, 65] {
-            for available in [0, 4, 61, 130, 1_000] {
+            for available in [0, 4, 61, 130, 1_000, MAX_OVERAGE.0] {
                 for others in [0, 1, 2] {
-                    for limit in [None, Some(0), Some(60), Some(200)] {
-                        all.push(Some(CreditSide {
-                            taken: Micros(taken),
-                            available: Micros(available),
-                            others,
-                            limit: limit.map(Micros),
-                            tariff,
-                        }));
+                    let bounds = [None, Some(0), Some(60), Some(200)];
+                    // Each bound with the other absent, and with one above and one below it.
+                    let velocities = [None, Some(0), Some(70), Some(190)];
+                    for limit in bounds {
+                        for velocity in &velocities[..if others == 1 { 4 } else { 1 }] {
+                            all.push(Some(CreditSide {
+                                taken: Micros(taken),
+                                available: Micros(available),
+                                others,
+                                limit: limit.map(Micros),
+                                tariff,
+                                velocity: velocity.map(Micros),
+                            }));
+                        }
                     }
                 }
             }
@@ -178,8 +186,9 @@ fn reserve_and_charge_are_equal_in_rust_and_lua() {
              pools[n] = { taken = pool[1], available = pool[2], others = pool[3], increment = pool[4] }
            end
            local limit = credits and credits[4] >= 0 and credits[4] or nil
+           local velocity = credits and credits[6] >= 0 and credits[6] or nil
            return pools, credits and { taken = credits[1], available = credits[2],
-             others = credits[3], limit = limit, tariff = credits[5] }
+             others = credits[3], limit = limit, tariff = credits[5], velocity = velocity }
          end
          local added, money, covered, reach = reserve(case[1], sides())
          local charged, price, length, short, short_price = charge(case[1], sides())
@@ -191,7 +200,11 @@ fn reserve_and_charge_are_equal_in_rust_and_lua() {
         for credits in &credits {
             cases.push(Case { target, pools: vec![], credits: *credits });
             // Every single pool with a few wallets, and a few pools with every wallet.
-            let step = if credits.is_none() { 1 } else { 3 };
+            let step = match credits {
+                None => 1,
+                Some(CreditSide { velocity: None, .. }) => 3,
+                Some(_) => 6,
+            };
             for pool in pools.iter().skip(cases.len() % step).step_by(step) {
                 cases.push(Case { target, pools: vec![*pool], credits: *credits });
             }
@@ -206,7 +219,7 @@ fn reserve_and_charge_are_equal_in_rust_and_lua() {
     }
     assert!(cases.len() > 200_000, "{} cases", cases.len());
     let mut reaches = std::collections::HashSet::new();
-    for batch in cases.chunks(5_000) {
+    for batch in cases.chunks(2_000) {
         let packed: Vec<_> = batch.iter().map(Case::packed).collect();
         let answers: Vec<Answer> = driver.run(&packed);
         for (case, answer) in batch.iter().zip(answers) {
@@ -214,6 +227,7 @@ fn reserve_and_charge_are_equal_in_rust_and_lua() {
             assert_eq!(answer, case.answer(), "{case:?}");
         }
     }
-    let every = [Reach::Full, Reach::Shared, Reach::Exhausted, Reach::SpendLimit].map(reach_code);
+    use Reach::{Exhausted, Full, Shared, SpendLimit, Velocity};
+    let every = [Full, Shared, Exhausted, SpendLimit, Velocity].map(reach_code);
     assert!(every.iter().all(|reach| reaches.contains(reach)), "reached only {reaches:?}");
 }

@@ -10,8 +10,8 @@ use tollgate::charging::decision::{Decision, Nuance};
 use tollgate::charging::ids::{CallId, LotId, PayerId, TenantId};
 use tollgate::charging::month::Month;
 use tollgate::charging::profile::{
-    Billing, FailureHandling, OnLostSettle, OutboundPolicy, PayerKind, PayerProfile, PayerState,
-    Purchase, TenantLimits, TenantProfile, TenantState,
+    Billing, FailureHandling, NoticeTargets, OnLostSettle, OutboundPolicy, PayerKind, PayerProfile,
+    PayerState, Purchase, SpendVelocity, TenantLimits, TenantProfile, TenantState,
 };
 use tollgate::charging::rating::Tariff;
 use tollgate::charging::units::{Micros, Millis, Seconds};
@@ -163,6 +163,11 @@ impl Pair {
                 increment: Seconds([60, 6, 1][self.rng.usize(..3)]),
             },
             spend_limit: (self.rng.u8(..3) == 0).then(|| Micros(self.rng.i64(0..9_000))),
+            overage: self.rng.u8(..4) == 0,
+            velocity: (self.rng.u8(..4) == 0).then(|| SpendVelocity {
+                amount: Micros(self.rng.i64(1..30_000)),
+                per: Seconds([60, 60, 60, 300][self.rng.usize(..4)]),
+            }),
         });
         let limit = |rng: &mut Rng, most| (rng.u8(..4) == 0).then(|| rng.u32(1..most));
         Offer {
@@ -179,6 +184,7 @@ impl Pair {
             },
             when_exhausted: Decision::InsufficientCredits,
             when_spend_limited: Decision::SpendLimitReached,
+            when_velocity_limited: Decision::FraudSuspected,
         }
     }
 
@@ -288,6 +294,7 @@ impl Pair {
                 blocked_prefixes: vec![],
                 auto_recharge: None,
                 trunks: vec![],
+                notices: NoticeTargets::default(),
                 retention: Default::default(),
             },
             deck: self.rng.bool().then(|| "v1".to_owned()),
@@ -472,6 +479,8 @@ async fn more_payers_and_lots_than_one_read_takes_are_equal_too() {
                 increment: Seconds(1),
             },
             spend_limit: None,
+            overage: false,
+            velocity: None,
         }),
         limits: CallLimits::default(),
         ..pair.offer()
@@ -518,7 +527,7 @@ async fn both_ledgers_give_equal_answers_and_store_equal_values() {
     let everywhere = [
         "Authorized Refused Extended Reopened Settled SettledLate Released Expired Parked Purchased",
         "LotExpired shortfall ALLOWED ALLOWED_FREE KEY_CONFLICT CALL_ALREADY_ENDED RATE_LIMITED",
-        "CONCURRENCY_LIMIT NUMBER_INVALID INSUFFICIENT_CREDITS SPEND_LIMIT_REACHED",
+        "CONCURRENCY_LIMIT NUMBER_INVALID INSUFFICIENT_CREDITS SPEND_LIMIT_REACHED FRAUD_SUSPECTED",
     ];
     for place in everywhere.iter().flat_map(|places| places.split(' ')) {
         assert!(seen.contains(place), "{place} was never reached, only {seen:?}");

@@ -10,11 +10,12 @@ use tollgate::charging::month::Month;
 use tollgate::charging::profile::Purchase;
 use tollgate::charging::units::{Millis, Seconds};
 use tollgate::ledger::memory::MemoryLedger;
-use tollgate::ledger::state::{Call, Entry, Upkeep};
+use tollgate::ledger::state::{Call, Entry, Reader, Upkeep};
 use tollgate::ledger::{
     Answer, Answered, Applied, Authorize, Authorized, Balance, End, Ended, Extend, Extended,
-    FinishRewrite, FinishedRewrite, Ledger, LedgerError, Page, PayerUpdate, PayerView, Position,
-    Purchased, Reply, Snapshot, Swept, TenantRecord, TenantView,
+    FinishRewrite, FinishedRewrite, Ledger, LedgerError, MoveReader, Moved, Page, PayerUpdate,
+    PayerView, Position, Purchased, Reply, Snapshot, Swept, TakeReader, Taken, TenantRecord,
+    TenantView,
 };
 
 type Answers<T> = Result<T, LedgerError>;
@@ -135,6 +136,10 @@ passed_on! {
     history(tenant: &TenantId, after: Option<&str>, most: usize) -> Page<(String, Entry)>;
     history_since(tenant: &TenantId, at: Millis) -> Option<String>;
     ping() -> ();
+    record(tenant: &TenantId) -> Reply<Option<TenantRecord>>;
+    take_reader(command: &TakeReader) -> Reply<Taken>;
+    move_reader(command: &MoveReader) -> Reply<Moved>;
+    readers(tenant: &TenantId) -> Reply<Vec<(String, Reader)>>;
     calls(tenant: &TenantId, cursor: Option<&str>, most: usize) -> Page<(CallId, Call)>;
     are_kept(tenant: &TenantId, calls: &[CallId]) -> Vec<bool>;
     upkeep(tenant: &TenantId) -> Reply<Upkeep>;

@@ -8,11 +8,12 @@
 -- KEYS[6] deadlines: open calls by expiry
 -- KEYS[7] retained: other calls by the instant at which they are forgotten
 -- KEYS[8] journal: everything that happened
--- ARGV[1] the packed fields of AUTHORIZE
--- ARGV[2] the clock (see read_clock)
+-- ARGV[1] the clock (see read_clock)
+-- ARGV[2] the packed fields of AUTHORIZE
 -- ARGV[3] the context: opaque bytes, kept with the call and its entry
+-- and so on: a command and its bytes in turn
 --
--- Answers [tag, now, call, detail]:
+-- Answers for each command [tag, now, call, detail]:
 --   decided: now; the call is ringing or denied
 --   replayed: before, with the same payload
 --   conflict: the key was used with another payload; the call is as it was
@@ -25,15 +26,15 @@
 -- their funds are seen; they are written with every outcome, stale too.
 
 local AUTHORIZE = { call = 1, fingerprint = 2, payer = 3, trunk = 4, tenant_version = 5, payer_version = 6, denied_retention = 7, ended_retention = 8, swept = 9, proposal = 10, refusal = 11, nuance = 12, offer = 13 }
-local OFFER = { decision = 1, month = 2, month_starts = 3, month_ends = 4, terms = 5, requested = 6, pools = 7, money = 8, payer_calls = 9, tenant_calls = 10, calls_per_second = 11, when_exhausted = 12, when_spend_limited = 13 }
+local OFFER = { decision = 1, month = 2, month_starts = 3, month_ends = 4, terms = 5, requested = 6, pools = 7, money = 8, payer_calls = 9, tenant_calls = 10, calls_per_second = 11, when_exhausted = 12, when_spend_limited = 13, when_velocity_limited = 14 }
 local POOL_OFFER = { family = 1, pool = 2, closed_by = 3, increment = 4 }
-local MONEY_OFFER = { tariff = 1, spend_limit = 2 }
+local MONEY_OFFER = { tariff = 1, spend_limit = 2, overage = 3, velocity = 4 }
 
 ACCOUNTS, SIZES, POOLS, LOTS, CALLS, DEADLINES, RETAINED, JOURNAL = unpack(KEYS)
-now = read_clock(ARGV[2])
-local command = cmsgpack.unpack(ARGV[1])
-local id = command[AUTHORIZE.call]
-local offer = command[AUTHORIZE.offer][1]
+now = read_clock(ARGV[1])
+
+-- The command in hand: each is decided as if it had come alone.
+local command, context, id, offer
 
 local function new_call(state, decision)
   local call = tombstone()
@@ -42,7 +43,7 @@ local function new_call(state, decision)
   call[CALL.decision] = decision
   call[CALL.payer] = command[AUTHORIZE.payer]
   call[CALL.trunk] = command[AUTHORIZE.trunk]
-  call[CALL.context] = ARGV[3]
+  call[CALL.context] = context
   return call
 end
 
@@ -102,8 +103,10 @@ local function grant()
   end
   local money = offer[OFFER.money][1]
   if money then
-    call[CALL.money][1] =
-      { money[MONEY_OFFER.tariff], money[MONEY_OFFER.spend_limit], offer[OFFER.month], {} }
+    call[CALL.money][1] = {
+      money[MONEY_OFFER.tariff], money[MONEY_OFFER.spend_limit], offer[OFFER.month], {},
+      money[MONEY_OFFER.overage], money[MONEY_OFFER.velocity],
+    }
   end
   local requested, postings = offer[OFFER.requested], {}
   if terms[TERMS.free] then
@@ -113,9 +116,10 @@ local function grant()
     local added_to, added_money, covered, reach =
       reserve(requested, pool_sides(call, new_pools), credit_side(call))
     if covered <= 0 then
-      local limited = reach == REACH.spend_limit
-      return deny(limited and offer[OFFER.when_spend_limited] or offer[OFFER.when_exhausted],
-        NUANCE.none)
+      local decision = offer[OFFER.when_exhausted]
+      if reach == REACH.spend_limit then decision = offer[OFFER.when_spend_limited] end
+      if reach == REACH.velocity then decision = offer[OFFER.when_velocity_limited] end
+      return deny(decision, NUANCE.none)
     end
     for _, pool in ipairs(unopened) do
       put(ACCOUNTS, 'p:' .. pool, new_pools[pool])
@@ -206,35 +210,45 @@ local function check_limits(tenant, payer)
   end
 end
 
--- Read.
-local fields = { 't', 'u:' .. command[AUTHORIZE.payer] }
-if offer then
-  for _, pool in ipairs(offer[OFFER.pools]) do
-    fields[#fields + 1] = 'p:' .. pool[POOL_OFFER.pool]
-    local closed_by = pool[POOL_OFFER.closed_by]
-    if closed_by ~= '' then fields[#fields + 1] = 'p:' .. closed_by end
+-- Reads what the commands need, and expires what is due on the way.
+local function prepare(commands)
+  local fields, swept = { 't' }, 0
+  for _, one in ipairs(commands) do
+    fields[#fields + 1] = 'u:' .. one[AUTHORIZE.payer]
+    swept = swept + one[AUTHORIZE.swept]
+    for _, pool in ipairs(one[AUTHORIZE.offer][1] and one[AUTHORIZE.offer][1][OFFER.pools] or {}) do
+      fields[#fields + 1] = 'p:' .. pool[POOL_OFFER.pool]
+      local closed_by = pool[POOL_OFFER.closed_by]
+      if closed_by ~= '' then fields[#fields + 1] = 'p:' .. closed_by end
+    end
   end
+  fetch(ACCOUNTS, fields)
+  fetch_calls(commands)
+  sweep(swept, commands[1][AUTHORIZE.ended_retention])
 end
-fetch(ACCOUNTS, fields)
-sweep(command[AUTHORIZE.swept], command[AUTHORIZE.ended_retention])
 
--- Refuse, then write: every path ends in `reply`, the one place that writes.
-local known = read(CALLS, id)
-if known then return authorize_again(known) end
-if command[AUTHORIZE.proposal] == 'record' then return grant() end
-local tenant, payer = tenant_account(), payer_account(command[AUTHORIZE.payer])
-if tenant[TENANT_ACCOUNT.version] ~= command[AUTHORIZE.tenant_version]
-  or (payer and payer[PAYER_ACCOUNT.version] or 0) ~= command[AUTHORIZE.payer_version] then
-  return reply('stale')
+-- Refuses, or grants.
+local function authorize(this, opaque)
+  command, context, id, offer = this, opaque, this[AUTHORIZE.call], this[AUTHORIZE.offer][1]
+  local known = read(CALLS, id)
+  if known then return authorize_again(known) end
+  if command[AUTHORIZE.proposal] == 'record' then return grant() end
+  local tenant, payer = tenant_account(), payer_account(command[AUTHORIZE.payer])
+  if tenant[TENANT_ACCOUNT.version] ~= command[AUTHORIZE.tenant_version]
+    or (payer and payer[PAYER_ACCOUNT.version] or 0) ~= command[AUTHORIZE.payer_version] then
+    return reply('stale')
+  end
+  if command[AUTHORIZE.proposal] == 'refuse' then
+    return deny(command[AUTHORIZE.refusal], command[AUTHORIZE.nuance])
+  end
+  if now < offer[OFFER.month_starts] or now >= offer[OFFER.month_ends] then return reply('stale') end
+  local refusal, nuance = check_limits(tenant, payer)
+  if refusal == 'RATE_LIMITED' then
+    note_refusal('RATE_LIMITED')
+    return reply('rate_limited')
+  end
+  if refusal then return deny(refusal, nuance) end
+  return grant()
 end
-if command[AUTHORIZE.proposal] == 'refuse' then
-  return deny(command[AUTHORIZE.refusal], command[AUTHORIZE.nuance])
-end
-if now < offer[OFFER.month_starts] or now >= offer[OFFER.month_ends] then return reply('stale') end
-local refusal, nuance = check_limits(tenant, payer)
-if refusal == 'RATE_LIMITED' then
-  note_refusal('RATE_LIMITED')
-  return reply('rate_limited')
-end
-if refusal then return deny(refusal, nuance) end
-return grant()
+
+return carry_out(prepare, authorize)

@@ -25,6 +25,6 @@ fetch(ACCOUNTS, fields)
 for i, id in ipairs(ids) do pools[i] = { id, read(ACCOUNTS, fields[i]) } end
 local sizes, lots = unpacked(redis.call('HGETALL', SIZES)), {}
 for _, item in ipairs(unpacked(redis.call('HGETALL', LOTS))) do
-  if item[1] ~= 'w' then lots[#lots + 1] = { string.sub(item[1], 3), item[2] } end
+  if item[1] ~= 'w' and item[1] ~= 'v' then lots[#lots + 1] = { string.sub(item[1], 3), item[2] } end
 end
 return cmsgpack.pack({ 'found', now, sizes, pools, lots, wallet()[WALLET.holds] })

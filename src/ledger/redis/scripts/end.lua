@@ -6,11 +6,12 @@
 -- KEYS[4] deadlines: open calls by expiry
 -- KEYS[5] retained: other calls by the instant at which they are forgotten
 -- KEYS[6] journal: everything that happened
--- ARGV[1] the packed fields of END; how is settle, release or proven
--- ARGV[2] the clock (see read_clock)
+-- ARGV[1] the clock (see read_clock)
+-- ARGV[2] the packed fields of END; how is settle, release or proven
 -- ARGV[3] the report: opaque bytes, kept with the journal entry
+-- and so on: a command and its bytes in turn
 --
--- Answers [tag, now, call, detail]; _again where the end was reported before:
+-- Answers for each command [tag, now, call, detail]; _again where the end was reported before:
 --   settled: charged
 --   settled_again: the same
 --   already_settled_again: charged before, with another usage; the recorded values stand
@@ -27,67 +28,71 @@
 local END = { call = 1, how = 2, used = 3, ended_retention = 4 }
 
 ACCOUNTS, LOTS, CALLS, DEADLINES, RETAINED, JOURNAL = unpack(KEYS)
-now = read_clock(ARGV[2])
-local command = cmsgpack.unpack(ARGV[1])
-local id, how, used = command[END.call], command[END.how], command[END.used]
-local keep = now + command[END.ended_retention] * 1000
+now = read_clock(ARGV[1])
 
--- Read, refuse.
-local call = read(CALLS, id)
-if how == 'proven' and not (call and is_open(call)) then return reply('not_open') end
-if not call then
-  -- Ended before it was authorized: a late authorize finds this and holds nothing.
-  call = tombstone()
-  retain(id, call, keep)
-  if used <= 0 then return reply('released', id) end
-  park(id, call, used)
-  return reply('parked', id)
-end
-local state = call[CALL.state]
-if state == STATE.ended and call[CALL.parked] > 0 then return reply('parked_again', id) end
-if state == STATE.denied or state == STATE.ended then
-  if used <= 0 then return reply('released_again', id) end
-  if used <= call[CALL.parked] then return reply('parked_again', id) end
-  retain(id, call, keep)
-  park(id, call, used)
-  return reply('parked', id)
-end
-if state == STATE.answered and how == 'release' then return reply('answered_already', id) end
-if state == STATE.settled then
-  local same = used <= 0 or used == call[CALL.used] or used == call[CALL.settle_used]
-  return reply(same and 'settled_again' or 'already_settled_again', id)
-end
-if not is_open(call) and used <= 0 then
-  local charged = state == STATE.expired and call[CALL.used] > 0
-  return reply(charged and 'settled_again' or 'released_again', id)
-end
+local function finish(command, report)
+  local id, how, used = command[END.call], command[END.how], command[END.used]
+  local keep = now + command[END.ended_retention] * 1000
 
--- Then write.
-fetch_accounts_of(call)
-if state == STATE.ringing and used <= 0 then
-  local postings = settle_lines(call, 0)
-  call[CALL.settle_used] = 0
-  close(id, call, STATE.released, keep)
-  note_call('released', id, call, postings, ARGV[3])
-  return reply('released', id)
-end
-if how == 'proven' then
-  -- As an expiry: a true report that comes later is charged the difference.
+  -- Read, refuse.
+  local call = read(CALLS, id)
+  if how == 'proven' and not (call and is_open(call)) then return reply('not_open') end
+  if not call then
+    -- Ended before it was authorized: a late authorize finds this and holds nothing.
+    call = tombstone()
+    retain(id, call, keep)
+    if used <= 0 then return reply('released', id) end
+    park(id, call, used)
+    return reply('parked', id)
+  end
+  local state = call[CALL.state]
+  if state == STATE.ended and call[CALL.parked] > 0 then return reply('parked_again', id) end
+  if state == STATE.denied or state == STATE.ended then
+    if used <= 0 then return reply('released_again', id) end
+    if used <= call[CALL.parked] then return reply('parked_again', id) end
+    retain(id, call, keep)
+    park(id, call, used)
+    return reply('parked', id)
+  end
+  if state == STATE.answered and how == 'release' then return reply('answered_already', id) end
+  if state == STATE.settled then
+    local same = used <= 0 or used == call[CALL.used] or used == call[CALL.settle_used]
+    return reply(same and 'settled_again' or 'already_settled_again', id)
+  end
+  if not is_open(call) and used <= 0 then
+    local charged = state == STATE.expired and call[CALL.used] > 0
+    return reply(charged and 'settled_again' or 'released_again', id)
+  end
+
+  -- Then write.
+  fetch_accounts_of(call)
+  if state == STATE.ringing and used <= 0 then
+    local postings = settle_lines(call, 0)
+    call[CALL.settle_used] = 0
+    close(id, call, STATE.released, keep)
+    note_call('released', id, call, postings, report)
+    return reply('released', id)
+  end
+  if how == 'proven' then
+    -- As an expiry: a true report that comes later is charged the difference.
+    local postings = settle_lines(call, call[CALL.used])
+    close(id, call, STATE.expired, keep)
+    note_call('expired', id, call, postings, report)
+    return reply('settled', id)
+  end
+  call[CALL.used] = math.max(call[CALL.used], used)
+  call[CALL.settle_used] = used
   local postings = settle_lines(call, call[CALL.used])
-  close(id, call, STATE.expired, keep)
-  note_call('expired', id, call, postings, ARGV[3])
+  if is_open(call) then
+    close(id, call, STATE.settled, keep)
+    note_call('settled', id, call, postings, report)
+  else
+    call[CALL.state] = STATE.settled
+    call[CALL.ended_at] = now
+    retain(id, call, keep)
+    note_call('settled_late', id, call, postings, report)
+  end
   return reply('settled', id)
 end
-call[CALL.used] = math.max(call[CALL.used], used)
-call[CALL.settle_used] = used
-local postings = settle_lines(call, call[CALL.used])
-if is_open(call) then
-  close(id, call, STATE.settled, keep)
-  note_call('settled', id, call, postings, ARGV[3])
-else
-  call[CALL.state] = STATE.settled
-  call[CALL.ended_at] = now
-  retain(id, call, keep)
-  note_call('settled_late', id, call, postings, ARGV[3])
-end
-return reply('settled', id)
+
+return carry_out(fetch_calls, finish)

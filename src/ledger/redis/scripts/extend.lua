@@ -6,10 +6,12 @@
 -- KEYS[4] deadlines: open calls by expiry
 -- KEYS[5] retained: other calls by the instant at which they are forgotten
 -- KEYS[6] journal: everything that happened
--- ARGV[1] the packed fields of EXTEND; sequence is an array of nothing or one
--- ARGV[2] the clock (see read_clock)
+-- ARGV[1] the clock (see read_clock)
+-- ARGV[2] the packed fields of EXTEND; sequence is an array of nothing or one
+-- ARGV[3] nothing
+-- and so on: a command and its bytes in turn
 --
--- Answers [tag, now, call, detail]:
+-- Answers for each command [tag, now, call, detail]:
 --   not_found: no such call
 --   denied: the call was refused; the usage is recorded as unauthorized
 --   ended: the call is over
@@ -22,56 +24,60 @@
 local EXTEND = { call = 1, used = 2, sequence = 3, requested = 4 }
 
 ACCOUNTS, LOTS, CALLS, DEADLINES, RETAINED, JOURNAL = unpack(KEYS)
-now = read_clock(ARGV[2])
-local command = cmsgpack.unpack(ARGV[1])
-local id, used, sequence = command[EXTEND.call], command[EXTEND.used], command[EXTEND.sequence][1]
+now = read_clock(ARGV[1])
 
--- Read.
-local call = read(CALLS, id)
-if not call then return reply('not_found') end
-fetch_accounts_of(call)
-
-local function stopped()
+local function stopped(call)
   if tenant_account()[TENANT_ACCOUNT.suspended] then return 'TENANT_SUSPENDED' end
   local payer = payer_account(call[CALL.payer])
   if payer and payer[PAYER_ACCOUNT.blocked] then return 'FRAUD_SUSPECTED' end
 end
 
--- Refuse.
-local state = call[CALL.state]
-if state == STATE.denied then
-  park(id, call, used)
-  return reply('denied', id)
-end
-if not is_open(call) and state ~= STATE.expired then return reply('ended', id) end
-local stop = stopped()
-local is_old = sequence and sequence <= call[CALL.sequence]
-if is_old and is_open(call) then
-  call[CALL.used] = math.max(call[CALL.used], used)
-  if call[CALL.state] == STATE.ringing and call[CALL.used] > 0 then
-    mark_answered(call)
-    list_open(id, call, in_call_deadline(call))
-  end
-  put(CALLS, id, call)
-  return reply('repeated', id)
-end
-if stop and not is_open(call) then return reply('stopped', id, stop) end
+local function extend(command)
+  local id, used, sequence = command[EXTEND.call], command[EXTEND.used], command[EXTEND.sequence][1]
 
--- Then write.
-call[CALL.sequence] = math.max(call[CALL.sequence], sequence or -1)
-call[CALL.used] = math.max(call[CALL.used], used)
-if stop then
+  -- Read.
+  local call = read(CALLS, id)
+  if not call then return reply('not_found') end
+  fetch_accounts_of(call)
+
+  -- Refuse.
+  local state = call[CALL.state]
+  if state == STATE.denied then
+    park(id, call, used)
+    return reply('denied', id)
+  end
+  if not is_open(call) and state ~= STATE.expired then return reply('ended', id) end
+  local stop = stopped(call)
+  local is_old = sequence and sequence <= call[CALL.sequence]
+  if is_old and is_open(call) then
+    call[CALL.used] = math.max(call[CALL.used], used)
+    if call[CALL.state] == STATE.ringing and call[CALL.used] > 0 then
+      mark_answered(call)
+      list_open(id, call, in_call_deadline(call))
+    end
+    put(CALLS, id, call)
+    return reply('repeated', id)
+  end
+  if stop and not is_open(call) then return reply('stopped', id, stop) end
+
+  -- Then write.
+  call[CALL.sequence] = math.max(call[CALL.sequence], sequence or -1)
+  call[CALL.used] = math.max(call[CALL.used], used)
+  if stop then
+    mark_answered(call)
+    put(CALLS, id, call)
+    return reply('stopped', id, stop)
+  end
+  local target = call[CALL.used] + command[EXTEND.requested]
+  if state == STATE.expired then
+    reopen(id, call, target)
+  else
+    local postings = lengthen(call, target)
+    note_call('extended', id, call, postings)
+  end
   mark_answered(call)
-  put(CALLS, id, call)
-  return reply('stopped', id, stop)
+  list_open(id, call, in_call_deadline(call))
+  return reply('granted', id)
 end
-local target = call[CALL.used] + command[EXTEND.requested]
-if state == STATE.expired then
-  reopen(id, call, target)
-else
-  local postings = lengthen(call, target)
-  note_call('extended', id, call, postings)
-end
-mark_answered(call)
-list_open(id, call, in_call_deadline(call))
-return reply('granted', id)
+
+return carry_out(fetch_calls, extend)

@@ -5,14 +5,18 @@ local CALL = { state = 1, fingerprint = 2, decision = 3, nuance = 4, payer = 5, 
 local TERMS = { reports_answer = 1, free = 2, counted = 3, charge_granted_when_lost = 4, ringing = 5, grace = 6, longest = 7 }
 local POOL_LINE = { pool = 1, closed_by = 2, increment = 3, held = 4, spent = 5 }
 local LOT_LINE = { lot = 1, held = 2, spent = 3 }
-local MONEY_LINE = { tariff = 1, spend_limit = 2, month = 3, lots = 4 }
+local MONEY_LINE = { tariff = 1, spend_limit = 2, month = 3, lots = 4, overage = 5, velocity = 6 }
+local VELOCITY_LINE = { most = 1, width = 2, slots = 3 }
+local SPEND_RING = { width = 1, slots = 2 }
+local SLOT = { number = 1, money = 2 }
 local TARIFF = { rate_per_minute = 1, connection_fee = 2, initial_increment = 3, increment = 4 }
 local BUCKET = { funded = 1, adjusted = 2, held = 3, spent = 4, expired = 5, holds = 6, starts = 7, ends = 8, alerted = 9 }
 local WALLET = { holds = 1, live = 2 }
 local TENANT_ACCOUNT = { version = 1, suspended = 2, open = 3, second = 4, calls_in_second = 5, decisions = 6 }
 local PAYER_ACCOUNT = { version = 1, blocked = 2, open = 3, month = 4, held = 5, spent = 6 }
+local READER = { owner = 1, ends = 2, since = 3, cursor = 4 }
 local UPKEEP_STATE = { token = 1, lease_ends = 2, trimmed = 3, erased = 4, rewrites = 5 }
 -- Call states and reasons for the end of a reservation, by their stored numbers.
 local STATE = { denied = 0, ringing = 1, answered = 2, settled = 3, released = 4, expired = 5, ended = 6 }
-local REACH = { full = 0, shared = 1, exhausted = 2, spend_limit = 3 }
+local REACH = { full = 0, shared = 1, exhausted = 2, spend_limit = 3, velocity = 4 }
 local NUANCE = { none = 0, too_short = 1, of_tenant = 2 }

@@ -4,7 +4,7 @@
 -- that an error before that has changed nothing. Empty tables are packed as empty arrays, and arrays
 -- hold no nil: an option is '', -1, or an array of nothing or one.
 
-local ACCOUNTS, SIZES, POOLS, LOTS, CALLS, DEADLINES, RETAINED, JOURNAL, PROFILES, NUMBERS
+local ACCOUNTS, SIZES, POOLS, LOTS, CALLS, DEADLINES, RETAINED, JOURNAL, PROFILES, NUMBERS, READERS
 local JOURNAL_NEW, JOURNAL_OLD, UPKEEP
 
 -- The store's clock in milliseconds, set once by each script.
@@ -33,7 +33,10 @@ local function fetch(key, fields)
   end
   local unread = {}
   for _, field in ipairs(fields) do
-    if known[field] == nil then unread[#unread + 1] = field end
+    if known[field] == nil then
+      known[field] = false
+      unread[#unread + 1] = field
+    end
   end
   for first = 1, #unread, 1000 do
     local last = math.min(first + 999, #unread)
@@ -114,10 +117,27 @@ local function save()
   end
 end
 
--- Writes everything and answers about a call ('' where there is none to show).
+-- An answer about a call ('' where there is none to show).
 local function reply(tag, id, detail)
-  save()
   return cmsgpack.pack({ tag, now, id and bytes_of(CALLS, id) or '', detail or '' })
+end
+
+-- Carries out the commands of one script, one after the other, and writes once: as if each had come
+-- alone, at one instant. ARGV has the clock, then a command and its opaque bytes in turn.
+local function carry_out(prepare, one)
+  local commands, answers = {}, {}
+  for i = 2, #ARGV, 2 do commands[i / 2] = cmsgpack.unpack(ARGV[i]) end
+  prepare(commands)
+  for i, command in ipairs(commands) do answers[i] = one(command, ARGV[2 * i + 1]) end
+  save()
+  return answers
+end
+
+-- Reads the calls of some commands, whose first field is always the call, in one go.
+local function fetch_calls(commands)
+  local ids = {}
+  for i, command in ipairs(commands) do ids[i] = command[1] end
+  fetch(CALLS, ids)
 end
 
 -- Whether one text comes before another, byte by byte: `<` on strings asks the server's locale.
@@ -183,7 +203,8 @@ local function reserve_money(rest, credits)
   local wanted = math.max(cost(tariff, rest) - taken, 0)
   local available = math.max(credits.available, 0)
   local limit = math.max(credits.limit or available, 0)
-  local left = math.min(available, limit)
+  local velocity = math.max(credits.velocity or available, 0)
+  local left = math.min(available, limit, velocity)
   local ways = credits.others + 1
   local share = math.min((available - available % ways) / ways, left)
   if wanted <= share then return wanted, REACH.full end
@@ -199,6 +220,10 @@ local function reserve_money(rest, credits)
   end
   if added >= wanted then return added, REACH.full end
   if following(taken + added) <= left - added then return added, REACH.shared end
+  -- Told before any other cause: a sign of fraud.
+  if credits.velocity and following(taken + added) > velocity - added then
+    return added, REACH.velocity
+  end
   if credits.limit and following(taken + added) > limit - added then
     return added, REACH.spend_limit
   end
@@ -351,6 +376,101 @@ local function lot(id)
   return read(LOTS, 'l:' .. id)
 end
 
+-- Post-paid (rule 42): one lot a month, whose `funded` is what is held and spent of it, drawn after all
+-- others and never in the drawing order. It is valid always: 2^53 - 1 is the end of time.
+
+local MAX_OVERAGE = 1000000000000000
+
+local function overage_id(month)
+  return 'overage:' .. month
+end
+
+local function is_overage(id)
+  return string.sub(id, 1, 8) == 'overage:'
+end
+
+-- The overage of a month; as it would be opened where there is none yet.
+local function overage_lot(month)
+  return lot(overage_id(month)) or { 0, 0, 0, 0, 0, 0, 0, 9007199254740991, 0 }
+end
+
+-- Spend velocity: the twin of SpendRing in ledger/state.rs, which says what is what.
+
+local VELOCITY_SLOTS = 12
+
+local function current_slot(ring)
+  local width, slots = ring[SPEND_RING.width], ring[SPEND_RING.slots]
+  local number, last = (now - now % width) / width, slots[#slots]
+  return last and math.max(number, last[SLOT.number]) or number
+end
+
+local function slots_since(slots, oldest)
+  local kept = {}
+  for _, slot in ipairs(slots) do
+    if slot[SLOT.number] >= oldest then kept[#kept + 1] = slot end
+  end
+  return kept
+end
+
+local function ring_total(ring)
+  local sum = 0
+  for _, slot in ipairs(ring[SPEND_RING.slots]) do sum = sum + slot[SLOT.money] end
+  return sum
+end
+
+-- The ring as stored; of no width before the first use.
+local function stored_ring()
+  return read(LOTS, 'v') or { 0, {} }
+end
+
+-- The ring as a call finds it: without what is older than the window, and with slots of the call's length
+-- where it has not committed anything yet.
+local function ring_seen_by(line)
+  local ring = stored_ring()
+  local width, live = ring[SPEND_RING.width], {}
+  if width > 0 then live = slots_since(ring[SPEND_RING.slots], current_slot(ring) - VELOCITY_SLOTS) end
+  ring = { width, live }
+  local asked = line[VELOCITY_LINE.width]
+  if width == asked or #line[VELOCITY_LINE.slots] > 0 then return ring end
+  local sum, slots = ring_total(ring), {}
+  if sum > 0 then slots[1] = { (now - now % asked) / asked, sum } end
+  return { asked, slots }
+end
+
+-- Counts what a call holds or is charged more than before; less than zero is given back, from the call's
+-- newest slot down.
+local function count_velocity(money, by)
+  local line = money[MONEY_LINE.velocity][1]
+  if not line or by == 0 then return end
+  local ring = ring_seen_by(line)
+  if line[VELOCITY_LINE.width] ~= ring[SPEND_RING.width] then
+    line[VELOCITY_LINE.width], line[VELOCITY_LINE.slots] = ring[SPEND_RING.width], {}
+  end
+  local mine = line[VELOCITY_LINE.slots]
+  if by > 0 then
+    local number = current_slot(ring)
+    for _, slots in ipairs({ ring[SPEND_RING.slots], mine }) do
+      local last = slots[#slots]
+      if last and last[SLOT.number] == number then
+        last[SLOT.money] = last[SLOT.money] + by
+      else
+        slots[#slots + 1] = { number, by }
+      end
+    end
+    line[VELOCITY_LINE.slots] = slots_since(mine, number - VELOCITY_SLOTS)
+  else
+    local by_number, rest = {}, -by
+    for _, slot in ipairs(ring[SPEND_RING.slots]) do by_number[slot[SLOT.number]] = slot end
+    for i = #mine, 1, -1 do
+      local back, slot = math.min(rest, mine[i][SLOT.money]), by_number[mine[i][SLOT.number]]
+      mine[i][SLOT.money] = mine[i][SLOT.money] - back
+      rest = rest - back
+      if slot then slot[SLOT.money] = math.max(slot[SLOT.money] - back, 0) end
+    end
+  end
+  put(LOTS, 'v', ring)
+end
+
 -- The lots that may still be drawn, in drawing order, all read at once.
 local function live_lots()
   local live, fields = wallet()[WALLET.live], {}
@@ -465,6 +585,16 @@ function survey(side)
   if side.available then return end
   side.available = credits_now()
   side.others = wallet()[WALLET.holds] - (side.held > 0 and 1 or 0)
+  if side.money[MONEY_LINE.overage] then
+    -- Nobody has to share what is followed by overage.
+    local funded = overage_lot(side.money[MONEY_LINE.month])[BUCKET.funded]
+    side.available = side.available + math.max(MAX_OVERAGE - funded, 0)
+    side.others = 0
+  end
+  local velocity = side.money[MONEY_LINE.velocity][1]
+  if velocity then
+    side.velocity = math.max(velocity[VELOCITY_LINE.most] - ring_total(ring_seen_by(velocity)), 0)
+  end
   local limit = side.money[MONEY_LINE.spend_limit]
   if limit >= 0 then
     local account, month = payer_account(side.payer), side.money[MONEY_LINE.month]
@@ -485,8 +615,26 @@ local function lot_line(money, id)
   for _, line in ipairs(lines) do
     if line[LOT_LINE.lot] == id then return line end
   end
-  lines[#lines + 1] = { id, 0, 0 }
-  return lines[#lines]
+  -- What was bought is used before anything is post-paid (rule 43).
+  local place = #lines + 1
+  if #lines > 0 and is_overage(lines[#lines][LOT_LINE.lot]) then place = #lines end
+  table.insert(lines, place, { id, 0, 0 })
+  return lines[place]
+end
+
+-- Adds to the overage that a call's month holds and has spent.
+local function post_pay(money, held, spent, postings)
+  local month = money[MONEY_LINE.month]
+  local id, bucket = overage_id(month), overage_lot(month)
+  local line = lot_line(money, id)
+  bucket[BUCKET.funded] = bucket[BUCKET.funded] + held + spent
+  bucket[BUCKET.held] = bucket[BUCKET.held] + held
+  bucket[BUCKET.spent] = bucket[BUCKET.spent] + spent
+  if held > 0 and line[LOT_LINE.held] <= 0 then bucket[BUCKET.holds] = bucket[BUCKET.holds] + 1 end
+  line[LOT_LINE.held] = line[LOT_LINE.held] + held
+  line[LOT_LINE.spent] = line[LOT_LINE.spent] + spent
+  put(LOTS, 'l:' .. id, bucket)
+  postings[#postings + 1] = posting('l:' .. id, held + spent, held, spent, 0)
 end
 
 -- Takes a reservation out of the buckets and adds it to the call's lines.
@@ -524,12 +672,15 @@ local function hold(call, added_to, added_money)
       postings[#postings + 1] = posting('l:' .. id, 0, taken, 0, 0)
     end
   end
+  if rest > 0 and money[MONEY_LINE.overage] then post_pay(money, rest, 0, postings) end
+  count_velocity(money, added_money)
   count_money(call[CALL.payer], money[MONEY_LINE.month], added_money, 0)
   return postings
 end
 
 -- Charges `owed` to the lots: first what the call holds, in the order held, then what is left,
--- soonest bought first. What a lapsed lot gets back has expired (D17).
+-- soonest bought first, then overage where it may pay. What a lapsed lot gets back has expired (D17),
+-- what overage gets back was never funded.
 local function charge_lots(money, owed, postings)
   local rest = owed
   for _, line in ipairs(money[MONEY_LINE.lots]) do
@@ -538,8 +689,11 @@ local function charge_lots(money, owed, postings)
     if bucket then
       local field = 'l:' .. line[LOT_LINE.lot]
       local paid = math.min(rest, held)
-      local lapsed = bucket[BUCKET.ends] <= now and held - paid or 0
+      local overage = is_overage(line[LOT_LINE.lot])
+      local lapsed = not overage and bucket[BUCKET.ends] <= now and held - paid or 0
+      local unfunded = overage and held - paid or 0
       rest = rest - paid
+      bucket[BUCKET.funded] = bucket[BUCKET.funded] - unfunded
       bucket[BUCKET.held] = bucket[BUCKET.held] - held
       bucket[BUCKET.spent] = bucket[BUCKET.spent] + paid
       bucket[BUCKET.expired] = bucket[BUCKET.expired] + lapsed
@@ -547,7 +701,7 @@ local function charge_lots(money, owed, postings)
       line[LOT_LINE.held] = 0
       line[LOT_LINE.spent] = line[LOT_LINE.spent] + paid
       put(LOTS, field, bucket)
-      postings[#postings + 1] = posting(field, 0, -held, paid, lapsed)
+      postings[#postings + 1] = posting(field, -unfunded, -held, paid, lapsed)
     end
   end
   if rest <= 0 then return end
@@ -563,6 +717,7 @@ local function charge_lots(money, owed, postings)
       postings[#postings + 1] = posting('l:' .. id, 0, 0, paid, 0)
     end
   end
+  if rest > 0 and money[MONEY_LINE.overage] then post_pay(money, 0, rest, postings) end
 end
 
 -- Charges `used` to the call's lines and gives back everything else that they hold.
@@ -599,6 +754,7 @@ local function settle_lines(call, used)
       found[WALLET.holds] = found[WALLET.holds] - 1
       put(LOTS, 'w', found)
     end
+    count_velocity(money, price - before - held)
     drop_empty_lots()
   end
   count_money(call[CALL.payer], money[MONEY_LINE.month], -held, price - before)

@@ -7,10 +7,10 @@
 -- ARGV[1] the packed fields of POSITION
 -- ARGV[2] the clock (see read_clock)
 --
--- Answers [tag, now, tenant, payer, pools, credits, wallet_holds, call]:
+-- Answers [tag, now, tenant, payer, pools, credits, wallet_holds, call, overage, ring]:
 --   found: all of it at one instant; call is '' where there is none
 
-local POSITION = { payer = 1, call = 2, month_starts = 3, month_ends = 4, pools = 5 }
+local POSITION = { payer = 1, call = 2, month_starts = 3, month_ends = 4, pools = 5, month = 6 }
 local POOL_NAME = { family = 1, pool = 2 }
 
 ACCOUNTS, SIZES, LOTS, CALLS = unpack(KEYS)
@@ -35,4 +35,5 @@ local payer = payer_account(command[POSITION.payer]) or { 0, false, 0, '', 0, 0 
 local call = read(CALLS, command[POSITION.call]) and bytes_of(CALLS, command[POSITION.call])
 return cmsgpack.pack({
   'found', now, tenant_account(), payer, pools, credits_now(), wallet()[WALLET.holds], call or '',
+  overage_lot(command[POSITION.month]), stored_ring(),
 })

@@ -8,7 +8,7 @@
 -- Answers [tag, now, count]; count says nothing:
 --   applied: the lot is in the wallet
 --   replayed: the same purchase was applied before
---   conflict: the key was used for another amount or instant; nothing changed
+--   conflict: the key was used for another amount or instant, or is overage's; nothing changed
 --
 -- Keeps: each key is applied once; the live lots stand in the order in which they were bought.
 
@@ -22,6 +22,7 @@ local starts = command[PURCHASE.purchased_at]
 
 -- Read, refuse.
 local known = lot(id)
+if is_overage(id) then return cmsgpack.pack({ 'conflict', now, 0 }) end
 if known then
   local same = known[BUCKET.funded] == amount and known[BUCKET.starts] == starts
   return cmsgpack.pack({ same and 'replayed' or 'conflict', now, 0 })

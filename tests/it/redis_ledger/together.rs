@@ -1,0 +1,113 @@
+//! Commands that are sent together: each is decided as if it had come alone.
+
+use std::sync::Arc;
+
+use redis::Commands;
+use tokio::task::JoinSet;
+use tollgate::charging::decision::Decision;
+use tollgate::ledger::redis::RedisLedger;
+use tollgate::ledger::state::CallState;
+use tollgate::ledger::{Authorize, Authorized, Ledger, LedgerError, Reply};
+
+use crate::support::redis::RedisServer;
+use crate::support::{DOMESTIC, MINUTE, Opened, Stage, request};
+
+const CALLERS: i64 = 200;
+
+async fn on(server: &RedisServer) -> Arc<Stage<RedisLedger>> {
+    let open =
+        |clock| async move { Opened { ledger: server.ledger(&clock).await, keep: Box::new(()) } };
+    Arc::new(Stage::open(open).await)
+}
+
+/// Sends commands at once; the answers in their order.
+async fn at_once(
+    stage: &Arc<Stage<RedisLedger>>,
+    commands: Vec<Authorize>,
+) -> Vec<Result<Reply<Authorized>, LedgerError>> {
+    let mut crowd = JoinSet::new();
+    for (place, command) in commands.into_iter().enumerate() {
+        let stage = stage.clone();
+        crowd.spawn(async move { (place, stage.ledger.authorize(&command).await) });
+    }
+    let mut answers = crowd.join_all().await;
+    answers.sort_by_key(|(place, _)| *place);
+    answers.into_iter().map(|(_, answer)| answer).collect()
+}
+
+/// How many scripts the server has run.
+fn runs(server: &RedisServer) -> u64 {
+    let mut plain = server.client().get_connection().expect("redis");
+    let stats: redis::InfoDict =
+        redis::cmd("INFO").arg("commandstats").query(&mut plain).expect("statistics");
+    let line: String = stats.get("cmdstat_evalsha").expect("scripts have run");
+    let calls = line.split(',').find_map(|part| part.strip_prefix("calls="));
+    calls.and_then(|calls| calls.parse().ok()).expect("a number of runs")
+}
+
+#[tokio::test]
+async fn what_comes_at_once_travels_together_and_shares_what_there_is() {
+    let server = RedisServer::started();
+    let stage = on(&server).await;
+    stage.set_pool(DOMESTIC, MINUTE.0 * CALLERS / 2).await;
+    let mut commands = vec![];
+    for caller in 0..CALLERS {
+        let one_minute = request().pool(DOMESTIC).lasting(MINUTE.0);
+        commands.push(stage.command(&format!("c{caller}"), one_minute).await);
+    }
+    // The same key twice in one run is one call.
+    commands.push(commands[0].clone());
+    let before = runs(&server);
+    let mut answers = at_once(&stage, commands).await;
+    let after = runs(&server);
+    assert!(after - before <= 20, "{} commands in {} runs", answers.len(), after - before);
+    let repeated = answers.pop().expect("an answer").expect("the ledger answers").outcome;
+    let first = answers[0].as_ref().expect("the ledger answers").outcome.clone();
+    let call_of = |answer: Authorized| match answer {
+        Authorized::Decided(call) => (call, true),
+        Authorized::Replayed(call) => (call, false),
+        other => panic!("{other:?}"),
+    };
+    let (first, repeated) = (call_of(first), call_of(repeated));
+    assert_eq!(first.0, repeated.0);
+    assert_ne!(first.1, repeated.1, "one of the two is the repeat");
+    let granted = answers
+        .into_iter()
+        .map(|answer| call_of(answer.expect("the ledger answers").outcome).0)
+        .filter(|call| match call.state {
+            CallState::Ringing => true,
+            state => {
+                let denied = (CallState::Denied, Some(Decision::PoolExhausted));
+                assert_eq!((state, call.decision), denied);
+                false
+            }
+        });
+    assert_eq!(granted.count() as i64, CALLERS / 2);
+    assert_eq!(stage.pool(DOMESTIC).await.held, MINUTE.0 * CALLERS / 2);
+    stage.assert_audit_clean().await;
+}
+
+#[tokio::test]
+async fn a_value_that_cannot_be_read_is_the_matter_of_one_call_only() {
+    let server = RedisServer::started();
+    let stage = on(&server).await;
+    stage.set_pool(DOMESTIC, MINUTE.0 * CALLERS).await;
+    let mut commands = vec![];
+    for caller in 0..40 {
+        let one_minute = request().pool(DOMESTIC).lasting(MINUTE.0);
+        commands.push(stage.command(&format!("c{caller}"), one_minute).await);
+    }
+    let calls = format!("tg:{{{}}}:calls", stage.tenant);
+    let mut plain = server.client().get_connection().expect("redis");
+    let _: () = plain.hset(&calls, "c17", b"\xc1").expect("a broken call");
+    for (caller, answer) in at_once(&stage, commands).await.into_iter().enumerate() {
+        match answer {
+            Ok(Reply { outcome: Authorized::Decided(_), .. }) => assert_ne!(caller, 17),
+            Err(LedgerError::Corrupt(_)) => assert_eq!(caller, 17),
+            other => panic!("{caller}: {other:?}"),
+        }
+    }
+    assert_eq!(stage.pool(DOMESTIC).await.held, MINUTE.0 * 39);
+    let _: () = plain.hdel(&calls, "c17").expect("the broken call is gone");
+    stage.assert_audit_clean().await;
+}
