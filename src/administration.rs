@@ -7,13 +7,13 @@ mod balance;
 mod retention;
 
 pub use apply::ApplyOutcome;
-pub use balance::{CreditLot, Credits, Overage, PoolBalance, TenantBalance};
+pub use balance::{CreditLot, Credits, Overage, PoolBalance, RechargeState, TenantBalance};
 pub use retention::{Erased, ErasureOf};
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::administration::balance::{credit_lot, credits, pools, wallet};
+use crate::administration::balance::{credit_lot, credits, pools, recharge, wallet};
 use crate::charging::deck::{Deck, DeckErrors};
 use crate::charging::ids::{CallId, LotId, TenantId};
 use crate::charging::money::format_micros;
@@ -25,8 +25,11 @@ use crate::credit_control::answer::{CallContext, FundingLine, FundingSource};
 use crate::credit_control::directory::Tenant;
 use crate::credit_control::emergency::UNATTRIBUTED;
 use crate::ledger::audit::{self, Report};
-use crate::ledger::state::{Call, Entry, EntryKind, Opening, Posting};
-use crate::ledger::{Applied, Ledger, LedgerError, Page, Purchased, TenantRecord};
+use crate::ledger::state::{Call, Entry, EntryKind, MAX_MONEY, Opening, Posting};
+use crate::ledger::{
+    Applied, Ledger, LedgerError, Page, Purchased, RechargeOutcome, RechargeReported,
+    ReportRecharge, TenantRecord,
+};
 
 /// How far beyond the ledger's clock a purchase may be dated: clocks differ, and so do time zones.
 const MAX_PURCHASE_AHEAD: Seconds = Seconds(86_400);
@@ -34,10 +37,8 @@ const MAX_PURCHASE_AHEAD: Seconds = Seconds(86_400);
 /// How often a change is tried again because another one came between.
 const MAX_ATTEMPTS: usize = 100;
 
-/// Most money that a wallet may hold, available and held: a thousand million units of currency. The
-/// ledgers add up lots, holds and purchases of a tenant in numbers that are exact below 2^53 micro-units
-/// (nine times as much), and a purchase that another one races past the check must not reach that.
-pub const MAX_WALLET: Micros = Micros(1_000_000_000_000_000);
+/// Most money that a wallet may hold, available and held.
+pub const MAX_WALLET: Micros = MAX_MONEY;
 
 /// Why an act of administration was refused. Nothing was changed unless it says so.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
@@ -48,6 +49,9 @@ pub enum AdministrationError {
     /// No call of that key.
     #[error("no call {1} of tenant {0}")]
     NoSuchCall(TenantId, CallId),
+    /// No recharge of that key was asked for.
+    #[error("no recharge {1} of tenant {0} was asked for")]
+    NoSuchRecharge(TenantId, LotId),
     /// What is asked for contradicts what stands.
     #[error("{field}: {reason}")]
     Refused {
@@ -73,6 +77,21 @@ pub struct PurchaseOutcome {
     pub lot: CreditLot,
     /// The wallet now.
     pub credits: Credits,
+    /// ISO 4217 code.
+    pub currency: String,
+}
+
+/// What a report of a recharge came to, and the wallet after it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RechargeReport {
+    /// Reported before.
+    pub replayed: bool,
+    /// The lot of a success as it is now.
+    pub lot: Option<CreditLot>,
+    /// The wallet now.
+    pub credits: Credits,
+    /// Auto-recharge now.
+    pub recharge: Option<RechargeState>,
     /// ISO 4217 code.
     pub currency: String,
 }
@@ -216,6 +235,50 @@ impl<L: Ledger> Administration<L> {
             currency: known.profile().map(|t| t.currency.clone()).unwrap_or_default(),
             pools: pools(&reply.outcome, &month),
             credits: credits(&reply.outcome, reply.now, &month),
+            recharge: recharge(&reply.outcome, reply.now),
+        })
+    }
+
+    /// What became of a requested recharge: the money has arrived, or it has not and why.
+    pub async fn report_recharge(
+        &self,
+        tenant: &TenantId,
+        key: LotId,
+        outcome: Result<(), String>,
+    ) -> Result<RechargeReport, AdministrationError> {
+        let known = self.known_tenant(tenant).await?;
+        let refused =
+            |reason: String| AdministrationError::Refused { field: "outcome".to_owned(), reason };
+        let outcome = match outcome {
+            Ok(()) => {
+                // Bought when the store says that it is now; only a calendar tells when the year is over.
+                let bought_at = self.ledger().balance(tenant).await?.now;
+                let expires_at = twelve_months_after(bought_at);
+                RechargeOutcome::Succeeded { bought_at, expires_at }
+            }
+            Err(reason) => RechargeOutcome::Failed(reason),
+        };
+        let succeeds = matches!(outcome, RechargeOutcome::Succeeded { .. });
+        let report = ReportRecharge { tenant: tenant.clone(), key, outcome };
+        let replayed = match self.ledger().report_recharge(&report).await?.outcome {
+            RechargeReported::Applied => false,
+            RechargeReported::Replayed => true,
+            RechargeReported::SucceededBefore => {
+                return Err(refused(format!("recharge {} has succeeded before", report.key)));
+            }
+            RechargeReported::WalletFull => return Err(refused(wallet_full())),
+            RechargeReported::NotFound => {
+                return Err(AdministrationError::NoSuchRecharge(tenant.clone(), report.key));
+            }
+        };
+        let after = self.ledger().balance(tenant).await?;
+        let lot = after.outcome.lots.iter().find(|lot| succeeds && lot.key == report.key);
+        Ok(RechargeReport {
+            replayed,
+            lot: lot.map(|lot| credit_lot(lot, after.now)),
+            credits: credits(&after.outcome, after.now, &known.month(after.now)),
+            recharge: recharge(&after.outcome, after.now),
+            currency: known.profile().map(|t| t.currency.clone()).unwrap_or_default(),
         })
     }
 

@@ -32,6 +32,12 @@ pub enum EventKind {
     UnauthorizedUsage,
     /// An emergency call was let through.
     EmergencyCall,
+    /// The balance is below the trigger: the payment system is asked for money.
+    RechargeRequested,
+    /// A requested recharge is in the wallet.
+    RechargeSucceeded,
+    /// A requested recharge was reported failed.
+    RechargeFailed,
 }
 
 /// One event.
@@ -78,6 +84,9 @@ fn kinds(entry: &Entry) -> Vec<EventKind> {
         EntryKind::PoolThreshold => Some(EventKind::PoolThreshold),
         EntryKind::PoolExhausted => Some(EventKind::PoolExhausted),
         EntryKind::CreditsDepleted => Some(EventKind::CreditsDepleted),
+        EntryKind::RechargeRequested => Some(EventKind::RechargeRequested),
+        EntryKind::RechargeSucceeded => Some(EventKind::RechargeSucceeded),
+        EntryKind::RechargeFailed => Some(EventKind::RechargeFailed),
         EntryKind::Authorized if entry.decision == Some(Decision::AllowedEmergency) => {
             Some(EventKind::EmergencyCall)
         }
@@ -86,6 +95,7 @@ fn kinds(entry: &Entry) -> Vec<EventKind> {
         | EntryKind::Reopened
         | EntryKind::Released
         | EntryKind::Purchased
+        | EntryKind::ShortfallCollected
         | EntryKind::Opening
         | EntryKind::NumbersErased => None,
     });

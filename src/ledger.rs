@@ -7,6 +7,7 @@
 
 pub mod audit;
 pub mod memory;
+pub mod recharge;
 pub mod redis;
 pub mod rewriting;
 pub mod state;
@@ -18,11 +19,12 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use serde::{Deserialize, Serialize};
 
 use crate::charging::decision::{Decision, Nuance};
-use crate::charging::ids::{CallId, PayerId, PoolId, TenantId};
+use crate::charging::ids::{CallId, LotId, PayerId, PoolId, TenantId};
 use crate::charging::month::Month;
 use crate::charging::profile::{PayerProfile, Purchase, SpendVelocity, TenantProfile};
 use crate::charging::rating::Tariff;
 use crate::charging::units::{Micros, Millis, Seconds};
+use crate::ledger::recharge::{Recharge, RechargeRequest};
 use crate::ledger::state::{
     Bucket, Call, Entry, Lot, MoneyLine, PayerAccount, Reader, SpendRing, TenantAccount, Terms,
     Upkeep, VelocityLine, Wallet,
@@ -328,6 +330,47 @@ pub enum Purchased {
     Conflict,
 }
 
+/// What the payment system says of a requested recharge (D16).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReportRecharge {
+    /// Whose ledger.
+    pub tenant: TenantId,
+    /// The key of the request.
+    pub key: LotId,
+    /// What became of it.
+    pub outcome: RechargeOutcome,
+}
+
+/// What became of a requested recharge.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RechargeOutcome {
+    /// The money has arrived: it makes a lot.
+    Succeeded {
+        /// The store's clock as last read.
+        bought_at: Millis,
+        /// 12 calendar months later (D17).
+        expires_at: Millis,
+    },
+    /// It has not, and why.
+    Failed(String),
+}
+
+/// The answer to [`ReportRecharge`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RechargeReported {
+    /// Recorded now; of a success, the lot is in the wallet.
+    Applied,
+    /// The same was reported before; nothing changed.
+    Replayed,
+    /// A failure of a recharge that has succeeded; nothing changed.
+    SucceededBefore,
+    /// No such request.
+    NotFound,
+    /// A success that would bring the wallet above [`state::MAX_MONEY`]; nothing changed, and it may be
+    /// reported again.
+    WalletFull,
+}
+
 /// A tenant as it is stored: what was applied, and the deck in force.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TenantRecord {
@@ -386,6 +429,12 @@ pub struct Balance {
     pub lots: Vec<Lot>,
     /// Open calls that hold money.
     pub wallet_holds: i64,
+    /// How auto-recharge stands; none where it was never set up.
+    pub recharge: Option<Recharge>,
+    /// The request in flight.
+    pub in_flight: Option<RechargeRequest>,
+    /// What settled calls fell short of and no purchase has paid.
+    pub owed: Micros,
     /// The overage of every month that has any, soonest first.
     pub overage: Vec<Lot>,
 }
@@ -434,6 +483,8 @@ pub struct Snapshot {
     pub journal: Vec<Entry>,
     /// What counts for the spend velocity.
     pub ring: SpendRing,
+    /// Requests for recharges that are in flight or failed.
+    pub recharges: Vec<(LotId, RechargeRequest)>,
 }
 
 /// Take a reader of the journal, or keep the one that is had: its lease begins anew.
@@ -592,6 +643,9 @@ pub trait Ledger: Send + Sync + 'static {
         purchase: &Purchase,
         expires_at: Millis,
     ) -> impl Fallible<Reply<Purchased>>;
+
+    /// See [`ReportRecharge`].
+    fn report_recharge(&self, report: &ReportRecharge) -> impl Fallible<Reply<RechargeReported>>;
 
     /// Keeps the text of a deck under its version.
     fn put_deck(&self, version: &str, csv: &[u8]) -> impl Fallible<()>;

@@ -244,19 +244,7 @@ impl<L: Ledger> Administration<L> {
         outcome: &mut ApplyOutcome,
     ) -> Result<(), AdministrationError> {
         let tenant = &document.profile.id;
-        let (before, changed) = self.apply_profile(path, document).await?;
-        let was_removed =
-            before.as_ref().is_some_and(|record| record.profile.state == TenantState::Removed);
-        let removed = document.profile.state == TenantState::Removed && !was_removed;
-        match (before.is_some(), changed) {
-            (true, true) if removed => outcome.removed += 1,
-            (false, _) => outcome.created += 1,
-            (true, true) => outcome.updated += 1,
-            (true, false) => outcome.unchanged += 1,
-        }
-        for batch in document.payers.chunks(PAYERS_PER_COMMAND) {
-            self.apply_payers(tenant, batch, outcome).await?;
-        }
+        // Purchases come first, so that no recharge is asked for that they make needless.
         for purchase in &document.purchases {
             let expires_at = twelve_months_after(purchase.purchased_at);
             match self.ledger().purchase(tenant, purchase, expires_at).await?.outcome {
@@ -269,6 +257,19 @@ impl<L: Ledger> Administration<L> {
                     });
                 }
             }
+        }
+        let (before, changed) = self.apply_profile(path, document).await?;
+        let was_removed =
+            before.as_ref().is_some_and(|record| record.profile.state == TenantState::Removed);
+        let removed = document.profile.state == TenantState::Removed && !was_removed;
+        match (before.is_some(), changed) {
+            (true, true) if removed => outcome.removed += 1,
+            (false, _) => outcome.created += 1,
+            (true, true) => outcome.updated += 1,
+            (true, false) => outcome.unchanged += 1,
+        }
+        for batch in document.payers.chunks(PAYERS_PER_COMMAND) {
+            self.apply_payers(tenant, batch, outcome).await?;
         }
         Ok(())
     }

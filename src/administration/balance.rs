@@ -6,6 +6,7 @@ use crate::charging::ids::{LotId, PoolId};
 use crate::charging::month::Month;
 use crate::charging::plans::Family;
 use crate::charging::units::{Micros, Millis, Seconds};
+use crate::ledger::recharge::RechargeRequest;
 use crate::ledger::state::{Bucket, Lot};
 use crate::ledger::{Balance, pool_id};
 
@@ -54,6 +55,25 @@ pub struct Credits {
     pub overage: Overage,
     /// What was post-paid in earlier months, latest first.
     pub past_overage: Vec<Overage>,
+    /// What settled calls fell short of and no purchase has paid.
+    pub owed: Micros,
+}
+
+/// Auto-recharge as an operator reads it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RechargeState {
+    /// Whether recharges are asked for.
+    pub enabled: bool,
+    /// Key of the request in flight, and the request.
+    pub in_flight: Option<(LotId, RechargeRequest)>,
+    /// Failures since the last success.
+    pub failures: i64,
+    /// No request before this instant; zero where no failure is waited out.
+    pub next_attempt_at: Millis,
+    /// Asked for on the current day of UTC, less what failed.
+    pub requested_today: Micros,
+    /// Most of that; `None` where there is no cap.
+    pub daily_cap: Option<Micros>,
 }
 
 /// What is post-paid in one month (rule 42).
@@ -94,6 +114,8 @@ pub struct TenantBalance {
     pub pools: Vec<PoolBalance>,
     /// The wallet.
     pub credits: Credits,
+    /// Auto-recharge; `None` where it was never set up.
+    pub recharge: Option<RechargeState>,
 }
 
 /// What may still be spent of a tenant's wallet, holds included.
@@ -140,7 +162,7 @@ pub(super) fn pools(balance: &Balance, month: &Month) -> Vec<PoolBalance> {
 }
 
 pub(super) fn credits(balance: &Balance, now: Millis, month: &Month) -> Credits {
-    let mut credits = Credits::default();
+    let mut credits = Credits { owed: balance.owed, ..Credits::default() };
     let overage = |lot: &Lot| Overage {
         month: lot.key.overage_month().to_owned(),
         held: Micros(lot.bucket.held),
@@ -167,6 +189,19 @@ pub(super) fn credits(balance: &Balance, now: Millis, month: &Month) -> Credits 
         }
     }
     credits
+}
+
+pub(super) fn recharge(balance: &Balance, now: Millis) -> Option<RechargeState> {
+    let recharge = balance.recharge?;
+    let daily_cap = recharge.terms.filter(|terms| terms.daily_cap >= 0);
+    Some(RechargeState {
+        enabled: recharge.terms.is_some(),
+        in_flight: balance.in_flight.map(|request| (recharge.last(), request)),
+        failures: recharge.failures,
+        next_attempt_at: if now < recharge.not_before { recharge.not_before } else { Millis::ZERO },
+        requested_today: recharge.requested_today(now),
+        daily_cap: daily_cap.map(|terms| Micros(terms.daily_cap)),
+    })
 }
 
 pub(super) fn credit_lot(lot: &Lot, now: Millis) -> CreditLot {

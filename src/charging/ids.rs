@@ -21,6 +21,12 @@ pub enum IdError {
     /// A purchase that is named like the overage of a month.
     #[error("expected another beginning than overage:, which names what is post-paid")]
     Reserved,
+    /// A purchase by hand that is named like a recharge.
+    #[error(
+        "keys of the form recharge.<number> are those of auto-recharges, which ReportRecharge answers; \
+         expected another key"
+    )]
+    OfRecharge,
 }
 
 macro_rules! text_id {
@@ -142,15 +148,22 @@ text_id! {
     LotId, check_call_id
 }
 
+/// What the keys of recharges begin with; a number follows.
+const RECHARGE: &str = "recharge.";
+
 /// How the overage of a month is named, before the key of the month. A purchase may have any other text
 /// as its key, colons too, so that this beginning is kept from purchases ([`LotId::of_purchase`]).
 const OVERAGE: &str = "overage:";
 
 impl LotId {
-    /// The key of a purchase: any lot's name but those of overage.
+    /// The key of a purchase by hand: any lot's name but those of overage and of recharges.
     pub fn of_purchase(text: &str) -> Result<LotId, IdError> {
         let key = LotId::new(text)?;
-        if key.is_overage() { Err(IdError::Reserved) } else { Ok(key) }
+        match key {
+            key if key.is_overage() => Err(IdError::Reserved),
+            key if key.is_recharge() => Err(IdError::OfRecharge),
+            key => Ok(key),
+        }
     }
 
     /// What is post-paid in the month of that key (rule 42).
@@ -166,6 +179,18 @@ impl LotId {
     /// The key of the month whose overage this is; empty of a purchase.
     pub fn overage_month(&self) -> &str {
         self.0.strip_prefix(OVERAGE).unwrap_or_default()
+    }
+
+    /// The key of a tenant's recharge of that number, from 1.
+    pub fn recharge(number: i64) -> LotId {
+        LotId(Arc::from(format!("{RECHARGE}{number}")))
+    }
+
+    /// Whether only a recharge may have it, so that no purchase by hand takes its place.
+    pub fn is_recharge(&self) -> bool {
+        self.0.strip_prefix(RECHARGE).is_some_and(|number| {
+            !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit())
+        })
     }
 }
 
@@ -191,6 +216,15 @@ mod tests {
         for key in ["po:1", "overage", "Overage:2026-11"] {
             let lot = LotId::of_purchase(key).expect("a key");
             assert!(!lot.is_overage() && lot.overage_month().is_empty(), "{key}");
+        }
+    }
+
+    #[test]
+    fn only_the_word_and_a_number_are_the_key_of_a_recharge() {
+        assert!(LotId::recharge(7).is_recharge());
+        assert_eq!(LotId::of_purchase("recharge.7"), Err(IdError::OfRecharge));
+        for other in ["recharge.", "recharge.x1", "recharge.1 ", "Recharge.1", "po-1", "recharge"] {
+            assert!(!LotId::new(other).expect("a key").is_recharge(), "{other}");
         }
     }
 }

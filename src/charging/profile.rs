@@ -46,6 +46,9 @@ pub struct TenantProfile {
     pub auto_recharge: Option<AutoRecharge>,
     /// The tenant's SBC trunks.
     pub trunks: Vec<Trunk>,
+    /// Whether the next purchase pays what settled calls fell short of (D7).
+    #[serde(default)]
+    pub deduct_shortfall: bool,
     /// How long records are kept.
     #[serde(default)]
     pub retention: Retention,
@@ -197,8 +200,22 @@ pub struct AutoRecharge {
     pub trigger: Micros,
     /// How much to buy.
     pub amount: Micros,
-    /// Most to buy in a day.
+    /// Most to ask for in a day of UTC.
     pub daily_cap: Option<Micros>,
+    /// Which balance is judged.
+    #[serde(default)]
+    pub recharge_on: RechargeOn,
+}
+
+/// Which balance auto-recharge looks at (D16).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RechargeOn {
+    /// What is not spent: available and held.
+    #[default]
+    Spent,
+    /// What new calls may take.
+    Available,
 }
 
 /// An SBC trunk.

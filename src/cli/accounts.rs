@@ -1,19 +1,22 @@
-//! The administrator's commands: `apply`, `balance`, `decisions`, `audit`.
+//! The administrator's commands: `apply`, `balance`, `recharge`, `decisions`, `audit`.
 
 use std::process::ExitCode;
 
 use crate::charging::profile::TenantDocument;
-use crate::cli::args::{ApplyArgs, AuditArgs, BalanceArgs, DecisionsArgs, Output};
+use crate::cli::args::{ApplyArgs, AuditArgs, BalanceArgs, DecisionsArgs, Output, RechargeArgs};
 use crate::cli::document::{self, Loaded};
 use crate::cli::output::{
-    Failure, Outcome, Word, counted, fields, instant, length, money, print, rows, show, warn,
+    Failure, Outcome, Word, counted, fields, instant, is_some_money, length, money, print, rows,
+    show, warn,
 };
 use crate::cli::records::warn_of_trimmed;
 use crate::cli::{FAILURE, client, organisation};
+use crate::proto::v1::report_recharge_request::Outcome as ReportOutcome;
 use crate::proto::v1::{
     ApplyRequest, ApplyResponse, Classification, CreditLot, Credits, DecisionRecord,
     GetBalanceRequest, GetBalanceResponse, ListDecisionsRequest, ListDecisionsResponse, Pool,
-    RunAuditRequest, RunAuditResponse,
+    RechargeFailed, RechargeState, RechargeSucceeded, ReportRechargeRequest,
+    ReportRechargeResponse, RunAuditRequest, RunAuditResponse,
 };
 
 /// Most entries that one request may ask for.
@@ -82,6 +85,68 @@ fn balances(answer: &GetBalanceResponse) -> String {
         text.push('\n');
         text += &wallet(credits);
     }
+    if let Some(recharge) = &answer.recharge {
+        text.push('\n');
+        text += &recharge_state(recharge);
+    }
+    text
+}
+
+fn recharge_state(recharge: &RechargeState) -> String {
+    let in_flight = match recharge.in_flight_key.as_str() {
+        "" => "nothing".to_owned(),
+        key => {
+            let (amount, at) = (&recharge.in_flight_amount, &recharge.requested_at);
+            format!("{key}: {} since {}", money(amount.as_ref()), instant(at.as_ref()))
+        }
+    };
+    let failures = match recharge.failure_count {
+        0 => String::new(),
+        count => format!(
+            "{count} in a row; next attempt {}",
+            match &recharge.next_attempt_at {
+                Some(at) => format!("at {}", instant(Some(at))),
+                None => "at once".to_owned(),
+            }
+        ),
+    };
+    let cap = match &recharge.daily_cap {
+        Some(cap) => format!(" of {}", money(Some(cap))),
+        None => String::new(),
+    };
+    fields([
+        ("auto-recharge", if recharge.enabled { "on" } else { "off" }.to_owned()),
+        ("in flight", in_flight),
+        ("failures", failures),
+        ("asked today", money(recharge.requested_today.as_ref()) + &cap),
+    ])
+}
+
+/// Carries out `recharge`.
+pub async fn recharge(args: RechargeArgs, form: Output) -> Outcome {
+    let outcome = match args.failed {
+        Some(reason) => ReportOutcome::Failed(RechargeFailed { reason }),
+        None => ReportOutcome::Succeeded(RechargeSucceeded {}),
+    };
+    let request =
+        ReportRechargeRequest { tenant_id: args.tenant, key: args.key, outcome: Some(outcome) };
+    let mut accounts = client::accounts(&args.server).await?;
+    let answer = accounts.report_recharge(request).await?.into_inner();
+    show(form, &answer, reported)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn reported(answer: &ReportRechargeResponse) -> String {
+    let told = if answer.replayed { "reported before" } else { "recorded" };
+    let mut text = format!("{told}\n");
+    if let Some(credits) = &answer.credits {
+        text.push('\n');
+        text += &wallet(credits);
+    }
+    if let Some(recharge) = &answer.recharge {
+        text.push('\n');
+        text += &recharge_state(recharge);
+    }
     text
 }
 
@@ -124,6 +189,9 @@ fn wallet(credits: &Credits) -> String {
             [past.period.clone(), money(past.held.as_ref()), money(past.spent.as_ref())]
         });
         text += &rows(["OVERAGE", ">HELD", ">SPENT"], std::iter::once(this).chain(past).collect());
+    }
+    if is_some_money(credits.owed.as_ref()) {
+        text += &format!("owed by earlier calls: {}\n", money(credits.owed.as_ref()));
     }
     if !credits.lots.is_empty() {
         text.push('\n');
@@ -273,7 +341,9 @@ mod tests {
                 overage_held: usd("0"),
                 overage_spent: usd("0.25"),
                 past_overage: vec![],
+                owed: usd("0"),
             }),
+            recharge: None,
         };
         assert_eq!(
             balances(&answer),

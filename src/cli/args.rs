@@ -65,6 +65,8 @@ pub enum ClientCommand {
     Quote(Box<QuoteArgs>),
     /// Show the pools and credits of a tenant
     Balance(BalanceArgs),
+    /// Report what became of a recharge that was asked for
+    Recharge(RechargeArgs),
     /// List the open calls of a tenant with what they hold, show one call, or end those of a trunk
     Calls(CallsArgs),
     /// List decisions, the newest first
@@ -443,6 +445,27 @@ pub struct BalanceArgs {
     pub server: Server,
 }
 
+/// Arguments of `recharge`.
+#[derive(Debug, Args)]
+#[command(group(clap::ArgGroup::new("outcome").required(true).args(["succeeded", "failed"])))]
+pub struct RechargeArgs {
+    /// Tenant
+    #[arg(long, env = "TOLLGATE_TENANT", value_name = "ID")]
+    pub tenant: String,
+    /// Key of the request, as its RECHARGE_REQUESTED event names it, such as recharge.7
+    #[arg(long, value_name = "KEY")]
+    pub key: String,
+    /// The money has arrived: add it to the credits
+    #[arg(long)]
+    pub succeeded: bool,
+    /// It has not, and why
+    #[arg(long, value_name = "REASON")]
+    pub failed: Option<String>,
+    /// The server.
+    #[command(flatten)]
+    pub server: Server,
+}
+
 /// Arguments of `calls`: without a command, the open calls of `tenant` are listed.
 #[derive(Debug, Args)]
 #[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
@@ -800,6 +823,9 @@ mod tests {
             "tollgate records erase --tenant a --number +4930901820 --before 2026-01-10",
             "tollgate records erase --tenant a --before yesterday",
             "tollgate balance --tenant a --admin-endpoint nowhere",
+            "tollgate recharge --tenant a --key recharge.1",
+            "tollgate recharge --tenant a --key recharge.1 --succeeded --failed card",
+            "tollgate recharge --tenant a --succeeded",
             "tollgate rates",
             "tollgate calls",
             "tollgate demo --listen here",

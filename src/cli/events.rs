@@ -62,6 +62,12 @@ fn line(event: &Event) -> String {
     if is_some_time(event.shortfall_duration.as_ref()) {
         parts.push(format!("{} unpaid", length(event.shortfall_duration.as_ref())));
     }
+    if is_some_money(event.amount.as_ref()) {
+        parts.push(money(event.amount.as_ref()));
+    }
+    if !event.reason.is_empty() {
+        parts.push(event.reason.clone());
+    }
     if event.call_id.is_empty() || event.decision().word().is_empty() {
         parts.push(format!("[{}]", event.cursor));
     } else {

@@ -50,6 +50,10 @@ fn tenant(raw: &RawTenant) -> Result<Tenant> {
         state: text(&raw.state),
         retention: unless_default(retention(&raw.retention)?),
         notices: unless_default(notices(&raw.notices)),
+        deduct_shortfall: parsed("deduct_shortfall", &raw.deduct_shortfall, |text| {
+            text.parse().ok()
+        })?
+        .unwrap_or_default(),
     })
 }
 
@@ -98,6 +102,7 @@ fn recharge(raw: &RawAutoRecharge) -> AutoRecharge {
         trigger: text(&raw.trigger),
         amount: text(&raw.amount),
         daily_cap: raw.daily_cap.as_ref().map(value),
+        recharge_on: text(&raw.recharge_on),
     }
 }
 

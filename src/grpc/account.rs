@@ -13,7 +13,8 @@ use tonic::{Request, Response, Status};
 use tracing::{Instrument, Span, info_span};
 
 use crate::administration::{
-    Administration, CreditLot, Credits, DecisionRecord, ErasureOf, Overage, PoolBalance, kept_since,
+    Administration, CreditLot, Credits, DecisionRecord, ErasureOf, Overage, PoolBalance,
+    RechargeState, kept_since,
 };
 use crate::charging::deck::{DeckErrors, MAX_BYTES};
 use crate::charging::ids::{CallId, LotId, TenantId};
@@ -37,6 +38,7 @@ use crate::organisation;
 use crate::proto::json::to_json_line;
 use crate::proto::v1;
 use crate::proto::v1::account_service_server::{AccountService, AccountServiceServer};
+use crate::proto::v1::report_recharge_request::Outcome as RechargeOutcome;
 use crate::records::UsageRecord;
 use crate::records::export::Export;
 
@@ -191,6 +193,40 @@ impl<L: Ledger> AccountService for Account<L> {
         Ok(Response::new(v1::GetBalanceResponse {
             pools: balance.pools.iter().map(pool).collect(),
             credits: Some(credits(&balance.credits, &balance.currency)),
+            recharge: balance.recharge.as_ref().map(|of| recharge(of, &balance.currency)),
+        }))
+    }
+
+    async fn report_recharge(
+        &self,
+        request: Request<v1::ReportRechargeRequest>,
+    ) -> Result<Response<v1::ReportRechargeResponse>, Status> {
+        let _entered = self.gate.enter()?;
+        let message = request.into_inner();
+        let mut violations = FieldViolations::new();
+        let tenant = violations.take("tenant_id", TenantId::new(&message.tenant_id));
+        let key = violations.take("key", LotId::new(&message.key));
+        let outcome = match message.outcome {
+            None => {
+                violations.add("outcome", "expected succeeded or failed");
+                None
+            }
+            Some(RechargeOutcome::Succeeded(_)) => Some(Ok(())),
+            Some(RechargeOutcome::Failed(failed)) => {
+                violations.take("failed.reason", text(&failed.reason, MAX_TEXT_BYTES));
+                Some(Err(failed.reason))
+            }
+        };
+        let ((tenant, key), outcome) = violations.finish(tenant.zip(key).zip(outcome))?;
+        let span = info_span!("rpc", rpc = "ReportRecharge", %tenant);
+        let reported = self.administration.report_recharge(&tenant, key, outcome).instrument(span);
+        let reported = reported.await.map_err(administration)?;
+        let currency = &reported.currency;
+        Ok(Response::new(v1::ReportRechargeResponse {
+            replayed: reported.replayed,
+            lot: reported.lot.as_ref().map(|lot| credit_lot(lot, currency)),
+            credits: Some(credits(&reported.credits, currency)),
+            recharge: reported.recharge.as_ref().map(|of| recharge(of, currency)),
         }))
     }
 
@@ -558,6 +594,7 @@ fn credits(of: &Credits, currency: &str) -> v1::Credits {
         expired: to_money(of.expired, currency),
         available: to_money(of.available, currency),
         lots: of.lots.iter().map(|lot| credit_lot(lot, currency)).collect(),
+        owed: to_money(of.owed, currency),
         overage: to_money(of.overage.held + of.overage.spent, currency),
         overage_held: to_money(of.overage.held, currency),
         overage_spent: to_money(of.overage.spent, currency),
@@ -570,6 +607,21 @@ fn overage_month(of: &Overage, currency: &str) -> v1::OverageMonth {
         period: of.month.clone(),
         held: to_money(of.held, currency),
         spent: to_money(of.spent, currency),
+    }
+}
+
+fn recharge(of: &RechargeState, currency: &str) -> v1::RechargeState {
+    let in_flight = of.in_flight.as_ref();
+    let known = |instant: Millis| (instant > Millis::ZERO).then(|| to_timestamp(instant)).flatten();
+    v1::RechargeState {
+        enabled: of.enabled,
+        in_flight_key: in_flight.map(|(key, _)| key.as_str().to_owned()).unwrap_or_default(),
+        in_flight_amount: to_money(in_flight.map(|(_, r)| r.amount).unwrap_or_default(), currency),
+        requested_at: in_flight.and_then(|(_, request)| to_timestamp(request.requested_at)),
+        failure_count: u32::try_from(of.failures).unwrap_or(u32::MAX),
+        next_attempt_at: known(of.next_attempt_at),
+        requested_today: to_money(of.requested_today, currency),
+        daily_cap: of.daily_cap.and_then(|cap| to_money(cap, currency)),
     }
 }
 
@@ -683,9 +735,12 @@ pub fn event_json(event: Event, tenant: &TenantId, currency: &str) -> Result<Str
 fn event_message(event: Event, tenant: &TenantId, currency: &str) -> v1::Event {
     let Event { id, cursor, kind, entry } = event;
     let (of_call, of_bucket) = match kind {
-        EventKind::PoolThreshold | EventKind::PoolExhausted | EventKind::CreditsExpired => {
-            (String::new(), entry.subject.clone())
-        }
+        EventKind::PoolThreshold
+        | EventKind::PoolExhausted
+        | EventKind::CreditsExpired
+        | EventKind::RechargeRequested
+        | EventKind::RechargeSucceeded
+        | EventKind::RechargeFailed => (String::new(), entry.subject.clone()),
         EventKind::CreditsDepleted => (String::new(), String::new()),
         _ => (entry.subject.clone(), String::new()),
     };
@@ -708,6 +763,11 @@ fn event_message(event: Event, tenant: &TenantId, currency: &str) -> v1::Event {
         charged_money: to_money(Micros(spent("l:")), currency),
         shortfall_duration: to_duration(entry.shortfall_duration),
         shortfall_money: to_money(entry.shortfall_money, currency),
+        amount: to_money(entry.recharge_amount().unwrap_or_default(), currency),
+        reason: match kind {
+            EventKind::RechargeFailed => String::from_utf8_lossy(&entry.report).into_owned(),
+            _ => String::new(),
+        },
     }
 }
 
@@ -724,6 +784,9 @@ fn event_type(kind: EventKind) -> v1::EventType {
         EventKind::Shortfall => v1::EventType::Shortfall,
         EventKind::UnauthorizedUsage => v1::EventType::UnauthorizedUsage,
         EventKind::EmergencyCall => v1::EventType::EmergencyCall,
+        EventKind::RechargeRequested => v1::EventType::RechargeRequested,
+        EventKind::RechargeSucceeded => v1::EventType::RechargeSucceeded,
+        EventKind::RechargeFailed => v1::EventType::RechargeFailed,
     }
 }
 

@@ -46,6 +46,7 @@ fn tenant(of: v1::Tenant) -> RawTenant {
         trunks: of.trunks.into_iter().map(trunk).collect(),
         retention: of.retention.map(retention).unwrap_or_default(),
         notices: of.notices.map(notices).unwrap_or_default(),
+        deduct_shortfall: of.deduct_shortfall.then(|| Text::from("true")),
         ..RawTenant::default()
     }
 }
@@ -95,6 +96,7 @@ fn auto_recharge(of: v1::AutoRecharge) -> RawAutoRecharge {
         trigger: given(of.trigger),
         amount: given(of.amount),
         daily_cap: of.daily_cap.map(Text::from),
+        recharge_on: given(of.recharge_on),
         ..RawAutoRecharge::default()
     }
 }

@@ -102,9 +102,9 @@ pub fn use_case(error: UseCaseError) -> Status {
 /// Why an act of administration was refused.
 pub fn administration(error: AdministrationError) -> Status {
     match error {
-        AdministrationError::NoSuchTenant(_) | AdministrationError::NoSuchCall(..) => {
-            Status::not_found(error.to_string())
-        }
+        AdministrationError::NoSuchTenant(_)
+        | AdministrationError::NoSuchCall(..)
+        | AdministrationError::NoSuchRecharge(..) => Status::not_found(error.to_string()),
         AdministrationError::Refused { ref field, ref reason } => {
             let mut details = ErrorDetails::new();
             details.add_precondition_failure_violation("CONTRADICTION", field, reason);

@@ -15,6 +15,7 @@ use crate::charging::decision::Decision;
 use crate::charging::funding::{CreditSide, PoolSide, charge};
 use crate::charging::ids::{CallId, LotId, TenantId};
 use crate::charging::units::{Micros, Millis, Seconds};
+use crate::ledger::recharge::{Recharge, WalletStory};
 use crate::ledger::state::{
     Bucket, Call, CallState, Entry, EntryKind, MoneyLine, Opening, Posting, VELOCITY_SLOTS,
 };
@@ -78,6 +79,7 @@ pub fn audit(tenant: &TenantId, now: Millis, sweep_bound: Seconds, snapshot: &Sn
     let story = audit.read_journal();
     audit.check_buckets(&story);
     audit.check_wallet();
+    audit.check_recharge(&story);
     audit.check_payers();
     audit.check_velocity();
     for (id, call) in &snapshot.calls {
@@ -115,6 +117,8 @@ pub(super) struct Story {
     pub(super) past: Listed,
     /// Decisions that trimmed entries recorded.
     trimmed_decisions: i64,
+    /// What moved the wallet beside calls.
+    wallet: WalletStory,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -337,14 +341,17 @@ impl<'a> Audit<'a> {
             match entry.kind {
                 EntryKind::Opening => self.read_opening(&mut story, &mut purchases, entry),
                 EntryKind::NumbersErased => {}
-                EntryKind::Purchased => {
+                EntryKind::Purchased | EntryKind::RechargeSucceeded => {
                     if !purchases.insert(entry.subject.as_str()) {
                         let detail = "the purchase is applied more than once".to_owned();
                         self.find(16, &entry.subject, detail);
                         continue;
                     }
                 }
-                EntryKind::LotExpired
+                EntryKind::RechargeRequested
+                | EntryKind::RechargeFailed
+                | EntryKind::ShortfallCollected
+                | EntryKind::LotExpired
                 | EntryKind::PoolThreshold
                 | EntryKind::PoolExhausted
                 | EntryKind::CreditsDepleted => {}
@@ -353,6 +360,9 @@ impl<'a> Audit<'a> {
                         self.find(invariant, &key, detail);
                     }
                 }
+            }
+            for (invariant, detail) in story.wallet.tell(entry) {
+                self.find(invariant, &entry.subject, detail);
             }
             for posting in &entry.postings {
                 story.buckets.entry(posting.bucket.clone()).or_default().add(posting);
@@ -387,6 +397,7 @@ impl<'a> Audit<'a> {
             Some(opening) => {
                 story.past.open(&opening);
                 story.trimmed_decisions += opening.decisions;
+                story.wallet.open(&opening.wallet);
             }
             None => self.find(17, "journal", "an opening entry cannot be read".to_owned()),
         }
@@ -405,7 +416,8 @@ impl<'a> Audit<'a> {
         let started = bucket.starts <= at;
         let ended = at >= bucket.ends;
         let lawful = match entry.kind {
-            Purchased | Opening => true,
+            Purchased | RechargeSucceeded | Opening => true,
+            ShortfallCollected => !ended,
             LotExpired => ended,
             Authorized => started && !ended,
             Extended | Reopened => started && !(is_lot && ended),
@@ -557,7 +569,9 @@ impl<'a> Audit<'a> {
                 self.find(1, key, format!("slot {number} holds {money}, its calls count {least}"));
             }
         }
+        // Settings that were changed and changed back have moved all older slots into the ring's first.
         let oldest = ring.slots.last().map_or(i64::MAX, |last| last.number - VELOCITY_SLOTS);
+        let oldest = ring.slots.first().map_or(oldest, |first| first.number.max(oldest));
         if let Some((number, money)) =
             counted.into_iter().find(|&(number, money)| number >= oldest && money > Micros::ZERO)
         {
@@ -568,6 +582,28 @@ impl<'a> Audit<'a> {
             let total = ring.total();
             self.find(17, key, format!("{total} count, the journal commits {most}"));
         }
+    }
+
+    fn check_recharge(&mut self, story: &Story) {
+        let snapshot = self.snapshot;
+        let found = Recharge { terms: None, ..snapshot.wallet.recharge.unwrap_or_default() };
+        let told = &story.wallet;
+        if found != told.recharge {
+            let detail = format!("expected {:?} from the journal, found {found:?}", told.recharge);
+            self.find(17, "auto-recharge", detail);
+        }
+        let mut requests = told.requests.clone();
+        for (key, request) in &snapshot.recharges {
+            let expected = requests.remove(key.as_str());
+            if expected != Some(*request) {
+                let detail = format!("expected {expected:?} from the journal, found {request:?}");
+                self.find(17, key.as_str(), detail);
+            }
+        }
+        for key in requests.into_keys() {
+            self.find(17, &key, "a request that is not answered is lost".to_owned());
+        }
+        self.expect(18, "wallet", "owed", told.owed, snapshot.wallet.owed);
     }
 
     fn check_payers(&mut self) {
@@ -753,8 +789,8 @@ impl<'a> Audit<'a> {
             self.find(12, id.as_str(), "a deadline of no known call".to_owned());
         }
         let bought = |lot: &str| {
-            let purchase =
-                |entry: &&Entry| entry.kind == EntryKind::Purchased && entry.subject == lot;
+            let bought = [EntryKind::Purchased, EntryKind::RechargeSucceeded];
+            let purchase = |entry: &&Entry| bought.contains(&entry.kind) && entry.subject == lot;
             snapshot.journal.iter().find(purchase).map_or(Millis::ZERO, |entry| entry.at)
         };
         for lot in &snapshot.lots {

@@ -18,8 +18,8 @@ use crate::ledger::state::{Call, Entry, Reader, Upkeep};
 use crate::ledger::{
     Answer, Answered, Applied, Authorize, Authorized, Balance, ClockOffset, End, Ended, Extend,
     Extended, FinishRewrite, FinishedRewrite, Ledger, LedgerError, MoveReader, Moved, Page,
-    PayerUpdate, PayerView, Position, Purchased, Reply, Snapshot, Swept, TakeReader, Taken,
-    TenantRecord, TenantView,
+    PayerUpdate, PayerView, Position, Purchased, RechargeReported, Reply, ReportRecharge, Snapshot,
+    Swept, TakeReader, Taken, TenantRecord, TenantView,
 };
 
 /// See the module.
@@ -130,7 +130,7 @@ impl Ledger for MemoryLedger {
         record: &TenantRecord,
         over: Option<u64>,
     ) -> Result<Reply<Applied>, LedgerError> {
-        Ok(self.on(tenant, |book, _| book.apply_tenant(record, over)))
+        Ok(self.on(tenant, |book, now| book.apply_tenant(now, record, over)))
     }
 
     async fn apply_payers(
@@ -150,6 +150,15 @@ impl Ledger for MemoryLedger {
     ) -> Result<Reply<Purchased>, LedgerError> {
         let context = serde_json::to_vec(&purchase.payment).unwrap_or_default();
         Ok(self.on(tenant, |book, now| book.purchase(now, purchase, expires_at, context)))
+    }
+
+    async fn report_recharge(
+        &self,
+        report: &ReportRecharge,
+    ) -> Result<Reply<RechargeReported>, LedgerError> {
+        Ok(self.on(&report.tenant, |book, now| {
+            book.report_recharge(now, &report.key, &report.outcome)
+        }))
     }
 
     async fn put_deck(&self, version: &str, csv: &[u8]) -> Result<(), LedgerError> {

@@ -22,13 +22,14 @@ use crate::charging::ids::{CallId, LotId, PayerId, PoolId, TenantId};
 use crate::charging::month::Month;
 use crate::charging::profile::{Purchase, TenantState};
 use crate::charging::units::{Millis, Seconds};
+use crate::ledger::recharge::RechargeTerms;
 use crate::ledger::redis::batch::Sender;
 use crate::ledger::redis::codec::{
     AbandonRewriteArgs, AddRewrittenArgs, AnswerArgs, ApplyPayersArgs, ApplyTenantArgs,
     AuthorizeArgs, BalanceArgs, BalanceReply, BeginRewriteArgs, CallReply, CountReply, EndArgs,
     ExtendArgs, FinishRewriteArgs, MoveReaderArgs, PositionArgs, PositionReply, PurchaseArgs,
-    ReaderReply, ReplaceContextArgs, StoredPayer, SweepArgs, SweepReply, TakeReaderArgs, decode,
-    decode_json, encode, encode_json, unknown_tag,
+    ReaderReply, ReplaceContextArgs, ReportRechargeArgs, StoredPayer, SweepArgs, SweepReply,
+    TakeReaderArgs, decode, decode_json, encode, encode_json, unknown_tag,
 };
 use crate::ledger::redis::connection::Connection;
 use crate::ledger::redis::keys::Key;
@@ -40,8 +41,8 @@ use crate::ledger::{
     Answer, Answered, Applied, Authorize, Authorized, Balance, COPIED_AT_FINISH, ClockOffset,
     ClockReading, End, EndResult, Ended, Extend, Extended, FinishRewrite, FinishedRewrite, Ledger,
     LedgerError, MoveReader, Moved, Page, PayerUpdate, PayerView, Position, Purchased,
-    REWRITE_LEASE, Reply, Snapshot, Swept, TakeReader, Taken, TenantRecord, TenantView,
-    apart_from_overage,
+    REWRITE_LEASE, RechargeReported, Reply, ReportRecharge, Snapshot, Swept, TakeReader, Taken,
+    TenantRecord, TenantView, apart_from_overage,
 };
 
 /// How often a snapshot is begun anew because the journal was replaced under it.
@@ -316,7 +317,13 @@ impl Ledger for RedisLedger {
         let record_json = encode_json(record)?;
         let suspended = record.profile.state == TenantState::Suspended;
         let over = over.into_iter().collect();
-        let args = ApplyTenantArgs { record: &record_json, suspended, over };
+        let args = ApplyTenantArgs {
+            record: &record_json,
+            suspended,
+            over,
+            recharge: RechargeTerms::of(&record.profile).into_iter().collect(),
+            deduct_shortfall: record.profile.deduct_shortfall,
+        };
         let tags = ["changed", "unchanged", "stale"];
         let reply = self.count(Verb::ApplyTenant, tenant, &args, &tags).await?;
         let outcome = match reply.outcome.0 {
@@ -365,6 +372,23 @@ impl Ledger for RedisLedger {
         Ok(Reply { now: reply.now, outcome })
     }
 
+    async fn report_recharge(
+        &self,
+        report: &ReportRecharge,
+    ) -> Result<Reply<RechargeReported>, LedgerError> {
+        let args = ReportRechargeArgs::of(report);
+        let tags = ["applied", "replayed", "succeeded_before", "not_found", "wallet_full"];
+        let reply = self.count(Verb::ReportRecharge, &report.tenant, &args, &tags).await?;
+        let outcome = match reply.outcome.0 {
+            "applied" => RechargeReported::Applied,
+            "replayed" => RechargeReported::Replayed,
+            "succeeded_before" => RechargeReported::SucceededBefore,
+            "not_found" => RechargeReported::NotFound,
+            _ => RechargeReported::WalletFull,
+        };
+        Ok(Reply { now: reply.now, outcome })
+    }
+
     async fn put_deck(&self, version: &str, csv: &[u8]) -> Result<(), LedgerError> {
         self.connection().query(cmd("SET").arg(keys::deck(version)).arg(csv)).await
     }
@@ -399,6 +423,9 @@ impl Ledger for RedisLedger {
             lots,
             wallet_holds: reply.wallet_holds,
             overage,
+            recharge: reply.recharge,
+            in_flight: reply.in_flight,
+            owed: reply.owed,
         };
         Ok(Reply { now: reply.now, outcome })
     }
@@ -751,15 +778,20 @@ impl RedisLedger {
         snapshot.sizes.sort();
         let mut buckets = vec![];
         for (field, bytes) in lots {
-            match field.strip_prefix("l:") {
-                Some(lot) => buckets.push((lot.to_owned(), decode("lot", &bytes)?)),
+            match field.split_once(':') {
+                Some(("l", lot)) => buckets.push((lot.to_owned(), decode("lot", &bytes)?)),
+                Some(("r", key)) => {
+                    let key = LotId::new(key).map_err(|_| stray(&field))?;
+                    snapshot.recharges.push((key, decode("recharge", &bytes)?));
+                }
                 None if field == keys::WALLET => {
                     snapshot.wallet = decode::<Wallet>("wallet", &bytes)?;
                 }
                 None if field == keys::RING => snapshot.ring = decode("spend velocity", &bytes)?,
-                None => return Err(stray(&field)),
+                _ => return Err(stray(&field)),
             }
         }
+        snapshot.recharges.sort_by(|a, b| a.0.cmp(&b.0));
         snapshot.lots = read_lots(buckets)?;
         for (id, bytes) in calls {
             let id = CallId::new(&id).map_err(|_| stray(&id))?;

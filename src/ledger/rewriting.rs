@@ -418,6 +418,8 @@ impl Removed {
         }
         self.opening.decisions += i64::from(entry.kind.is_decision());
         self.opening.committed += committed(entry);
+        // What is unlawful in it is for the audit to say.
+        self.opening.wallet.tell(entry);
         if entry.kind != EntryKind::Opening {
             self.opening.entries += 1;
             self.new += 1;
@@ -433,6 +435,7 @@ impl Removed {
         sum.shortfall_money += before.shortfall_money;
         sum.parked_calls += before.parked_calls;
         sum.parked += before.parked;
+        sum.wallet.open(&before.wallet);
         Ok(())
     }
 

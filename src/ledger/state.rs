@@ -14,6 +14,7 @@ use crate::charging::ids::{LotId, PoolId};
 use crate::charging::profile::SpendVelocity;
 use crate::charging::rating::Tariff;
 use crate::charging::units::{MAX_EXACT, Micros, Millis, Seconds};
+use crate::ledger::recharge::{Recharge, WalletStory};
 
 /// Where a call stands (the columns of the contract's state table; "none" is absence).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -474,7 +475,20 @@ pub struct Wallet {
     pub holds: i64,
     /// Lots that may still be drawn.
     pub live: Vec<LotId>,
+    /// How auto-recharge stands; none where it was never set up.
+    #[serde(with = "at_most_one")]
+    pub recharge: Option<Recharge>,
+    /// What settled calls fell short of and no purchase has paid (D7), up to [`MAX_MONEY`]. Expired calls
+    /// are not in it: their charge may still change.
+    pub owed: Micros,
+    /// Whether the next purchase pays it.
+    pub deduct_shortfall: bool,
 }
+
+/// Most money that any sum of a wallet may come to: a thousand million units of currency. The ledgers add
+/// up lots, holds and purchases of a tenant in numbers that are exact below 2^53 micro-units (nine times
+/// as much), and a purchase that another one races past the check must not reach that.
+pub const MAX_MONEY: Micros = Micros(1_000_000_000_000_000);
 
 /// A lot as it is listed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -551,6 +565,14 @@ pub enum EntryKind {
     PoolExhausted,
     /// Nothing is left or held in any lot (rule 51).
     CreditsDepleted,
+    /// The balance is below the trigger: the payment system is asked for money (rule 49).
+    RechargeRequested,
+    /// A requested recharge was bought: the lot is in the wallet.
+    RechargeSucceeded,
+    /// A requested recharge was reported failed; the report is the reason.
+    RechargeFailed,
+    /// A new lot paid what earlier calls fell short of (D7).
+    ShortfallCollected,
     /// Stands for older entries that are trimmed: its postings are their sum, its context is an
     /// [`Opening`].
     Opening,
@@ -565,8 +587,9 @@ impl EntryKind {
         match self {
             Authorized | Refused | Extended | Reopened | Settled | SettledLate | Released
             | Expired | Parked => true,
-            Purchased | LotExpired | PoolThreshold | PoolExhausted | CreditsDepleted | Opening
-            | NumbersErased => false,
+            Purchased | LotExpired | PoolThreshold | PoolExhausted | CreditsDepleted
+            | RechargeRequested | RechargeSucceeded | RechargeFailed | ShortfallCollected
+            | Opening | NumbersErased => false,
         }
     }
 
@@ -598,7 +621,7 @@ pub struct Entry {
     pub kind: EntryKind,
     /// By the store's clock.
     pub at: Millis,
-    /// The call; the lot of purchases and lapses; the pool of its alerts; empty for the wallet's.
+    /// The call; the lot of purchases, recharges and lapses; the pool of its alerts; empty for the wallet's.
     pub subject: String,
     /// Who pays; empty where nobody does.
     pub payer: String,
@@ -615,17 +638,18 @@ pub struct Entry {
     pub shortfall_money: Micros,
     /// What moved.
     pub postings: Vec<Posting>,
-    /// What Rust said about the call, or about the purchase.
+    /// What Rust said about the call, or about the purchase. Of recharges: the amount in micro-units, in
+    /// decimal digits (no posting can tell it: a request moves nothing).
     #[serde(with = "serde_bytes")]
     pub context: Vec<u8>,
-    /// What the client said about the end of the call; empty elsewhere.
+    /// What the client said about the end of the call, or why a recharge failed; empty elsewhere.
     #[serde(with = "serde_bytes")]
     pub report: Vec<u8>,
 }
 
 /// What an opening entry says besides its postings: what the audit counts in a journal, summed over the
 /// entries that it stands for. Of several openings of one trimming the first has the counts.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Opening {
     /// Entries before this instant are no longer there, except those of calls that went on after it.
     pub until: Millis,
@@ -653,6 +677,9 @@ pub struct Opening {
     /// Money that the entries committed, whatever was given back later (spend velocity).
     #[serde(default)]
     pub committed: Micros,
+    /// How auto-recharge stood after them, and what was owed because of them.
+    #[serde(default)]
+    pub wallet: WalletStory,
 }
 
 impl Opening {
@@ -694,6 +721,16 @@ pub struct Reader {
     pub since: Millis,
     /// Of the last entry that is done with; empty where there is none yet.
     pub cursor: String,
+}
+
+impl Entry {
+    /// The money that an entry about a recharge names; `None` for any other.
+    pub fn recharge_amount(&self) -> Option<Micros> {
+        use EntryKind::{RechargeFailed, RechargeRequested, RechargeSucceeded};
+        let recharge = matches!(self.kind, RechargeRequested | RechargeSucceeded | RechargeFailed);
+        let digits = std::str::from_utf8(&self.context).ok().filter(|_| recharge)?;
+        digits.parse().ok().map(Micros)
+    }
 }
 
 /// The pools of a call as the funding arithmetic sees them, given how to look a bucket up.

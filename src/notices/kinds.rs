@@ -21,6 +21,9 @@ kinds! {
     CallDenied, "CALL_DENIED", webhook false, mail false;
     CallExpired, "CALL_EXPIRED", webhook false, mail false;
     LateSettle, "LATE_SETTLE", webhook false, mail false;
+    RechargeRequested, "RECHARGE_REQUESTED", webhook true, mail false;
+    RechargeSucceeded, "RECHARGE_SUCCEEDED", webhook true, mail true;
+    RechargeFailed, "RECHARGE_FAILED", webhook true, mail true;
     CreditsDepleted, "CREDITS_DEPLETED", webhook true, mail true;
     CreditsExpired, "CREDITS_EXPIRED", webhook false, mail false;
     PoolThreshold, "POOL_THRESHOLD", webhook true, mail true;

@@ -121,7 +121,7 @@ pub fn text(event: &Event, tenant: &TenantId, currency: &str) -> Text {
         Micros(lots.map(of).sum())
     };
     for (what, amount) in [
-        ("Amount", of_lots(|posting| posting.funded)),
+        ("Amount", entry.recharge_amount().unwrap_or(of_lots(|posting| posting.funded))),
         ("Charged", of_lots(|posting| posting.spent)),
         ("Lapsed", of_lots(|posting| posting.expired)),
         ("Not paid", entry.shortfall_money),

@@ -9,9 +9,9 @@ use crate::charging::number;
 use crate::charging::plans::has_pay_as_you_go;
 use crate::charging::profile::{
     AutoRecharge, Billing, ConferencePolicy, FailureHandling, NoticeTargets, OnFailure,
-    OnLostSettle, OutboundPolicy, PayerKind, PayerProfile, PayerState, Purchase, ResponseOverride,
-    Retention, SpendVelocity, TenantDocument, TenantLimits, TenantProfile, TenantState, Trunk,
-    UserPolicy,
+    OnLostSettle, OutboundPolicy, PayerKind, PayerProfile, PayerState, Purchase, RechargeOn,
+    ResponseOverride, Retention, SpendVelocity, TenantDocument, TenantLimits, TenantProfile,
+    TenantState, Trunk, UserPolicy,
 };
 use crate::organisation::faults::{At, Faults};
 use crate::organisation::raw::{
@@ -78,6 +78,7 @@ fn check_tenant(f: &mut Faults, at: &At<'_>, raw: &RawTenant) -> Option<TenantDo
                        (rule 43)";
         f.add(&at.key("auto_recharge"), raw.line, message.to_owned());
     }
+    let deduct = f.optional(&at.key("deduct_shortfall"), raw.deduct_shortfall.as_ref(), boolean);
     let trunks = check_trunks(f, &at.key("trunks"), &raw.trunks);
     let retention = check_retention(f, &at.key("retention"), &raw.retention);
     let notices = check_notices(f, &at.key("notices"), &raw.notices);
@@ -106,6 +107,7 @@ fn check_tenant(f: &mut Faults, at: &At<'_>, raw: &RawTenant) -> Option<TenantDo
         trunks,
         retention,
         notices,
+        deduct_shortfall: deduct.unwrap_or(false),
     };
     let warnings = warnings(&profile, &payers);
     Some(TenantDocument {
@@ -128,6 +130,9 @@ const BILLINGS: &[(&str, Billing)] =
 
 const LOST: &[(&str, OnLostSettle)] =
     &[("proven", OnLostSettle::Proven), ("granted", OnLostSettle::Granted)];
+
+const RECHARGE_ON: &[(&str, RechargeOn)] =
+    &[("spent", RechargeOn::Spent), ("available", RechargeOn::Available)];
 
 const CONFERENCE_POLICIES: &[(&str, ConferencePolicy)] = &[
     ("any", ConferencePolicy::Any),
@@ -217,13 +222,14 @@ fn check_recharge(f: &mut Faults, at: &At<'_>, raw: &RawAutoRecharge) -> Option<
     let trigger = f.required(&at.key("trigger"), raw.line, raw.trigger.as_ref(), positive_amount);
     let amount = f.required(&at.key("amount"), raw.line, raw.amount.as_ref(), positive_amount);
     let daily_cap = f.optional(&at.key("daily_cap"), raw.daily_cap.as_ref(), positive_amount);
+    let on = f.optional(&at.key("recharge_on"), raw.recharge_on.as_ref(), word(RECHARGE_ON));
     let (trigger, amount) = (trigger?, amount?);
     if daily_cap.is_some_and(|cap| cap < amount) {
         let line = raw.daily_cap.as_ref().and_then(|text| text.line);
         let message = "expected at least the amount of one recharge".to_owned();
         f.add(&at.key("daily_cap"), line, message);
     }
-    Some(AutoRecharge { trigger, amount, daily_cap })
+    Some(AutoRecharge { trigger, amount, daily_cap, recharge_on: on.unwrap_or_default() })
 }
 
 /// Numbers that outlive their records would never be erased.
@@ -557,11 +563,6 @@ fn not_enforced(tenant: &TenantProfile) -> Vec<String> {
     let capped = [handling.user_outbound, handling.conference_dial_out, handling.toll_free_inbound]
         .contains(&OnFailure::ContinueCapped);
     let mut warnings = Vec::new();
-    for (set, name) in [(tenant.auto_recharge.is_some(), "auto_recharge")] {
-        if set {
-            warnings.push(format!("{name} is kept but not enforced yet"));
-        }
-    }
     if capped {
         warnings.push("failure_handling: continue_capped behaves like terminate yet".to_owned());
     }

@@ -173,6 +173,8 @@ mapping! {
         resource_accounts: Vec<RawResourceAccount>,
         /// SBC trunks.
         trunks: Vec<RawTrunk>,
+        /// `true` or `false` (default).
+        deduct_shortfall: Option<Text>,
         /// How long records are kept.
         retention: RawRetention,
         /// Who is told what happens.
@@ -245,6 +247,8 @@ mapping! {
         amount: Option<Text>,
         /// Amount.
         daily_cap: Option<Text>,
+        /// `spent` (default) or `available`.
+        recharge_on: Option<Text>,
     }
 }
 

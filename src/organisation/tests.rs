@@ -78,6 +78,7 @@ fn the_sample_is_read_whole() {
     assert_eq!(profile.blocked_prefixes, ["882"]);
     let recharge = profile.auto_recharge.expect("auto_recharge is set");
     assert_eq!(recharge.daily_cap, Some(Micros(1_000_000_000)));
+    assert_eq!(recharge.recharge_on, RechargeOn::Spent);
     let trunk = profile.trunk("sbc-1").expect("the trunk is there");
     assert_eq!(
         trunk.responses.get(&Decision::InsufficientCredits),
@@ -316,6 +317,19 @@ fn amounts_counts_and_spans_are_in_range() {
     check_tenant(
         "auto_recharge: { trigger: 5, amount: 10, daily_cap: 9 }",
         "auto_recharge.daily_cap: expected at least the amount of one recharge",
+    );
+    check_tenant(
+        "auto_recharge: { trigger: 5, amount: 10, recharge_on: held }",
+        "auto_recharge.recharge_on: expected one of spent, available, found \"held\"",
+    );
+    check_tenant(
+        "deduct_shortfall: maybe",
+        "deduct_shortfall: expected one of true, false, found \"maybe\"",
+    );
+    check_tenant(
+        "credits: [{ key: recharge.7, amount: 5, purchased_at: 2026-01-10T00:00:00Z }]",
+        "credits[0].key: keys of the form recharge.<number> are those of auto-recharges, which \
+         ReportRecharge answers; expected another key, found \"recharge.7\"",
     );
     for text in ["1", "0s", "500ms", "32d", "-1h", "1 fortnight"] {
         check_tenant(

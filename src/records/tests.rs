@@ -36,6 +36,7 @@ pub(super) fn tenant() -> TenantProfile {
         auto_recharge: None,
         trunks: vec![],
         notices: NoticeTargets::default(),
+        deduct_shortfall: false,
         retention: Default::default(),
     }
 }

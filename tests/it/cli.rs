@@ -49,6 +49,9 @@ fn every_command_answers_in_both_forms() {
         let answer = server.json(&words);
         assert!(!answer[field].is_null(), "{line}: {answer:#}");
     }
+    let recharge = ["recharge", "--tenant", "contoso", "--key", "recharge.1", "--failed", "card"];
+    let none = server.client(&recharge);
+    assert!(none.failed(1).contains("no recharge recharge.1"));
     let balance = server.json(&["balance", "--tenant", "contoso"]);
     let credits = &balance["credits"];
     assert_eq!(credits["spent"], json!({ "currencyCode": "USD", "amount": "0.25" }), "{balance:#}");

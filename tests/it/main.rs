@@ -20,6 +20,7 @@ mod number_oracle;
 mod one_unit_left;
 mod order_of_checks;
 mod postpaid;
+mod recharge;
 mod reconcile;
 mod redis_away;
 mod redis_ledger;

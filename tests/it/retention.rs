@@ -98,7 +98,7 @@ async fn trimmed_entries_are_replaced_by_openings_that_add_up_to_the_same<L: Led
     let entries = before.journal.len() as u64;
     assert_eq!(done, Rewritten { trimmed: entries, openings: 1, erased: 0 });
     let after = stage.snapshot().await;
-    let opening = openings(&after.journal)[0];
+    let opening = openings(&after.journal)[0].clone();
     let counts = (opening.until, opening.entries as u64, opening.decisions);
     assert_eq!(counts, (stage.now(), entries, before.tenant.decisions));
     assert_eq!((after.pools, after.lots), (before.pools, before.lots));

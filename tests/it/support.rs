@@ -13,8 +13,8 @@ use tollgate::charging::decision::{Decision, Nuance};
 use tollgate::charging::ids::{CallId, LotId, PayerId, TenantId};
 use tollgate::charging::month::{Month, parse_zone, twelve_months_after};
 use tollgate::charging::profile::{
-    Billing, FailureHandling, NoticeTargets, OnLostSettle, OutboundPolicy, PayerKind, PayerProfile,
-    PayerState, Purchase, TenantLimits, TenantProfile, TenantState,
+    AutoRecharge, Billing, FailureHandling, NoticeTargets, OnLostSettle, OutboundPolicy, PayerKind,
+    PayerProfile, PayerState, Purchase, TenantLimits, TenantProfile, TenantState,
 };
 use tollgate::charging::rating::Tariff;
 use tollgate::charging::units::{Micros, Millis, Seconds};
@@ -25,7 +25,8 @@ use tollgate::ledger::state::{Bucket, Call, CallState, Entry, EntryKind, Terms};
 use tollgate::ledger::{
     Answer, Answered, Applied, Authorize, Authorized, CallLimits, ClockOffset, End, EndResult,
     Ended, Ending, Extend, Extended, Ledger, MoneyOffer, Offer, PayerUpdate, PoolOffer, Proposal,
-    Purchased, Snapshot, Swept, TenantRecord, Versions,
+    Purchased, RechargeOutcome, RechargeReported, ReportRecharge, Snapshot, Swept, TenantRecord,
+    Versions,
 };
 
 /// Makes one test per case and ledger: `memory::name`, and so on. A new ledger is one line here and a
@@ -101,8 +102,8 @@ pub struct Stage<L> {
 
 /// Whether an entry tells of balances, not of a call or a lot.
 pub fn is_alert(kind: EntryKind) -> bool {
-    use EntryKind::{CreditsDepleted, PoolExhausted, PoolThreshold};
-    matches!(kind, PoolThreshold | PoolExhausted | CreditsDepleted)
+    use EntryKind::{CreditsDepleted, PoolExhausted, PoolThreshold, RechargeRequested};
+    matches!(kind, PoolThreshold | PoolExhausted | CreditsDepleted | RechargeRequested)
 }
 
 pub fn payer(name: &str) -> PayerId {
@@ -150,6 +151,7 @@ pub fn tenant_record(tenant: &TenantId, state: TenantState) -> TenantRecord {
         auto_recharge: None,
         trunks: vec![],
         notices: NoticeTargets::default(),
+        deduct_shortfall: false,
         retention: Default::default(),
     };
     TenantRecord { profile, deck: None }
@@ -353,6 +355,28 @@ impl<L: Ledger> Stage<L> {
         };
         let expires_at = twelve_months_after(at);
         self.ledger.purchase(&self.tenant, &purchase, expires_at).await.unwrap().outcome
+    }
+
+    /// The tenant with auto-recharge, and whether purchases pay what calls fell short of.
+    pub async fn set_recharge(&self, recharge: Option<AutoRecharge>, deduct_shortfall: bool) {
+        let mut record = tenant_record(&self.tenant, TenantState::Active);
+        record.profile.auto_recharge = recharge;
+        record.profile.deduct_shortfall = deduct_shortfall;
+        self.ledger.apply_tenant(&self.tenant, &record, None).await.unwrap();
+    }
+
+    /// Reports what became of a recharge: it has succeeded, or failed and why.
+    pub async fn report(&self, key: &str, outcome: Result<(), &str>) -> RechargeReported {
+        let outcome = match outcome {
+            Ok(()) => RechargeOutcome::Succeeded {
+                bought_at: self.now(),
+                expires_at: twelve_months_after(self.now()),
+            },
+            Err(reason) => RechargeOutcome::Failed(reason.to_owned()),
+        };
+        let key = LotId::new(key).unwrap();
+        let report = ReportRecharge { tenant: self.tenant.clone(), key, outcome };
+        self.ledger.report_recharge(&report).await.unwrap().outcome
     }
 
     // Calls.

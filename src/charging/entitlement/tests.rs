@@ -59,6 +59,7 @@ fn user(country: &str, licences: &[Licence]) -> Case {
             auto_recharge: None,
             trunks: vec![],
             notices: NoticeTargets::default(),
+            deduct_shortfall: false,
             retention: Default::default(),
         },
         payer: PayerProfile {

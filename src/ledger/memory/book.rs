@@ -10,17 +10,18 @@ use crate::charging::ids::{CallId, LotId, PayerId, PoolId};
 use crate::charging::month::Month;
 use crate::charging::profile::{PayerProfile, PayerState, Purchase, TenantState};
 use crate::charging::units::{Micros, Millis, Seconds};
+use crate::ledger::recharge::{Recharge, RechargeRequest, RechargeTerms, unspent};
 use crate::ledger::state::{
-    Bucket, Call, CallState, Entry, EntryKind, Funds, Lot, LotLine, MoneyLine, PayerAccount,
-    PoolLine, Posting, Reader, SpendRing, TenantAccount, Upkeep, Wallet, credit_side, nuance_code,
-    pool_sides, reach_code,
+    Bucket, Call, CallState, Entry, EntryKind, Funds, Lot, LotLine, MAX_MONEY, MoneyLine,
+    PayerAccount, PoolLine, Posting, Reader, SpendRing, TenantAccount, Upkeep, Wallet, credit_side,
+    nuance_code, pool_sides, reach_code,
 };
 use crate::ledger::{
     Answered, Applied, Authorize, Authorized, Balance, COPIED_AT_FINISH, CallLimits, End,
     EndResult, Ended, Ending, Extend, Extended, FinishRewrite, FinishedRewrite, MoveReader, Moved,
-    Offer, PayerUpdate, PayerView, Position, Proposal, Purchased, REWRITE_LEASE,
-    SWEPT_PER_AUTHORIZE, Snapshot, Swept, TakeReader, Taken, TenantRecord, TenantView, Versions,
-    apart_from_overage, lot_bucket, pool_bucket, pool_id,
+    Offer, PayerUpdate, PayerView, Position, Proposal, Purchased, REWRITE_LEASE, RechargeOutcome,
+    RechargeReported, SWEPT_PER_AUTHORIZE, Snapshot, Swept, TakeReader, Taken, TenantRecord,
+    TenantView, Versions, apart_from_overage, lot_bucket, pool_bucket, pool_id,
 };
 
 /// One tenant's balances, calls and journal.
@@ -33,6 +34,8 @@ pub(super) struct Book {
     pools: BTreeMap<String, Bucket>,
     lots: BTreeMap<LotId, Bucket>,
     wallet: Wallet,
+    /// In flight or failed.
+    recharges: BTreeMap<LotId, RechargeRequest>,
     calls: HashMap<CallId, Call>,
     /// Open calls by expiry.
     deadlines: BTreeSet<(Millis, CallId)>,
@@ -382,6 +385,7 @@ impl Book {
                 call.settle_used = reported.0;
                 let usage = call.used;
                 let postings = self.settle_lines(now, &mut call, usage);
+                self.owe(&call);
                 self.close(&command.call, &mut call, CallState::Settled, now, keep);
                 self.note_end(now, EntryKind::Settled, &call, command, postings);
                 done(EndResult::Settled, call, false)
@@ -399,6 +403,7 @@ impl Book {
                 let usage = call.used;
                 let postings = self.settle_lines(now, &mut call, usage);
                 self.unlist(&command.call, &call);
+                self.owe(&call);
                 call.state = CallState::Settled;
                 call.ended_at = now;
                 self.retain(&command.call, &mut call, keep);
@@ -466,6 +471,7 @@ impl Book {
             });
         }
         self.drop_empty_lots(now);
+        self.judge_recharge(now);
         self.note_alerts();
         lapsed
     }
@@ -549,6 +555,11 @@ impl Book {
         count_velocity(&mut self.ring, now, money, reservation.money);
         let month = money.month.clone();
         self.count_money(&call.payer, &month, reservation.money, Micros::ZERO);
+        // What is held is not spent, but it is not available any more.
+        let judged = |recharge: &Recharge| recharge.terms.is_some_and(|terms| terms.on_available);
+        if self.wallet.recharge.as_ref().is_some_and(judged) {
+            self.judge_recharge(now);
+        }
         postings
     }
 
@@ -585,6 +596,9 @@ impl Book {
         self.count_money(&call.payer, &money.month, Micros(-held.0), charge.money - before);
         call.money = Some(money);
         self.drop_empty_lots(now);
+        if held.is_positive() || charge.money > before {
+            self.judge_recharge(now);
+        }
         postings
     }
 
@@ -849,6 +863,26 @@ impl Book {
         }
     }
 
+    /// Asks for a recharge where the balance is below the trigger and nothing stands against it (D16);
+    /// noted after the next entry.
+    fn judge_recharge(&mut self, now: Millis) {
+        let Some(recharge) = &mut self.wallet.recharge else { return };
+        let Some(terms) = recharge.may_ask(now) else { return };
+        let lots = self.wallet.live.iter().filter_map(|lot| self.lots.get(lot));
+        if terms.balance(now, lots) >= terms.trigger {
+            return;
+        }
+        let request = recharge.ask(now, terms.amount);
+        let key = recharge.last();
+        self.alerts.push(recharge_entry(now, EntryKind::RechargeRequested, &key, request.amount));
+        self.recharges.insert(key, request);
+    }
+
+    /// Counts what a settled call fell short of; of an expired one it may still change.
+    fn owe(&mut self, call: &Call) {
+        self.wallet.owed = (self.wallet.owed + call.shortfall_money).min(MAX_MONEY);
+    }
+
     // The journal.
 
     fn note(&mut self, entry: Entry) {
@@ -1022,7 +1056,12 @@ impl Book {
         PayerView { version: payer.account.version, profile: payer.profile.clone() }
     }
 
-    pub(super) fn apply_tenant(&mut self, record: &TenantRecord, over: Option<u64>) -> Applied {
+    pub(super) fn apply_tenant(
+        &mut self,
+        now: Millis,
+        record: &TenantRecord,
+        over: Option<u64>,
+    ) -> Applied {
         if self.record.as_ref() == Some(record) {
             return Applied::Changed(0);
         }
@@ -1032,6 +1071,15 @@ impl Book {
         self.tenant.version += 1;
         self.tenant.suspended = record.profile.state == TenantState::Suspended;
         self.record = Some(record.clone());
+        let terms = RechargeTerms::of(&record.profile);
+        match (&mut self.wallet.recharge, terms) {
+            (Some(recharge), terms) => recharge.terms = terms,
+            (None, None) => {}
+            (none, terms) => *none = Some(Recharge { terms, ..Recharge::default() }),
+        }
+        self.wallet.deduct_shortfall = record.profile.deduct_shortfall;
+        self.judge_recharge(now);
+        self.note_alerts();
         Applied::Changed(1)
     }
 
@@ -1093,29 +1141,92 @@ impl Book {
             let same = known.funded == purchase.amount.0 && known.starts == purchase.purchased_at;
             return if same { Purchased::Replayed } else { Purchased::Conflict };
         }
-        let bucket = Bucket {
-            funded: purchase.amount.0,
-            starts: purchase.purchased_at,
-            ends: expires_at,
-            ..Bucket::default()
-        };
-        self.lots.insert(purchase.key.clone(), bucket);
+        self.add_lot(
+            &purchase.key,
+            Bucket {
+                funded: purchase.amount.0,
+                starts: purchase.purchased_at,
+                ends: expires_at,
+                ..Bucket::default()
+            },
+            Entry { context, ..entry(now, EntryKind::Purchased) },
+        );
+        Purchased::Applied
+    }
+
+    /// Adds a lot in its place in the drawing order, told by `bought`, and collects from it what earlier
+    /// calls fell short of, where the tenant says so (D7).
+    fn add_lot(&mut self, key: &LotId, mut bucket: Bucket, bought: Entry) {
+        let now = bought.at;
+        let collects = self.wallet.deduct_shortfall && now < bucket.ends;
+        let paid =
+            if collects { self.wallet.owed.min(Micros(bucket.funded)) } else { Micros::ZERO };
+        let funded = bucket.funded;
+        bucket.spent = paid.0;
+        self.wallet.owed -= paid;
+        self.lots.insert(key.clone(), bucket);
         if bucket.available() > 0 {
-            self.wallet.live.push(purchase.key.clone());
+            self.wallet.live.push(key.clone());
         }
         let lots = &self.lots;
         self.wallet.live.sort_by_key(|lot| {
             (lots.get(lot).map_or(Millis::ZERO, |bucket| bucket.starts), lot.clone())
         });
-        let bought =
-            Posting { funded: bucket.funded, ..posting(lot_bucket(purchase.key.as_str())) };
-        self.note(Entry {
-            subject: purchase.key.as_str().to_owned(),
-            postings: vec![bought],
-            context,
-            ..entry(now, EntryKind::Purchased)
-        });
-        Purchased::Applied
+        let subject = || key.as_str().to_owned();
+        let posted = Posting { funded, ..posting(lot_bucket(key.as_str())) };
+        self.note(Entry { subject: subject(), postings: vec![posted], ..bought });
+        if paid.is_positive() {
+            let posted = Posting { spent: paid.0, ..posting(lot_bucket(key.as_str())) };
+            let collected = entry(now, EntryKind::ShortfallCollected);
+            self.note(Entry { subject: subject(), postings: vec![posted], ..collected });
+        }
+    }
+
+    pub(super) fn report_recharge(
+        &mut self,
+        now: Millis,
+        key: &LotId,
+        outcome: &RechargeOutcome,
+    ) -> RechargeReported {
+        let request = self.recharges.get(key).copied();
+        let (Some(request), Some(recharge)) = (request, &mut self.wallet.recharge) else {
+            return match outcome {
+                _ if !key.is_recharge() || !self.lots.contains_key(key) => {
+                    RechargeReported::NotFound
+                }
+                RechargeOutcome::Succeeded { .. } => RechargeReported::Replayed,
+                RechargeOutcome::Failed(_) => RechargeReported::SucceededBefore,
+            };
+        };
+        match outcome {
+            RechargeOutcome::Failed(_) if request.failed => return RechargeReported::Replayed,
+            RechargeOutcome::Failed(reason) => {
+                recharge.fail(now, &request);
+                self.recharges.insert(key.clone(), RechargeRequest { failed: true, ..request });
+                let failed = recharge_entry(now, EntryKind::RechargeFailed, key, request.amount);
+                self.note(Entry { report: reason.as_bytes().to_vec(), ..failed });
+            }
+            RechargeOutcome::Succeeded { bought_at, expires_at } => {
+                let live = self.wallet.live.iter().filter_map(|lot| self.lots.get(lot));
+                if unspent(now, live, true) + request.amount > MAX_MONEY {
+                    return RechargeReported::WalletFull;
+                }
+                recharge.succeed(&request);
+                self.recharges.remove(key);
+                let bucket = Bucket {
+                    funded: request.amount.0,
+                    starts: *bought_at,
+                    ends: *expires_at,
+                    ..Bucket::default()
+                };
+                let kind = EntryKind::RechargeSucceeded;
+                self.add_lot(key, bucket, recharge_entry(now, kind, key, request.amount));
+                // Still below: that is another crossing.
+                self.judge_recharge(now);
+                self.note_alerts();
+            }
+        }
+        RechargeReported::Applied
     }
 
     // Reading.
@@ -1132,7 +1243,15 @@ impl Book {
             lots,
             wallet_holds: self.wallet.holds,
             overage,
+            recharge: self.wallet.recharge,
+            in_flight: self.in_flight(),
+            owed: self.wallet.owed,
         }
+    }
+
+    fn in_flight(&self) -> Option<RechargeRequest> {
+        let recharge = self.wallet.recharge.filter(|recharge| recharge.in_flight)?;
+        self.recharges.get(&recharge.last()).copied()
     }
 
     pub(super) fn position(
@@ -1200,6 +1319,11 @@ impl Book {
             deadlines,
             journal: self.journal.iter().map(|(_, entry)| entry.clone()).collect(),
             ring: self.ring.clone(),
+            recharges: self
+                .recharges
+                .iter()
+                .map(|(key, request)| (key.clone(), *request))
+                .collect(),
         }
     }
 
@@ -1277,6 +1401,11 @@ fn alerts(now: Millis, pool: &str, bucket: &mut Bucket) -> Vec<Entry> {
         .filter(|&(share, _)| told < share && share <= due)
         .map(|(_, kind)| Entry { subject: pool.to_owned(), ..entry(now, kind) })
         .collect()
+}
+
+fn recharge_entry(now: Millis, kind: EntryKind, key: &LotId, amount: Micros) -> Entry {
+    let (subject, context) = (key.as_str().to_owned(), amount.0.to_string().into_bytes());
+    Entry { subject, context, ..entry(now, kind) }
 }
 
 fn posting(bucket: String) -> Posting {

@@ -14,12 +14,14 @@ use crate::charging::month::Month;
 use crate::charging::profile::{PayerProfile, PayerState};
 use crate::charging::rating::Tariff;
 use crate::charging::units::{Micros, Millis, Seconds};
+use crate::ledger::recharge::{Recharge, RechargeRequest, RechargeTerms};
 use crate::ledger::state::{
-    Bucket, Call, PayerAccount, Reader, SpendRing, TenantAccount, Terms, VelocityLine, nuance_code,
+    Bucket, Call, PayerAccount, Reader, SpendRing, TenantAccount, Terms, VelocityLine, at_most_one,
+    nuance_code,
 };
 use crate::ledger::{
-    Authorize, End, Ending, Extend, LedgerError, Offer, PayerUpdate, Proposal, SWEPT_PER_AUTHORIZE,
-    pool_id,
+    Authorize, End, Ending, Extend, LedgerError, Offer, PayerUpdate, Proposal, RechargeOutcome,
+    ReportRecharge, SWEPT_PER_AUTHORIZE, pool_id,
 };
 
 /// The bytes of a command or value.
@@ -265,11 +267,46 @@ pub(super) struct MoveReaderArgs<'a> {
 
 #[derive(Serialize)]
 #[cfg_attr(test, derive(Deserialize))]
+pub(super) struct ReportRechargeArgs<'a> {
+    key: &'a str,
+    succeeded: bool,
+    reason: &'a str,
+    bought_at: Millis,
+    expires_at: Millis,
+}
+
+impl<'a> ReportRechargeArgs<'a> {
+    pub(super) fn of(report: &'a ReportRecharge) -> Self {
+        let key = report.key.as_str();
+        match &report.outcome {
+            RechargeOutcome::Succeeded { bought_at, expires_at } => ReportRechargeArgs {
+                key,
+                succeeded: true,
+                reason: "",
+                bought_at: *bought_at,
+                expires_at: *expires_at,
+            },
+            RechargeOutcome::Failed(reason) => ReportRechargeArgs {
+                key,
+                succeeded: false,
+                reason,
+                bought_at: Millis::ZERO,
+                expires_at: Millis::ZERO,
+            },
+        }
+    }
+}
+
+#[derive(Serialize)]
+#[cfg_attr(test, derive(Deserialize))]
 pub(super) struct ApplyTenantArgs<'a> {
     pub(super) record: &'a str,
     pub(super) suspended: bool,
     /// Nothing or one.
     pub(super) over: Vec<u64>,
+    /// Nothing or one.
+    pub(super) recharge: Vec<RechargeTerms>,
+    pub(super) deduct_shortfall: bool,
 }
 
 #[derive(Serialize)]
@@ -496,6 +533,11 @@ pub(super) struct BalanceReply<'a> {
     pub(super) pools: Vec<(String, Bucket)>,
     pub(super) lots: Vec<(String, Bucket)>,
     pub(super) wallet_holds: i64,
+    #[serde(with = "at_most_one")]
+    pub(super) recharge: Option<Recharge>,
+    #[serde(with = "at_most_one")]
+    pub(super) in_flight: Option<RechargeRequest>,
+    pub(super) owed: Micros,
 }
 
 /// An answer whose tag no script gives.
@@ -538,6 +580,7 @@ mod tests {
             let _ = decode::<Call>("call", &bytes);
             let _ = decode::<Entry>("entry", &bytes);
             let _ = decode::<Wallet>("wallet", &bytes);
+            let _ = decode::<RechargeRequest>("recharge", &bytes);
             let _ = decode::<PositionReply<'_>>("answer", &bytes);
             let _ = decode::<CallReply<'_>>("answer", &bytes).map(|reply| reply.call());
             let _ = decode_json::<PayerProfile>("profile", &bytes);

@@ -15,7 +15,8 @@ pub(super) enum Key {
     Sizes,
     /// Set: ids of all pools, so that a balance need not walk the payers.
     Pools,
-    /// Hash: `w` the wallet, `l:` and a lot its bucket, `v` what counts for the spend velocity.
+    /// Hash: `w` the wallet, `l:` and a lot its bucket, `r:` and a key the recharge that was asked for, `v`
+    /// what counts for the spend velocity.
     Lots,
     /// Hash: call id to call; open, refused and ended alike.
     Calls,

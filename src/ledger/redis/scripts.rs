@@ -61,7 +61,8 @@ scripts! {
     End, "end", " flags=allow-oom", [Accounts, Lots, Calls, Deadlines, Retained, Journal];
     Sweep, "sweep", " flags=allow-oom", [Accounts, Lots, Calls, Deadlines, Retained, Journal];
     Purchase, "purchase", "", [Lots, Journal];
-    ApplyTenant, "apply_tenant", "", [Accounts, Profiles];
+    ReportRecharge, "report_recharge", "", [Lots, Journal];
+    ApplyTenant, "apply_tenant", "", [Accounts, Lots, Journal, Profiles];
     ApplyPayers, "apply_payers", "", [Accounts, Sizes, Profiles, Numbers];
     Position, "position", " flags=no-writes", [Accounts, Sizes, Lots, Calls];
     Balance, "balance", " flags=no-writes", [Accounts, Sizes, Pools, Lots];
@@ -149,6 +150,7 @@ mod tests {
     use crate::charging::decision::Nuance;
     use crate::charging::funding::Reach;
     use crate::charging::rating::Tariff;
+    use crate::ledger::recharge::{Recharge, RechargeRequest, RechargeTerms};
     use crate::ledger::redis::codec::{
         AbandonRewriteArgs, AddRewrittenArgs, BeginRewriteArgs, FinishRewriteArgs,
         ReplaceContextArgs,
@@ -156,7 +158,7 @@ mod tests {
     use crate::ledger::redis::codec::{
         AnswerArgs, ApplyPayersArgs, ApplyTenantArgs, AuthorizeArgs, EndArgs, ExtendArgs,
         MoneyOfferArgs, MoveReaderArgs, OfferArgs, PayerUpdateArgs, PoolNameArgs, PoolOfferArgs,
-        PositionArgs, PurchaseArgs, StoredPayer, SweepArgs, TakeReaderArgs,
+        PositionArgs, PurchaseArgs, ReportRechargeArgs, StoredPayer, SweepArgs, TakeReaderArgs,
     };
     use crate::ledger::state::{
         Bucket, Call, CallState, LotLine, MoneyLine, PayerAccount, PoolLine, Reader, Slot,
@@ -234,6 +236,10 @@ mod tests {
             ("TARIFF", numbered::<Tariff>()),
             ("BUCKET", numbered::<Bucket>()),
             ("WALLET", numbered::<Wallet>()),
+            ("RECHARGE", numbered::<Recharge>()),
+            ("RECHARGE_TERMS", numbered::<RechargeTerms>()),
+            ("RECHARGE_REQUEST", numbered::<RechargeRequest>()),
+            ("REPORT_RECHARGE", numbered::<ReportRechargeArgs<'_>>()),
             ("TENANT_ACCOUNT", numbered::<TenantAccount>()),
             ("PAYER_ACCOUNT", numbered::<PayerAccount>()),
             ("AUTHORIZE", numbered::<AuthorizeArgs<'_>>()),
@@ -325,7 +331,10 @@ mod tests {
         for script in Verb::ALL.iter().map(|verb| verb.script()) {
             let outcome = |line: &'static str| Some(line.strip_prefix("   ")?.split_once(": ")?.0);
             let listed: BTreeSet<&str> = header(script).into_iter().filter_map(outcome).collect();
-            let answer = |line: &'static str| match line.split_once("reply(") {
+            let answer = |line: &'static str| match ["reply(", "reply_plainly("]
+                .iter()
+                .find_map(|reply| line.split_once(reply))
+            {
                 Some((_, answer)) => Some(answer),
                 None => line.contains(", now").then_some(line),
             };

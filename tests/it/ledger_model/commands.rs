@@ -4,7 +4,9 @@ use fastrand::Rng;
 use tollgate::charging::decision::{Decision, Nuance};
 use tollgate::charging::ids::{CallId, LotId, PayerId, TenantId};
 use tollgate::charging::month::{Month, parse_zone, twelve_months_after};
-use tollgate::charging::profile::{PayerState, Purchase, SpendVelocity, TenantState};
+use tollgate::charging::profile::{
+    AutoRecharge, PayerState, Purchase, RechargeOn, SpendVelocity, TenantState,
+};
 use tollgate::charging::rating::{MAX_RATE, MAX_USAGE, Tariff};
 use tollgate::charging::units::{Micros, Millis, Seconds};
 use tollgate::ledger::rewriting::{Plan, RewriteError, Rewritten, rewrite};
@@ -12,7 +14,8 @@ use tollgate::ledger::state::{Call, Entry, Reader, Terms, Upkeep};
 use tollgate::ledger::{
     Answer, Answered, Applied, Authorize, Authorized, Balance, CallLimits, End, Ended, Ending,
     Extend, Extended, Ledger, MoneyOffer, MoveReader, Moved, Offer, PayerUpdate, PoolOffer,
-    Position, Proposal, Purchased, Reply, Swept, TakeReader, Taken, TenantRecord, Versions,
+    Position, Proposal, Purchased, RechargeOutcome, RechargeReported, Reply, ReportRecharge, Swept,
+    TakeReader, Taken, TenantRecord, Versions,
 };
 
 use crate::support::{call_id, month_at, payer, payer_profile, tenant_record};
@@ -27,6 +30,7 @@ pub enum Command {
     ApplyTenant(TenantId, TenantRecord),
     ApplyPayers(TenantId, Month, Vec<PayerUpdate>),
     Purchase(TenantId, Purchase, Millis),
+    ReportRecharge(ReportRecharge),
     Look(TenantId, PayerId, CallId, Month),
     TakeReader(TakeReader),
     MoveReader(MoveReader),
@@ -46,6 +50,7 @@ pub enum Outcome {
     AppliedTenant(Reply<Applied>),
     AppliedPayers(Reply<Applied>),
     Purchased(Reply<Purchased>),
+    RechargeReported(Reply<RechargeReported>),
     Looked(Box<Looked>),
     TakenReader(Reply<Taken>),
     MovedReader(Reply<Moved>),
@@ -85,6 +90,9 @@ pub async fn play<L: Ledger>(ledger: &L, command: &Command) -> Outcome {
         }
         Command::Purchase(tenant, purchase, expires_at) => {
             Outcome::Purchased(ledger.purchase(tenant, purchase, *expires_at).await.unwrap())
+        }
+        Command::ReportRecharge(report) => {
+            Outcome::RechargeReported(ledger.report_recharge(report).await.unwrap())
         }
         Command::Look(tenant, payer, call, month) => {
             let families = FAMILIES.map(str::to_owned);
@@ -213,9 +221,12 @@ impl Dealer {
                 ]);
                 let mut record = tenant_record(&tenant, state);
                 record.deck = self.one(&[None, Some("v1".to_owned())]);
+                record.profile.auto_recharge = self.auto_recharge();
+                record.profile.deduct_shortfall = self.random.bool();
                 Command::ApplyTenant(tenant, record)
             }
             92..96 => self.payers(tenant, now),
+            _ if self.chance(40) => self.report(tenant, now, ledger).await,
             _ => self.purchase(tenant, now),
         }
     }
@@ -226,6 +237,32 @@ impl Dealer {
         let trim = self.chance(80).then(|| now.after(Seconds(-age)));
         let erases = self.chance(40);
         Command::Rewrite(tenant, trim, erases)
+    }
+
+    fn auto_recharge(&mut self) -> Option<AutoRecharge> {
+        let amount = self.one(&[1, 200_000, 3_000_000, 100_000_000_000_000]);
+        self.chance(70).then(|| AutoRecharge {
+            trigger: Micros(self.one(&[1, 150_000, 5_000_000, 5_000_000, 100_000_000_000_000])),
+            amount: Micros(amount),
+            daily_cap: self.one(&[None, Some(amount), Some(2 * amount + 5)]).map(Micros),
+            recharge_on: self.one(&[RechargeOn::Spent, RechargeOn::Available]),
+        })
+    }
+
+    /// Mostly about one of the last few requests.
+    async fn report<L: Ledger>(&mut self, tenant: TenantId, now: Millis, ledger: &L) -> Command {
+        let balance = ledger.balance(&tenant).await.unwrap().outcome;
+        let last = balance.recharge.map_or(0, |recharge| recharge.requests);
+        let number = (last - self.one(&[-1, 0, 0, 0, 1, 2, 5])).max(0);
+        let any = LotId::new("po-1").unwrap();
+        let key = if self.chance(3) { any } else { LotId::recharge(number) };
+        let outcome = match self.random.bool() {
+            true => {
+                RechargeOutcome::Succeeded { bought_at: now, expires_at: twelve_months_after(now) }
+            }
+            false => RechargeOutcome::Failed(self.one(&["", "card expired", "é"]).to_owned()),
+        };
+        Command::ReportRecharge(ReportRecharge { tenant, key, outcome })
     }
 
     fn tenant(&mut self) -> TenantId {

@@ -9,8 +9,8 @@ use tollgate::ledger::state::{Call, Entry, Reader, Upkeep};
 use tollgate::ledger::{
     Answer, Answered, Applied, Authorize, Authorized, Balance, End, Ended, Ending, Extend,
     Extended, FinishRewrite, FinishedRewrite, Ledger, LedgerError, MoveReader, Moved, Page,
-    PayerUpdate, PayerView, Position, Purchased, Reply, Snapshot, Swept, TakeReader, Taken,
-    TenantRecord, TenantView,
+    PayerUpdate, PayerView, Position, Purchased, RechargeReported, Reply, ReportRecharge, Snapshot,
+    Swept, TakeReader, Taken, TenantRecord, TenantView,
 };
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -101,6 +101,10 @@ impl Ledger for Faulty {
         expires_at: Millis,
     ) -> Answers<Reply<Purchased>> {
         self.inner.purchase(tenant, purchase, expires_at).await
+    }
+
+    async fn report_recharge(&self, report: &ReportRecharge) -> Answers<Reply<RechargeReported>> {
+        self.inner.report_recharge(report).await
     }
 
     async fn put_deck(&self, version: &str, csv: &[u8]) -> Answers<()> {

@@ -10,8 +10,9 @@ use tollgate::charging::decision::{Decision, Nuance};
 use tollgate::charging::ids::{CallId, LotId, PayerId, TenantId};
 use tollgate::charging::month::Month;
 use tollgate::charging::profile::{
-    Billing, FailureHandling, NoticeTargets, OnLostSettle, OutboundPolicy, PayerKind, PayerProfile,
-    PayerState, Purchase, SpendVelocity, TenantLimits, TenantProfile, TenantState,
+    AutoRecharge, Billing, FailureHandling, NoticeTargets, OnLostSettle, OutboundPolicy, PayerKind,
+    PayerProfile, PayerState, Purchase, RechargeOn, SpendVelocity, TenantLimits, TenantProfile,
+    TenantState,
 };
 use tollgate::charging::rating::Tariff;
 use tollgate::charging::units::{Micros, Millis, Seconds};
@@ -20,7 +21,7 @@ use tollgate::ledger::redis::RedisLedger;
 use tollgate::ledger::state::Terms;
 use tollgate::ledger::{
     Answer, Authorize, CallLimits, ClockOffset, End, Ending, Extend, Ledger, MoneyOffer, Offer,
-    PayerUpdate, PoolOffer, Proposal, TenantRecord, Versions,
+    PayerUpdate, PoolOffer, Proposal, RechargeOutcome, ReportRecharge, TenantRecord, Versions,
 };
 
 use crate::support::redis::RedisServer;
@@ -271,6 +272,30 @@ impl Pair {
         both!(self, purchase, |ledger| ledger.purchase(&self.tenant, &purchase, expires_at));
     }
 
+    fn auto_recharge(&mut self) -> Option<AutoRecharge> {
+        self.rng.bool().then(|| AutoRecharge {
+            trigger: Micros(self.rng.i64(1..9_000)),
+            amount: Micros(self.rng.i64(1..3_000)),
+            daily_cap: self.rng.bool().then_some(Micros(9_000)),
+            recharge_on: [RechargeOn::Spent, RechargeOn::Available][self.rng.usize(..2)],
+        })
+    }
+
+    async fn report_recharge(&mut self) {
+        let balance = self.memory.balance(&self.tenant).await.expect("memory").outcome;
+        let last = balance.recharge.map_or(0, |recharge| recharge.requests);
+        let outcome = match self.rng.bool() {
+            true => RechargeOutcome::Succeeded {
+                bought_at: self.now,
+                expires_at: Millis(self.now.0 + self.rng.i64(1..3_000_000)),
+            },
+            false => RechargeOutcome::Failed("ünïcode".to_owned()),
+        };
+        let key = LotId::recharge((last + 1 - self.rng.i64(0..4)).max(0));
+        let report = ReportRecharge { tenant: self.tenant.clone(), key, outcome };
+        both!(self, report, |ledger| ledger.report_recharge(&report));
+    }
+
     async fn apply_tenant(&mut self) {
         let state = match self.rng.u8(..6) {
             0 => TenantState::Suspended,
@@ -292,9 +317,10 @@ impl Pair {
                 limits: TenantLimits::default(),
                 spend_velocity: None,
                 blocked_prefixes: vec![],
-                auto_recharge: None,
+                auto_recharge: self.auto_recharge(),
                 trunks: vec![],
                 notices: NoticeTargets::default(),
+                deduct_shortfall: self.rng.bool(),
                 retention: Default::default(),
             },
             deck: self.rng.bool().then(|| "v1".to_owned()),
@@ -338,7 +364,8 @@ impl Pair {
             }
             44..60 => self.extend().await,
             60..76 => self.end().await,
-            76..82 => self.purchase().await,
+            76..80 => self.purchase().await,
+            80..82 => self.report_recharge().await,
             82..84 => self.apply_tenant().await,
             84..88 => self.apply_payers().await,
             88..92 => {
@@ -528,6 +555,8 @@ async fn both_ledgers_give_equal_answers_and_store_equal_values() {
         "Authorized Refused Extended Reopened Settled SettledLate Released Expired Parked Purchased",
         "LotExpired shortfall ALLOWED ALLOWED_FREE KEY_CONFLICT CALL_ALREADY_ENDED RATE_LIMITED",
         "CONCURRENCY_LIMIT NUMBER_INVALID INSUFFICIENT_CREDITS SPEND_LIMIT_REACHED FRAUD_SUSPECTED",
+        "CONCURRENCY_LIMIT NUMBER_INVALID INSUFFICIENT_CREDITS SPEND_LIMIT_REACHED",
+        "RechargeRequested RechargeSucceeded RechargeFailed ShortfallCollected",
     ];
     for place in everywhere.iter().flat_map(|places| places.split(' ')) {
         assert!(seen.contains(place), "{place} was never reached, only {seen:?}");

@@ -14,8 +14,8 @@ use tollgate::ledger::state::{Call, Entry, Reader, Upkeep};
 use tollgate::ledger::{
     Answer, Answered, Applied, Authorize, Authorized, Balance, End, Ended, Extend, Extended,
     FinishRewrite, FinishedRewrite, Ledger, LedgerError, MoveReader, Moved, Page, PayerUpdate,
-    PayerView, Position, Purchased, Reply, Snapshot, Swept, TakeReader, Taken, TenantRecord,
-    TenantView,
+    PayerView, Position, Purchased, RechargeReported, Reply, ReportRecharge, Snapshot, Swept,
+    TakeReader, Taken, TenantRecord, TenantView,
 };
 
 type Answers<T> = Result<T, LedgerError>;
@@ -124,6 +124,7 @@ passed_on! {
     extend(command: &Extend) -> Reply<Extended>;
     apply_payers(tenant: &TenantId, month: &Month, updates: &[PayerUpdate]) -> Reply<Applied>;
     purchase(tenant: &TenantId, purchase: &Purchase, expires_at: Millis) -> Reply<Purchased>;
+    report_recharge(report: &ReportRecharge) -> Reply<RechargeReported>;
     put_deck(version: &str, csv: &[u8]) -> ();
     name_deck(name: &str, version: &str) -> ();
     named_deck(name: &str) -> Option<String>;

@@ -7,7 +7,8 @@
 -- ARGV[1] the packed fields of BALANCE, of which there are none
 -- ARGV[2] the clock (see read_clock)
 --
--- Answers [tag, now, sizes, pools, lots, wallet_holds], each list one of name and value:
+-- Answers [tag, now, sizes, pools, lots, wallet_holds, recharge, in_flight, owed], each list one of name
+-- and value, but recharge and in_flight of nothing or one:
 --   found: all of it at one instant
 
 ACCOUNTS, SIZES, POOLS, LOTS = unpack(KEYS)
@@ -25,6 +26,16 @@ fetch(ACCOUNTS, fields)
 for i, id in ipairs(ids) do pools[i] = { id, read(ACCOUNTS, fields[i]) } end
 local sizes, lots = unpacked(redis.call('HGETALL', SIZES)), {}
 for _, item in ipairs(unpacked(redis.call('HGETALL', LOTS))) do
-  if item[1] ~= 'w' and item[1] ~= 'v' then lots[#lots + 1] = { string.sub(item[1], 3), item[2] } end
+  if string.sub(item[1], 1, 2) == 'l:' then
+    lots[#lots + 1] = { string.sub(item[1], 3), item[2] }
+  end
 end
-return cmsgpack.pack({ 'found', now, sizes, pools, lots, wallet()[WALLET.holds] })
+local found, in_flight = wallet(), {}
+local recharge = found[WALLET.recharge][1]
+if recharge and recharge[RECHARGE.in_flight] then
+  in_flight[1] = read(LOTS, 'r:recharge.' .. decimal(recharge[RECHARGE.requests])) or nil
+end
+return cmsgpack.pack({
+  'found', now, sizes, pools, lots, found[WALLET.holds], found[WALLET.recharge], in_flight,
+  found[WALLET.owed],
+})

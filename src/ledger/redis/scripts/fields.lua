@@ -11,7 +11,10 @@ local SPEND_RING = { width = 1, slots = 2 }
 local SLOT = { number = 1, money = 2 }
 local TARIFF = { rate_per_minute = 1, connection_fee = 2, initial_increment = 3, increment = 4 }
 local BUCKET = { funded = 1, adjusted = 2, held = 3, spent = 4, expired = 5, holds = 6, starts = 7, ends = 8, alerted = 9 }
-local WALLET = { holds = 1, live = 2 }
+local WALLET = { holds = 1, live = 2, recharge = 3, owed = 4, deduct_shortfall = 5 }
+local RECHARGE = { terms = 1, requests = 2, in_flight = 3, failures = 4, not_before = 5, day = 6, requested = 7 }
+local RECHARGE_TERMS = { trigger = 1, amount = 2, daily_cap = 3, on_available = 4 }
+local RECHARGE_REQUEST = { amount = 1, requested_at = 2, failed = 3 }
 local TENANT_ACCOUNT = { version = 1, suspended = 2, open = 3, second = 4, calls_in_second = 5, decisions = 6 }
 local PAYER_ACCOUNT = { version = 1, blocked = 2, open = 3, month = 4, held = 5, spent = 6 }
 local READER = { owner = 1, ends = 2, since = 3, cursor = 4 }

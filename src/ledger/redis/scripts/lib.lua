@@ -140,6 +140,12 @@ local function fetch_calls(commands)
   fetch(CALLS, ids)
 end
 
+-- Writes everything and answers with a tag that says it all.
+local function reply_plainly(tag)
+  save()
+  return cmsgpack.pack({ tag, now, 0 })
+end
+
 -- Whether one text comes before another, byte by byte: `<` on strings asks the server's locale.
 local function precedes(one, other)
   for i = 1, math.min(#one, #other) do
@@ -366,7 +372,7 @@ end
 local function wallet()
   local found = read(LOTS, 'w')
   if not found then
-    found = { 0, {} }
+    found = { 0, {}, {}, 0, false }
     values[LOTS].w = found
   end
   return found
@@ -535,6 +541,104 @@ local function drop_empty_lots()
   end
 end
 
+-- Auto-recharge: the twin of ledger/recharge.rs.
+
+-- Most money that any sum of a wallet may come to.
+local MAX_MONEY = 1000000000000000
+
+-- A whole number as text; tostring would turn to exponents.
+local function decimal(number)
+  return string.format('%.0f', number)
+end
+
+local function day_of(instant)
+  return (instant - instant % 86400000) / 86400000
+end
+
+-- Money of the live lots as a balance shows it: available, and what is held if that counts.
+local function unspent(with_held)
+  local sum = 0
+  for _, id in ipairs(live_lots()) do
+    local bucket = lot(id)
+    if bucket and now < bucket[BUCKET.ends] then sum = sum + available(bucket) end
+    if bucket and with_held then sum = sum + bucket[BUCKET.held] end
+  end
+  return sum
+end
+
+local function recharge_entry(kind, key, amount, reason)
+  return { kind, now, key, '', '', 0, 0, 0, 0, {}, decimal(amount), reason or '' }
+end
+
+-- The terms by which a recharge is asked for; nil where it never is.
+local function recharge_terms()
+  local recharge = wallet()[WALLET.recharge][1]
+  return recharge and recharge[RECHARGE.terms][1]
+end
+
+-- Asks for a recharge where the balance is below the trigger and nothing stands against it (D16); noted
+-- after the next entry.
+local function judge_recharge()
+  local terms = recharge_terms()
+  if not terms then return end
+  local found = wallet()
+  local recharge = found[WALLET.recharge][1]
+  local amount, cap = terms[RECHARGE_TERMS.amount], terms[RECHARGE_TERMS.daily_cap]
+  local day, requested = day_of(now), recharge[RECHARGE.requested]
+  if day > recharge[RECHARGE.day] then requested = 0 end
+  if recharge[RECHARGE.in_flight] or now < recharge[RECHARGE.not_before]
+    or (cap >= 0 and requested + amount > cap) then return end
+  if unspent(not terms[RECHARGE_TERMS.on_available]) >= terms[RECHARGE_TERMS.trigger] then return end
+  recharge[RECHARGE.requested] = math.min(requested + amount, MAX_MONEY)
+  recharge[RECHARGE.day] = math.max(recharge[RECHARGE.day], day)
+  recharge[RECHARGE.requests] = recharge[RECHARGE.requests] + 1
+  recharge[RECHARGE.in_flight] = true
+  local key = 'recharge.' .. decimal(recharge[RECHARGE.requests])
+  put(LOTS, 'w', found)
+  put(LOTS, 'r:' .. key, { amount, now, false })
+  alerts[#alerts + 1] = recharge_entry('recharge_requested', key, amount)
+end
+
+-- The request in flight has failed: its part of the day is given back, and there is a wait.
+local function fail_recharge(recharge, key, request, reason)
+  local failures = recharge[RECHARGE.failures] + 1
+  local wait = failures < 8 and math.min(900 * 2 ^ (failures - 1), 86400) or 86400
+  recharge[RECHARGE.in_flight] = false
+  recharge[RECHARGE.failures] = failures
+  recharge[RECHARGE.not_before] = now + wait * 1000
+  local amount = request[RECHARGE_REQUEST.amount]
+  if day_of(request[RECHARGE_REQUEST.requested_at]) == recharge[RECHARGE.day] then
+    recharge[RECHARGE.requested] = math.max(recharge[RECHARGE.requested] - amount, 0)
+  end
+  request[RECHARGE_REQUEST.failed] = true
+  put(LOTS, 'w', wallet())
+  put(LOTS, 'r:' .. key, request)
+  entries[#entries + 1] = recharge_entry('recharge_failed', key, amount, reason)
+end
+
+-- A request has succeeded, be it one that was reported failed: that counts for its day again.
+local function succeed_recharge(recharge, key, request)
+  if not request[RECHARGE_REQUEST.failed] then
+    recharge[RECHARGE.in_flight] = false
+  elseif day_of(request[RECHARGE_REQUEST.requested_at]) == recharge[RECHARGE.day] then
+    recharge[RECHARGE.requested] =
+      math.min(recharge[RECHARGE.requested] + request[RECHARGE_REQUEST.amount], MAX_MONEY)
+  end
+  recharge[RECHARGE.failures] = 0
+  recharge[RECHARGE.not_before] = 0
+  put(LOTS, 'w', wallet())
+  put(LOTS, 'r:' .. key, false)
+end
+
+-- Counts what a settled call fell short of (D7); of an expired one it may still change.
+local function owe(call)
+  local short = call[CALL.shortfall_money]
+  if short <= 0 then return end
+  local found = wallet()
+  found[WALLET.owed] = math.min(found[WALLET.owed] + short, MAX_MONEY)
+  put(LOTS, 'w', found)
+end
+
 local function posting(bucket, funded, held, spent, expired)
   return { bucket, funded, held, spent, expired }
 end
@@ -675,6 +779,9 @@ local function hold(call, added_to, added_money)
   if rest > 0 and money[MONEY_LINE.overage] then post_pay(money, rest, 0, postings) end
   count_velocity(money, added_money)
   count_money(call[CALL.payer], money[MONEY_LINE.month], added_money, 0)
+  -- What is held is not spent, but it is not available any more.
+  local terms = recharge_terms()
+  if terms and terms[RECHARGE_TERMS.on_available] then judge_recharge() end
   return postings
 end
 
@@ -756,6 +863,7 @@ local function settle_lines(call, used)
     end
     count_velocity(money, price - before - held)
     drop_empty_lots()
+    judge_recharge()
   end
   count_money(call[CALL.payer], money[MONEY_LINE.month], -held, price - before)
   return postings
@@ -836,6 +944,32 @@ end
 
 local function note_erased(context)
   entries[#entries + 1] = { 'numbers_erased', now, '', '', '', 0, 0, 0, 0, {}, context, '' }
+end
+
+-- Adds a lot in its place in the drawing order, told by `kind`, and collects from it what earlier calls
+-- fell short of, where the tenant says so (D7).
+local function add_lot(kind, id, amount, starts, ends, context)
+  local found, live = wallet(), live_lots()
+  local paid = found[WALLET.deduct_shortfall] and now < ends
+    and math.min(found[WALLET.owed], amount) or 0
+  local bucket = { amount, 0, 0, paid, 0, 0, starts, ends, 0 }
+  put(LOTS, 'l:' .. id, bucket)
+  note_lot(kind, id, posting('l:' .. id, amount, 0, 0, 0), context)
+  if paid > 0 then
+    found[WALLET.owed] = found[WALLET.owed] - paid
+    put(LOTS, 'w', found)
+    note_lot('shortfall_collected', id, posting('l:' .. id, 0, 0, paid, 0), '')
+  end
+  if available(bucket) <= 0 then return end
+  local place = 1
+  while live[place] do
+    local other = lot(live[place])
+    local bought = other and other[BUCKET.starts] or 0
+    if starts < bought or (starts == bought and precedes(id, live[place])) then break end
+    place = place + 1
+  end
+  table.insert(live, place, id)
+  put(LOTS, 'w', found)
 end
 
 -- Records usage that nothing was granted for.

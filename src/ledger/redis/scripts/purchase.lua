@@ -10,7 +10,8 @@
 --   replayed: the same purchase was applied before
 --   conflict: the key was used for another amount or instant, or is overage's; nothing changed
 --
--- Keeps: each key is applied once; the live lots stand in the order in which they were bought.
+-- Keeps: each key is applied once; the live lots stand in the order in which they were bought; what
+-- earlier calls fell short of is paid first, where the tenant says so.
 
 local PURCHASE = { lot = 1, amount = 2, purchased_at = 3, expires_at = 4, context = 5 }
 
@@ -27,21 +28,8 @@ if known then
   local same = known[BUCKET.funded] == amount and known[BUCKET.starts] == starts
   return cmsgpack.pack({ same and 'replayed' or 'conflict', now, 0 })
 end
-local live = live_lots()
 
 -- Then write.
-put(LOTS, 'l:' .. id, { amount, 0, 0, 0, 0, 0, starts, command[PURCHASE.expires_at], 0 })
-local place = 1
-while live[place] do
-  local other = lot(live[place])
-  local bought = other and other[BUCKET.starts] or 0
-  if starts < bought or (starts == bought and precedes(id, live[place])) then break end
-  place = place + 1
-end
-if amount > 0 then
-  table.insert(live, place, id)
-  put(LOTS, 'w', wallet())
-end
-note_lot('purchased', id, posting('l:' .. id, amount, 0, 0, 0), command[PURCHASE.context])
+add_lot('purchased', id, amount, starts, command[PURCHASE.expires_at], command[PURCHASE.context])
 save()
 return cmsgpack.pack({ 'applied', now, 0 })

@@ -13,7 +13,7 @@
 --   swept: so many of each
 --
 -- Keeps: at most `most` holds and calls a run, so that nobody waits long; an expired hold is charged
--- what was proven, or granted where its terms say so.
+-- what was proven, or granted where its terms say so. A recharge that was waited for is asked for.
 
 local SWEEP = { most = 1, ended_retention = 2 }
 
@@ -35,6 +35,7 @@ local function lapse()
     end
   end
   drop_empty_lots()
+  judge_recharge()
   note_alerts()
   return lapsed
 end
