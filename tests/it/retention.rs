@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use tollgate::administration::Administration;
 use tollgate::charging::decision::Decision;
-use tollgate::charging::profile::SpendVelocity;
+use tollgate::charging::profile::{AutoRecharge, RechargeOn, SpendVelocity};
 use tollgate::charging::units::{Micros, Millis, Seconds};
 use tollgate::credit_control::answer::CallContext;
 use tollgate::credit_control::erasure::ErasureNote;
@@ -17,7 +17,7 @@ use tollgate::ledger::rewriting::{
 use tollgate::ledger::state::{Entry, EntryKind, Opening};
 use tollgate::ledger::{
     ClockOffset, Ending, FinishRewrite, FinishedRewrite, Ledger, MoneyOffer, MoveReader, Moved,
-    TakeReader,
+    Purchased, RechargeReported, TakeReader,
 };
 use tollgate::organisation;
 use tollgate::proto::v1::{
@@ -42,6 +42,7 @@ crate::on_every_ledger! {
     an_empty_journal_can_be_erased
     overage_is_trimmed_to_sums_like_everything_else
     what_counted_for_the_spend_velocity_is_known_after_trimming
+    recharges_and_what_is_owed_go_on_after_trimming
     an_earlier_cut_after_a_later_one_trims_nothing
     readers_need_the_journal_from_where_they_are_until_they_are_abandoned
 }
@@ -373,6 +374,51 @@ async fn what_counted_for_the_spend_velocity_is_known_after_trimming<L: Ledger>(
         stage.released("free").await;
         forget_all(stage).await;
     }
+}
+
+async fn recharges_and_what_is_owed_go_on_after_trimming<L: Ledger>(stage: &Stage<L>) {
+    let recharge = AutoRecharge {
+        trigger: Micros(UNIT),
+        amount: Micros(UNIT),
+        daily_cap: None,
+        recharge_on: RechargeOn::Spent,
+    };
+    let wallet = async || {
+        let snapshot = stage.snapshot().await;
+        (snapshot.wallet, snapshot.recharges)
+    };
+    stage.buy("po-1", UNIT).await;
+    stage.set_recharge(Some(recharge), true).await;
+    stage.grant("short", request().money(credits()).lasting(60)).await;
+    // The first fails, the second is on its way when all before it is trimmed.
+    stage.settled("short", 6_000).await;
+    assert_eq!(stage.report("recharge.1", Err("card expired")).await, RechargeReported::Applied);
+    forget_all(stage).await;
+    stage.pass(1);
+    let before = wallet().await;
+    assert_eq!((before.0.owed, before.1.len()), (Micros(9_050_000), 2));
+    for _ in 0..2 {
+        trim(stage, stage.now()).await;
+        assert_eq!(stage.snapshot().await.journal.len(), 1);
+        assert_eq!(wallet().await, before);
+        stage.assert_audit_clean().await;
+        stage.grant("free", request().free()).await;
+        stage.released("free").await;
+        forget_all(stage).await;
+    }
+    // Both succeed after all; each lot pays what is owed.
+    for key in ["recharge.1", "recharge.2"] {
+        assert_eq!(stage.report(key, Ok(())).await, RechargeReported::Applied);
+        stage.assert_audit_clean().await;
+    }
+    assert_eq!(wallet().await.0.owed, Micros(7_050_000));
+    forget_all(stage).await;
+    trim(stage, stage.now()).await;
+    stage.assert_audit_clean().await;
+    assert_eq!(stage.buy("po-2", 10 * UNIT).await, Purchased::Applied);
+    assert_eq!(wallet().await.0.owed, Micros::ZERO);
+    stage.assert_audit_clean().await;
+    assert_eq!(stage.report("recharge.1", Ok(())).await, RechargeReported::Replayed);
 }
 
 async fn an_earlier_cut_after_a_later_one_trims_nothing<L: Ledger>(stage: &Stage<L>) {
