@@ -9,7 +9,9 @@ use crate::charging::rating::MAX_USAGE;
 use crate::charging::units::{Millis, Seconds};
 use crate::credit_control::emergency::UNATTRIBUTED;
 use crate::credit_control::erasure::{ErasureNote, Wanted, Whose, erase_entry, erased_context};
-use crate::ledger::rewriting::{Plan, RewriteError, Rewritten, rewrite, unread_since};
+use crate::ledger::rewriting::{
+    Plan, READERS_WAITED_FOR, RewriteError, Rewritten, rewrite, unread_since,
+};
 use crate::ledger::state::Entry;
 use crate::ledger::{Ledger, LedgerError};
 
@@ -116,7 +118,7 @@ impl<L: Ledger> Administration<L> {
         let now = self.ledger().upkeep(tenant).await?.now;
         let plan = Plan {
             token: Uuid::now_v7().to_string(),
-            trim: Some(self.latest_trim(tenant, now).await?.min(before)),
+            trim: Some(self.latest_trim(tenant, now, before).await?),
             erase: |_: &mut Entry| false,
             erase_within: Some((Millis::ZERO, Millis::ZERO)),
             note: |_| vec![],
@@ -125,12 +127,19 @@ impl<L: Ledger> Administration<L> {
         rewrite(self.ledger(), tenant, plan).await.map_err(refused_rewrite)
     }
 
-    /// What was made before it may be trimmed, as far as calls and readers of the journal go.
-    async fn latest_trim(&self, tenant: &TenantId, now: Millis) -> Result<Millis, LedgerError> {
+    /// What was made before it may be trimmed of what was made before `due`, as far as calls go and
+    /// readers of the journal, which hold it up for so long and no longer.
+    async fn latest_trim(
+        &self,
+        tenant: &TenantId,
+        now: Millis,
+        due: Millis,
+    ) -> Result<Millis, LedgerError> {
         let least = self.control.settings().ended_retention + TRIM_MARGIN;
-        let latest = Millis(now.0 - least.0 * 1000);
+        let due = due.min(Millis(now.0 - least.0 * 1000));
+        let without_readers = Millis(due.0 - READERS_WAITED_FOR.0 * 1000);
         let unread = unread_since(self.ledger(), tenant).await?;
-        Ok(unread.map_or(latest, |unread| unread.min(latest)))
+        Ok(unread.map_or(due, |unread| unread.clamp(without_readers, due)))
     }
 
     /// Carries out the retention that each tenant's document asks for, as far as at least a day of it is
@@ -161,7 +170,7 @@ impl<L: Ledger> Administration<L> {
         let ago = |length: Seconds| Millis(now.0 - length.0 * 1000);
         let erase = numbers.map(|n| ago(n.max(self.control.settings().ended_retention)));
         let trim = match records {
-            Some(records) => Some(self.latest_trim(tenant, now).await?.min(ago(records))),
+            Some(records) => Some(self.latest_trim(tenant, now, ago(records)).await?),
             None => None,
         };
         let upkeep = self.ledger().upkeep(tenant).await?.outcome;

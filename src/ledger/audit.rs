@@ -305,10 +305,12 @@ impl Listed {
 
 impl Sums {
     pub(super) fn add(&mut self, posting: &Posting) {
-        self.funded += posting.funded;
-        self.held += posting.held;
-        self.spent += posting.spent;
-        self.expired += posting.expired;
+        // Named one by one, so that no field is forgotten here, by the audit or by what is trimmed.
+        let Posting { bucket: _, funded, held, spent, expired } = posting;
+        self.funded += funded;
+        self.held += held;
+        self.spent += spent;
+        self.expired += expired;
     }
 }
 

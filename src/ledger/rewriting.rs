@@ -28,9 +28,10 @@ const POSTINGS: usize = 500;
 /// Most openings of one trimming; more than half a million buckets have more postings each.
 const MOST_OPENINGS: usize = 1_000;
 
-/// How long a reader of the journal that nobody has still needs it: the longest time for which notices may
-/// be set to wait for a receiver, and the shortest for which records may be kept.
-pub const READER_ABANDONED: Seconds = Seconds(31 * 86_400);
+/// How long a reader of the journal may hold trimming up, and how long one is waited for that nobody has.
+/// Nothing is lost by it that could still be sent: records are kept for at least 31 days, and a notice is
+/// given up after at most as many.
+pub const READERS_WAITED_FOR: Seconds = Seconds(72 * 3_600);
 
 /// What to do to a journal.
 pub struct Plan<E, N> {
@@ -111,7 +112,7 @@ where
 }
 
 /// The instant from which on readers of the journal still need it, such as those that send notices: nothing
-/// from then on may be trimmed. `None`: each is at the end, or [abandoned](READER_ABANDONED).
+/// from then on may be trimmed yet. `None`: each is at the end, or [was given up](READERS_WAITED_FOR).
 pub async fn unread_since<L: Ledger>(
     ledger: &L,
     tenant: &TenantId,
@@ -119,7 +120,7 @@ pub async fn unread_since<L: Ledger>(
     let readers = ledger.readers(tenant).await?;
     let mut unread = None;
     for (_, reader) in readers.outcome {
-        if reader.ends.after(READER_ABANDONED) <= readers.now {
+        if reader.ends.after(READERS_WAITED_FOR) <= readers.now {
             continue;
         }
         let next = match reader.cursor.as_str() {

@@ -12,7 +12,7 @@ use tollgate::credit_control::erasure::ErasureNote;
 use tollgate::ledger::audit::audit;
 use tollgate::ledger::memory::MemoryLedger;
 use tollgate::ledger::rewriting::{
-    Plan, READER_ABANDONED, RewriteError, Rewritten, rewrite, unread_since,
+    Plan, READERS_WAITED_FOR, RewriteError, Rewritten, rewrite, unread_since,
 };
 use tollgate::ledger::state::{Entry, EntryKind, Opening};
 use tollgate::ledger::{
@@ -477,8 +477,8 @@ async fn readers_need_the_journal_from_where_they_are_until_they_are_abandoned<L
     stage.grant("c-3", request().free()).await;
     let third = Some(stage.now());
     assert_eq!(unread().await, third);
-    // A month after both were given up, nobody waits for them; one that is taken again is waited for.
-    stage.pass(READER_ABANDONED.0 - 11);
+    // Three days after both were given up, nobody waits for them; one that is taken again is waited for.
+    stage.pass(READERS_WAITED_FOR.0 - 11);
     assert_eq!(unread().await, third);
     stage.pass(1);
     assert_eq!(unread().await, None);
@@ -580,14 +580,20 @@ async fn notices_that_are_not_yet_sent_are_not_trimmed() {
     };
     calls.authorize_call(authorize("first", "carol", "+12065550100")).await.unwrap();
     calls.settle_call(settle("first", 61)).await.unwrap();
-    // For 60 days its receiver fails.
-    for _ in 0..3 {
-        assert!(!trimmed_after(20).await);
+    // Its receiver fails, and trimming waits for it for three days.
+    for days in [30, 2] {
         take(Millis::ZERO).await;
+        assert!(!trimmed_after(days).await);
     }
-    // Nobody sends any more, and nobody comes back for a month.
-    assert!(!trimmed_after(30).await);
-    assert!(trimmed_after(2).await);
+    take(Millis::ZERO).await;
+    assert!(trimmed_after(3).await);
+    // Nobody sends any more: that is waited for no longer either.
+    calls.authorize_call(authorize("second", "carol", "+12065550100")).await.unwrap();
+    calls.settle_call(settle("second", 61)).await.unwrap();
+    let second = journal(&server).await;
+    assert!(second.iter().any(|entry| entry.subject == "second"));
+    assert!(trimmed_after(32).await);
+    assert!(journal(&server).await.iter().all(|entry| entry.subject != "second"));
     assert_eq!(administration.audit(None).await.unwrap()[0].1.findings, []);
 }
 
