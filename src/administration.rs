@@ -2,12 +2,18 @@
 //!
 //! Generic over the ledger, like [`crate::credit_control`], whose directory it shares.
 
+mod adjust;
 mod apply;
 mod balance;
+mod blocks;
 mod retention;
 
+pub use adjust::{
+    AdjustmentRecord, Amount, Authority, BalanceAdjustment, MAX_POOL, SettlementAdjustment,
+};
 pub use apply::ApplyOutcome;
 pub use balance::{CreditLot, Credits, Overage, PoolBalance, RechargeState, TenantBalance};
+pub use blocks::{BlockOutcome, BlockRecord};
 pub use retention::{Erased, ErasureOf};
 
 use std::collections::BTreeMap;
@@ -15,7 +21,7 @@ use std::sync::Arc;
 
 use crate::administration::balance::{credit_lot, credits, pools, recharge, wallet};
 use crate::charging::deck::{Deck, DeckErrors};
-use crate::charging::ids::{CallId, LotId, TenantId};
+use crate::charging::ids::{CallId, LotId, PayerId, TenantId};
 use crate::charging::money::format_micros;
 use crate::charging::month::twelve_months_after;
 use crate::charging::profile::{Billing, Purchase, TenantProfile};
@@ -49,6 +55,17 @@ pub enum AdministrationError {
     /// No call of that key.
     #[error("no call {1} of tenant {0}")]
     NoSuchCall(TenantId, CallId),
+    /// No lot or pool of that name.
+    #[error("no lot or pool {1:?} of tenant {0}; GetBalance lists them")]
+    NoSuchBucket(TenantId, String),
+    /// No call of that key is kept any more.
+    #[error(
+        "no call {1} of tenant {0}, or it ended too long ago; correct a balance by AdjustBalance"
+    )]
+    CallForgotten(TenantId, CallId),
+    /// No payer of that name was ever applied.
+    #[error("no payer {1} of tenant {0}")]
+    NoSuchPayer(TenantId, PayerId),
     /// No recharge of that key was asked for.
     #[error("no recharge {1} of tenant {0} was asked for")]
     NoSuchRecharge(TenantId, LotId),

@@ -6,6 +6,7 @@
 //! error.
 
 pub mod accounts;
+pub mod adjust;
 pub mod args;
 pub mod calls;
 pub mod client;
@@ -15,11 +16,13 @@ pub mod events;
 pub mod loadtest;
 pub mod organisation;
 pub mod output;
+pub mod pools;
 pub mod rates;
 pub mod reconcile;
 pub mod records;
 pub mod serve;
 pub mod usage;
+pub mod users;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -91,5 +94,9 @@ async fn ask(command: ClientCommand, form: Output) -> Outcome {
         ClientCommand::Events(args) => events::run(args, form).await,
         ClientCommand::Records(args) => records::run(args.command, form).await,
         ClientCommand::Audit(args) => accounts::audit(args, form).await,
+        ClientCommand::Adjust(args) => adjust::run(args.command, form).await,
+        ClientCommand::Adjustments(args) => adjust::list(args, form).await,
+        ClientCommand::Users(args) => users::run(args.command, form).await,
+        ClientCommand::Pools(args) => pools::run(args, form).await,
     }
 }

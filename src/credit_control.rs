@@ -346,7 +346,7 @@ impl<L: Ledger> CreditControl<L> {
                     .map(|pool| PoolOffer {
                         family: pool.family,
                         closed_by: pool.closed_by,
-                        increment: entitlement::POOL_INCREMENT,
+                        increment: pool.increment,
                     })
                     .collect();
                 let spend_limit = payer.profile.as_ref().and_then(|payer| payer.spend_limit);
@@ -697,6 +697,7 @@ fn setup<'a>(tenant: &'a Tenant, payer: &'a PayerView) -> Setup<'a> {
         tenant: tenant.profile(),
         numbers: &tenant.view.numbers,
         payer: payer.profile.as_ref(),
+        barred: payer.barred,
         deck: tenant.deck.as_deref(),
     }
 }

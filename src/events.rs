@@ -95,6 +95,9 @@ fn kinds(entry: &Entry) -> Vec<EventKind> {
         | EntryKind::Reopened
         | EntryKind::Released
         | EntryKind::Purchased
+        | EntryKind::Adjusted
+        | EntryKind::PayerBlocked
+        | EntryKind::PayerUnblocked
         | EntryKind::ShortfallCollected
         | EntryKind::Opening
         | EntryKind::NumbersErased => None,

@@ -19,15 +19,15 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use serde::{Deserialize, Serialize};
 
 use crate::charging::decision::{Decision, Nuance};
-use crate::charging::ids::{CallId, LotId, PayerId, PoolId, TenantId};
+use crate::charging::ids::{AdjustmentId, CallId, LotId, PayerId, PoolId, TenantId};
 use crate::charging::month::Month;
 use crate::charging::profile::{PayerProfile, Purchase, SpendVelocity, TenantProfile};
 use crate::charging::rating::Tariff;
 use crate::charging::units::{Micros, Millis, Seconds};
 use crate::ledger::recharge::{Recharge, RechargeRequest};
 use crate::ledger::state::{
-    Bucket, Call, Entry, Lot, MoneyLine, PayerAccount, Reader, SpendRing, TenantAccount, Terms,
-    Upkeep, VelocityLine, Wallet,
+    Adjustment, Block, BlockNote, BlockedBy, Bucket, Call, CallState, Entry, Lot, MoneyLine,
+    PayerAccount, Reader, SpendRing, TenantAccount, Terms, Upkeep, VelocityLine, Wallet,
 };
 
 /// Why a command has no outcome.
@@ -330,6 +330,122 @@ pub enum Purchased {
     Conflict,
 }
 
+/// Correct a lot, or a pool of the month (D19).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AdjustBalance {
+    /// Whose ledger.
+    pub tenant: TenantId,
+    /// Names the correction: it is applied once.
+    pub key: AdjustmentId,
+    /// Digest of what is asked for.
+    pub fingerprint: String,
+    /// What is corrected, and by how much.
+    pub correction: Correction,
+    /// Kept with the journal entry, never read.
+    pub report: Vec<u8>,
+}
+
+/// What [`AdjustBalance`] corrects.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Correction {
+    /// A lot that has not lapsed.
+    Lot {
+        /// Which one.
+        lot: LotId,
+        /// To be added; negative is taken away.
+        amount: Micros,
+        /// Most that the wallet may hold after it, available and held, and that may ever have been put
+        /// into one lot.
+        most: Micros,
+    },
+    /// A pool of the month, opened with its size where no call has opened it.
+    Pool {
+        /// Which one.
+        pool: PoolId,
+        /// To be added; negative is taken away.
+        amount: Seconds,
+        /// The month that the caller believes it is; the ledger answers stale outside it.
+        month: Month,
+        /// Largest that the pool may become.
+        most: Seconds,
+    },
+}
+
+/// Correct the usage of a settled call, and with it what it was charged (D19).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AdjustSettlement {
+    /// Whose ledger.
+    pub tenant: TenantId,
+    /// Names the correction: it is applied once.
+    pub key: AdjustmentId,
+    /// Digest of what is asked for.
+    pub fingerprint: String,
+    /// The call leg.
+    pub call: CallId,
+    /// The corrected usage since answer.
+    pub used: Seconds,
+    /// The usage and the charge of money that the caller has seen; the ledger answers stale where the
+    /// call has others.
+    pub over: (Seconds, Micros),
+    /// Kept with the journal entry, never read.
+    pub report: Vec<u8>,
+}
+
+/// The answer to [`AdjustBalance`] and [`AdjustSettlement`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Adjusted {
+    /// Applied now, with this entry in the journal; here it is without its context, and below.
+    Applied(Entry),
+    /// The same correction was applied before, with this entry, which may be trimmed by now.
+    Replayed(Entry),
+    /// The key was used for another correction; nothing changed, here and below.
+    Conflict,
+    /// No such lot, pool or call.
+    NotFound,
+    /// The lot has lapsed, the month of the pool is over.
+    Over,
+    /// Overage is what was held and spent of it: there is nothing to correct but its calls.
+    PostPaid,
+    /// More would be taken away than the bucket has available, which is so much.
+    Short(i64),
+    /// More would be added than the limits leave room for, which is so much.
+    Full(i64),
+    /// The call is not settled.
+    NotSettled(CallState),
+    /// The call is recorded with that usage already.
+    Unchanged,
+    /// The month or the call moved on: send it again with what stands.
+    Stale,
+}
+
+/// Block a payer apart from what was applied, or lift that block (rule 91).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SetBlock {
+    /// Whose ledger.
+    pub tenant: TenantId,
+    /// Who is not to call any more, or is to again.
+    pub payer: PayerId,
+    /// Whether to block; else to lift.
+    pub blocked: bool,
+    /// Why, and who says so.
+    pub note: BlockNote,
+}
+
+/// The answer to [`SetBlock`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum BlockSet {
+    /// No payer of that name was ever applied; nothing changed.
+    Unknown,
+    /// Blocked now.
+    Blocked(Block),
+    /// Blocked before: this block stands, nothing changed.
+    Standing(Block),
+    /// This block is lifted.
+    Lifted(Block),
+    /// There was none to lift; nothing changed.
+    NotBlocked,
+}
+
 /// What the payment system says of a requested recharge (D16).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ReportRecharge {
@@ -398,6 +514,8 @@ pub struct PayerView {
     pub version: u64,
     /// `None` where the payer is unknown.
     pub profile: Option<PayerProfile>,
+    /// Blocked apart from the profile.
+    pub barred: bool,
 }
 
 /// A payer to create or update.
@@ -481,6 +599,10 @@ pub struct Snapshot {
     pub deadlines: Vec<(CallId, Millis)>,
     /// Everything that happened, oldest first.
     pub journal: Vec<Entry>,
+    /// Every block that stands, in the order of payers.
+    pub blocks: Vec<(PayerId, BlockedBy, Block)>,
+    /// Every correction that was ever applied, by its key.
+    pub adjustments: Vec<(AdjustmentId, Adjustment)>,
     /// What counts for the spend velocity.
     pub ring: SpendRing,
     /// Requests for recharges that are in flight or failed.
@@ -749,8 +871,21 @@ pub trait Ledger: Send + Sync + 'static {
     ) -> impl Fallible<bool>;
     /// Everything, at one instant.
     fn snapshot(&self, tenant: &TenantId) -> impl Fallible<Reply<Snapshot>>;
+    /// See [`SetBlock`].
+    fn set_block(&self, command: &SetBlock) -> impl Fallible<Reply<BlockSet>>;
+    /// Blocks that stand, those of the file too, in the order of payers, at most `most` from the cursor.
+    fn blocks(
+        &self,
+        tenant: &TenantId,
+        after: Option<&str>,
+        most: usize,
+    ) -> impl Fallible<Page<(PayerId, BlockedBy, Block)>>;
     /// Whether the store answers.
     fn ping(&self) -> impl Fallible<()>;
+    /// See [`AdjustBalance`].
+    fn adjust_balance(&self, command: &AdjustBalance) -> impl Fallible<Reply<Adjusted>>;
+    /// See [`AdjustSettlement`].
+    fn adjust_settlement(&self, command: &AdjustSettlement) -> impl Fallible<Reply<Adjusted>>;
 }
 
 /// A future of a ledger's outcome, shorthand for the signatures of [`Ledger`].
@@ -825,6 +960,17 @@ pub fn lot_bucket(lot: &str) -> String {
 /// The lots that were bought, and the overage of months, which is kept among them.
 pub fn apart_from_overage(lots: Vec<Lot>) -> (Vec<Lot>, Vec<Lot>) {
     lots.into_iter().partition(|lot| !lot.key.is_overage())
+}
+
+/// The cursor after a block.
+fn block_cursor(payer: &PayerId, by: BlockedBy) -> String {
+    format!("{payer}:{}", by.name())
+}
+
+fn read_block_cursor(cursor: &str) -> Result<(PayerId, BlockedBy), LedgerError> {
+    let parts = cursor.split_once(':');
+    let read = parts.and_then(|(id, by)| Some((PayerId::new(id).ok()?, BlockedBy::parse(by)?)));
+    read.ok_or_else(|| LedgerError::BadCursor(cursor.to_owned()))
 }
 
 /// The pool of `family` in a month.

@@ -8,6 +8,8 @@
 //!   late. What is charged to a call that was charged before (an expiry that was reopened, or settled
 //!   after all) is a record of its own, of the difference, with a usage id of its own: sums stay right and
 //!   no record ever changes.
+//! - A correction of a settled call is a record of the difference, too, as a credit note is: below zero
+//!   where less was used than was charged. A correction of a balance is no usage, and has none.
 //! - A refusal is a record of no duration, no charge and no capability. A call that was never answered has
 //!   none, nor has usage without a grant, which is charged to nobody.
 //! - The capability names what paid. A call that crossed from minutes to credits is one record: its
@@ -30,7 +32,7 @@ use crate::charging::number;
 use crate::charging::plans::Family;
 use crate::charging::profile::{PayerKind, PayerProfile, TenantProfile};
 use crate::charging::units::{Micros, Millis, Seconds};
-use crate::credit_control::answer::{CallContext, EndReport};
+use crate::credit_control::answer::{AdjustmentReport, CallContext, EndReport};
 use crate::ledger::state::{Entry, EntryKind};
 
 /// Capability of a call that could not be priced when it ended (rule 40, D28).
@@ -89,15 +91,16 @@ pub struct UsageRecord {
     pub destination: String,
     /// The called number in E.164, else as dialled; masked where it is the outside one (rule 86).
     pub destination_number: String,
-    /// When it was answered, as far as the client said; else the end less the duration.
+    /// When it was answered, as far as the client said; else the end less the duration. Of a
+    /// correction: when it was made.
     pub start: Millis,
-    /// When it ended, as far as the client said; else when the ledger was told.
+    /// When it ended, as far as the client said; else when the ledger was told, also of a correction.
     pub end: Millis,
-    /// Used, not rounded up to what was billed.
+    /// Used, not rounded up to what was billed; below zero where a correction lowers it.
     pub duration: Seconds,
     /// The part of the charge that is the connection fee.
     pub connection_fee: Micros,
-    /// Money charged.
+    /// Money charged; below zero where a correction gives it back.
     pub charge: Micros,
     /// ISO 4217 code of the tenant.
     pub currency: String,
@@ -196,8 +199,8 @@ impl Recorder {
 
     /// Whether [`Recorder::record`] can make a record of such an entry.
     pub fn is_recorded(kind: EntryKind) -> bool {
-        use EntryKind::{Expired, Refused, Settled, SettledLate};
-        matches!(kind, Refused | Settled | SettledLate | Expired)
+        use EntryKind::{Adjusted, Expired, Refused, Settled, SettledLate};
+        matches!(kind, Refused | Settled | SettledLate | Expired | Adjusted)
     }
 
     /// The record that an entry makes, if it makes one. Every entry must be shown, in order: what is
@@ -224,6 +227,9 @@ impl Recorder {
             EntryKind::Expired if !entry.used.is_positive() => return None,
             EntryKind::Expired => self.expire(entry),
             EntryKind::Settled | EntryKind::SettledLate => self.charged.remove(&entry.subject),
+            EntryKind::Adjusted if entry.is_of_call() => {
+                return Some(Leg::corrected(entry, payer).record(cursor, self));
+            }
             _ => return None,
         };
         let leg = Leg::of(entry, before.unwrap_or_default(), payer);
@@ -273,6 +279,8 @@ struct Leg<'a> {
     charge: Micros,
     /// Whether money had paid before, the connection fee first of all.
     fee_paid: bool,
+    /// What was said about a correction.
+    correction: Option<AdjustmentReport>,
 }
 
 impl<'a> Leg<'a> {
@@ -289,6 +297,18 @@ impl<'a> Leg<'a> {
             minutes,
             charge,
             fee_paid: before.money,
+            correction: None,
+        }
+    }
+
+    /// The difference that a correction of a settled call makes.
+    fn corrected(entry: &'a Entry, payer: Option<&'a PayerProfile>) -> Leg<'a> {
+        let correction = AdjustmentReport::decode(&entry.report);
+        Leg {
+            duration: entry.used - correction.used_before,
+            report: EndReport::default(),
+            correction: Some(correction),
+            ..Leg::of(entry, Charged::default(), payer)
         }
     }
 
@@ -412,6 +432,9 @@ impl<'a> Leg<'a> {
     /// Start and end. The client's clock is believed as long as it does not contradict itself.
     fn times(&self) -> (Millis, Millis) {
         let before = |end: Millis| Millis(end.0 - self.duration.0 * 1000);
+        if self.correction.is_some() {
+            return (self.entry.at, self.entry.at);
+        }
         let EndReport { answered_at, ended_at, .. } = self.report;
         match (answered_at, ended_at) {
             // A difference is the last part of a call.
@@ -429,6 +452,11 @@ impl<'a> Leg<'a> {
     /// The fee comes with the first second that money pays for (invariant 9).
     fn connection_fee(&self) -> Micros {
         let tariff = self.context.as_ref().and_then(|context| context.tariff);
+        if let (Some(tariff), Some(correction)) = (tariff, &self.correction) {
+            // Of what money pays, the fee comes first; it goes back last.
+            let fee = |paid: Micros| tariff.connection_fee.min(paid);
+            return fee(correction.money_before + self.charge) - fee(correction.money_before);
+        }
         match tariff {
             Some(tariff) if !self.fee_paid && self.charge.is_positive() => {
                 tariff.connection_fee.min(self.charge)
@@ -477,11 +505,18 @@ impl<'a> Leg<'a> {
         }
         let pools =
             || self.entry.postings.iter().filter(|posting| posting.bucket.starts_with("p:"));
-        let paying = match self.minutes.is_positive() {
-            true => pools().find(|posting| posting.spent > 0),
+        let paying = match self.minutes == Seconds::ZERO {
+            false => pools().find(|posting| posting.spent != 0),
             // Nothing paid: what was to pay is named.
-            false => pools().next(),
+            true => pools().next(),
         };
+        // A correction that moves nothing is of what had paid before.
+        let before = self.correction.as_ref().and_then(|of| of.paid_by.split_once(':'));
+        match before {
+            Some(("l", _)) if self.minutes == Seconds::ZERO => return credits,
+            Some(("p", pool)) if paying.is_none() => return Family::of(pool).plan,
+            _ => {}
+        }
         let tariff = self.context.as_ref().and_then(|context| context.tariff);
         match (paying, tariff) {
             (Some(posting), _) => Family::of(&posting.bucket[2..]).plan,

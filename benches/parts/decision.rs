@@ -50,6 +50,7 @@ impl Decision {
             tenant: Some(&self.tenant.profile),
             numbers: &self.numbers,
             payer: Some(&self.payer),
+            barred: false,
             deck: Some(&self.deck),
         };
         let attempt = Attempt {

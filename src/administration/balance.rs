@@ -25,7 +25,7 @@ pub struct PoolBalance {
     pub user: String,
     /// Key of its month.
     pub month: String,
-    /// Its size, never less than held and spent (D9).
+    /// Its size with its corrections, never less than held and spent (D9).
     pub granted: Seconds,
     /// Held by open calls.
     pub held: Seconds,
@@ -39,8 +39,10 @@ pub struct PoolBalance {
 /// even before a sweep has come by.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Credits {
-    /// All purchases, corrections included.
+    /// All purchases.
     pub funded: Micros,
+    /// Sum of the corrections; may be below zero.
+    pub adjusted: Micros,
     /// Held by open calls.
     pub held: Micros,
     /// Charged.
@@ -101,6 +103,8 @@ pub struct CreditLot {
     pub expires_at: Millis,
     /// What was bought.
     pub amount: Micros,
+    /// Sum of its corrections; may be below zero.
+    pub adjusted: Micros,
     /// Neither held, spent nor expired.
     pub remaining: Micros,
 }
@@ -178,7 +182,8 @@ pub(super) fn credits(balance: &Balance, now: Millis, month: &Month) -> Credits 
     for lot in &balance.lots {
         let bucket = &lot.bucket;
         let lapsed = if bucket.ends <= now { bucket.available() } else { 0 };
-        credits.funded += Micros(bucket.funded + bucket.adjusted);
+        credits.funded += Micros(bucket.funded);
+        credits.adjusted += Micros(bucket.adjusted);
         credits.held += Micros(bucket.held);
         credits.spent += Micros(bucket.spent);
         credits.expired += Micros(bucket.expired + lapsed);
@@ -211,6 +216,7 @@ pub(super) fn credit_lot(lot: &Lot, now: Millis) -> CreditLot {
         purchased_at: lot.bucket.starts,
         expires_at: lot.bucket.ends,
         amount: Micros(lot.bucket.funded),
+        adjusted: Micros(lot.bucket.adjusted),
         remaining: Micros(if lapsed { 0 } else { lot.bucket.available() }),
     }
 }

@@ -19,10 +19,7 @@ use crate::charging::profile::{
     ConferencePolicy, PayerKind, PayerProfile, PayerState, TenantProfile, TenantState, UserPolicy,
 };
 use crate::charging::rating::Tariff;
-use crate::charging::units::{Micros, Millis, Seconds};
-
-/// Charging increment of pools: whole started minutes (D1).
-pub const POOL_INCREMENT: Seconds = Seconds(60);
+use crate::charging::units::{Micros, Millis};
 
 /// Where dial-out is off for customers who bought the service there (rule 68).
 const CHINA: CountryCode = CountryCode::literal("CN");
@@ -155,6 +152,8 @@ pub struct Setup<'a> {
     pub numbers: &'a HashSet<String>,
     /// Who is to pay.
     pub payer: Option<&'a PayerProfile>,
+    /// Whether an operator has blocked the payer, whatever its profile says.
+    pub barred: bool,
     /// The tenant's active deck.
     pub deck: Option<&'a Deck>,
 }
@@ -369,9 +368,9 @@ fn check_payer<'a>(
         let detail = format_args!("tenant {} is suspended", tenant.id);
         return Err(refuse(explain, "PAYER", "", Decision::TenantSuspended, detail));
     }
-    if payer.state == PayerState::Blocked {
+    if payer.state == PayerState::Blocked || setup.barred {
         let detail = format_args!("{} is blocked", payer.id);
-        return Err(refuse(explain, "PAYER", "", Decision::FraudSuspected, detail));
+        return Err(refuse(explain, "PAYER", "91", Decision::FraudSuspected, detail));
     }
     let (id, location) = (&payer.id, payer.usage_location);
     explain.step("PAYER", true, "5", format_args!("{id}, usage location {location}"));
@@ -402,7 +401,7 @@ impl Outbound<'_> {
             return Ok(Entitlement::Free);
         }
         self.check_policy(explain)?;
-        let premium = self.check_destination(class, explain)?;
+        let minutes_may_pay = self.check_destination(class, explain)?;
         self.check_licence(explain)?;
         if class == CallClass::TollFreeOutbound {
             verdict.warnings.push("toll-free numbers may not be reachable from here (rule 26)");
@@ -419,8 +418,7 @@ impl Outbound<'_> {
             explain.step("EXTENDED DIAL-OUT", true, "65", detail);
             return Ok(Entitlement::Free);
         }
-        let by_minutes =
-            class != CallClass::TollFreeOutbound && premium != PremiumRule::CreditsOnly;
+        let by_minutes = class != CallClass::TollFreeOutbound && minutes_may_pay;
         let pools = if by_minutes { self.pools(explain) } else { vec![] };
         let credits = self.credits(verdict, explain);
         let when_exhausted = match credits {
@@ -490,12 +488,13 @@ impl Outbound<'_> {
         Ok(())
     }
 
-    /// Blocked prefixes, premium numbers (rule 23), the list of destinations (rule 22).
+    /// Blocked prefixes, premium numbers (rule 23), the list of destinations (rule 22); whether minutes may
+    /// pay, or only credits.
     fn check_destination(
         &self,
         class: CallClass,
         explain: &mut impl Explain,
-    ) -> Result<PremiumRule, Refusal> {
+    ) -> Result<bool, Refusal> {
         const CHECK: &str = "DESTINATION";
         let blocked = Decision::DestinationBlocked;
         let digits = self.called.digits();
@@ -516,26 +515,34 @@ impl Outbound<'_> {
                 return Err(refuse(explain, CHECK, "23", blocked, detail));
             }
             explain.step(CHECK, true, "23", format_args!("this premium number may be called"));
-            self.check_listed(class, explain)?;
-            return Ok(rule);
+            return Ok(self.check_listed(class, explain)? && rule != PremiumRule::CreditsOnly);
         }
-        self.check_listed(class, explain)?;
-        explain.step(CHECK, true, "22", format_args!("the destination may be called"));
-        Ok(PremiumRule::Normal)
+        let listed = self.check_listed(class, explain)?;
+        if listed {
+            explain.step(CHECK, true, "22", format_args!("the destination may be called"));
+        }
+        Ok(listed)
     }
 
     /// The list of destinations, for what is neither domestic nor toll-free of the payer's own plan. A
-    /// universal toll-free number has no country that could be listed (D29).
-    fn check_listed(&self, class: CallClass, explain: &mut impl Explain) -> Result<(), Refusal> {
+    /// universal toll-free number has no country that could be listed (D29). False where the tenant allows
+    /// it all the same because the deck prices it (D13): plans have no minutes for it, credits pay.
+    fn check_listed(&self, class: CallClass, explain: &mut impl Explain) -> Result<bool, Refusal> {
         let home = self.payer.usage_location;
         let near = self.called.country.is_some_and(|to| is_domestic(home, to))
             || number::toll_free_of_own_plan(self.called, home)
             || (class == CallClass::TollFreeOutbound && self.called.country.is_none());
         let to = self.called.country.and_then(catalogue::country);
         if near || to.is_some_and(|country| country.outbound_listed) {
-            return Ok(());
+            return Ok(true);
         }
         let name = to.map_or("a number of no country", |country| &country.name);
+        if self.tenant.allow_unlisted_destinations && self.rate().is_some() {
+            let detail =
+                format_args!("{name} is not on the list; the tenant allows what the deck prices");
+            explain.step("DESTINATION", true, "D13", detail);
+            return Ok(false);
+        }
         let detail = format_args!("{name} is not on the list of destinations");
         Err(refuse(explain, "DESTINATION", "22", Decision::DestinationBlocked, detail))
     }
@@ -567,9 +574,11 @@ impl Outbound<'_> {
     fn pools(&self, explain: &mut impl Explain) -> Vec<CoveringPool> {
         let to = self.called.country;
         match self.attempt.call_type {
-            CallType::ConferenceDialOut => plans::covering_conference(self.payer, to, explain),
+            CallType::ConferenceDialOut => {
+                plans::covering_conference(self.tenant, self.payer, to, explain)
+            }
             _ if plans::ordinary_plans_pay(self.payer, self.attempt.transferred) => {
-                plans::covering_user(self.payer, to, explain)
+                plans::covering_user(self.tenant, self.payer, to, explain)
             }
             _ => {
                 let detail = format_args!("only pay-as-you-go pays for what a bot starts itself");
@@ -596,11 +605,7 @@ impl Outbound<'_> {
             verdict.detail = detail.to_string();
             return Err(Decision::CreditsNotLicensed);
         }
-        let rate = self
-            .setup
-            .deck
-            .and_then(|deck| deck.rate(Direction::Outbound, self.called.digits(), self.attempt.at));
-        let Some(rate) = rate else {
+        let Some(rate) = self.rate() else {
             let name = &self.tenant.rate_deck;
             let detail = format_args!("deck {name} has no row for this number");
             explain.step(CHECK, false, "D28", detail);
@@ -617,6 +622,12 @@ impl Outbound<'_> {
         }
         explain.step(CHECK, true, "27", format_args!("{price}"));
         Ok(rate.tariff)
+    }
+
+    /// The deck's row for the number.
+    fn rate(&self) -> Option<Rate<'_>> {
+        let (digits, at) = (self.called.digits(), self.attempt.at);
+        self.setup.deck.and_then(|deck| deck.rate(Direction::Outbound, digits, at))
     }
 
     /// Pay-per-minute conferencing needs no credits licence of its own (C11).

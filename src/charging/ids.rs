@@ -148,6 +148,11 @@ text_id! {
     LotId, check_call_id
 }
 
+text_id! {
+    /// A correction of a balance or of a settled call: applied once, and remembered for ever.
+    AdjustmentId, check_call_id
+}
+
 /// What the keys of recharges begin with; a number follows.
 const RECHARGE: &str = "recharge.";
 

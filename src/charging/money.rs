@@ -26,9 +26,17 @@ pub enum MoneyError {
 
 /// Reads a plain decimal string, exact to the micro-unit, from 0 to [`MAX_AMOUNT`].
 pub fn parse_micros(text: &str) -> Result<Micros, MoneyError> {
+    parse_signed_micros(text).and_then(|amount| match amount >= Micros::ZERO {
+        true => Ok(amount),
+        false => Err(MoneyError::OutOfRange),
+    })
+}
+
+/// The same from -[`MAX_AMOUNT`] on, as corrections have it.
+pub fn parse_signed_micros(text: &str) -> Result<Micros, MoneyError> {
     let plain = !text.is_empty()
         && text.len() <= 40
-        && text.starts_with(|c: char| c.is_ascii_digit() || c == '-')
+        && text.strip_prefix('-').unwrap_or(text).starts_with(|c: char| c.is_ascii_digit())
         && text.ends_with(|c: char| c.is_ascii_digit())
         && text.bytes().skip(1).all(|b| b.is_ascii_digit() || b == b'.');
     if !plain {
@@ -42,7 +50,7 @@ pub fn parse_micros(text: &str) -> Result<Micros, MoneyError> {
         .checked_mul(Decimal::from(1_000_000))
         .and_then(|micros| micros.to_i64())
         .ok_or(MoneyError::OutOfRange)?;
-    if !(0..=MAX_AMOUNT.0).contains(&micros) {
+    if !(-MAX_AMOUNT.0..=MAX_AMOUNT.0).contains(&micros) {
         return Err(MoneyError::OutOfRange);
     }
     Ok(Micros(micros))
@@ -77,6 +85,16 @@ mod tests {
         {
             check(text, Err(MoneyError::NotANumber));
         }
+    }
+
+    #[test]
+    fn a_correction_may_be_below_zero() {
+        for (text, micros) in [("-5.00", -5_000_000), ("-0", 0), ("-100000000", -MAX_AMOUNT.0)] {
+            assert_eq!(parse_signed_micros(text), Ok(Micros(micros)), "{text}");
+        }
+        assert_eq!(parse_signed_micros("-100000000.1"), Err(MoneyError::OutOfRange));
+        assert_eq!(parse_signed_micros("--1"), Err(MoneyError::NotANumber));
+        assert_eq!(format_micros(Micros(-5_250_000)), "-5.25");
     }
 
     #[test]

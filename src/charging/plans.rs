@@ -2,7 +2,9 @@
 
 use crate::charging::catalogue::{self, CountryCode, Licence, PaygZone};
 use crate::charging::entitlement::Explain;
-use crate::charging::profile::{PayerKind, PayerProfile, PayerState};
+use crate::charging::profile::{
+    InternationalCap, PayerKind, PayerProfile, PayerState, TenantProfile,
+};
 use crate::charging::units::Seconds;
 
 /// Minutes that one Audio Conferencing subscription adds to the tenant's dial-out pool (rule 57).
@@ -32,6 +34,11 @@ const PLANS: [Licence; 6] = [
 /// In the place of the country, in the name of the pool that all usage locations share (rule 58).
 const ALL_COUNTRIES: &str = "ALL";
 
+/// Whether a licence has minutes, whose charging increment can be set (D1).
+pub fn has_minutes(licence: Licence) -> bool {
+    PLANS.contains(&licence) || licence == Licence::AudioConferencing
+}
+
 /// A pool that covers a call.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CoveringPool {
@@ -39,6 +46,8 @@ pub struct CoveringPool {
     pub family: String,
     /// The counter that closes this one when it is used up (rule 9, D11); empty where there is none.
     pub closed_by: String,
+    /// In which its minutes are charged (D1).
+    pub increment: Seconds,
 }
 
 /// A pool family taken apart.
@@ -114,6 +123,7 @@ pub fn has_extended_dial_out(payer: &PayerProfile, to: Option<CountryCode>) -> b
 
 /// Pools that cover a call of a user, in funding order (rules 27, 30, 31; D10).
 pub fn covering_user(
+    tenant: &TenantProfile,
     payer: &PayerProfile,
     to: Option<CountryCode>,
     explain: &mut impl Explain,
@@ -141,14 +151,16 @@ pub fn covering_user(
         let family = family_of(counter);
         explain.step(&format!("POOL {family}"), true, "27", format_args!("covers the call"));
         let two_counters = has_domestic && has_international;
-        let closed_by = if two_counters { family_of(other) } else { String::new() };
-        pools.push(CoveringPool { family, closed_by });
+        let closes = two_counters && tenant.international_cap == InternationalCap::Either;
+        let closed_by = if closes { family_of(other) } else { String::new() };
+        pools.push(CoveringPool { family, closed_by, increment: tenant.pool_increment(plan) });
     }
     pools
 }
 
 /// The pool that covers a dial-out of a conference (rules 58, 60, 62).
 pub fn covering_conference(
+    tenant: &TenantProfile,
     organiser: &PayerProfile,
     to: Option<CountryCode>,
     explain: &mut impl Explain,
@@ -166,7 +178,8 @@ pub fn covering_conference(
     let family = conference_family(organiser);
     let detail = format_args!("the destination is in Zone A");
     explain.step(&format!("POOL {family}"), true, "60", detail);
-    vec![CoveringPool { family, closed_by: String::new() }]
+    let increment = tenant.pool_increment(Licence::AudioConferencing);
+    vec![CoveringPool { family, closed_by: String::new(), increment }]
 }
 
 fn plans_of(payer: &PayerProfile) -> impl Iterator<Item = Licence> {

@@ -55,6 +55,15 @@ pub struct TenantProfile {
     /// Who is told what happens (rules 51 and 66). Tenants stored before there were notices have none.
     #[serde(default)]
     pub notices: NoticeTargets,
+    /// What closes a counter of the international plan (D11).
+    #[serde(default)]
+    pub international_cap: InternationalCap,
+    /// Whether credits pay for destinations outside the list that the deck prices (D13).
+    #[serde(default)]
+    pub allow_unlisted_destinations: bool,
+    /// Charging increments of the minutes of single plans, whole parts of a minute; 60 s for the others (D1).
+    #[serde(default)]
+    pub pool_increments: BTreeMap<Licence, Seconds>,
 }
 
 /// How long a tenant's records are kept; what is absent is kept for ever.
@@ -73,6 +82,20 @@ pub struct NoticeTargets {
     pub emails: Vec<String>,
     /// A program, by webhook; the server's own where there is none.
     pub webhook: Option<String>,
+}
+
+/// Charging increment of pools: whole started minutes (D1).
+pub const POOL_INCREMENT: Seconds = Seconds(60);
+
+/// What closes a counter of the plan that has a domestic and an international one (rule 9, D11).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum InternationalCap {
+    /// Either counter used up closes both until the month ends.
+    #[default]
+    Either,
+    /// Each counter only closes itself.
+    Each,
 }
 
 /// Whether a tenant's calls go on.
@@ -329,6 +352,11 @@ impl TenantProfile {
     /// Whether calls go on post-paid once everything else is used (rule 42).
     pub fn has_overage(&self) -> bool {
         self.billing == Billing::Postpaid && self.overage
+    }
+
+    /// Charging increment of the minutes of a plan (D1).
+    pub fn pool_increment(&self, plan: Licence) -> Seconds {
+        self.pool_increments.get(&plan).copied().unwrap_or(POOL_INCREMENT)
     }
 
     /// The trunk of that name.

@@ -150,7 +150,7 @@ fn reported(answer: &ReportRechargeResponse) -> String {
     text
 }
 
-fn pool(pool: &Pool) -> [String; 5] {
+pub(super) fn pool(pool: &Pool) -> [String; 5] {
     let of_user = match pool.user_id.as_str() {
         "" => String::new(),
         user => format!(" of {user}"),
@@ -164,12 +164,13 @@ fn pool(pool: &Pool) -> [String; 5] {
     ]
 }
 
-fn wallet(credits: &Credits) -> String {
+pub(super) fn wallet(credits: &Credits) -> String {
     let mut text = rows(
-        ["CREDITS", ">FUNDED", ">HELD", ">SPENT", ">EXPIRED", ">AVAILABLE"],
+        ["CREDITS", ">FUNDED", ">ADJUSTED", ">HELD", ">SPENT", ">EXPIRED", ">AVAILABLE"],
         vec![[
             "all lots".to_owned(),
             money(credits.funded.as_ref()),
+            money(credits.adjusted.as_ref()),
             money(credits.held.as_ref()),
             money(credits.spent.as_ref()),
             money(credits.expired.as_ref()),
@@ -196,19 +197,20 @@ fn wallet(credits: &Credits) -> String {
     if !credits.lots.is_empty() {
         text.push('\n');
         text += &rows(
-            ["LOT", "PURCHASED", "EXPIRES", ">AMOUNT", ">REMAINING"],
+            ["LOT", "PURCHASED", "EXPIRES", ">AMOUNT", ">ADJUSTED", ">REMAINING"],
             credits.lots.iter().map(lot).collect(),
         );
     }
     text
 }
 
-fn lot(lot: &CreditLot) -> [String; 5] {
+fn lot(lot: &CreditLot) -> [String; 6] {
     [
         lot.key.clone(),
         instant(lot.purchased_at.as_ref()),
         instant(lot.expires_at.as_ref()),
         money(lot.amount.as_ref()),
+        money(lot.adjusted.as_ref()),
         money(lot.remaining.as_ref()),
     ]
 }
@@ -329,14 +331,16 @@ mod tests {
                 held: usd("1.25"),
                 spent: usd("0"),
                 expired: usd("0"),
-                available: usd("498.75"),
+                available: usd("497.75"),
                 lots: vec![CreditLot {
                     key: "po-1".into(),
                     purchased_at: Some(prost_types::Timestamp { seconds: 0, nanos: 0 }),
                     expires_at: Some(prost_types::Timestamp { seconds: 31_536_000, nanos: 0 }),
                     amount: usd("500"),
-                    remaining: usd("498.75"),
+                    remaining: usd("497.75"),
+                    adjusted: usd("-1"),
                 }],
+                adjusted: usd("-1"),
                 overage: usd("0.25"),
                 overage_held: usd("0"),
                 overage_spent: usd("0.25"),
@@ -350,14 +354,14 @@ mod tests {
             "POOL                          GRANTED  HELD  SPENT  AVAILABLE\n\
              US:MCOPSTN1:DOMESTIC:2026-11  50h0m0s    0s   5m0s   49h55m0s\n\
              \n\
-             CREDITS    FUNDED      HELD  SPENT  EXPIRED   AVAILABLE\n\
-             all lots  500 USD  1.25 USD  0 USD    0 USD  498.75 USD\n\
+             CREDITS    FUNDED  ADJUSTED      HELD  SPENT  EXPIRED   AVAILABLE\n\
+             all lots  500 USD    -1 USD  1.25 USD  0 USD    0 USD  497.75 USD\n\
              \n\
              OVERAGE      HELD     SPENT\n\
              this month  0 USD  0.25 USD\n\
              \n\
-             LOT   PURCHASED             EXPIRES                AMOUNT   REMAINING\n\
-             po-1  1970-01-01T00:00:00Z  1971-01-01T00:00:00Z  500 USD  498.75 USD\n"
+             LOT   PURCHASED             EXPIRES                AMOUNT  ADJUSTED   REMAINING\n\
+             po-1  1970-01-01T00:00:00Z  1971-01-01T00:00:00Z  500 USD    -1 USD  497.75 USD\n"
         );
     }
 

@@ -84,6 +84,14 @@ pub enum ClientCommand {
     Records(RecordsArgs),
     /// Prove the invariants of the ledger; exits with 1 and the first offending key when one is broken
     Audit(AuditArgs),
+    /// Correct a balance or a settled call, once per key
+    Adjust(AdjustArgs),
+    /// List corrections, the newest first
+    Adjustments(AdjustmentsArgs),
+    /// Block or unblock who pays for calls, or report who is blocked
+    Users(UsersArgs),
+    /// Report the minute pools of a tenant: total, used and available now, by plan and usage location
+    Pools(PoolsArgs),
 }
 
 /// Form of the results.
@@ -649,6 +657,220 @@ pub struct AuditArgs {
     pub server: Server,
 }
 
+/// Arguments of `adjust`.
+#[derive(Debug, Args)]
+pub struct AdjustArgs {
+    /// What to correct.
+    #[command(subcommand)]
+    pub command: AdjustCommand,
+}
+
+/// What to correct.
+#[derive(Debug, Subcommand)]
+pub enum AdjustCommand {
+    /// Add to a lot or to a pool of this month, or take away
+    Balance(Box<AdjustBalanceArgs>),
+    /// Correct the usage of a settled call: charge the difference, or give it back
+    Settlement(Box<AdjustSettlementArgs>),
+}
+
+/// Who corrects what, why and under which key.
+#[derive(Clone, Debug, Args)]
+pub struct AuthorityArgs {
+    /// Tenant
+    #[arg(long, env = "TOLLGATE_TENANT", value_name = "ID")]
+    pub tenant: String,
+    /// Name of the correction, made up by you: it is applied once
+    #[arg(long, value_name = "KEY")]
+    pub key: String,
+    /// Why, for the record
+    #[arg(long, value_name = "TEXT")]
+    pub reason: String,
+    /// Who corrects, for the record
+    #[arg(long, value_name = "NAME")]
+    pub operator: String,
+}
+
+/// Arguments of `adjust balance`.
+#[derive(Debug, Args)]
+#[group(id = "how_much", required = true, multiple = false, args = ["amount", "minutes", "duration"])]
+pub struct AdjustBalanceArgs {
+    /// Who, why and under which key.
+    #[command(flatten)]
+    pub authority: AuthorityArgs,
+    /// Key of a lot, or pool of this month, as `balance` lists them
+    #[arg(long, value_name = "ID")]
+    pub bucket: String,
+    /// Money to add to a lot, such as 5.00, in the tenant's currency; below zero is taken away
+    #[arg(long, value_name = "MONEY", allow_hyphen_values = true)]
+    pub amount: Option<String>,
+    /// Minutes to add to a pool; below zero are taken away
+    #[arg(long, value_name = "N", allow_hyphen_values = true, value_parser = clap::value_parser!(i64).range(-10_000_000_000..=10_000_000_000))]
+    pub minutes: Option<i64>,
+    /// Length of time to add to a pool, such as 90s or -1h30m; below zero is taken away
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true, value_parser = signed_length)]
+    pub duration: Option<i64>,
+    /// The server.
+    #[command(flatten)]
+    pub server: Server,
+}
+
+/// Arguments of `users`.
+#[derive(Debug, Args)]
+pub struct UsersArgs {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: UsersCommand,
+}
+
+/// What to do with users.
+#[derive(Debug, Subcommand)]
+pub enum UsersCommand {
+    /// Refuse the new calls and the extensions of a user until it is unblocked; apply never lifts it
+    Block {
+        /// Whom.
+        #[command(flatten)]
+        who: BlockArgs,
+        /// Why, for the report: at most 256 bytes
+        #[arg(long, value_name = "TEXT")]
+        reason: String,
+    },
+    /// Lift the block that was set by block
+    Unblock {
+        /// Whom.
+        #[command(flatten)]
+        who: BlockArgs,
+        /// Why, for the report: at most 256 bytes
+        #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
+        reason: String,
+    },
+    /// Report who is blocked, or with --include-unblocked who was blocked and unblocked
+    Blocked(BlockedArgs),
+}
+
+/// Whom to block or unblock.
+#[derive(Debug, Args)]
+pub struct BlockArgs {
+    /// User, service number or resource account
+    #[arg(value_name = "USER")]
+    pub user: String,
+    /// Tenant
+    #[arg(long, env = "TOLLGATE_TENANT", value_name = "ID")]
+    pub tenant: String,
+    /// Who does it, for the report
+    #[arg(long, value_name = "NAME", default_value = "", hide_default_value = true)]
+    pub operator: String,
+    /// The server.
+    #[command(flatten)]
+    pub server: Server,
+}
+
+/// Arguments of `adjust settlement`.
+#[derive(Debug, Args)]
+pub struct AdjustSettlementArgs {
+    /// Who, why and under which key.
+    #[command(flatten)]
+    pub authority: AuthorityArgs,
+    /// Call leg, settled
+    #[arg(long, value_name = "ID")]
+    pub call_id: String,
+    /// Corrected usage since the answer, such as 90s; 0s: the call costs nothing
+    #[arg(long, value_name = "TIME", value_parser = length)]
+    pub used: Duration,
+    /// The server.
+    #[command(flatten)]
+    pub server: Server,
+}
+
+/// Arguments of `adjustments`.
+#[derive(Debug, Args)]
+pub struct AdjustmentsArgs {
+    /// Tenant
+    #[arg(long, env = "TOLLGATE_TENANT", value_name = "ID")]
+    pub tenant: String,
+    /// At most so many
+    #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub limit: u32,
+    /// The server.
+    #[command(flatten)]
+    pub server: Server,
+}
+
+/// Arguments of `users blocked`.
+#[derive(Debug, Args)]
+pub struct BlockedArgs {
+    /// Tenant
+    #[arg(long, env = "TOLLGATE_TENANT", value_name = "ID")]
+    pub tenant: String,
+    /// Everything that was blocked and unblocked in a window of time, oldest first
+    #[arg(long)]
+    pub include_unblocked: bool,
+    /// First instant, RFC 3339; left out: the beginning of the month of --to
+    #[arg(long, value_name = "INSTANT", requires = "include_unblocked")]
+    pub from: Option<Timestamp>,
+    /// First instant after the last record, RFC 3339; left out: now
+    #[arg(long, value_name = "INSTANT", requires = "include_unblocked")]
+    pub to: Option<Timestamp>,
+    /// The file.
+    #[command(flatten)]
+    pub file: ReportFile,
+    /// The server.
+    #[command(flatten)]
+    pub server: Server,
+}
+
+/// Whole seconds of a length of time that may be below zero.
+fn signed_length(text: &str) -> Result<i64, String> {
+    let (sign, rest) = match text.strip_prefix('-') {
+        Some(rest) => (-1, rest),
+        None => (1, text),
+    };
+    let length = length(rest)?;
+    match i64::try_from(length.as_secs()) {
+        Ok(seconds) if length.subsec_nanos() == 0 => Ok(sign * seconds),
+        _ => Err("expected whole seconds".to_owned()),
+    }
+}
+
+/// Arguments of `pools`.
+#[derive(Debug, Args)]
+pub struct PoolsArgs {
+    /// Tenant
+    #[arg(long, env = "TOLLGATE_TENANT", value_name = "ID")]
+    pub tenant: String,
+    /// The file.
+    #[command(flatten)]
+    pub file: ReportFile,
+    /// The server.
+    #[command(flatten)]
+    pub server: Server,
+}
+
+/// A report as a file.
+#[derive(Debug, Args)]
+pub struct ReportFile {
+    /// A file instead of --output; csv where --output-file is given
+    #[arg(long, value_enum, ignore_case = true, value_name = "FORMAT")]
+    pub format: Option<ReportFormat>,
+    /// Where to write it; left out: standard output
+    #[arg(long, value_name = "FILE")]
+    pub output_file: Option<PathBuf>,
+}
+
+impl ReportFile {
+    /// Whether a file is asked for.
+    pub fn wanted(&self) -> bool {
+        self.format.is_some() || self.output_file.is_some()
+    }
+}
+
+/// Form of a report's file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ReportFormat {
+    /// RFC 4180, the names of the columns first
+    Csv,
+}
+
 /// Arguments of `records`.
 #[derive(Debug, Args)]
 pub struct RecordsArgs {
@@ -796,6 +1018,25 @@ mod tests {
     }
 
     #[test]
+    fn a_correction_may_be_below_zero() {
+        let line = "tollgate adjust balance --tenant a --key k --bucket b --reason r --operator o";
+        for (more, expected) in [
+            ("--amount -5.00", (Some("-5.00"), None, None)),
+            ("--minutes -30", (None, Some(-30), None)),
+            ("--duration -1h30m", (None, None, Some(-5_400))),
+            ("--duration 90s", (None, None, Some(90))),
+        ] {
+            let Ok(Command::Client(ClientCommand::Adjust(adjust))) =
+                parse(&format!("{line} {more}"))
+            else {
+                panic!("expected adjust: {more}")
+            };
+            let AdjustCommand::Balance(args) = adjust.command else { panic!("expected balance") };
+            assert_eq!((args.amount.as_deref(), args.minutes, args.duration), expected);
+        }
+    }
+
+    #[test]
     fn endpoints_are_urls_or_sockets() {
         for text in ["http://localhost:7601", "http://[::1]:7601", "unix:/run/tollgate.sock"] {
             assert_eq!(
@@ -830,8 +1071,16 @@ mod tests {
             "tollgate recharge --tenant a --key recharge.1 --succeeded --failed card",
             "tollgate recharge --tenant a --succeeded",
             "tollgate rates",
+            "tollgate adjust balance --tenant a --key k --bucket b --reason r --operator o",
+            "tollgate adjust balance --tenant a --key k --bucket b --reason r --operator o --minutes 1 --amount 1",
+            "tollgate adjust balance --tenant a --key k --bucket b --reason r --operator o --duration -1.5s",
+            "tollgate adjust settlement --tenant a --key k --call-id c --used 1s --reason r",
             "tollgate calls",
             "tollgate demo --listen here",
+            "tollgate users",
+            "tollgate users block --tenant a alice",
+            "tollgate users blocked --tenant a --from 2026-11-01T00:00:00Z",
+            "tollgate pools --tenant a --format xlsx",
             "tollgate nothing",
         ] {
             assert!(parse(line).is_err_and(|error| error.use_stderr()), "{line}");

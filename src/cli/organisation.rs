@@ -50,6 +50,19 @@ fn tenant(raw: &RawTenant) -> Result<Tenant> {
         state: text(&raw.state),
         retention: unless_default(retention(&raw.retention)?),
         notices: unless_default(notices(&raw.notices)),
+        international_cap: text(&raw.international_cap),
+        allow_unlisted_destinations: parsed(
+            "allow_unlisted_destinations",
+            &raw.allow_unlisted_destinations,
+            |text| text.parse().ok(),
+        )?
+        .unwrap_or_default(),
+        pool_increments: raw
+            .pool_increments
+            .0
+            .iter()
+            .map(|(plan, length)| Ok((value(plan), increment(length)?)))
+            .collect::<Result<_>>()?,
         deduct_shortfall: parsed("deduct_shortfall", &raw.deduct_shortfall, |text| {
             text.parse().ok()
         })?
@@ -64,6 +77,11 @@ fn retention(raw: &RawRetention) -> Result<Retention> {
         numbers: parsed("numbers", &raw.numbers, read)?,
         records: parsed("records", &raw.records, read)?,
     })
+}
+
+fn increment(text: &Text) -> Result<prost_types::Duration> {
+    let length = duration::parse(&text.value).and_then(|length| length.try_into().ok());
+    length.with_context(|| format!("pool_increments: expected a length of time, found {text:?}"))
 }
 
 fn notices(raw: &RawNotices) -> Notices {

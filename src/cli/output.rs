@@ -13,8 +13,8 @@ use prost::{Message, Name};
 use crate::cli::args::Output;
 use crate::proto::json::{JsonError, to_json};
 use crate::proto::v1::{
-    CallClass, CallState, CallType, Decision, EventType, FinalAction, FundingSource, Money,
-    NumberType, PoolCounter, SettleResult,
+    BlockSource, CallClass, CallState, CallType, Decision, EventType, FinalAction, FundingSource,
+    Money, NumberType, PoolCounter, SettleResult,
 };
 
 /// What a command comes to: an exit code after a result, or why there is none.
@@ -207,6 +207,7 @@ macro_rules! words {
 }
 
 words! {
+    BlockSource: "BLOCK_SOURCE_",
     CallClass: "CALL_CLASS_",
     CallState: "CALL_STATE_",
     CallType: "CALL_TYPE_",

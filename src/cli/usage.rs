@@ -5,17 +5,17 @@ use std::io::{self, BufWriter, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use crate::charging::money::parse_micros;
+use crate::charging::money::parse_signed_micros;
 use crate::charging::units::{Micros, Millis, Seconds};
 use crate::cli::args::{Output, UsageArgs, UsageFormat};
 use crate::cli::client;
 use crate::cli::organisation::timestamp;
-use crate::cli::output::{Failure, Outcome, Word, counted, instant, length, money, rows};
+use crate::cli::output::{Failure, Outcome, Word, counted, instant, length, money, print, rows};
 use crate::cli::records::warn_of_trimmed;
 use crate::proto::json::to_json_line;
 use crate::proto::v1::{self, ExportUsageRequest, ExportUsageResponse, Money};
 use crate::records::UsageRecord;
-use crate::records::csv::CsvWriter;
+use crate::records::csv::{CsvWriter, write_table};
 use crate::records::xlsx::XlsxWriter;
 
 /// Records that one block of a table aligns.
@@ -212,6 +212,26 @@ impl Drop for Target {
     }
 }
 
+/// Writes a report of texts as CSV, to a file that has its name once it is whole, or to standard output.
+pub fn write_report<const N: usize>(
+    path: Option<PathBuf>,
+    columns: &[&str; N],
+    cells: &[[String; N]],
+) -> Outcome {
+    let Some(target) = path.map(Target::new) else {
+        return match write_table(io::stdout().lock(), columns, cells) {
+            Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(error.into()),
+            _ => Ok(ExitCode::SUCCESS),
+        };
+    };
+    let written = write_table(BufWriter::new(target.create()?), columns, cells);
+    written.map_err(|error| target.failure(&error))?;
+    target.keep()?;
+    let rows = counted(cells.len() as u64, "row");
+    print(&format!("{rows} in {}", target.path.display()))?;
+    Ok(ExitCode::SUCCESS)
+}
+
 /// A record as it was before it travelled.
 fn record(message: v1::UsageRecord) -> Result<UsageRecord, Failure> {
     let at = |at: Option<prost_types::Timestamp>| {
@@ -245,7 +265,8 @@ fn record(message: v1::UsageRecord) -> Result<UsageRecord, Failure> {
 
 fn amount(money: Option<Money>) -> Result<Micros, Failure> {
     let Some(Money { amount, .. }) = money else { return Ok(Micros::ZERO) };
-    parse_micros(&amount).map_err(|error| Failure::new(format_args!("{error}, found {amount:?}")))
+    parse_signed_micros(&amount)
+        .map_err(|error| Failure::new(format_args!("{error}, found {amount:?}")))
 }
 
 /// A block under a header of its own.

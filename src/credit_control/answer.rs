@@ -112,6 +112,38 @@ impl EndReport {
     }
 }
 
+/// What travels with a correction through the ledger, unread.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AdjustmentReport {
+    /// The correction's key.
+    pub key: String,
+    /// Why.
+    pub reason: String,
+    /// Who.
+    pub operator: String,
+    /// Of a settled call: its usage before.
+    #[serde(default)]
+    pub used_before: Seconds,
+    /// Of a settled call: the money that it was charged before.
+    #[serde(default)]
+    pub money_before: Micros,
+    /// Of a settled call: the bucket that paid for its last part before, as postings name it; may be empty.
+    #[serde(default)]
+    pub paid_by: String,
+}
+
+impl AdjustmentReport {
+    /// As the ledger keeps it.
+    pub fn encode(&self) -> Vec<u8> {
+        rmp_serde::to_vec_named(self).unwrap_or_default()
+    }
+
+    /// Of a correction; says nothing where it cannot be read.
+    pub fn decode(bytes: &[u8]) -> AdjustmentReport {
+        rmp_serde::from_slice(bytes).unwrap_or_default()
+    }
+}
+
 /// Which kind of source a funding line draws on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FundingSource {

@@ -11,7 +11,7 @@ use crate::charging::entitlement::CallClass;
 use crate::charging::number;
 use crate::charging::units::Millis;
 use crate::credit_control::answer::{CallContext, EndReport};
-use crate::ledger::state::Entry;
+use crate::ledger::state::{Entry, EntryKind};
 
 /// Digits at the end of a number by which it is looked for before it is read.
 const TAIL: usize = 6;
@@ -110,12 +110,14 @@ impl ErasureNote {
 
 /// Erases what a journal entry says; whether it said anything.
 pub fn erase_entry(entry: &mut Entry, whose: &Whose) -> bool {
-    if !entry.kind.is_of_call() {
+    if !entry.is_of_call() {
         return false;
     }
     let context = erased_context(&entry.context, whose);
-    // What the client said at the end of the call goes with what it said at the beginning.
+    // What the client said at the end of the call goes with what it said at the beginning. What an operator
+    // said of a correction is no report of an end: its key, reason and name stay.
     let cleared = match (whose, &context) {
+        _ if entry.kind == EntryKind::Adjusted => None,
         (Whose::Of(_), None) => None,
         _ => erased_report(&entry.report),
     };
@@ -217,7 +219,10 @@ fn without_long_digits(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::charging::decision::Decision;
     use crate::charging::entitlement::CallType;
+    use crate::charging::units::{Micros, Seconds};
+    use crate::credit_control::answer::AdjustmentReport;
 
     fn context(calling: &str, called: &str) -> CallContext {
         let bytes = rmp_serde::to_vec_named(&serde_json::json!({
@@ -280,6 +285,43 @@ mod tests {
         assert_eq!(erased_context(&erased, &whose), None, "once is enough");
         let other = context("+14255550123", "+4930901821").encode();
         assert_eq!(erased_context(&other, &whose), None);
+    }
+
+    #[test]
+    fn what_an_operator_said_of_a_correction_stays() {
+        let report = AdjustmentReport {
+            key: "ticket-4711".to_owned(),
+            reason: "the SBC counted on".to_owned(),
+            operator: "olivia".to_owned(),
+            ..AdjustmentReport::default()
+        };
+        let entry = |decision| Entry {
+            kind: EntryKind::Adjusted,
+            at: Millis::ZERO,
+            subject: "c".to_owned(),
+            payer: String::new(),
+            decision,
+            used: Seconds::ZERO,
+            granted: Seconds::ZERO,
+            shortfall_duration: Seconds::ZERO,
+            shortfall_money: Micros::ZERO,
+            postings: vec![],
+            context: context("+14255550123", "+4930901820").encode(),
+            report: report.encode(),
+        };
+        let of_call = entry(Some(Decision::AllowedFree));
+        for whose in
+            [Whose::Everybodys, Whose::Of(Wanted::new("+4930901820", None).expect("a number"))]
+        {
+            let mut erased = of_call.clone();
+            assert!(erase_entry(&mut erased, &whose));
+            assert_eq!(AdjustmentReport::decode(&erased.report), report);
+            let found = CallContext::decode(&erased.context).expect("a context");
+            assert_eq!(found.called_number, "+49********");
+            assert!(!erase_entry(&mut erased, &whose), "once is enough");
+        }
+        let mut of_balance = entry(None);
+        assert!(!erase_entry(&mut of_balance, &Whose::Everybodys));
     }
 
     #[test]

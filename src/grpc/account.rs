@@ -13,11 +13,12 @@ use tonic::{Request, Response, Status};
 use tracing::{Instrument, Span, info_span};
 
 use crate::administration::{
-    Administration, CreditLot, Credits, DecisionRecord, ErasureOf, Overage, PoolBalance,
-    RechargeState, kept_since,
+    AdjustmentRecord, Administration, Amount, Authority, BlockRecord, CreditLot, Credits,
+    DecisionRecord, ErasureOf, MAX_POOL, Overage, PoolBalance, RechargeState, kept_since,
 };
 use crate::charging::deck::{DeckErrors, MAX_BYTES};
-use crate::charging::ids::{CallId, LotId, TenantId};
+use crate::charging::ids::{AdjustmentId, CallId, LotId, PayerId, TenantId};
+use crate::charging::rating::MAX_USAGE;
 use crate::charging::units::{Micros, Millis, Seconds};
 use crate::credit_control::CreditControl;
 use crate::credit_control::answer::{CallContext, detail, funding_charged, funding_held};
@@ -25,15 +26,15 @@ use crate::credit_control::erasure::Wanted;
 use crate::events::{Event, EventKind, events_of};
 use crate::grpc::answer;
 use crate::grpc::convert::{
-    MAX_TEXT_BYTES, MAX_TOKEN_BYTES, micros, optional_millis, page_size, text, to_duration,
-    to_money, to_timestamp,
+    MAX_TEXT_BYTES, MAX_TOKEN_BYTES, micros, optional_millis, page_size, required_text, seconds,
+    signed_micros, signed_seconds, text, to_duration, to_money, to_timestamp,
 };
 use crate::grpc::gate::Gate;
 use crate::grpc::organisation::raw;
 use crate::grpc::status::{self, FieldViolations, administration};
 use crate::ledger::Ledger;
 use crate::ledger::audit::{Finding, Report};
-use crate::ledger::state::{Call, CallState};
+use crate::ledger::state::{BlockNote, BlockedBy, Call, CallState, Posting};
 use crate::organisation;
 use crate::proto::json::to_json_line;
 use crate::proto::v1;
@@ -65,6 +66,9 @@ const EVENTS_PAGE: usize = 200;
 
 /// How often a watcher looks for new events.
 const EVENTS_INTERVAL: Duration = Duration::from_millis(200);
+
+/// Longest name of a bucket, in bytes: a pool has the name of its user in it.
+const MAX_BUCKET_BYTES: usize = 256;
 
 /// Most findings in the answer of an audit.
 const MAX_FINDINGS: usize = 1000;
@@ -534,6 +538,222 @@ impl<L: Ledger> AccountService for Account<L> {
         let reports = reports.instrument(info_span!("rpc", rpc = "RunAudit")).await?;
         Ok(Response::new(audited(&reports)))
     }
+
+    async fn block_user(
+        &self,
+        request: Request<v1::BlockUserRequest>,
+    ) -> Result<Response<v1::BlockUserResponse>, Status> {
+        let _entered = self.gate.enter()?;
+        let v1::BlockUserRequest { tenant_id, user_id, reason, operator } = request.into_inner();
+        let mut violations = FieldViolations::new();
+        if reason.is_empty() {
+            violations.add("reason", "expected a reason for the report");
+        }
+        let who = read_blocked(&tenant_id, &user_id, &reason, &operator, &mut violations);
+        let (tenant, user) = violations.finish(who)?;
+        let span = info_span!("rpc", rpc = "BlockUser", %tenant);
+        let note = BlockNote { reason, operator };
+        let set = self.administration.set_block(&tenant, &user, true, note).instrument(span).await;
+        let set = set.map_err(administration)?;
+        Ok(Response::new(v1::BlockUserResponse {
+            changed: set.changed,
+            block: set.block.map(block),
+        }))
+    }
+
+    async fn unblock_user(
+        &self,
+        request: Request<v1::UnblockUserRequest>,
+    ) -> Result<Response<v1::UnblockUserResponse>, Status> {
+        let _entered = self.gate.enter()?;
+        let v1::UnblockUserRequest { tenant_id, user_id, reason, operator } = request.into_inner();
+        let mut violations = FieldViolations::new();
+        let who = read_blocked(&tenant_id, &user_id, &reason, &operator, &mut violations);
+        let (tenant, user) = violations.finish(who)?;
+        let span = info_span!("rpc", rpc = "UnblockUser", %tenant);
+        let note = BlockNote { reason, operator };
+        let set = self.administration.set_block(&tenant, &user, false, note).instrument(span).await;
+        let set = set.map_err(administration)?;
+        Ok(Response::new(v1::UnblockUserResponse {
+            changed: set.changed,
+            block: set.block.map(block),
+            still_blocked: set.still_blocked,
+        }))
+    }
+
+    async fn list_blocked_users(
+        &self,
+        request: Request<v1::ListBlockedUsersRequest>,
+    ) -> Result<Response<v1::ListBlockedUsersResponse>, Status> {
+        let _entered = self.gate.enter()?;
+        let message = request.into_inner();
+        let mut violations = FieldViolations::new();
+        let from = violations.take("from", optional_millis(message.from.as_ref()));
+        let to = violations.take("to", optional_millis(message.to.as_ref()));
+        let window = from.zip(to);
+        for (field, given) in [("from", &message.from), ("to", &message.to)] {
+            if given.is_some() && !message.include_unblocked {
+                violations.add(field, "expected include_unblocked with it");
+            }
+        }
+        if let Some((Some(from), Some(to))) = window
+            && from > to
+        {
+            violations.add("to", "expected an instant that is not before `from`");
+        }
+        let window = violations.finish(window)?;
+        let (tenant, cursor, most) =
+            read_page(&message.tenant_id, message.page_token, message.page_size)?;
+        let cursor = cursor.as_deref();
+        let found = match message.include_unblocked {
+            true => self.administration.block_history(&tenant, window, cursor, most).await,
+            // Those that stand are known however old they are.
+            false => {
+                self.administration.blocks(&tenant, cursor, most).await.map(|page| (page, None))
+            }
+        };
+        let (page, kept_since) = found.map_err(administration)?;
+        Ok(Response::new(v1::ListBlockedUsersResponse {
+            records_kept_since: kept_since.and_then(to_timestamp),
+            blocks: page.items.into_iter().map(block).collect(),
+            next_page_token: page.next.unwrap_or_default(),
+        }))
+    }
+
+    async fn adjust_balance(
+        &self,
+        request: Request<v1::AdjustBalanceRequest>,
+    ) -> Result<Response<v1::AdjustBalanceResponse>, Status> {
+        let _entered = self.gate.enter()?;
+        let message = request.into_inner();
+        let mut violations = FieldViolations::new();
+        let tenant = violations.take("tenant_id", TenantId::new(&message.tenant_id));
+        let bucket =
+            violations.take("bucket_id", required_text(&message.bucket_id, MAX_BUCKET_BYTES));
+        let amount = read_amount(message.amount, &mut violations);
+        let authority =
+            read_authority(&message.key, message.reason, message.operator, &mut violations);
+        let read = tenant.zip(bucket).zip(amount.zip(authority));
+        let ((tenant, bucket), (amount, authority)) = violations.finish(read)?;
+        let span = info_span!("rpc", rpc = "AdjustBalance", %tenant);
+        let adjusted = self.administration.adjust_balance(&tenant, bucket, &amount, &authority);
+        let adjusted = adjusted.instrument(span).await.map_err(administration)?;
+        let currency = &adjusted.currency;
+        Ok(Response::new(v1::AdjustBalanceResponse {
+            replayed: adjusted.replayed,
+            adjustment: Some(adjustment(&tenant, adjusted.adjustment, currency)),
+            pool: adjusted.pool.as_ref().map(pool),
+            credits: Some(credits(&adjusted.credits, currency)),
+        }))
+    }
+
+    async fn adjust_settlement(
+        &self,
+        request: Request<v1::AdjustSettlementRequest>,
+    ) -> Result<Response<v1::AdjustSettlementResponse>, Status> {
+        let _entered = self.gate.enter()?;
+        let message = request.into_inner();
+        let mut violations = FieldViolations::new();
+        let tenant = violations.take("tenant_id", TenantId::new(&message.tenant_id));
+        let id = violations.take("call_id", CallId::new(&message.call_id));
+        let used = seconds(message.used_duration.as_ref(), MAX_USAGE);
+        let used = violations.take("used_duration", used);
+        let authority =
+            read_authority(&message.key, message.reason, message.operator, &mut violations);
+        let read = tenant.zip(id).zip(used.zip(authority));
+        let ((tenant, id), (used, authority)) = violations.finish(read)?;
+        let span = info_span!("rpc", rpc = "AdjustSettlement", %tenant);
+        let adjusted = self.administration.adjust_settlement(&tenant, &id, used, &authority);
+        let adjusted = adjusted.instrument(span).await.map_err(administration)?;
+        let currency = &adjusted.currency;
+        Ok(Response::new(v1::AdjustSettlementResponse {
+            replayed: adjusted.replayed,
+            adjustment: Some(adjustment(&tenant, adjusted.adjustment, currency)),
+            call: adjusted.call.as_ref().map(|found| call(&tenant, &id, found, currency)),
+        }))
+    }
+
+    async fn list_adjustments(
+        &self,
+        request: Request<v1::ListAdjustmentsRequest>,
+    ) -> Result<Response<v1::ListAdjustmentsResponse>, Status> {
+        let _entered = self.gate.enter()?;
+        let message = request.into_inner();
+        let (tenant, cursor, most) =
+            read_page(&message.tenant_id, message.page_token, message.page_size)?;
+        let found = self.administration.adjustments(&tenant, cursor, most).await;
+        let (page, kept_since, currency) = found.map_err(administration)?;
+        let items = page.items.into_iter();
+        Ok(Response::new(v1::ListAdjustmentsResponse {
+            records_kept_since: kept_since.and_then(to_timestamp),
+            adjustments: items.map(|record| adjustment(&tenant, record, &currency)).collect(),
+            next_page_token: page.next.unwrap_or_default(),
+        }))
+    }
+}
+
+/// Who corrects, why, and by which key.
+fn read_authority(
+    key: &str,
+    reason: String,
+    operator: String,
+    violations: &mut FieldViolations,
+) -> Option<Authority> {
+    let key = violations.take("key", AdjustmentId::new(key));
+    let reason_read = violations.take("reason", required_text(&reason, MAX_TEXT_BYTES)).is_some();
+    let operator_read =
+        violations.take("operator", required_text(&operator, MAX_TEXT_BYTES)).is_some();
+    key.filter(|_| reason_read && operator_read).map(|key| Authority { key, reason, operator })
+}
+
+fn read_amount(
+    amount: Option<v1::adjust_balance_request::Amount>,
+    violations: &mut FieldViolations,
+) -> Option<Amount> {
+    use v1::adjust_balance_request::Amount::{Duration, Money};
+    match amount {
+        None => {
+            violations.add("amount", "expected money for a lot or a duration for a pool");
+            None
+        }
+        Some(Money(money)) => violations
+            .take("money", signed_micros(&money))
+            .map(|(amount, currency)| Amount::Money(amount, currency.code().to_owned())),
+        Some(Duration(duration)) => {
+            violations.take("duration", signed_seconds(duration, MAX_POOL)).map(Amount::Minutes)
+        }
+    }
+}
+
+fn adjustment(tenant: &TenantId, record: AdjustmentRecord, currency: &str) -> v1::Adjustment {
+    let AdjustmentRecord { entry, report } = record;
+    let sum = |kind: &str, of: fn(&Posting) -> i64| -> i64 {
+        let postings = entry.postings.iter().filter(|posting| posting.bucket.starts_with(kind));
+        postings.map(of).sum()
+    };
+    let (adjusted, spent) =
+        (|posting: &Posting| posting.adjusted, |posting: &Posting| posting.spent);
+    let of_call = entry.is_of_call();
+    // Postings name a bucket with what kind it is of.
+    let bucket = entry.subject.split_once(':').map_or("", |(_, bucket)| bucket);
+    v1::Adjustment {
+        key: report.key,
+        adjusted_at: to_timestamp(entry.at),
+        tenant_id: tenant.as_str().to_owned(),
+        bucket_id: if of_call { String::new() } else { bucket.to_owned() },
+        call_id: if of_call { entry.subject.clone() } else { String::new() },
+        payer_id: entry.payer.clone(),
+        adjusted_duration: to_duration(Seconds(sum("p:", adjusted))),
+        adjusted_money: to_money(Micros(sum("l:", adjusted)), currency),
+        used_before: to_duration(report.used_before),
+        used_after: to_duration(entry.used),
+        charged_duration: to_duration(Seconds(sum("p:", spent))),
+        charged_money: to_money(Micros(sum("l:", spent)), currency),
+        shortfall_duration: to_duration(entry.shortfall_duration),
+        shortfall_money: to_money(entry.shortfall_money, currency),
+        reason: report.reason,
+        operator: report.operator,
+    }
 }
 
 fn read_page(
@@ -547,6 +767,42 @@ fn read_page(
     let size = violations.take("page_size", page_size(size));
     let (tenant, size) = violations.finish(tenant.zip(size))?;
     Ok((tenant, Some(page_token).filter(|token| !token.is_empty()), size))
+}
+
+fn read_blocked(
+    tenant: &str,
+    user: &str,
+    reason: &str,
+    operator: &str,
+    violations: &mut FieldViolations,
+) -> Option<(TenantId, PayerId)> {
+    let tenant = violations.take("tenant_id", TenantId::new(tenant));
+    let user = violations.take("user_id", PayerId::new(user));
+    violations.take("operator", text(operator, MAX_TEXT_BYTES));
+    violations.take("reason", text(reason, MAX_TEXT_BYTES));
+    tenant.zip(user)
+}
+
+fn block(record: BlockRecord) -> v1::BlockRecord {
+    let source = match record.by {
+        BlockedBy::Operator => v1::BlockSource::Operator,
+        BlockedBy::File => v1::BlockSource::OrganisationFile,
+    };
+    let (display_name, upn, numbers) = match record.profile {
+        Some(payer) => (payer.display_name, payer.upn, payer.numbers),
+        None => Default::default(),
+    };
+    v1::BlockRecord {
+        user_id: record.payer,
+        display_name,
+        upn,
+        numbers,
+        reason: record.reason,
+        blocked: record.blocked,
+        occurred_at: to_timestamp(record.at),
+        source: source.into(),
+        operator: record.operator,
+    }
 }
 
 /// Under the names that the file gives them.
@@ -594,6 +850,7 @@ fn credits(of: &Credits, currency: &str) -> v1::Credits {
         expired: to_money(of.expired, currency),
         available: to_money(of.available, currency),
         lots: of.lots.iter().map(|lot| credit_lot(lot, currency)).collect(),
+        adjusted: to_money(of.adjusted, currency),
         owed: to_money(of.owed, currency),
         overage: to_money(of.overage.held + of.overage.spent, currency),
         overage_held: to_money(of.overage.held, currency),
@@ -632,6 +889,7 @@ fn credit_lot(lot: &CreditLot, currency: &str) -> v1::CreditLot {
         expires_at: to_timestamp(lot.expires_at),
         amount: to_money(lot.amount, currency),
         remaining: to_money(lot.remaining, currency),
+        adjusted: to_money(lot.adjusted, currency),
     }
 }
 

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use iso_currency::Currency;
 use prost_types::{Duration, Timestamp};
 
-use crate::charging::money::{MoneyError, format_micros, parse_micros};
+use crate::charging::money::{MoneyError, format_micros, parse_micros, parse_signed_micros};
 use crate::charging::short::Short;
 use crate::charging::units::{Micros, Millis, Seconds};
 use crate::proto::v1::Money;
@@ -88,6 +88,12 @@ pub enum ConvertError {
     /// A sequence of 2^53 or more.
     #[error("expected a sequence below 9007199254740992")]
     Sequence,
+    /// A correction by no whole number of seconds, or by too many.
+    #[error("expected whole seconds from -{0} to {0}, and not 0")]
+    WholeSeconds(Seconds),
+    /// A correction by nothing.
+    #[error("expected an amount that is not 0")]
+    NothingToDo,
     /// A negative page size.
     #[error("expected a page size of at least 0")]
     PageSize,
@@ -176,6 +182,24 @@ pub fn micros(money: Option<&Money>) -> Result<(Micros, Currency), ConvertError>
     let amount = parse_micros(&money.amount)
         .map_err(|error| ConvertError::Amount { error, found: money.amount.clone() })?;
     Ok((amount, currency))
+}
+
+/// An amount to be added or, below zero, taken away, and its currency; not zero.
+pub fn signed_micros(money: &Money) -> Result<(Micros, Currency), ConvertError> {
+    let currency = Currency::from_code(&money.currency_code).ok_or(ConvertError::Currency)?;
+    let amount = parse_signed_micros(&money.amount)
+        .map_err(|error| ConvertError::Amount { error, found: money.amount.clone() })?;
+    if amount == Micros::ZERO {
+        return Err(ConvertError::NothingToDo);
+    }
+    Ok((amount, currency))
+}
+
+/// Whole seconds to be added or, below zero, taken away; not zero.
+pub fn signed_seconds(duration: Duration, max: Seconds) -> Result<Seconds, ConvertError> {
+    let Duration { seconds, nanos } = duration;
+    let lawful = nanos == 0 && seconds != 0 && (-max.0..=max.0).contains(&seconds);
+    if lawful { Ok(Seconds(seconds)) } else { Err(ConvertError::WholeSeconds(max)) }
 }
 
 /// A value of an enum, UNSPECIFIED allowed.

@@ -46,6 +46,14 @@ fn tenant(of: v1::Tenant) -> RawTenant {
         trunks: of.trunks.into_iter().map(trunk).collect(),
         retention: of.retention.map(retention).unwrap_or_default(),
         notices: of.notices.map(notices).unwrap_or_default(),
+        international_cap: given(of.international_cap),
+        allow_unlisted_destinations: of.allow_unlisted_destinations.then(|| Text::from("true")),
+        pool_increments: Entries(
+            of.pool_increments
+                .into_iter()
+                .map(|(plan, of)| (Text::from(plan), length(of)))
+                .collect(),
+        ),
         deduct_shortfall: of.deduct_shortfall.then(|| Text::from("true")),
         ..RawTenant::default()
     }

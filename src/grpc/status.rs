@@ -104,6 +104,9 @@ pub fn administration(error: AdministrationError) -> Status {
     match error {
         AdministrationError::NoSuchTenant(_)
         | AdministrationError::NoSuchCall(..)
+        | AdministrationError::NoSuchBucket(..)
+        | AdministrationError::CallForgotten(..)
+        | AdministrationError::NoSuchPayer(..)
         | AdministrationError::NoSuchRecharge(..) => Status::not_found(error.to_string()),
         AdministrationError::Refused { ref field, ref reason } => {
             let mut details = ErrorDetails::new();

@@ -17,7 +17,8 @@ use crate::charging::ids::{CallId, LotId, TenantId};
 use crate::charging::units::{Micros, Millis, Seconds};
 use crate::ledger::recharge::{Recharge, WalletStory};
 use crate::ledger::state::{
-    Bucket, Call, CallState, Entry, EntryKind, MoneyLine, Opening, Posting, VELOCITY_SLOTS,
+    Block, BlockNote, BlockedBy, Bucket, Call, CallState, Corrections, Entry, EntryKind, MoneyLine,
+    Opening, Posting, VELOCITY_SLOTS,
 };
 use crate::ledger::{Snapshot, lot_bucket, pool_bucket};
 
@@ -71,6 +72,8 @@ pub struct Listed {
     pub parked_calls: u64,
     /// That usage.
     pub parked: Seconds,
+    /// Corrections of balances and of settled calls.
+    pub adjustments: u64,
 }
 
 /// Checks a snapshot taken at `now`; expiries may be late by `sweep_bound`.
@@ -82,12 +85,14 @@ pub fn audit(tenant: &TenantId, now: Millis, sweep_bound: Seconds, snapshot: &Sn
     audit.check_recharge(&story);
     audit.check_payers();
     audit.check_velocity();
+    audit.check_blocks();
     for (id, call) in &snapshot.calls {
         audit.check_call(id, call, story.lives.get(id.as_str()));
     }
     audit.check_open_lives(&story);
     audit.check_deadlines(now, sweep_bound);
     audit.check_decisions(&story);
+    audit.check_adjustments(&story);
     Report {
         tenant: tenant.clone(),
         findings: audit.findings,
@@ -117,6 +122,10 @@ pub(super) struct Story {
     pub(super) past: Listed,
     /// Decisions that trimmed entries recorded.
     trimmed_decisions: i64,
+    /// Corrections that trimmed entries told of.
+    trimmed_corrections: Corrections,
+    /// Entries before this instant may be trimmed.
+    trimmed_until: Millis,
     /// What moved the wallet beside calls.
     wallet: WalletStory,
 }
@@ -127,6 +136,7 @@ pub(super) struct Sums {
     pub(super) held: i64,
     pub(super) spent: i64,
     pub(super) expired: i64,
+    pub(super) adjusted: i64,
 }
 
 /// A call as the journal tells it, from a decision to its end.
@@ -167,6 +177,13 @@ impl Story {
         listed
     }
 
+    /// What the call of a correction fell short of before it, where the call is settled.
+    fn short_before(&self, entry: &Entry) -> Option<Micros> {
+        let is_correction = entry.kind == EntryKind::Adjusted && entry.is_of_call();
+        let life = self.lives.get(&entry.subject).filter(|_| is_correction)?;
+        (life.phase == Phase::Settled).then_some(life.shortfall_money)
+    }
+
     /// Takes the next entry of a call, the journal's `number`th; what is unlawful about it.
     pub(super) fn tell(&mut self, number: u64, entry: &Entry) -> Vec<Finding> {
         use EntryKind as Kind;
@@ -191,6 +208,7 @@ impl Story {
             (Kind::Extended, Open) => Some(Open),
             (Kind::Reopened, Expired) => Some(Open),
             (Kind::Settled, Open) | (Kind::SettledLate, Released | Expired) => Some(Settled),
+            (Kind::Adjusted, Settled) => Some(Settled),
             (Kind::Released, Open) => Some(Released),
             (Kind::Expired, Open) => Some(Expired),
             (Kind::Parked, Denied) if entry.decision.is_some() => Some(Denied),
@@ -202,7 +220,8 @@ impl Story {
                 entry.kind,
                 Kind::Settled | Kind::SettledLate | Kind::Released | Kind::Expired
             );
-            let invariant = if terminal && over && was != Unknown { 6 } else { 11 };
+            let second = terminal && over && was != Unknown;
+            let invariant = if second || entry.kind == Kind::Adjusted { 6 } else { 11 };
             find(invariant, format!("{:?} follows {was:?}", entry.kind));
             return findings;
         };
@@ -233,7 +252,8 @@ impl Story {
             life.parked = entry.used;
             return findings;
         }
-        if entry.used < life.used {
+        // Only a correction lowers a usage (D19).
+        if entry.used < life.used && entry.kind != Kind::Adjusted {
             find(10, format!("usage fell from {} to {}", life.used, entry.used));
         }
         life.used = entry.used;
@@ -273,7 +293,7 @@ impl Story {
 }
 
 impl Life {
-    /// Whether nothing more can be told of it.
+    /// Whether nothing more can be told of it but corrections.
     pub(super) fn is_final(&self) -> bool {
         self.phase == Phase::Settled
     }
@@ -287,6 +307,7 @@ impl Listed {
         self.shortfall_money += opening.shortfall_money;
         self.parked_calls += u64::try_from(opening.parked_calls).unwrap_or_default();
         self.parked += opening.parked;
+        self.adjustments += u64::try_from(opening.corrections.count).unwrap_or_default();
     }
 
     pub(super) fn add(&mut self, life: &Life) {
@@ -306,11 +327,12 @@ impl Listed {
 impl Sums {
     pub(super) fn add(&mut self, posting: &Posting) {
         // Named one by one, so that no field is forgotten here, by the audit or by what is trimmed.
-        let Posting { bucket: _, funded, held, spent, expired } = posting;
+        let Posting { bucket: _, funded, held, spent, expired, adjusted } = posting;
         self.funded += funded;
         self.held += held;
         self.spent += spent;
         self.expired += expired;
+        self.adjusted += adjusted;
     }
 }
 
@@ -340,6 +362,8 @@ impl<'a> Audit<'a> {
         let mut story = Story::default();
         let mut purchases = BTreeSet::new();
         for (number, entry) in (0..).zip(&snapshot.journal) {
+            story.past.adjustments += u64::from(entry.kind == EntryKind::Adjusted);
+            let short = story.short_before(entry);
             match entry.kind {
                 EntryKind::Opening => self.read_opening(&mut story, &mut purchases, entry),
                 EntryKind::NumbersErased => {}
@@ -356,14 +380,17 @@ impl<'a> Audit<'a> {
                 | EntryKind::LotExpired
                 | EntryKind::PoolThreshold
                 | EntryKind::PoolExhausted
-                | EntryKind::CreditsDepleted => {}
+                | EntryKind::CreditsDepleted
+                | EntryKind::PayerBlocked
+                | EntryKind::PayerUnblocked => {}
+                EntryKind::Adjusted if !entry.is_of_call() => self.check_correction(entry),
                 _ => {
                     for Finding { invariant, key, detail } in story.tell(number, entry) {
                         self.find(invariant, &key, detail);
                     }
                 }
             }
-            for (invariant, detail) in story.wallet.tell(entry) {
+            for (invariant, detail) in story.wallet.tell(entry, short) {
                 self.find(invariant, &entry.subject, detail);
             }
             for posting in &entry.postings {
@@ -378,6 +405,20 @@ impl<'a> Audit<'a> {
             }
         }
         story
+    }
+
+    /// A correction of a balance moves `adjusted` of the bucket that it names, and nothing else.
+    fn check_correction(&mut self, entry: &Entry) {
+        let lawful = match entry.postings.as_slice() {
+            [Posting { bucket, funded: 0, held: 0, spent: 0, expired: 0, .. }] => {
+                *bucket == entry.subject
+            }
+            _ => false,
+        };
+        if !lawful {
+            let detail = format!("a correction moves {:?}", entry.postings);
+            self.find(1, &entry.subject, detail);
+        }
     }
 
     /// What was trimmed: its postings count, a lot among them was bought, and its counts go on.
@@ -399,7 +440,11 @@ impl<'a> Audit<'a> {
             Some(opening) => {
                 story.past.open(&opening);
                 story.trimmed_decisions += opening.decisions;
-                story.wallet.open(&opening.wallet);
+                story.trimmed_corrections.join(&opening.corrections);
+                story.trimmed_until = story.trimmed_until.max(opening.until);
+                if let Some(wallet) = opening.wallet {
+                    story.wallet = wallet;
+                }
             }
             None => self.find(17, "journal", "an opening entry cannot be read".to_owned()),
         }
@@ -421,6 +466,11 @@ impl<'a> Audit<'a> {
             Purchased | RechargeSucceeded | Opening => true,
             ShortfallCollected => !ended,
             LotExpired => ended,
+            Adjusted if posting.adjusted != 0 => !ended && (is_lot || started),
+            // What a lapsed lot gets back has expired (D17).
+            Adjusted if is_lot && posting.spent < 0 => {
+                posting.expired == if ended { -posting.spent } else { 0 }
+            }
             Authorized => started && !ended,
             Extended | Reopened => started && !(is_lot && ended),
             _ if !is_lot => started,
@@ -455,7 +505,10 @@ impl<'a> Audit<'a> {
         for (name, bucket) in &buckets {
             let replayed = story.buckets.get(name.as_str()).copied().unwrap_or_default();
             let (held, holds, spent) = lines.remove(name).unwrap_or_default();
-            self.check_equation(name, bucket);
+            if self.check_equation(name, bucket) {
+                let told = replayed.adjusted;
+                self.expect(17, name, "the journal's corrections", told, bucket.adjusted);
+            }
             if bucket.held != held {
                 self.expect(2, name, "the open holds' sum", held, bucket.held);
             } else {
@@ -478,7 +531,9 @@ impl<'a> Audit<'a> {
         }
     }
 
-    fn check_equation(&mut self, name: &str, bucket: &Bucket) {
+    /// Invariant 1; whether it holds.
+    fn check_equation(&mut self, name: &str, bucket: &Bucket) -> bool {
+        let before = self.findings.len();
         let Bucket { funded, held, spent, expired, holds, .. } = *bucket;
         for (term, value) in [
             ("funded", funded),
@@ -502,6 +557,7 @@ impl<'a> Audit<'a> {
         } else if !is_pool && rest < 0 {
             self.find(1, name, format!("available is {rest}, below zero"));
         }
+        self.findings.len() == before
     }
 
     fn check_wallet(&mut self) {
@@ -635,6 +691,41 @@ impl<'a> Audit<'a> {
         }
         for stranger in open.into_keys() {
             self.find(13, stranger, "open calls of a payer without an account".to_owned());
+        }
+    }
+
+    /// The blocks that the journal tells of are those that stand, and their payers are stopped.
+    fn check_blocks(&mut self) {
+        let snapshot = self.snapshot;
+        let mut told: BTreeMap<(String, String), Block> = BTreeMap::new();
+        for entry in &snapshot.journal {
+            for (payer, detail) in tell_blocks(&mut told, entry) {
+                self.find(17, &payer, detail);
+            }
+        }
+        let mut stopped: BTreeSet<(&str, BlockedBy)> = BTreeSet::new();
+        for (payer, by, block) in &snapshot.blocks {
+            let found = told.remove(&(payer.as_str().to_owned(), by.name().to_owned()));
+            if found.as_ref() != Some(block) {
+                let by = by.name();
+                self.find(17, payer.as_str(), format!("the journal tells another block by {by}"));
+            }
+            stopped.insert((payer.as_str(), *by));
+        }
+        for ((payer, by), _) in told {
+            self.find(17, &payer, format!("the block by {by} is not listed"));
+        }
+        for (id, account) in &snapshot.payers {
+            for (by, found) in
+                [(BlockedBy::File, account.blocked), (BlockedBy::Operator, account.barred)]
+            {
+                let expected = stopped.remove(&(id.as_str(), by));
+                let what = format!("blocked by {}", by.name());
+                self.expect(17, id.as_str(), &what, expected, found);
+            }
+        }
+        for (payer, _) in stopped {
+            self.find(17, payer, "a block of a payer without an account".to_owned());
         }
     }
 
@@ -811,6 +902,81 @@ impl<'a> Audit<'a> {
         let records = self.snapshot.journal.iter().filter(|entry| entry.kind.is_decision()).count();
         let records = i64::try_from(records).unwrap_or(i64::MAX) + story.trimmed_decisions;
         self.expect(14, "tenant", "records", records, self.snapshot.tenant.decisions);
+    }
+
+    /// Each correction in the journal is remembered under one key, and each that is remembered is there, or
+    /// among those that the openings count.
+    fn check_adjustments(&mut self, story: &Story) {
+        fn place(entry: &Entry) -> (Millis, &str, &[u8], Seconds) {
+            (entry.at, &entry.subject, &entry.report, entry.used)
+        }
+        let snapshot = self.snapshot;
+        let mut told: BTreeMap<_, Vec<&Entry>> = BTreeMap::new();
+        for entry in snapshot.journal.iter().filter(|entry| entry.kind == EntryKind::Adjusted) {
+            told.entry(place(entry)).or_default().push(entry);
+        }
+        let mut trimmed = Corrections::default();
+        for (key, known) in &snapshot.adjustments {
+            let entries = told.get_mut(&place(&known.entry));
+            // Numbers may be erased from the context in the journal, and none is remembered.
+            let wanted = known.entry.clone().without_context();
+            let is_it = |entry: &&Entry| (*entry).clone().without_context() == wanted;
+            let found = entries.and_then(|entries| {
+                let index = entries.iter().position(is_it)?;
+                Some(entries.swap_remove(index))
+            });
+            if found.is_some() {
+                continue;
+            }
+            if known.entry.at < story.trimmed_until {
+                trimmed.add(&known.entry);
+            } else {
+                self.find(18, key.as_str(), "a correction that no entry tells of".to_owned());
+            }
+        }
+        if trimmed != story.trimmed_corrections {
+            let (expected, found) = (story.trimmed_corrections.count, trimmed.count);
+            let detail = format!(
+                "expected the {expected} corrections that are trimmed, found {found} or others"
+            );
+            self.find(18, "adjustments", detail);
+        }
+        for entry in told.into_values().flatten() {
+            let detail =
+                "a correction whose key is not remembered, or applied more than once".to_owned();
+            self.find(16, &entry.subject, detail);
+        }
+    }
+}
+
+/// Takes the next entry of whatever kind for the blocks that stand, by payer and whose block it is; what is
+/// unlawful about it, and of whom.
+pub(super) fn tell_blocks(
+    blocks: &mut BTreeMap<(String, String), Block>,
+    entry: &Entry,
+) -> Vec<(String, String)> {
+    let unlawful = |(payer, by)| (payer, format!("{:?} by {by} changes nothing", entry.kind));
+    let mut set = |key: (String, String), block: Option<Block>| {
+        let sets = block.is_some();
+        let stood = match block {
+            Some(block) => blocks.insert(key.clone(), block),
+            None => blocks.remove(&key),
+        };
+        (stood.is_some() == sets).then(|| unlawful(key))
+    };
+    let key = || (entry.payer.clone(), entry.subject.clone());
+    match entry.kind {
+        EntryKind::PayerBlocked => {
+            let BlockNote { reason, operator } = BlockNote::decode(&entry.context);
+            let block = Block { since: entry.at, reason, operator };
+            set(key(), Some(block)).into_iter().collect()
+        }
+        EntryKind::PayerUnblocked => set(key(), None).into_iter().collect(),
+        EntryKind::Opening => {
+            let stood = Opening::decode(&entry.context).unwrap_or_default().blocks.into_iter();
+            stood.filter_map(|stood| set((stood.payer, stood.by), Some(stood.block))).collect()
+        }
+        _ => vec![],
     }
 }
 

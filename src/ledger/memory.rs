@@ -14,12 +14,13 @@ use crate::charging::month::Month;
 use crate::charging::profile::Purchase;
 use crate::charging::units::{Millis, Seconds};
 use crate::ledger::memory::book::Book;
-use crate::ledger::state::{Call, Entry, Reader, Upkeep};
+use crate::ledger::state::{Block, BlockedBy, Call, Entry, Reader, Upkeep};
 use crate::ledger::{
-    Answer, Answered, Applied, Authorize, Authorized, Balance, ClockOffset, End, Ended, Extend,
-    Extended, FinishRewrite, FinishedRewrite, Ledger, LedgerError, MoveReader, Moved, Page,
-    PayerUpdate, PayerView, Position, Purchased, RechargeReported, Reply, ReportRecharge, Snapshot,
-    Swept, TakeReader, Taken, TenantRecord, TenantView,
+    AdjustBalance, AdjustSettlement, Adjusted, Answer, Answered, Applied, Authorize, Authorized,
+    Balance, BlockSet, ClockOffset, End, Ended, Extend, Extended, FinishRewrite, FinishedRewrite,
+    Ledger, LedgerError, MoveReader, Moved, Page, PayerUpdate, PayerView, Position, Purchased,
+    RechargeReported, Reply, ReportRecharge, SetBlock, Snapshot, Swept, TakeReader, Taken,
+    TenantRecord, TenantView, block_cursor, read_block_cursor,
 };
 
 /// See the module.
@@ -373,8 +374,43 @@ impl Ledger for MemoryLedger {
         Ok(self.read(tenant, |book, _| book.snapshot()))
     }
 
+    async fn set_block(&self, command: &SetBlock) -> Result<Reply<BlockSet>, LedgerError> {
+        Ok(self.on(&command.tenant, |book, now| book.set_block(now, command)))
+    }
+
+    async fn blocks(
+        &self,
+        tenant: &TenantId,
+        after: Option<&str>,
+        most: usize,
+    ) -> Result<Page<(PayerId, BlockedBy, Block)>, LedgerError> {
+        let after = after.map(read_block_cursor).transpose()?;
+        Ok(self
+            .read(tenant, |book, _| {
+                let mut blocks = book.blocks(after.as_ref());
+                let items: Vec<_> = blocks.by_ref().take(most).collect();
+                let last = items.last().map(|(payer, by, _)| block_cursor(payer, *by));
+                Page { items, next: blocks.next().and(last) }
+            })
+            .outcome)
+    }
+
     async fn ping(&self) -> Result<(), LedgerError> {
         Ok(())
+    }
+
+    async fn adjust_balance(
+        &self,
+        command: &AdjustBalance,
+    ) -> Result<Reply<Adjusted>, LedgerError> {
+        Ok(self.on(&command.tenant, |book, now| book.adjust_balance(now, command)))
+    }
+
+    async fn adjust_settlement(
+        &self,
+        command: &AdjustSettlement,
+    ) -> Result<Reply<Adjusted>, LedgerError> {
+        Ok(self.on(&command.tenant, |book, now| book.adjust_settlement(now, command)))
     }
 }
 

@@ -158,14 +158,20 @@ pub struct WalletStory {
 
 impl WalletStory {
     /// Takes the next entry, of whatever kind; what is unlawful about it, by the contract's numbers.
-    pub fn tell(&mut self, entry: &Entry) -> Vec<(u8, String)> {
+    /// `short` is what its call fell short of before, where it is settled.
+    pub fn tell(&mut self, entry: &Entry, short: Option<Micros>) -> Vec<(u8, String)> {
         use EntryKind::{
-            RechargeFailed, RechargeRequested, RechargeSucceeded, Settled, SettledLate,
+            Adjusted, RechargeFailed, RechargeRequested, RechargeSucceeded, Settled, SettledLate,
             ShortfallCollected,
         };
         match entry.kind {
             Settled | SettledLate => {
                 self.owed = (self.owed + entry.shortfall_money).min(MAX_MONEY);
+                vec![]
+            }
+            Adjusted => {
+                let more = short.map_or(Micros::ZERO, |short| entry.shortfall_money - short);
+                self.owed = (self.owed + more).clamp(Micros::ZERO, MAX_MONEY);
                 vec![]
             }
             ShortfallCollected => {
@@ -175,16 +181,6 @@ impl WalletStory {
             RechargeRequested | RechargeSucceeded | RechargeFailed => self.tell_recharge(entry),
             _ => vec![],
         }
-    }
-
-    /// Goes on from what was trimmed; of several openings only the first says something.
-    pub fn open(&mut self, trimmed: &WalletStory) {
-        if *trimmed == WalletStory::default() {
-            return;
-        }
-        self.recharge = trimmed.recharge;
-        self.requests.clone_from(&trimmed.requests);
-        self.owed = (self.owed + trimmed.owed).min(MAX_MONEY);
     }
 
     fn tell_recharge(&mut self, entry: &Entry) -> Vec<(u8, String)> {

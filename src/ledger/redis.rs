@@ -18,31 +18,33 @@ use redis::streams::{StreamId, StreamRangeReply};
 use redis::{cmd, pipe};
 use serde::Serialize;
 
-use crate::charging::ids::{CallId, LotId, PayerId, PoolId, TenantId};
+use crate::charging::ids::{AdjustmentId, CallId, LotId, PayerId, PoolId, TenantId};
 use crate::charging::month::Month;
 use crate::charging::profile::{Purchase, TenantState};
 use crate::charging::units::{Millis, Seconds};
 use crate::ledger::recharge::RechargeTerms;
 use crate::ledger::redis::batch::Sender;
 use crate::ledger::redis::codec::{
-    AbandonRewriteArgs, AddRewrittenArgs, AnswerArgs, ApplyPayersArgs, ApplyTenantArgs,
-    AuthorizeArgs, BalanceArgs, BalanceReply, BeginRewriteArgs, CallReply, CountReply, EndArgs,
-    ExtendArgs, FinishRewriteArgs, MoveReaderArgs, PositionArgs, PositionReply, PurchaseArgs,
-    ReaderReply, ReplaceContextArgs, ReportRechargeArgs, StoredPayer, SweepArgs, SweepReply,
-    TakeReaderArgs, decode, decode_json, encode, encode_json, unknown_tag,
+    AbandonRewriteArgs, AddRewrittenArgs, AdjustBalanceArgs, AdjustReply, AdjustSettlementArgs,
+    AnswerArgs, ApplyPayersArgs, ApplyTenantArgs, AuthorizeArgs, BalanceArgs, BalanceReply,
+    BeginRewriteArgs, BlockReply, CallReply, CountReply, EndArgs, ExtendArgs, FinishRewriteArgs,
+    MoveReaderArgs, PositionArgs, PositionReply, PurchaseArgs, ReaderReply, ReplaceContextArgs,
+    ReportRechargeArgs, SetBlockArgs, StoredPayer, SweepArgs, SweepReply, TakeReaderArgs, decode,
+    decode_json, encode, encode_json, unknown_tag,
 };
 use crate::ledger::redis::connection::Connection;
 use crate::ledger::redis::keys::Key;
 use crate::ledger::redis::scripts::Verb;
 use crate::ledger::state::{
-    Bucket, Call, Entry, Lot, PayerAccount, Reader, TenantAccount, Upkeep, Wallet,
+    Block, BlockedBy, Bucket, Call, Entry, Lot, PayerAccount, Reader, TenantAccount, Upkeep, Wallet,
 };
 use crate::ledger::{
-    Answer, Answered, Applied, Authorize, Authorized, Balance, COPIED_AT_FINISH, ClockOffset,
-    ClockReading, End, EndResult, Ended, Extend, Extended, FinishRewrite, FinishedRewrite, Ledger,
-    LedgerError, MoveReader, Moved, Page, PayerUpdate, PayerView, Position, Purchased,
-    REWRITE_LEASE, RechargeReported, Reply, ReportRecharge, Snapshot, Swept, TakeReader, Taken,
-    TenantRecord, TenantView, apart_from_overage,
+    AdjustBalance, AdjustSettlement, Adjusted, Answer, Answered, Applied, Authorize, Authorized,
+    Balance, BlockSet, COPIED_AT_FINISH, ClockOffset, ClockReading, End, EndResult, Ended, Extend,
+    Extended, FinishRewrite, FinishedRewrite, Ledger, LedgerError, MoveReader, Moved, Page,
+    PayerUpdate, PayerView, Position, Purchased, REWRITE_LEASE, RechargeReported, Reply,
+    ReportRecharge, SetBlock, Snapshot, Swept, TakeReader, Taken, TenantRecord, TenantView,
+    apart_from_overage, block_cursor, read_block_cursor,
 };
 
 /// How often a snapshot is begun anew because the journal was replaced under it.
@@ -101,7 +103,7 @@ impl RedisLedger {
         tenant: &TenantId,
         args: &impl Serialize,
     ) -> Result<Vec<u8>, LedgerError> {
-        self.run_with(verb, tenant, args, &[]).await
+        self.sender.run(verb, tenant, &encode(args)?, &[]).await
     }
 
     /// The same, with bytes that the script keeps and does not read.
@@ -200,9 +202,11 @@ impl Ledger for RedisLedger {
         let view = |(account, stored): (Option<Vec<u8>>, Option<Vec<u8>>)| {
             let account: Option<PayerAccount> = decode_if("payer account", account.as_deref())?;
             let stored: Option<StoredPayer> = decode_if("payer", stored.as_deref())?;
+            let barred = account.as_ref().is_some_and(|account| account.barred);
             Ok(PayerView {
                 version: account.map_or(0, |account| account.version),
                 profile: stored.map(|stored| stored.profile()).transpose()?,
+                barred,
             })
         };
         let views: Result<_, LedgerError> = accounts.into_iter().zip(profiles).map(view).collect();
@@ -731,6 +735,80 @@ impl Ledger for RedisLedger {
         Err(LedgerError::Unavailable(reason))
     }
 
+    async fn set_block(&self, command: &SetBlock) -> Result<Reply<BlockSet>, LedgerError> {
+        let verb = Verb::Block;
+        let context = command.note.encode();
+        let args = SetBlockArgs {
+            payer: command.payer.as_str(),
+            blocked: command.blocked,
+            reason: &command.note.reason,
+            operator: &command.note.operator,
+            context: &context,
+        };
+        let bytes = self.run(verb, &command.tenant, &args).await?;
+        let BlockReply { tag, now, block } = decode("answer", &bytes)?;
+        let missing = || LedgerError::Corrupt("block answered without a block".to_owned());
+        let block = block.into_iter().next().ok_or_else(missing);
+        let outcome = match tag {
+            "blocked" => BlockSet::Blocked(block?),
+            "standing" => BlockSet::Standing(block?),
+            "lifted" => BlockSet::Lifted(block?),
+            "not_blocked" => BlockSet::NotBlocked,
+            "unknown" => BlockSet::Unknown,
+            tag => return Err(unknown_tag(verb.script().name, tag)),
+        };
+        Ok(Reply { now, outcome })
+    }
+
+    async fn blocks(
+        &self,
+        tenant: &TenantId,
+        after: Option<&str>,
+        most: usize,
+    ) -> Result<Page<(PayerId, BlockedBy, Block)>, LedgerError> {
+        let after = after.map(read_block_cursor).transpose()?;
+        let fields: Vec<String> =
+            self.connection().query(cmd("HKEYS").arg(Key::Blocks.of(tenant))).await?;
+        let known = |field: &String| keys::blocked(field).ok_or_else(|| stray(field));
+        let mut listed = fields.iter().map(known).collect::<Result<Vec<_>, _>>()?;
+        listed.retain(|key| after.as_ref().is_none_or(|after| key > after));
+        listed.sort();
+        let more = listed.len() > most;
+        listed.truncate(most);
+        let last = listed.last().map(|(payer, by)| block_cursor(payer, *by));
+        let mut items = vec![];
+        if !listed.is_empty() {
+            let mut command = cmd("HMGET");
+            command.arg(Key::Blocks.of(tenant));
+            for (payer, by) in &listed {
+                command.arg(keys::block(payer.as_str(), *by));
+            }
+            let found: Vec<Option<Vec<u8>>> = self.connection().query(&command).await?;
+            for ((payer, by), bytes) in listed.into_iter().zip(found) {
+                // It may have been lifted since it was listed.
+                let block: Option<Block> = decode_if("block", bytes.as_deref())?;
+                items.extend(block.map(|block| (payer, by, block)));
+            }
+        }
+        Ok(Page { items, next: last.filter(|_| more) })
+    }
+
+    async fn adjust_balance(
+        &self,
+        command: &AdjustBalance,
+    ) -> Result<Reply<Adjusted>, LedgerError> {
+        let (verb, args) = (Verb::AdjustBalance, AdjustBalanceArgs::of(command));
+        adjusted(verb, &self.run_with(verb, &command.tenant, &args, &[&command.report]).await?)
+    }
+
+    async fn adjust_settlement(
+        &self,
+        command: &AdjustSettlement,
+    ) -> Result<Reply<Adjusted>, LedgerError> {
+        let (verb, args) = (Verb::AdjustSettlement, AdjustSettlementArgs::of(command));
+        adjusted(verb, &self.run_with(verb, &command.tenant, &args, &[&command.report]).await?)
+    }
+
     async fn ping(&self) -> Result<(), LedgerError> {
         let _: redis::Value = self.connection().query(&cmd("PING")).await?;
         Ok(())
@@ -745,18 +823,28 @@ impl RedisLedger {
     ) -> Result<Option<Reply<Snapshot>>, LedgerError> {
         let before = self.upkeep(tenant).await?.outcome.rewrites;
         type Fields = Vec<(String, Vec<u8>)>;
-        type Found =
-            ((i64, i64), Fields, Fields, Fields, Fields, Vec<(String, i64)>, StreamRangeReply);
+        type Found = (
+            (i64, i64),
+            Fields,
+            Fields,
+            Fields,
+            Fields,
+            Fields,
+            Fields,
+            Vec<(String, i64)>,
+            StreamRangeReply,
+        );
         let mut commands = pipe();
         commands.atomic().cmd("TIME");
-        for key in [Key::Accounts, Key::Sizes, Key::Lots, Key::Calls] {
+        for key in [Key::Accounts, Key::Sizes, Key::Lots, Key::Calls, Key::Adjustments, Key::Blocks]
+        {
             commands.cmd("HGETALL").arg(key.of(tenant));
         }
         commands.cmd("ZRANGE").arg(Key::Deadlines.of(tenant)).arg(0).arg(-1).arg("WITHSCORES");
         commands.cmd("XREVRANGE").arg(Key::Journal.of(tenant)).arg("+").arg("-");
         commands.arg("COUNT").arg(1);
         let found: Found = self.connection().query_all(&commands).await?;
-        let (time, accounts, sizes, lots, calls, deadlines, last) = found;
+        let (time, accounts, sizes, lots, calls, adjustments, blocks, deadlines, last) = found;
         let mut snapshot = Snapshot::default();
         let mut pools: Vec<(String, Bucket)> = vec![];
         for (field, bytes) in accounts {
@@ -798,10 +886,20 @@ impl RedisLedger {
             snapshot.calls.push((id, decode("call", &bytes)?));
         }
         snapshot.calls.sort_by(|a, b| a.0.cmp(&b.0));
+        for (key, bytes) in adjustments {
+            let key = AdjustmentId::new(&key).map_err(|_| stray(&key))?;
+            snapshot.adjustments.push((key, decode("adjustment", &bytes)?));
+        }
+        snapshot.adjustments.sort_by(|a, b| a.0.cmp(&b.0));
         for (id, at) in deadlines {
             snapshot.deadlines.push((CallId::new(&id).map_err(|_| stray(&id))?, Millis(at)));
         }
         snapshot.deadlines.sort();
+        for (field, bytes) in blocks {
+            let (payer, by) = keys::blocked(&field).ok_or_else(|| stray(&field))?;
+            snapshot.blocks.push((payer, by, decode("block", &bytes)?));
+        }
+        snapshot.blocks.sort_by(|a, b| (&a.0, a.1).cmp(&(&b.0, b.1)));
         if let Some(last) = last.ids.first() {
             snapshot.journal = self.journal_until(tenant, &last.id).await?;
         }
@@ -861,6 +959,27 @@ impl RedisLedger {
             }
         }
     }
+}
+
+/// What a script of corrections answered.
+fn adjusted(verb: Verb, bytes: &[u8]) -> Result<Reply<Adjusted>, LedgerError> {
+    let reply: AdjustReply<'_> = decode("answer", bytes)?;
+    let now = reply.now;
+    let outcome = match reply.tag {
+        "applied" => Adjusted::Applied(reply.entry()?),
+        "replayed" => Adjusted::Replayed(reply.entry()?),
+        "conflict" => Adjusted::Conflict,
+        "not_found" => Adjusted::NotFound,
+        "over" => Adjusted::Over,
+        "post_paid" => Adjusted::PostPaid,
+        "short" => Adjusted::Short(reply.number),
+        "full" => Adjusted::Full(reply.number),
+        "not_settled" => Adjusted::NotSettled(reply.state()?),
+        "unchanged" => Adjusted::Unchanged,
+        "stale" => Adjusted::Stale,
+        tag => return Err(unknown_tag(verb.script().name, tag)),
+    };
+    Ok(Reply { now, outcome })
 }
 
 fn decode_if<'a, T: serde::Deserialize<'a>>(

@@ -12,8 +12,9 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 
 use crate::charging::ids::{CallId, TenantId};
 use crate::charging::units::{Micros, Millis, Seconds};
-use crate::ledger::audit::{Life, Listed, Story, Sums, committed, is_overage};
-use crate::ledger::state::{Entry, EntryKind, Opening, Posting};
+use crate::ledger::audit::{Life, Listed, Story, Sums, committed, is_overage, tell_blocks};
+use crate::ledger::recharge::WalletStory;
+use crate::ledger::state::{Block, Entry, EntryKind, Opening, Posting, StandingBlock};
 use crate::ledger::{FinishRewrite, FinishedRewrite, Ledger, LedgerError};
 
 /// Entries that are read and written at a time.
@@ -22,10 +23,10 @@ const PAGE: usize = 250;
 /// Pages that are read between two signs of life.
 const PAGES_PER_SIGN: usize = 20;
 
-/// Most postings of an opening, unless there are too few ids for so many openings.
-const POSTINGS: usize = 500;
+/// Most postings of an opening, and most blocks, unless there are too few ids for so many openings.
+const PARTS: usize = 500;
 
-/// Most openings of one trimming; more than half a million buckets have more postings each.
+/// Most openings of one trimming; of more than half a million buckets or blocks each has more.
 const MOST_OPENINGS: usize = 1_000;
 
 /// How long a reader of the journal may hold trimming up, and how long one is waited for that nobody has.
@@ -73,8 +74,9 @@ pub enum RewriteError {
 
 /// Rewrites the journal of a tenant while calls go on.
 ///
-/// Reads the journal twice, the part to be trimmed three times, in pages; in memory at a time are the
-/// names of the calls of that part that may still go on. [`LedgerError::Indeterminate`] may come too late:
+/// Reads the journal twice, the part to be trimmed three times, in pages; once more where a correction is
+/// met whose call was thought to be over. In memory at a time are the names of the calls of that part that
+/// may still go on, or that were corrected. [`LedgerError::Indeterminate`] may come too late:
 /// the journal may be the rewritten one.
 pub async fn rewrite<L, E, N>(
     ledger: &L,
@@ -155,6 +157,8 @@ struct Old {
     stay: HashMap<String, u64>,
     /// What the lives of calls in it came to that do not stay.
     listed: Listed,
+    /// Calls of the journal that were corrected.
+    corrected: HashSet<String>,
 }
 
 /// What the entries that are trimmed add up to.
@@ -164,6 +168,14 @@ struct Removed {
     opening: Opening,
     /// Removed entries that were no openings.
     new: u64,
+    /// How the wallet stood after all entries so far, those that stay too.
+    wallet: WalletStory,
+    /// The same after the last entry that was removed, where others followed that stay.
+    wallet_then: Option<WalletStory>,
+    /// What settled calls that were corrected fall short of.
+    short: HashMap<String, Micros>,
+    /// Blocks that stand, by payer and whose block it is.
+    blocks: BTreeMap<(String, String), Block>,
 }
 
 type Numbered = (String, Entry);
@@ -282,7 +294,26 @@ where
 
     /// Finds the part before the first entry from `cut` on, and the calls of it that must stay.
     async fn read_old(&mut self, cut: Millis) -> Result<Old, RewriteError> {
-        let mut old = Old::default();
+        let mut corrected = HashSet::new();
+        loop {
+            let (old, is_whole) = self.read_old_with(cut, std::mem::take(&mut corrected)).await?;
+            if is_whole {
+                return Ok(old);
+            }
+            corrected = old.corrected;
+        }
+    }
+
+    /// The same, given calls that are known to be corrected; whether no other correction was met whose call
+    /// had been forgotten here by then. Each was made while the ledger kept its call, so that there are few.
+    async fn read_old_with(
+        &mut self,
+        cut: Millis,
+        corrected: HashSet<String>,
+    ) -> Result<(Old, bool), RewriteError> {
+        let mut old = Old { corrected, ..Old::default() };
+        let mut is_whole = true;
+        let mut forgotten = false;
         let mut story = Story::default();
         let mut reading = true;
         while reading {
@@ -294,7 +325,8 @@ where
                     reading = false;
                     break;
                 }
-                if entry.kind.is_of_call() {
+                if entry.is_of_call() {
+                    is_whole &= old.knows_of(&story, &entry);
                     // What is unlawful in it is for the audit to say.
                     story.tell(old.entries, &entry);
                     if story.lives.get(&entry.subject).is_some_and(Life::is_final) {
@@ -305,8 +337,10 @@ where
                 old.entries += 1;
             }
             for id in self.not_kept(ended).await? {
-                if story.lives.get(&id).is_some_and(Life::is_final) {
+                let is_over = story.lives.get(&id).is_some_and(Life::is_final);
+                if is_over && !old.corrected.contains(&id) {
                     story.forget(&id);
+                    forgotten = true;
                 }
             }
         }
@@ -320,12 +354,13 @@ where
         }
         let mut after = old.last.clone();
         let mut number = old.entries;
-        let mut reading = !may_stay.is_empty();
+        let mut reading = forgotten || !may_stay.is_empty();
         while reading {
             let page = self.page(after.as_deref()).await?;
             reading = page.len() == PAGE;
             for (cursor, entry) in page {
-                if entry.kind.is_of_call()
+                is_whole &= old.knows_of(&story, &entry);
+                if entry.is_of_call()
                     && let Some(begun) = may_stay.remove(&entry.subject)
                 {
                     story.tell(number, &entry);
@@ -344,7 +379,7 @@ where
                 old.listed.add(life);
             }
         }
-        Ok(old)
+        Ok((old, is_whole))
     }
 
     /// Those of the calls that the ledger has forgotten.
@@ -384,8 +419,10 @@ where
                 if number == old.entries {
                     break;
                 }
-                let begun = old.stay.get(&entry.subject).filter(|_| entry.kind.is_of_call());
-                if begun.is_some_and(|begun| *begun <= number) {
+                let begun = old.stay.get(&entry.subject).filter(|_| entry.is_of_call());
+                let stay = begun.is_some_and(|begun| *begun <= number);
+                removed.pass(&entry, stay, &old.corrected);
+                if stay {
                     stays.push((number, (cursor, entry)));
                 } else {
                     removed.add(&entry)?;
@@ -412,15 +449,50 @@ where
     }
 }
 
+impl Old {
+    /// Notes whose correction an entry is, if it is a call's; `false` where that is news and comes too late,
+    /// because the call was forgotten here.
+    fn knows_of(&mut self, story: &Story, entry: &Entry) -> bool {
+        if entry.kind != EntryKind::Adjusted || !entry.is_of_call() {
+            return true;
+        }
+        !self.corrected.insert(entry.subject.clone()) || story.lives.contains_key(&entry.subject)
+    }
+}
+
 impl Removed {
+    /// Shows the next entry, whether it stays or not: what a wallet owes depends on the order of all.
+    fn pass(&mut self, entry: &Entry, stays: bool, corrected: &HashSet<String>) {
+        use EntryKind::{Adjusted, Settled, SettledLate};
+        if !stays {
+            self.wallet_then = None;
+        } else if self.wallet_then.is_none() {
+            self.wallet_then = Some(self.wallet.clone());
+        }
+        // What is unlawful in it is for the audit to say.
+        self.wallet.tell(entry, self.short.get(&entry.subject).copied());
+        if matches!(entry.kind, Settled | SettledLate | Adjusted)
+            && corrected.contains(&entry.subject)
+        {
+            self.short.insert(entry.subject.clone(), entry.shortfall_money);
+        }
+        if entry.kind == EntryKind::Opening
+            && let Some(Opening { wallet: Some(wallet), .. }) = Opening::decode(&entry.context)
+        {
+            self.wallet = wallet;
+        }
+    }
+
     fn add(&mut self, entry: &Entry) -> Result<(), LedgerError> {
         for posting in &entry.postings {
             self.sums.entry(posting.bucket.clone()).or_default().add(posting);
         }
         self.opening.decisions += i64::from(entry.kind.is_decision());
         self.opening.committed += committed(entry);
-        // What is unlawful in it is for the audit to say.
-        self.opening.wallet.tell(entry);
+        if entry.kind == EntryKind::Adjusted {
+            self.opening.corrections.add(entry);
+        }
+        tell_blocks(&mut self.blocks, entry);
         if entry.kind != EntryKind::Opening {
             self.opening.entries += 1;
             self.new += 1;
@@ -436,7 +508,7 @@ impl Removed {
         sum.shortfall_money += before.shortfall_money;
         sum.parked_calls += before.parked_calls;
         sum.parked += before.parked;
-        sum.wallet.open(&before.wallet);
+        sum.corrections.join(&before.corrections);
         Ok(())
     }
 
@@ -451,23 +523,34 @@ impl Removed {
             held: sums.held,
             spent: sums.spent,
             expired: sums.expired,
+            adjusted: sums.adjusted,
         });
         let postings: Vec<Posting> = postings.collect();
         let count = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
-        let mut counts = Opening { until, ..self.opening };
+        let blocks = self.blocks.into_iter();
+        let blocks = blocks.map(|((payer, by), block)| StandingBlock { payer, by, block });
+        let blocks: Vec<StandingBlock> = blocks.collect();
+        let wallet = Some(self.wallet_then.unwrap_or(self.wallet));
+        let mut counts = Opening { until, wallet, ..self.opening };
         counts.shortfalls += count(listed.shortfalls);
         counts.shortfall_duration += listed.shortfall_duration;
         counts.shortfall_money += listed.shortfall_money;
         counts.parked_calls += count(listed.parked_calls);
         counts.parked += listed.parked;
-        let size = POSTINGS.max(postings.len().div_ceil(most.max(1)));
-        let mut openings: Vec<Entry> = postings
-            .chunks(size)
-            .map(|part| opening(&Opening { until, ..Opening::default() }, part))
-            .collect();
-        match openings.first_mut() {
-            Some(first) => first.context = counts.encode(),
-            None => openings.push(opening(&counts, &[])),
+        let size = |parts: usize| PARTS.max(parts.div_ceil(most.max(1)));
+        let mut postings = postings.chunks(size(postings.len()));
+        let mut blocks = blocks.chunks(size(blocks.len()));
+        let wanted = postings.len().max(blocks.len()).max(1);
+        let mut openings = vec![];
+        for number in 1..=wanted {
+            let blocks = blocks.next().unwrap_or_default().to_vec();
+            let counts = if number == wanted {
+                std::mem::take(&mut counts)
+            } else {
+                Opening { until, ..Opening::default() }
+            };
+            let said = Opening { blocks, ..counts };
+            openings.push(opening(&said, postings.next().unwrap_or_default()));
         }
         openings
     }

@@ -7,6 +7,7 @@ use std::cmp::Ordering;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 
 use crate::charging::decision::{Decision, Nuance};
 use crate::charging::funding::{CreditSide, PoolSide, Reach};
@@ -294,9 +295,10 @@ pub struct Call {
     pub deadline: Millis,
     /// Highest sequence seen; -1 before the first.
     pub sequence: i64,
-    /// Proven usage since answer; once ended, the recorded usage.
+    /// Proven usage since answer; once ended, the recorded usage, as corrected.
     pub used: Seconds,
-    /// The usage that the settle itself named, so that its repeat is known; -1 before.
+    /// The usage that the settle itself named, so that its repeat is known; -1 before. A correction
+    /// leaves it as it is: the repeat is answered with the corrected record.
     pub settle_used: i64,
     /// Hard stop since answer, cumulative.
     pub granted: Seconds,
@@ -531,6 +533,64 @@ pub struct PayerAccount {
     pub held: Micros,
     /// Money charged in that month.
     pub spent: Micros,
+    /// Blocked apart from the profile, until that block is lifted (rule 91): no new calls, no extensions.
+    pub barred: bool,
+}
+
+/// Who blocks a payer; each block is set and lifted by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum BlockedBy {
+    /// `state: blocked` of what was applied; the next document that says otherwise lifts it.
+    File,
+    /// An operator or a fraud system; nothing that is applied lifts it.
+    Operator,
+}
+
+impl BlockedBy {
+    /// Its name in journal entries and cursors.
+    pub fn name(self) -> &'static str {
+        match self {
+            BlockedBy::File => "file",
+            BlockedBy::Operator => "operator",
+        }
+    }
+
+    /// By its name.
+    pub fn parse(name: &str) -> Option<BlockedBy> {
+        [BlockedBy::File, BlockedBy::Operator].into_iter().find(|by| by.name() == name)
+    }
+}
+
+/// A block that stands.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Block {
+    /// When it was set, by the store's clock.
+    pub since: Millis,
+    /// Why; empty where the organisation file says no more than that.
+    pub reason: String,
+    /// Who set it; may be empty.
+    pub operator: String,
+}
+
+/// Why somebody was blocked or unblocked, as the context of journal entries (JSON).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BlockNote {
+    /// May be empty.
+    pub reason: String,
+    /// May be empty.
+    pub operator: String,
+}
+
+impl BlockNote {
+    /// As it is kept.
+    pub fn encode(&self) -> String {
+        serde_json::to_string(self).unwrap_or_default()
+    }
+
+    /// Of a journal entry; empty where there is none that can be read.
+    pub fn decode(context: &[u8]) -> BlockNote {
+        serde_json::from_slice(context).unwrap_or_default()
+    }
 }
 
 /// What a journal entry tells.
@@ -565,6 +625,12 @@ pub enum EntryKind {
     PoolExhausted,
     /// Nothing is left or held in any lot (rule 51).
     CreditsDepleted,
+    /// A balance or a settled call was corrected (D19); of a call where it has a decision.
+    Adjusted,
+    /// A payer may not call any more; by whom, as a name of [`BlockedBy`], is the subject.
+    PayerBlocked,
+    /// A block is lifted; likewise. Another one may still stand.
+    PayerUnblocked,
     /// The balance is below the trigger: the payment system is asked for money (rule 49).
     RechargeRequested,
     /// A requested recharge was bought: the lot is in the wallet.
@@ -581,18 +647,6 @@ pub enum EntryKind {
 }
 
 impl EntryKind {
-    /// Whether such an entry is about a call, which its subject names.
-    pub fn is_of_call(self) -> bool {
-        use EntryKind::*;
-        match self {
-            Authorized | Refused | Extended | Reopened | Settled | SettledLate | Released
-            | Expired | Parked => true,
-            Purchased | LotExpired | PoolThreshold | PoolExhausted | CreditsDepleted
-            | RechargeRequested | RechargeSucceeded | RechargeFailed | ShortfallCollected
-            | Opening | NumbersErased => false,
-        }
-    }
-
     /// Whether such an entry records a decision.
     pub fn is_decision(self) -> bool {
         matches!(self, EntryKind::Authorized | EntryKind::Refused)
@@ -612,6 +666,8 @@ pub struct Posting {
     pub spent: i64,
     /// Added to `expired`.
     pub expired: i64,
+    /// Added to `adjusted`.
+    pub adjusted: i64,
 }
 
 /// One line of a tenant's journal: what happened, and which buckets it moved.
@@ -621,7 +677,8 @@ pub struct Entry {
     pub kind: EntryKind,
     /// By the store's clock.
     pub at: Millis,
-    /// The call; the lot of purchases, recharges and lapses; the pool of its alerts; empty for the wallet's.
+    /// The call; the lot of purchases, recharges and lapses; the pool of its alerts; the bucket of a
+    /// corrected balance, as postings name it; empty for the wallet's; of blocks a name of [`BlockedBy`].
     pub subject: String,
     /// Who pays; empty where nobody does.
     pub payer: String,
@@ -642,13 +699,109 @@ pub struct Entry {
     /// decimal digits (no posting can tell it: a request moves nothing).
     #[serde(with = "serde_bytes")]
     pub context: Vec<u8>,
-    /// What the client said about the end of the call, or why a recharge failed; empty elsewhere.
+    /// What the client said about the end of the call, the operator about a correction, or why a recharge
+    /// failed; empty elsewhere.
     #[serde(with = "serde_bytes")]
     pub report: Vec<u8>,
 }
 
+impl Entry {
+    /// Whether it tells of a call, which its subject names, and not of a balance or a payer.
+    pub fn is_of_call(&self) -> bool {
+        use EntryKind::*;
+        match self.kind {
+            Authorized | Refused | Extended | Reopened | Settled | SettledLate | Released
+            | Expired | Parked => true,
+            Adjusted => self.decision.is_some(),
+            Purchased | LotExpired | PoolThreshold | PoolExhausted | CreditsDepleted
+            | PayerBlocked | PayerUnblocked | RechargeRequested | RechargeSucceeded
+            | RechargeFailed | ShortfallCollected | Opening | NumbersErased => false,
+        }
+    }
+
+    /// The entry without what Rust said about the call, which may be erased from the journal.
+    pub fn without_context(self) -> Entry {
+        Entry { context: vec![], ..self }
+    }
+}
+
+/// A correction as it is remembered, so that its key is applied once. It outlives the journal's entry.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Adjustment {
+    /// Digest of what was asked for.
+    pub fingerprint: String,
+    /// Its entry in the journal, without its context: numbers are erased from there, not from here.
+    pub entry: Entry,
+}
+
+/// Corrections as the audit knows them again once their entries are trimmed: how many there were, and a
+/// digest of what they said, in whatever order.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Corrections {
+    /// How many.
+    pub count: i64,
+    /// Sum of their SHA-256 digests, in four parts that wrap around.
+    pub digest: [u64; 4],
+}
+
+impl Corrections {
+    /// Counts one more; its context counts for nothing.
+    pub fn add(&mut self, entry: &Entry) {
+        // Named one by one, so that what is digested changes only on purpose: it is kept for years.
+        let Entry {
+            kind: _,
+            at,
+            subject,
+            payer,
+            decision,
+            used,
+            granted,
+            shortfall_duration,
+            shortfall_money,
+            postings,
+            context: _,
+            report,
+        } = entry;
+        let mut digest = Sha256::new();
+        let mut text = |bytes: &[u8]| {
+            digest.update((bytes.len() as u64).to_be_bytes());
+            digest.update(bytes);
+        };
+        text(subject.as_bytes());
+        text(payer.as_bytes());
+        text(decision.map(Decision::name).unwrap_or_default().as_bytes());
+        text(report);
+        for Posting { bucket, funded, held, spent, expired, adjusted } in postings {
+            text(bucket.as_bytes());
+            for number in [funded, held, spent, expired, adjusted] {
+                text(&number.to_be_bytes());
+            }
+        }
+        for number in [at.0, used.0, granted.0, shortfall_duration.0, shortfall_money.0] {
+            text(&number.to_be_bytes());
+        }
+        let bytes = digest.finalize();
+        let parts = bytes
+            .chunks_exact(8)
+            .map(|part| part.iter().fold(0, |number: u64, byte| number << 8 | u64::from(*byte)));
+        for (sum, part) in self.digest.iter_mut().zip(parts) {
+            *sum = sum.wrapping_add(part);
+        }
+        self.count += 1;
+    }
+
+    /// Counts others too.
+    pub fn join(&mut self, others: &Corrections) {
+        self.count += others.count;
+        for (sum, part) in self.digest.iter_mut().zip(others.digest) {
+            *sum = sum.wrapping_add(part);
+        }
+    }
+}
+
 /// What an opening entry says besides its postings: what the audit counts in a journal, summed over the
-/// entries that it stands for. Of several openings of one trimming the first has the counts.
+/// entries that it stands for. Of several openings of one trimming the last has the counts; blocks are
+/// shared among them, as postings are.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Opening {
     /// Entries before this instant are no longer there, except those of calls that went on after it.
@@ -677,9 +830,27 @@ pub struct Opening {
     /// Money that the entries committed, whatever was given back later (spend velocity).
     #[serde(default)]
     pub committed: Micros,
-    /// How auto-recharge stood after them, and what was owed because of them.
+    /// How auto-recharge stood at this opening and what was owed, calls included that stay; `None` where
+    /// another opening says it.
     #[serde(default)]
-    pub wallet: WalletStory,
+    pub wallet: Option<WalletStory>,
+    /// Corrections among them.
+    #[serde(default)]
+    pub corrections: Corrections,
+    /// Blocks that stood after them.
+    #[serde(default)]
+    pub blocks: Vec<StandingBlock>,
+}
+
+/// A block that stood when its entry was trimmed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StandingBlock {
+    /// Who is blocked.
+    pub payer: String,
+    /// By whom, as a name of [`BlockedBy`].
+    pub by: String,
+    /// Since when, why and who set it.
+    pub block: Block,
 }
 
 impl Opening {

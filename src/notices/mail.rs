@@ -223,6 +223,7 @@ mod tests {
             held: 0,
             spent: 0,
             expired: 12_500_000,
+            adjusted: 0,
         }];
         let Text { body, .. } = text(&lapsed, &TenantId::literal("contoso"), "USD");
         assert!(body.contains("\nPurchase:     po-1\nLapsed:       12.5 USD\n"), "{body}");

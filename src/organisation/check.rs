@@ -8,11 +8,12 @@ use crate::charging::licensing::{Misassigned, misassigned};
 use crate::charging::number;
 use crate::charging::plans::has_pay_as_you_go;
 use crate::charging::profile::{
-    AutoRecharge, Billing, ConferencePolicy, FailureHandling, NoticeTargets, OnFailure,
-    OnLostSettle, OutboundPolicy, PayerKind, PayerProfile, PayerState, Purchase, RechargeOn,
-    ResponseOverride, Retention, SpendVelocity, TenantDocument, TenantLimits, TenantProfile,
-    TenantState, Trunk, UserPolicy,
+    AutoRecharge, Billing, ConferencePolicy, FailureHandling, InternationalCap, NoticeTargets,
+    OnFailure, OnLostSettle, OutboundPolicy, PayerKind, PayerProfile, PayerState, Purchase,
+    RechargeOn, ResponseOverride, Retention, SpendVelocity, TenantDocument, TenantLimits,
+    TenantProfile, TenantState, Trunk, UserPolicy,
 };
+use crate::charging::units::Seconds;
 use crate::organisation::faults::{At, Faults};
 use crate::organisation::raw::{
     RawAutoRecharge, RawFailureHandling, RawNotices, RawOrganisation, RawOutboundPolicy,
@@ -21,8 +22,8 @@ use crate::organisation::raw::{
 };
 use crate::organisation::values::{
     amount, boolean, count, country, currency, deck_name, email, id, instant, licence,
-    numbers_kept, positive_amount, prefix, q850_cause, records_kept, refusal, sip_status, span,
-    telephone_number, text, time_zone, webhook, word,
+    numbers_kept, plan_with_minutes, pool_increment, positive_amount, prefix, q850_cause,
+    records_kept, refusal, sip_status, span, telephone_number, text, time_zone, webhook, word,
 };
 use crate::organisation::{Fault, MAX_LISTED};
 
@@ -82,6 +83,10 @@ fn check_tenant(f: &mut Faults, at: &At<'_>, raw: &RawTenant) -> Option<TenantDo
     let trunks = check_trunks(f, &at.key("trunks"), &raw.trunks);
     let retention = check_retention(f, &at.key("retention"), &raw.retention);
     let notices = check_notices(f, &at.key("notices"), &raw.notices);
+    let cap = f.optional(&at.key("international_cap"), raw.international_cap.as_ref(), word(CAPS));
+    let unlisted = raw.allow_unlisted_destinations.as_ref();
+    let unlisted = f.optional(&at.key("allow_unlisted_destinations"), unlisted, boolean);
+    let pool_increments = check_increments(f, &at.key("pool_increments"), &raw.pool_increments.0);
     let purchases = check_purchases(f, &at.key("credits"), &raw.credits);
     let payers = check_payers(f, at, raw);
 
@@ -107,6 +112,9 @@ fn check_tenant(f: &mut Faults, at: &At<'_>, raw: &RawTenant) -> Option<TenantDo
         trunks,
         retention,
         notices,
+        international_cap: cap.unwrap_or_default(),
+        allow_unlisted_destinations: unlisted.unwrap_or(false),
+        pool_increments,
         deduct_shortfall: deduct.unwrap_or(false),
     };
     let warnings = warnings(&profile, &payers);
@@ -131,6 +139,8 @@ const BILLINGS: &[(&str, Billing)] =
 const LOST: &[(&str, OnLostSettle)] =
     &[("proven", OnLostSettle::Proven), ("granted", OnLostSettle::Granted)];
 
+const CAPS: &[(&str, InternationalCap)] =
+    &[("either", InternationalCap::Either), ("each", InternationalCap::Each)];
 const RECHARGE_ON: &[(&str, RechargeOn)] =
     &[("spent", RechargeOn::Spent), ("available", RechargeOn::Available)];
 
@@ -242,6 +252,22 @@ fn check_retention(f: &mut Faults, at: &At<'_>, raw: &RawRetention) -> Retention
         f.add(&at.key("numbers"), line, "expected at most as long as records".to_owned());
     }
     Retention { numbers, records }
+}
+
+/// Charging increments by plan (D1).
+fn check_increments(
+    f: &mut Faults,
+    at: &At<'_>,
+    raw: &[(Text, Text)],
+) -> BTreeMap<Licence, Seconds> {
+    let mut increments = BTreeMap::new();
+    for (plan, length) in raw {
+        let at = at.key(&plan.value);
+        let of = f.optional(&at, Some(plan), plan_with_minutes);
+        let increment = f.optional(&at, Some(length), pool_increment);
+        increments.extend(of.zip(increment));
+    }
+    increments
 }
 
 fn check_trunks(f: &mut Faults, at: &At<'_>, raw: &[RawTrunk]) -> Vec<Trunk> {

@@ -173,6 +173,12 @@ mapping! {
         resource_accounts: Vec<RawResourceAccount>,
         /// SBC trunks.
         trunks: Vec<RawTrunk>,
+        /// `either` (default) or `each`.
+        international_cap: Option<Text>,
+        /// `true` or `false` (default).
+        allow_unlisted_destinations: Option<Text>,
+        /// Length of time such as `1s`, by the code of a plan with minutes.
+        pool_increments: Entries<Text>,
         /// `true` or `false` (default).
         deduct_shortfall: Option<Text>,
         /// How long records are kept.

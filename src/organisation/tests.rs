@@ -1,6 +1,7 @@
 //! Documents and what is wrong with them, through [`check`] and [`faults`].
 
 use super::*;
+use crate::charging::catalogue::Licence;
 use crate::charging::decision::Decision;
 use crate::charging::profile::*;
 use crate::charging::units::{Micros, Millis, Seconds};
@@ -76,6 +77,10 @@ fn the_sample_is_read_whole() {
         Some(SpendVelocity { amount: Micros(200_000_000), per: Seconds(3600) })
     );
     assert_eq!(profile.blocked_prefixes, ["882"]);
+    assert_eq!(profile.international_cap, InternationalCap::Either);
+    assert!(!profile.allow_unlisted_destinations);
+    assert_eq!(profile.pool_increment(Licence::Domestic120PerUser), Seconds(1));
+    assert_eq!(profile.pool_increment(Licence::Domestic), Seconds(60));
     let recharge = profile.auto_recharge.expect("auto_recharge is set");
     assert_eq!(recharge.daily_cap, Some(Micros(1_000_000_000)));
     assert_eq!(recharge.recharge_on, RechargeOn::Spent);
@@ -683,5 +688,38 @@ fn those_who_are_told_can_be_reached_by_mail_and_by_a_url() {
     check_tenant(
         &format!("notices: {{ emails: [{many}] }}"),
         "notices.emails[20]: expected at most 20 addresses",
+    );
+}
+
+#[test]
+fn the_settings_of_the_rules_are_read_and_their_faults_named() {
+    let lines = "    international_cap: each\n    allow_unlisted_destinations: true\n    \
+                 pool_increments: { MCOPSTN1: 1s, MCOMEETADD: 30s }\n";
+    let profile = one(&tenant_with(lines)).profile;
+    assert_eq!(profile.international_cap, InternationalCap::Each);
+    assert!(profile.allow_unlisted_destinations);
+    assert_eq!(profile.pool_increment(Licence::Domestic), Seconds(1));
+    assert_eq!(profile.pool_increment(Licence::AudioConferencing), Seconds(30));
+    let text = serde_json::to_string(&profile).expect("JSON");
+    assert_eq!(serde_json::from_str::<TenantProfile>(&text).expect("a profile"), profile);
+    check_tenant(
+        "international_cap: both",
+        "international_cap: expected one of either, each, found \"both\"",
+    );
+    check_tenant(
+        "allow_unlisted_destinations: yes",
+        "allow_unlisted_destinations: expected one of true, false, found \"yes\"",
+    );
+    for length in ["0s", "7s", "61s", "2m", "1h", "500ms", "-1s", "60"] {
+        let expected = format!(
+            "pool_increments.MCOPSTN1: expected a whole part of a minute from 1s to 1m such as 6s, found \
+             {length:?}"
+        );
+        check_tenant(&format!("pool_increments: {{ MCOPSTN1: {length} }}"), &expected);
+    }
+    check_tenant(
+        "pool_increments: { MCOPSTNPP: 1s }",
+        "pool_increments.MCOPSTNPP: expected a plan with minutes, one of MCOPSTN1, MCOPSTN2, \
+         MCOPSTN5, MCOPSTN6, MCOPSTN8, MCOPSTN9, MCOMEETADD, found \"MCOPSTNPP\"",
     );
 }

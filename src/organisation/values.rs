@@ -9,6 +9,7 @@ use crate::charging::catalogue::{CountryCode, Licence};
 use crate::charging::decision::Decision;
 use crate::charging::ids::IdError;
 use crate::charging::money::parse_micros;
+use crate::charging::plans::has_minutes;
 use crate::charging::units::{Micros, Millis, Seconds};
 use crate::duration;
 
@@ -125,6 +126,15 @@ pub(super) fn licence(text: &str) -> Result<Licence, String> {
     })
 }
 
+/// A licence with minutes by its code.
+pub(super) fn plan_with_minutes(text: &str) -> Result<Licence, String> {
+    let plans = || Licence::ALL.iter().copied().filter(|licence| has_minutes(*licence));
+    plans().find(|plan| plan.code() == text).ok_or_else(|| {
+        let codes: Vec<&str> = plans().map(|plan| plan.code()).collect();
+        format!("expected a plan with minutes, one of {}", codes.join(", "))
+    })
+}
+
 /// A refusal by its name; a grant has no response to change.
 pub(super) fn refusal(text: &str) -> Result<Decision, String> {
     let refusals = || Decision::ALL.iter().copied().filter(|decision| !decision.allowed());
@@ -204,6 +214,13 @@ fn days(text: &str, least: i64) -> Result<Seconds, String> {
         .ok_or_else(|| {
             format!("expected a length of time from {least}d to {MAX_RETENTION_DAYS}d such as 90d")
         })
+}
+
+/// In what lengths of time minutes are charged (D1): such that a pool, which has whole minutes, can be used
+/// to its last second, by which its counter is judged.
+pub(super) fn pool_increment(text: &str) -> Result<Seconds, String> {
+    let increment = span(text).ok().filter(|length| 60 % length.0 == 0);
+    increment.ok_or_else(|| "expected a whole part of a minute from 1s to 1m such as 6s".to_owned())
 }
 
 /// RFC 3339, from 1970.

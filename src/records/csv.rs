@@ -36,6 +36,20 @@ impl<W: Write> CsvWriter<W> {
     }
 }
 
+/// Writes a table of texts whole, under the names of its columns, with the same care for spreadsheets.
+pub fn write_table<const N: usize>(
+    to: impl Write,
+    columns: &[&str; N],
+    rows: &[[String; N]],
+) -> io::Result<()> {
+    let mut writer = WriterBuilder::new().terminator(Terminator::CRLF).from_writer(to);
+    writer.write_record(columns)?;
+    for row in rows {
+        writer.write_record(row.iter().map(|text| printed(Cell::Text(text)).into_owned()))?;
+    }
+    writer.flush()
+}
+
 fn printed(cell: Cell<'_>) -> Cow<'_, str> {
     match cell {
         Cell::Text(text) if is_formula(text) => format!("'{text}").into(),

@@ -473,6 +473,10 @@ impl Reconciliation {
             if ours.tally.refused || !inside(ours.tally.start) {
                 continue;
             }
+            // Corrected to nothing, or the correction alone of a call that began before the window.
+            if ours.tally.duration <= Seconds::ZERO {
+                continue;
+            }
             let side = our_side(&ours.tally);
             report.totals.add_ours(&side);
             report.differences.push(Difference {

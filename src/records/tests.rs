@@ -36,6 +36,9 @@ pub(super) fn tenant() -> TenantProfile {
         auto_recharge: None,
         trunks: vec![],
         notices: NoticeTargets::default(),
+        international_cap: Default::default(),
+        allow_unlisted_destinations: false,
+        pool_increments: Default::default(),
         deduct_shortfall: false,
         retention: Default::default(),
     }
@@ -127,6 +130,7 @@ fn entry(kind: EntryKind, used: i64, postings: &[(&str, i64)], context: &CallCon
                 held: -300,
                 spent: *spent,
                 expired: 0,
+                adjusted: 0,
             })
             .collect(),
         context: context.encode(),
@@ -293,6 +297,48 @@ fn what_is_charged_later_is_a_record_of_the_difference() {
     // Nothing was talked after the expiry.
     assert_eq!(show("9", EntryKind::Expired, 60, 150_000), Some((60, 50_000, 150_000)));
     assert_eq!(show("10", EntryKind::Settled, 60, 0), None);
+}
+
+#[test]
+fn a_correction_of_a_call_is_a_record_of_the_difference_below_zero_too() {
+    let context = priced();
+    let corrected = |before: (i64, i64), paid_by: &str, used, postings: &[(&str, i64)]| {
+        let report = AdjustmentReport {
+            used_before: Seconds(before.0),
+            money_before: Micros(before.1),
+            paid_by: paid_by.to_owned(),
+            ..AdjustmentReport::default()
+        };
+        let report = report.encode();
+        let of_call = entry(EntryKind::Adjusted, used, postings, &context);
+        only(&Entry { report, ..of_call }, Some(&user()))
+    };
+    let check = |record: &UsageRecord, duration, fee, charge, capability: &str| {
+        let found = (record.duration.0, record.connection_fee.0, record.charge.0);
+        assert_eq!((found, record.capability.as_str()), ((duration, fee, charge), capability));
+        assert_eq!((record.start, record.end, record.call_id.as_str()), (NOON, NOON, "leg-1"));
+    };
+    let pool = "p:US:MCOPSTN1:DOMESTIC:2026-11";
+    let down = corrected((121, 350_000), "l:po-1", 61, &[("l:po-1", -100_000)]);
+    check(&down, -60, 0, -100_000, "MCOPSTNPP");
+    let to_minutes = corrected((121, 150_000), "l:po-1", 50, &[(pool, 0), ("l:po-1", -150_000)]);
+    check(&to_minutes, -71, -50_000, -150_000, "MCOPSTNPP");
+    let minutes = corrected((121, 0), pool, 50, &[(pool, -120)]);
+    check(&minutes, -71, 0, 0, "MCOPSTN1");
+    // Within the same started minute nothing moves.
+    check(&corrected((50, 0), pool, 60, &[]), 10, 0, 0, "MCOPSTN1");
+    check(&corrected((121, 150_000), "l:po-1", 122, &[]), 1, 0, 0, "MCOPSTNPP");
+    let up = corrected((60, 0), pool, 61, &[("l:po-1", 150_000)]);
+    check(&up, 1, 50_000, 150_000, "MCOPSTNPP");
+    let mut csv = vec![];
+    let mut writer = CsvWriter::new(&mut csv).expect("a header");
+    writer.write(&to_minutes).expect("a row");
+    writer.finish().expect("a file");
+    let text = String::from_utf8(csv).expect("UTF-8");
+    assert!(text.contains(",-71,-0.05,-0.15,USD,MCOPSTNPP"), "{text}");
+    // A correction of a balance is no usage.
+    let balance = Entry { decision: None, ..entry(EntryKind::Adjusted, 0, &[], &context) };
+    assert!(recorder().record("7-0", &balance, None).is_none());
 }
 
 #[test]

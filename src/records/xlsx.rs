@@ -84,7 +84,7 @@ fn write_cell(
         },
         Cell::Instant(at) => sheet.write_string(row, column, instant(at))?,
         Cell::Length(length) => {
-            sheet.write_number(row, column, u32::try_from(length.0).unwrap_or(u32::MAX))?
+            sheet.write_number(row, column, i32::try_from(length.0).unwrap_or(i32::MAX))?
         }
         Cell::Amount(amount) => write_amount(sheet, row, column, amount)?,
     };
@@ -109,6 +109,7 @@ mod tests {
     use calamine::{Data, Reader, Xlsx, open_workbook};
 
     use super::*;
+    use crate::charging::units::Seconds;
     use crate::records::tests::record;
 
     /// Every worksheet of a workbook of these records, as an independent reader finds it.
@@ -123,6 +124,13 @@ mod tests {
         let mut workbook: Xlsx<_> = open_workbook(&path).expect("a workbook");
         let sheets = workbook.worksheets().into_iter();
         sheets.map(|(_, range)| range.rows().map(<[Data]>::to_vec).collect()).collect()
+    }
+
+    #[test]
+    fn a_correction_is_a_number_below_zero() {
+        let of = UsageRecord { duration: Seconds(-71), charge: Micros(-150_000), ..record() };
+        let row = &read_back(3, &[of])[0][1];
+        assert_eq!((&row[15], &row[17]), (&Data::Float(-71.0), &Data::Float(-0.15)));
     }
 
     #[test]

@@ -79,7 +79,7 @@ async fn rewrite_it<L: Ledger>(stage: Arc<Stage<L>>, stop: Arc<AtomicBool>) -> u
             token: format!("rewriter-{}", random.u64(..)),
             trim: random.bool().then(|| stage.now()),
             erase: |entry: &mut Entry| {
-                let erased = erases && entry.kind.is_of_call() && entry.subject.ends_with('3');
+                let erased = erases && entry.is_of_call() && entry.subject.ends_with('3');
                 if erased {
                     entry.context.clear();
                 }

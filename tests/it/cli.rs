@@ -16,6 +16,8 @@ fn every_command_answers_in_both_forms() {
     let files = Files::default();
     let (deck, org) = (files.write("deck.csv", DECK), files.write("org.yaml", &organisation()));
     let instant = "2026-01-01T00:00:00Z";
+    let pools = server.json(&["balance", "--tenant", "contoso"]);
+    let pool = pools["pools"][0]["poolId"].as_str().expect("a pool").to_owned();
     for (line, word, field) in [
         ("rates check DECK", "no bad line", "rowCount"),
         ("rates activate --deck default DECK", "default", "deckVersion"),
@@ -33,6 +35,22 @@ fn every_command_answers_in_both_forms() {
         ("settle --tenant contoso --call-id a --used 61s", "SETTLED", "chargedMoney"),
         ("release --tenant contoso --call-id b", "RELEASED", "result"),
         ("calls end --tenant contoso --trunk sbc-1 --before INSTANT", "0", "endedCalls"),
+        (
+            "adjust settlement --tenant contoso --call-id a --used 30s --key s --reason r --operator o",
+            "-0.1 USD of credits",
+            "call",
+        ),
+        (
+            "adjust balance --tenant contoso --bucket po-1 --amount -5.00 --key a --reason r --operator o",
+            "-5 USD",
+            "credits",
+        ),
+        (
+            "adjust balance --tenant contoso --bucket POOL --minutes 30 --key p --reason r --operator o",
+            "30m0s",
+            "pool",
+        ),
+        ("adjustments --tenant contoso", "1m1s -> 30s", "adjustments"),
         ("balance --tenant contoso", "US:MCOPSTN1:DOMESTIC", "pools"),
         ("decisions --tenant contoso", "ALLOWED", "decisions"),
         ("audit", "clean", "clean"),
@@ -41,6 +59,7 @@ fn every_command_answers_in_both_forms() {
             "DECK" => deck.as_str(),
             "ORG" => org.as_str(),
             "INSTANT" => instant,
+            "POOL" => pool.as_str(),
             word => word,
         });
         let words: Vec<&str> = words.collect();
@@ -54,7 +73,8 @@ fn every_command_answers_in_both_forms() {
     assert!(none.failed(1).contains("no recharge recharge.1"));
     let balance = server.json(&["balance", "--tenant", "contoso"]);
     let credits = &balance["credits"];
-    assert_eq!(credits["spent"], json!({ "currencyCode": "USD", "amount": "0.25" }), "{balance:#}");
+    assert_eq!(credits["spent"], json!({ "currencyCode": "USD", "amount": "0.15" }), "{balance:#}");
+    assert_eq!(credits["adjusted"]["amount"], "-5", "{balance:#}");
     assert_eq!(credits["held"]["amount"], "0", "{balance:#}");
 }
 

@@ -3,10 +3,12 @@
 use prost_types::{Duration, Timestamp};
 use tollgate::organisation;
 use tollgate::proto::v1::{
-    ActivateDeckRequest, ApplyRequest, ApplyResponse, AuthorizeCallRequest, CallOrigin, CallState,
-    CallType, CheckDeckRequest, CreditPurchase, Decision, FundingSource, GetBalanceRequest,
-    GetCallRequest, ListDecisionsRequest, ListOpenCallsRequest, Money, Organisation, PoolCounter,
-    PurchaseCreditsRequest, ResourceAccount, RunAuditRequest, SettleCallRequest, Tenant, User,
+    ActivateDeckRequest, AdjustBalanceRequest, AdjustSettlementRequest, ApplyRequest,
+    ApplyResponse, AuthorizeCallRequest, CallOrigin, CallState, CallType, CheckDeckRequest,
+    CreditPurchase, Decision, FundingSource, GetBalanceRequest, GetCallRequest,
+    ListAdjustmentsRequest, ListDecisionsRequest, ListOpenCallsRequest, Money, Organisation,
+    PoolCounter, PurchaseCreditsRequest, ResourceAccount, RunAuditRequest, SettleCallRequest,
+    Tenant, User, adjust_balance_request::Amount,
 };
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
@@ -355,4 +357,175 @@ async fn calls_and_decisions_are_listed_and_the_audit_is_clean() {
     }
     let request = RunAuditRequest { tenant_id: "nobody".to_owned() };
     assert_eq!(account.run_audit(request).await.unwrap_err().code(), Code::NotFound);
+}
+
+fn correction(key: &str, bucket: &str, amount: Amount) -> AdjustBalanceRequest {
+    AdjustBalanceRequest {
+        tenant_id: "contoso".to_owned(),
+        key: key.to_owned(),
+        bucket_id: bucket.to_owned(),
+        amount: Some(amount),
+        reason: "goodwill".to_owned(),
+        operator: "olivia".to_owned(),
+    }
+}
+
+fn dollars(amount: &str) -> Amount {
+    Amount::Money(usd(amount).unwrap())
+}
+
+#[tokio::test]
+async fn a_balance_is_corrected_with_a_reason_an_operator_and_a_key() {
+    let server = Server::start().await;
+    let mut account = server.account().await;
+    let up = correction("a-1", "po-1", dollars("5"));
+    let adjusted = account.adjust_balance(up.clone()).await.unwrap().into_inner();
+    let made = adjusted.adjustment.unwrap();
+    assert!(!adjusted.replayed && made.adjusted_at.is_some());
+    assert_eq!((&*made.bucket_id, made.adjusted_money.clone()), ("po-1", usd("5")));
+    assert_eq!((&*made.key, &*made.reason, &*made.operator), ("a-1", "goodwill", "olivia"));
+    let credits = adjusted.credits.unwrap();
+    let sums = (credits.funded, credits.adjusted, credits.available);
+    assert_eq!(sums, (usd("10"), usd("5"), usd("15")));
+    assert_eq!(credits.lots[0].adjusted, usd("5"));
+    let again = account.adjust_balance(up.clone()).await.unwrap().into_inner();
+    assert!(again.replayed);
+    assert_eq!(again.adjustment.unwrap(), made);
+    let other = AdjustBalanceRequest { reason: "another".to_owned(), ..up };
+    let status = account.adjust_balance(other).await.unwrap_err();
+    assert_eq!(contradiction(&status).0, "key");
+    let status =
+        account.adjust_balance(correction("a-2", "po-1", dollars("-15.01"))).await.unwrap_err();
+    assert_eq!(contradiction(&status), ("money".into(), "only 15 USD can be taken away".into()));
+    account.adjust_balance(correction("a-2", "po-1", dollars("-5.00"))).await.unwrap();
+
+    let pools = account.get_balance(of("contoso")).await.unwrap().into_inner().pools;
+    let pool = &pools[0];
+    let minutes = |seconds| Amount::Duration(length(seconds).unwrap());
+    let down = correction("a-3", &pool.pool_id, minutes(-600));
+    let adjusted = account.adjust_balance(down).await.unwrap().into_inner();
+    let after = adjusted.pool.unwrap();
+    assert_eq!((after.granted, after.available), (length(179_400), length(179_400)));
+    assert_eq!(adjusted.adjustment.unwrap().adjusted_duration, length(-600));
+    let too_much = correction("a-4", &pool.pool_id, minutes(-179_401));
+    let status = account.adjust_balance(too_much).await.unwrap_err();
+    assert!(contradiction(&status).1.contains("179400s"), "{status}");
+    for bucket in ["po-9", "US:MCOPSTN1:DOMESTIC:2001-01"] {
+        let amount = if bucket == "po-9" { dollars("1") } else { minutes(60) };
+        let status = account.adjust_balance(correction("a-4", bucket, amount)).await.unwrap_err();
+        assert_eq!(status.code(), Code::NotFound, "{status}");
+    }
+    let overage = correction("a-4", "overage:2026-11", dollars("-1"));
+    let status = account.adjust_balance(overage).await.unwrap_err();
+    let reason = "overage is what its calls were charged; correct those calls";
+    assert_eq!(contradiction(&status), ("bucket_id".into(), reason.into()));
+    let foreign = Amount::Money(Money { currency_code: "EUR".into(), amount: "1".into() });
+    let status = account.adjust_balance(correction("a-4", "po-1", foreign)).await.unwrap_err();
+    assert_eq!(contradiction(&status).0, "money.currency_code");
+
+    let status = account.adjust_balance(AdjustBalanceRequest::default()).await.unwrap_err();
+    let all = ["tenant_id", "bucket_id", "amount", "key", "reason", "operator"];
+    assert_eq!(violations(&status), all);
+    for (amount, field) in [(dollars("0"), "money"), (minutes(0), "duration")] {
+        let status = account.adjust_balance(correction("a", "po-1", amount)).await.unwrap_err();
+        assert_eq!(violations(&status), [field]);
+    }
+    let bad = AdjustBalanceRequest {
+        reason: "a\nb".to_owned(),
+        operator: "o".repeat(257),
+        ..correction("a", "po-1", dollars("1"))
+    };
+    let status = account.adjust_balance(bad).await.unwrap_err();
+    assert_eq!(violations(&status), ["reason", "operator"]);
+
+    let list = |page_size, page_token: &str| ListAdjustmentsRequest {
+        tenant_id: "contoso".to_owned(),
+        page_size,
+        page_token: page_token.to_owned(),
+    };
+    let all = account.list_adjustments(list(0, "")).await.unwrap().into_inner().adjustments;
+    assert_eq!(all.iter().map(|a| a.key.as_str()).collect::<Vec<_>>(), ["a-3", "a-2", "a-1"]);
+    assert_eq!(all[2], made);
+    let mut paged = vec![];
+    let mut token = String::new();
+    loop {
+        let page = account.list_adjustments(list(1, &token)).await.unwrap().into_inner();
+        paged.extend(page.adjustments);
+        token = page.next_page_token;
+        if token.is_empty() {
+            break;
+        }
+    }
+    assert_eq!(paged, all);
+    let audit = account.run_audit(RunAuditRequest::default()).await.unwrap().into_inner();
+    assert!(audit.clean, "{audit:?}");
+}
+
+#[tokio::test]
+async fn a_settled_call_is_corrected_and_the_bill_with_it() {
+    let server = Server::start().await;
+    let (mut calls, mut account) = (server.calls().await, server.account().await);
+    for call in ["settled", "ringing"] {
+        let request = AuthorizeCallRequest {
+            tenant_id: "contoso".to_owned(),
+            call_id: call.to_owned(),
+            call_type: CallType::UserOutbound.into(),
+            payer_id: "carol".to_owned(),
+            called_number: "+12065550142".to_owned(),
+            ..AuthorizeCallRequest::default()
+        };
+        calls.authorize_call(request).await.unwrap();
+    }
+    let settle = SettleCallRequest {
+        tenant_id: "contoso".to_owned(),
+        call_id: "settled".to_owned(),
+        used_duration: length(121),
+        ..SettleCallRequest::default()
+    };
+    let first = calls.settle_call(settle.clone()).await.unwrap().into_inner();
+    assert_eq!(first.charged_money, usd("0.35"));
+    let ask = |key: &str, call: &str, used| AdjustSettlementRequest {
+        tenant_id: "contoso".to_owned(),
+        key: key.to_owned(),
+        call_id: call.to_owned(),
+        used_duration: length(used),
+        reason: "the meter ran on".to_owned(),
+        operator: "olivia".to_owned(),
+    };
+    let adjusted = account.adjust_settlement(ask("s-1", "settled", 61)).await.unwrap().into_inner();
+    let made = adjusted.adjustment.unwrap();
+    assert_eq!((made.used_before, made.used_after), (length(121), length(61)));
+    assert_eq!((&*made.call_id, &*made.payer_id, &*made.bucket_id), ("settled", "carol", ""));
+    assert_eq!((made.charged_money.clone(), made.charged_duration), (usd("-0.1"), length(0)));
+    let call = adjusted.call.unwrap();
+    assert_eq!((call.state(), call.charged_money), (CallState::Settled, usd("0.25")));
+    assert_eq!(call.used_duration, length(61));
+    let again = account.adjust_settlement(ask("s-1", "settled", 61)).await.unwrap().into_inner();
+    assert!(again.replayed);
+    assert_eq!(again.adjustment, Some(made));
+    // The settle is answered from the record, which is the corrected one.
+    let repeat = calls.settle_call(settle).await.unwrap().into_inner();
+    assert!(repeat.replayed);
+    let found = (repeat.result, repeat.charged_money, repeat.recorded_duration);
+    assert_eq!(found, (first.result, usd("0.25"), length(61)));
+
+    for (call, used, field, word) in [
+        ("ringing", 5, "call_id", "SettleCall"),
+        ("settled", 61, "used_duration", "already"),
+        ("settled", 7, "key", "s-1"),
+    ] {
+        let key = if field == "key" { "s-1" } else { "s-2" };
+        let status = account.adjust_settlement(ask(key, call, used)).await.unwrap_err();
+        let (found, reason) = contradiction(&status);
+        assert!(found == field && reason.contains(word), "{status}");
+    }
+    let status = account.adjust_settlement(ask("s-2", "unknown", 5)).await.unwrap_err();
+    assert_eq!(status.code(), Code::NotFound);
+    assert!(status.message().contains("AdjustBalance"), "{status}");
+    let empty = AdjustSettlementRequest::default();
+    let status = account.adjust_settlement(empty).await.unwrap_err();
+    let all = ["tenant_id", "call_id", "used_duration", "key", "reason", "operator"];
+    assert_eq!(violations(&status), all);
+    let audit = account.run_audit(RunAuditRequest::default()).await.unwrap().into_inner();
+    assert!(audit.clean, "{audit:?}");
 }

@@ -4,14 +4,14 @@ use std::collections::BTreeSet;
 
 use tollgate::charging::decision::Decision;
 use tollgate::charging::ids::LotId;
-use tollgate::charging::profile::SpendVelocity;
+use tollgate::charging::profile::{PayerState, SpendVelocity};
 use tollgate::charging::units::{Micros, Millis, Seconds};
 use tollgate::ledger::audit::{Report, audit};
 use tollgate::ledger::memory::MemoryLedger;
-use tollgate::ledger::state::{Bucket, Call, Entry, EntryKind};
-use tollgate::ledger::{MoneyOffer, Snapshot};
+use tollgate::ledger::state::{BlockNote, BlockedBy, Bucket, Call, Entry, EntryKind, PayerAccount};
+use tollgate::ledger::{Ledger, MoneyOffer, SetBlock, Snapshot};
 
-use crate::support::{DAY, DOMESTIC, NOON, Stage, credits, memory, request};
+use crate::support::{DAY, DOMESTIC, NOON, Stage, credits, memory, payer, request};
 
 /// A tenant with a call in every state, two lots (one lapsed while held), a pool, a shortfall, and
 /// parked usage.
@@ -26,6 +26,9 @@ async fn good() -> (Stage<MemoryLedger>, Snapshot) {
     stage.grant("pays", request().money(credits()).lasting(120)).await;
     stage.pass(2);
     stage.settled("pays", 50).await;
+    stage.adjust_lot("goodwill", "new", 1_000).await;
+    stage.adjusted("misread", "pays", 61).await;
+    stage.adjusted("rounded", "settled", 70).await;
     stage.sweep().await;
     stage.grant("released", ask()).await;
     stage.released("released").await;
@@ -329,4 +332,76 @@ async fn invariant_18_shortfalls_and_parked_usage_reconcile() {
     check(18, &good, |s| call(s, "denied").parked += Seconds(1));
     check(18, &good, |s| call(s, "unknown").parked += Seconds(1));
     check(18, &good, |s| entry(s, EntryKind::Settled, "short").shortfall_money = Micros(5));
+}
+
+#[tokio::test]
+async fn corrections_are_told_once_refer_to_a_settled_call_and_move_what_they_name() {
+    let good = good().await;
+    assert_eq!(judge(&good.0, &good.1).listed.adjustments, 3);
+    check(17, &good, |s| lot(s, "new").adjusted += 1);
+    check(18, &good, |s| {
+        let place = s.journal.iter().position(|entry| entry.subject == "l:new").unwrap();
+        s.journal.remove(place);
+        lot(s, "new").adjusted = 0;
+    });
+    check(16, &good, |s| drop(s.adjustments.remove(0)));
+    check(16, &good, |s| s.adjustments.retain(|(key, _)| key.as_str() != "misread"));
+    // Before the call was settled.
+    check(6, &good, |s| {
+        let place = |s: &Snapshot, kind| {
+            s.journal.iter().position(|e| e.kind == kind && e.subject == "settled").unwrap()
+        };
+        let (settled, adjusted) = (place(s, EntryKind::Settled), place(s, EntryKind::Adjusted));
+        let entry = s.journal.remove(adjusted);
+        assert_eq!(entry.postings, [], "one more second of the same minute");
+        s.journal.insert(settled, entry);
+        s.journal[settled + 1].used = Seconds(70);
+    });
+    // A correction of a balance moves nothing but `adjusted`.
+    check(1, &good, |s| {
+        let entry = entry(s, EntryKind::Adjusted, "l:new");
+        let known = entry.clone();
+        entry.subject = "l:old".to_owned();
+        let told = entry.clone();
+        s.adjustments
+            .iter_mut()
+            .filter(|(_, a)| a.entry == known)
+            .for_each(|(_, a)| a.entry = told.clone());
+    });
+}
+
+#[tokio::test]
+async fn invariant_17_the_blocks_that_stand_are_those_that_the_journal_tells() {
+    let (stage, _) = good().await;
+    let set = async |name: &str, blocked| {
+        let note = BlockNote { reason: "premium calls".to_owned(), operator: "olga".to_owned() };
+        let tenant = stage.tenant.clone();
+        let command = SetBlock { tenant, payer: payer(name), blocked, note };
+        stage.ledger.set_block(&command).await.unwrap();
+    };
+    set("alice", true).await;
+    set("alice", false).await;
+    set("alice", true).await;
+    stage.set_payer("bob", PayerState::Blocked, &[]).await;
+    let snapshot = stage.snapshot().await;
+    let good = (stage, snapshot);
+    assert_eq!(judge(&good.0, &good.1).findings, []);
+    assert_eq!(good.1.blocks.len(), 2);
+    fn account<'a>(snapshot: &'a mut Snapshot, name: &str) -> &'a mut PayerAccount {
+        &mut snapshot.payers.iter_mut().find(|(id, _)| id.as_str() == name).unwrap().1
+    }
+    check(17, &good, |s| s.blocks[0].2.since.0 += 1);
+    check(17, &good, |s| s.blocks[0].2.reason.clear());
+    check(17, &good, |s| s.blocks.truncate(1));
+    check(17, &good, |s| s.blocks[1].1 = BlockedBy::Operator);
+    check(17, &good, |s| account(s, "alice").barred = false);
+    check(17, &good, |s| account(s, "alice").blocked = true);
+    check(17, &good, |s| account(s, "bob").blocked = false);
+    check(17, &good, |s| {
+        s.journal.retain(|entry| entry.kind != EntryKind::PayerUnblocked);
+    });
+    check(17, &good, |s| {
+        let block = s.journal.iter().find(|e| e.kind == EntryKind::PayerUnblocked).unwrap().clone();
+        s.journal.push(block);
+    });
 }

@@ -5,11 +5,13 @@ use tollgate::charging::ids::TenantId;
 use tollgate::charging::month::{Month, parse_zone};
 use tollgate::charging::profile::{PayerState, SpendVelocity, TenantState};
 use tollgate::charging::units::{Micros, Millis, Seconds};
-use tollgate::ledger::state::{Bucket, Call, CallState, Entry, EntryKind, Reader, nuance_code};
+use tollgate::ledger::state::{
+    Block, BlockNote, BlockedBy, Bucket, Call, CallState, Entry, EntryKind, Reader, nuance_code,
+};
 use tollgate::ledger::{
-    Applied, Authorized, CallLimits, EndResult, Ended, Ending, Extended, Ledger, LedgerError,
-    MoneyOffer, MoveReader, Moved, Page, PayerUpdate, Purchased, Snapshot, TakeReader, Taken,
-    Versions, pool_id,
+    Adjusted, Applied, Authorized, BlockSet, CallLimits, EndResult, Ended, Ending, Extended,
+    Ledger, LedgerError, MoneyOffer, MoveReader, Moved, Page, PayerUpdate, Purchased, SetBlock,
+    Snapshot, TakeReader, Taken, Versions, pool_id,
 };
 
 use crate::support::{
@@ -66,6 +68,9 @@ crate::on_every_ledger! {
     an_open_call_of_an_unknown_payer_is_counted_when_the_payer_appears
     a_suspended_tenant_gets_no_extension_but_its_usage_is_kept
     a_blocked_payer_gets_no_extension
+    a_block_stands_until_it_is_lifted_whatever_is_applied
+    a_block_moves_the_version_so_that_nobody_decides_by_what_is_remembered
+    blocks_are_listed_by_payer_a_page_at_a_time
     an_old_sequence_repeats_the_grant_and_keeps_the_usage
     usage_reported_out_of_order_before_the_answer_is_not_released_for_nothing
     a_call_without_new_funds_keeps_its_last_hard_stop
@@ -86,6 +91,23 @@ crate::on_every_ledger! {
     decks_are_kept_by_version_and_name
     numbers_reach_every_sidecar_with_the_tenant
     a_position_shows_what_a_call_would_find
+    a_lot_is_corrected_up_and_down_and_never_below_zero
+    a_lot_that_was_empty_is_drawn_in_its_turn_again
+    a_wallet_that_is_corrected_to_nothing_tells_so
+    a_lapsed_or_unknown_lot_is_not_corrected
+    a_wallet_is_corrected_up_to_its_limit
+    a_pool_is_corrected_before_and_after_its_first_call
+    a_pool_of_another_month_is_not_corrected
+    a_pool_that_grows_by_a_correction_tells_again
+    a_correction_is_applied_once_by_its_key
+    a_settled_call_is_corrected_upwards_from_what_is_left
+    a_settled_call_is_corrected_downwards_the_way_it_was_paid
+    a_correction_downwards_never_collects_a_shortfall
+    what_a_lapsed_lot_gets_back_by_a_correction_has_expired
+    a_correction_frees_the_month_s_spend_limit_and_no_other
+    a_corrected_call_answers_its_settle_again_from_the_record
+    only_a_settled_call_is_corrected
+    a_correction_rests_on_the_call_that_its_maker_saw
     a_reader_is_one_s_until_its_lease_is_over
     a_tenant_s_record_is_read_without_its_payers
     a_post_paid_call_uses_what_was_bought_and_goes_on_as_overage
@@ -104,6 +126,9 @@ crate::on_every_ledger! {
     overage_has_a_spend_velocity_too
     a_changed_spend_velocity_forgets_nothing
     usage_beyond_the_hold_counts_for_the_velocity
+    overage_itself_is_not_corrected
+    a_corrected_post_paid_call_charges_overage_and_gives_it_back_first
+    a_correction_counts_for_the_spend_velocity_as_a_settle_does
 }
 
 fn at_most(limit: i64) -> MoneyOffer {
@@ -769,6 +794,111 @@ async fn a_blocked_payer_gets_no_extension<L: Ledger>(stage: &Stage<L>) {
     stage.extended("c", 6, 60).await;
 }
 
+fn blocking(tenant: &TenantId, name: &str, blocked: bool, reason: &str) -> SetBlock {
+    let note = BlockNote { reason: reason.to_owned(), operator: "olga".to_owned() };
+    SetBlock { tenant: tenant.clone(), payer: payer(name), blocked, note }
+}
+
+async fn set_block<L: Ledger>(stage: &Stage<L>, name: &str, blocked: bool) -> BlockSet {
+    let command = blocking(&stage.tenant, name, blocked, "premium calls");
+    stage.ledger.set_block(&command).await.unwrap().outcome
+}
+
+async fn a_block_stands_until_it_is_lifted_whatever_is_applied<L: Ledger>(stage: &Stage<L>) {
+    assert_eq!(set_block(stage, "nobody", true).await, BlockSet::Unknown);
+    assert_eq!(set_block(stage, "alice", false).await, BlockSet::NotBlocked);
+    stage.grant("c", request().free()).await;
+    let block = Block {
+        since: stage.now(),
+        reason: "premium calls".to_owned(),
+        operator: "olga".to_owned(),
+    };
+    assert_eq!(set_block(stage, "alice", true).await, BlockSet::Blocked(block.clone()));
+    stage.pass(5);
+    let again = blocking(&stage.tenant, "alice", true, "another reason");
+    let again = stage.ledger.set_block(&again).await.unwrap().outcome;
+    assert_eq!(again, BlockSet::Standing(block.clone()));
+    let answer = stage.extend("c", 5, None, 60).await;
+    assert!(matches!(answer, Extended::Stopped(_, Decision::FraudSuspected)), "{answer:?}");
+    // The file's own block is set and lifted beside it.
+    stage.set_payer("alice", PayerState::Blocked, &[]).await;
+    let of_file = Block { since: stage.now(), reason: String::new(), operator: String::new() };
+    let both = stage.ledger.blocks(&stage.tenant, None, 10).await.unwrap();
+    let alice = payer("alice");
+    let expected = vec![
+        (alice.clone(), BlockedBy::File, of_file),
+        (alice.clone(), BlockedBy::Operator, block.clone()),
+    ];
+    assert_eq!((both.items, both.next), (expected, None));
+    stage.set_payer("alice", PayerState::Active, &[("US:X:DOMESTIC", 60)]).await;
+    assert!(stage.ledger.payer(&stage.tenant, &alice).await.unwrap().outcome.barred);
+    let answer = stage.extend("c", 5, None, 60).await;
+    assert!(matches!(answer, Extended::Stopped(_, Decision::FraudSuspected)), "{answer:?}");
+    assert_eq!(set_block(stage, "alice", false).await, BlockSet::Lifted(block));
+    assert_eq!(set_block(stage, "alice", false).await, BlockSet::NotBlocked);
+    assert!(!stage.ledger.payer(&stage.tenant, &alice).await.unwrap().outcome.barred);
+    stage.extended("c", 6, 60).await;
+    let told: Vec<(EntryKind, String, BlockNote)> = stage
+        .snapshot()
+        .await
+        .journal
+        .into_iter()
+        .filter(|entry| matches!(entry.kind, EntryKind::PayerBlocked | EntryKind::PayerUnblocked))
+        .map(|entry| (entry.kind, entry.subject, BlockNote::decode(&entry.context)))
+        .collect();
+    let note = blocking(&stage.tenant, "alice", true, "premium calls").note;
+    let none = BlockNote::default();
+    assert_eq!(
+        told,
+        [
+            (EntryKind::PayerBlocked, "operator".to_owned(), note.clone()),
+            (EntryKind::PayerBlocked, "file".to_owned(), none.clone()),
+            (EntryKind::PayerUnblocked, "file".to_owned(), none),
+            (EntryKind::PayerUnblocked, "operator".to_owned(), note),
+        ]
+    );
+}
+
+async fn a_block_moves_the_version_so_that_nobody_decides_by_what_is_remembered<L: Ledger>(
+    stage: &Stage<L>,
+) {
+    let alice = payer("alice");
+    let version = async || stage.ledger.payer(&stage.tenant, &alice).await.unwrap().outcome.version;
+    let mut remembered = version().await;
+    for (blocked, moves) in [(true, 1), (true, 0), (false, 1), (false, 0)] {
+        set_block(stage, "alice", blocked).await;
+        assert_eq!(version().await, remembered + moves);
+        remembered += moves;
+    }
+    set_block(stage, "alice", true).await;
+    let mut command = stage.command("c", request().free()).await;
+    command.versions.payer -= 1;
+    let stale = stage.ledger.authorize(&command).await.unwrap().outcome;
+    assert_eq!(stale, Authorized::Stale);
+}
+
+async fn blocks_are_listed_by_payer_a_page_at_a_time<L: Ledger>(stage: &Stage<L>) {
+    for name in ["zoe", "Bob", "carol", "alice"] {
+        stage.set_payer(name, PayerState::Active, &[]).await;
+        set_block(stage, name, true).await;
+    }
+    let mut found = vec![];
+    let mut cursor: Option<String> = None;
+    loop {
+        let page = stage.ledger.blocks(&stage.tenant, cursor.as_deref(), 3).await.unwrap();
+        found.extend(page.items.into_iter().map(|(payer, ..)| payer.as_str().to_owned()));
+        cursor = page.next;
+        if cursor.is_none() {
+            break;
+        }
+    }
+    assert_eq!(found, ["Bob", "alice", "carol", "zoe"]);
+    for odd in ["", "alice", "alice:x", "::"] {
+        let page = stage.ledger.blocks(&stage.tenant, Some(odd), 3).await;
+        assert_eq!(page, Err(LedgerError::BadCursor(odd.to_owned())));
+    }
+}
+
 async fn an_old_sequence_repeats_the_grant_and_keeps_the_usage<L: Ledger>(stage: &Stage<L>) {
     stage.set_pool(DOMESTIC, 6000).await;
     stage.grant("c", request().pool(DOMESTIC)).await;
@@ -1179,6 +1309,331 @@ async fn a_position_shows_what_a_call_would_find<L: Ledger>(stage: &Stage<L>) {
     assert_eq!(after.call.unwrap().state, CallState::Ringing);
 }
 
+// Corrections (D19).
+
+#[track_caller]
+fn moved(adjusted: Adjusted) -> Vec<(String, i64, i64, i64)> {
+    let Adjusted::Applied(entry) = adjusted else { panic!("expected a correction: {adjusted:?}") };
+    assert_eq!(entry.kind, EntryKind::Adjusted);
+    let moved = |p: tollgate::ledger::state::Posting| (p.bucket, p.adjusted, p.spent, p.expired);
+    entry.postings.into_iter().map(moved).collect()
+}
+
+async fn a_lot_is_corrected_up_and_down_and_never_below_zero<L: Ledger>(stage: &Stage<L>) {
+    stage.buy("po-1", UNIT).await;
+    stage.grant("c", request().money(credits()).lasting(60)).await;
+    let up = stage.adjust_lot("a-1", "po-1", 500_000).await;
+    assert_eq!(moved(up), [("l:po-1".to_owned(), 500_000, 0, 0)]);
+    assert_eq!(stage.lot("po-1").await.available(), 1_350_000, "0.15 are held");
+    assert_eq!(stage.adjust_lot("a-2", "po-1", -1_350_001).await, Adjusted::Short(1_350_000));
+    moved(stage.adjust_lot("a-2", "po-1", -1_350_000).await);
+    let lot = stage.lot("po-1").await;
+    assert_eq!((lot.available(), lot.adjusted, lot.funded), (0, -850_000, UNIT));
+    let call = stage.settled("c", 60).await;
+    check_charge(&call, 0, 150_000, (0, 0));
+}
+
+async fn a_lot_that_was_empty_is_drawn_in_its_turn_again<L: Ledger>(stage: &Stage<L>) {
+    stage.buy_at("first", 150_000, Millis(NOON.0 - 2_000)).await;
+    stage.buy_at("second", UNIT, Millis(NOON.0 - 1_000)).await;
+    stage.grant("a", request().money(credits()).lasting(60)).await;
+    stage.settled("a", 60).await;
+    assert_eq!(stage.snapshot().await.wallet.live.len(), 1);
+    moved(stage.adjust_lot("a-1", "first", 150_000).await);
+    let live = stage.snapshot().await.wallet.live;
+    assert_eq!(live.iter().map(|lot| lot.as_str()).collect::<Vec<_>>(), ["first", "second"]);
+    stage.grant("b", request().money(credits()).lasting(60)).await;
+    stage.settled("b", 60).await;
+    assert_eq!(stage.lot("first").await.spent, 300_000);
+}
+
+async fn a_wallet_that_is_corrected_to_nothing_tells_so<L: Ledger>(stage: &Stage<L>) {
+    stage.buy("po-1", UNIT).await;
+    moved(stage.adjust_lot("a-1", "po-1", -UNIT).await);
+    assert_eq!(alerts(stage).await, [(String::new(), EntryKind::CreditsDepleted)]);
+    assert_eq!(stage.refusal("c", request().money(credits())).await, Decision::PoolExhausted);
+    moved(stage.adjust_lot("a-2", "po-1", UNIT).await);
+    stage.grant("d", request().money(credits())).await;
+}
+
+async fn a_lapsed_or_unknown_lot_is_not_corrected<L: Ledger>(stage: &Stage<L>) {
+    stage.buy_at("old", UNIT, Millis(NOON.0 - 365 * 86_400_000 + 1_000)).await;
+    assert_eq!(stage.adjust_lot("a-1", "new", 1).await, Adjusted::NotFound);
+    moved(stage.adjust_lot("a-1", "old", 1).await);
+    stage.pass(1);
+    assert_eq!(stage.adjust_lot("a-2", "old", 1).await, Adjusted::Over);
+    assert_eq!(stage.adjust_lot("a-2", "old", -1).await, Adjusted::Over);
+}
+
+async fn a_wallet_is_corrected_up_to_its_limit<L: Ledger>(stage: &Stage<L>) {
+    stage.buy("po-1", 600 * UNIT).await;
+    stage.buy("po-2", 300 * UNIT).await;
+    assert_eq!(stage.adjust_lot("a-1", "po-2", 101 * UNIT).await, Adjusted::Full(100 * UNIT));
+    moved(stage.adjust_lot("a-1", "po-2", 100 * UNIT).await);
+    assert_eq!(stage.adjust_lot("a-2", "po-2", 1).await, Adjusted::Full(0));
+}
+
+async fn a_pool_is_corrected_before_and_after_its_first_call<L: Ledger>(stage: &Stage<L>) {
+    stage.set_pool(DOMESTIC, 120).await;
+    let up = stage.adjust_pool("a-1", DOMESTIC, 60).await;
+    let id = pool_id(DOMESTIC, &stage.month().key);
+    assert_eq!(moved(up), [(format!("p:{id}"), 60, 0, 0)]);
+    let call = stage.grant("c", request().pool(DOMESTIC).lasting(600)).await;
+    assert_eq!(call.granted, Seconds(180));
+    assert_eq!(stage.adjust_pool("a-2", DOMESTIC, -1).await, Adjusted::Short(0));
+    stage.settled("c", 60).await;
+    assert_eq!(stage.adjust_pool("a-2", DOMESTIC, -121).await, Adjusted::Short(120));
+    moved(stage.adjust_pool("a-2", DOMESTIC, -120).await);
+    let pool = stage.pool(DOMESTIC).await;
+    assert_eq!((pool.funded, pool.adjusted, pool.spent, pool.available()), (120, -60, 60, 0));
+    // A resize leaves the correction as it is, and next month begins without it.
+    stage.set_pool(DOMESTIC, 300).await;
+    assert_eq!(stage.pool(DOMESTIC).await.available(), 180);
+    stage.pass_to_next_month();
+    let call = stage.grant("d", request().pool(DOMESTIC).lasting(600)).await;
+    assert_eq!(call.granted, Seconds(300));
+    assert_eq!(
+        stage.adjust_pool("a-3", DOMESTIC, 1_000_000).await,
+        Adjusted::Full(1_000_000 - 300)
+    );
+}
+
+async fn a_pool_of_another_month_is_not_corrected<L: Ledger>(stage: &Stage<L>) {
+    stage.set_pool(DOMESTIC, 120).await;
+    moved(stage.adjust_pool("a-1", DOMESTIC, 60).await);
+    let (now, past) = (stage.month(), stage.now());
+    assert_eq!(stage.adjust_pool("a-2", INTERNATIONAL, 60).await, Adjusted::NotFound);
+    assert_eq!(stage.adjust_pool_of("a-2", DOMESTIC, "2026-12", 60).await, Adjusted::NotFound);
+    stage.pass_to_next_month();
+    let old = stage.adjust_pool_of("a-2", DOMESTIC, &now.key, 60).await;
+    assert_eq!(old, Adjusted::Over);
+    // Its repeat is known nevertheless.
+    let again = stage.adjust_pool_of("a-1", DOMESTIC, &now.key, 60).await;
+    assert!(matches!(again, Adjusted::Replayed(entry) if entry.at == past));
+    let correction = tollgate::ledger::Correction::Pool {
+        pool: tollgate::charging::ids::PoolId::of(DOMESTIC, &now.key),
+        amount: Seconds(60),
+        month: now,
+        most: Seconds(1_000),
+    };
+    assert_eq!(stage.adjust("a-2", "stale", correction).await, Adjusted::Stale);
+}
+
+async fn a_pool_that_grows_by_a_correction_tells_again<L: Ledger>(stage: &Stage<L>) {
+    stage.set_pool(DOMESTIC, 120).await;
+    stage.grant("a", request().pool(DOMESTIC)).await;
+    stage.settled("a", 120).await;
+    let told = alerts(stage).await;
+    assert_eq!(told.len(), 2, "80 and 100 %: {told:?}");
+    moved(stage.adjust_pool("a-1", DOMESTIC, 480).await);
+    stage.grant("b", request().pool(DOMESTIC).lasting(480)).await;
+    stage.settled("b", 360).await;
+    assert_eq!(alerts(stage).await.len(), 3, "80 % again");
+    // Seconds that a settled call gives back arm it again, too.
+    stage.adjusted("a-2", "b", 60).await;
+    assert_eq!(alerts(stage).await.len(), 3);
+    stage.adjusted("a-3", "b", 400).await;
+    assert_eq!(alerts(stage).await.len(), 4);
+}
+
+async fn a_correction_is_applied_once_by_its_key<L: Ledger>(stage: &Stage<L>) {
+    stage.buy("po-1", UNIT).await;
+    let Adjusted::Applied(entry) = stage.adjust_lot("a-1", "po-1", 7).await else {
+        panic!("expected a correction")
+    };
+    assert_eq!(stage.adjust_lot("a-1", "po-1", 7).await, Adjusted::Replayed(entry.clone()));
+    assert_eq!(stage.adjust_lot("a-1", "po-1", 8).await, Adjusted::Conflict);
+    stage.grant("c", request().money(credits())).await;
+    stage.settled("c", 60).await;
+    assert_eq!(stage.adjust_call("a-1", "c", 100).await, Adjusted::Conflict);
+    assert_eq!(stage.lot("po-1").await.adjusted, 7);
+    let call = stage.adjusted("a-2", "c", 61).await;
+    assert_eq!(call.used, Seconds(61));
+    let again = stage.adjust_call("a-2", "c", 61).await;
+    assert!(matches!(again, Adjusted::Replayed(entry) if entry.used == Seconds(61)));
+    // For ever: long after the call and the lot are forgotten.
+    stage.pass(400 * 86_400);
+    stage.sweep().await;
+    assert!(matches!(stage.adjust_call("a-2", "c", 61).await, Adjusted::Replayed(_)));
+    assert_eq!(stage.adjust_lot("a-1", "po-1", 7).await, Adjusted::Replayed(entry));
+    let snapshot = stage.snapshot().await;
+    assert_eq!(snapshot.adjustments.len(), 2);
+    assert_eq!(stage.audit().await.listed.adjustments, 2);
+}
+
+async fn a_settled_call_is_corrected_upwards_from_what_is_left<L: Ledger>(stage: &Stage<L>) {
+    stage.set_pool(DOMESTIC, 120).await;
+    stage.buy("po-1", 300_000).await;
+    stage.grant("c", request().pool(DOMESTIC).money(credits()).lasting(60)).await;
+    stage.settled("c", 50).await;
+    let call = stage.adjusted("a-1", "c", 130).await;
+    check_charge(&call, 120, 150_000, (0, 0));
+    let entry = stage.of_calls().await.pop().unwrap();
+    assert_eq!(
+        (entry.kind, entry.used, entry.subject.as_str()),
+        (EntryKind::Adjusted, Seconds(130), "c")
+    );
+    assert_eq!((entry.context, entry.report), (b"why".to_vec(), b"a-1".to_vec()));
+    // Beyond what is left it falls short.
+    let call = stage.adjusted("a-2", "c", 300).await;
+    check_charge(&call, 120, 300_000, (60, 50_000));
+    assert_eq!(call.money_duration, Seconds(120));
+    assert_eq!(stage.audit().await.listed.shortfall_money, Micros(50_000));
+    assert_eq!(alerts(stage).await.last().unwrap().1, EntryKind::CreditsDepleted);
+    // Up after late settles as well.
+    stage.buy("po-2", UNIT).await;
+    stage.grant("late", request().money(credits())).await;
+    stage.released("late").await;
+    stage.settled("late", 60).await;
+    check_charge(&stage.adjusted("a-3", "late", 61).await, 0, 250_000, (0, 0));
+}
+
+async fn a_settled_call_is_corrected_downwards_the_way_it_was_paid<L: Ledger>(stage: &Stage<L>) {
+    stage.set_pool(DOMESTIC, 60).await;
+    stage.buy_at("first", 200_000, Millis(NOON.0 - 2_000)).await;
+    stage.buy_at("second", 150_000, Millis(NOON.0 - 1_000)).await;
+    stage.grant("c", request().pool(DOMESTIC).money(credits()).lasting(240)).await;
+    stage.settled("c", 240).await;
+    assert!(stage.snapshot().await.wallet.live.is_empty());
+    let down = stage.adjust_call("a-1", "c", 180).await;
+    assert_eq!(moved(down), [("l:second".to_owned(), 0, -100_000, 0)]);
+    check_charge(&stage.call("c").await.unwrap(), 60, 250_000, (0, 0));
+    let down = stage.adjust_call("a-2", "c", 50).await;
+    let expected = [("l:second".to_owned(), 0, -50_000, 0), ("l:first".to_owned(), 0, -200_000, 0)];
+    assert_eq!(moved(down), expected);
+    let live = stage.snapshot().await.wallet.live;
+    assert_eq!(live.iter().map(|lot| lot.as_str()).collect::<Vec<_>>(), ["first", "second"]);
+    let call = stage.adjusted("a-3", "c", 0).await;
+    check_charge(&call, 0, 0, (0, 0));
+    assert_eq!((call.state, call.used), (CallState::Settled, Seconds::ZERO));
+    assert_eq!(stage.pool(DOMESTIC).await.available(), 60);
+    // And up again: the pool first.
+    let call = stage.adjusted("a-4", "c", 61).await;
+    check_charge(&call, 60, 150_000, (0, 0));
+}
+
+async fn a_correction_downwards_never_collects_a_shortfall<L: Ledger>(stage: &Stage<L>) {
+    stage.buy("po-1", 150_000).await;
+    stage.grant("c", request().money(credits()).lasting(60)).await;
+    let call = stage.settled("c", 300).await;
+    check_charge(&call, 0, 150_000, (240, 400_000));
+    stage.buy("po-2", UNIT).await;
+    let down = stage.adjust_call("a-1", "c", 180).await;
+    assert_eq!(moved(down), []);
+    check_charge(&stage.call("c").await.unwrap(), 0, 150_000, (120, 200_000));
+    assert_eq!(stage.lot("po-2").await.available(), UNIT);
+}
+
+async fn what_a_lapsed_lot_gets_back_by_a_correction_has_expired<L: Ledger>(stage: &Stage<L>) {
+    stage.buy_at("old", 250_000, Millis(NOON.0 - 365 * 86_400_000 + 1_000)).await;
+    stage.buy("new", UNIT).await;
+    stage.grant("c", request().money(credits()).lasting(180)).await;
+    stage.settled("c", 180).await;
+    stage.pass(1);
+    let down = stage.adjust_call("a-1", "c", 60).await;
+    let expected =
+        [("l:new".to_owned(), 0, -100_000, 0), ("l:old".to_owned(), 0, -100_000, 100_000)];
+    assert_eq!(moved(down), expected);
+    let old = stage.lot("old").await;
+    assert_eq!((old.available(), old.expired, old.spent), (0, 100_000, 150_000));
+    assert_eq!(stage.snapshot().await.wallet.live.len(), 1);
+}
+
+async fn a_correction_frees_the_month_s_spend_limit_and_no_other<L: Ledger>(stage: &Stage<L>) {
+    stage.buy("po-1", 10 * UNIT).await;
+    near_the_end_of_the_month(stage);
+    let ask = || request().money(at_most(250_000)).lasting(120);
+    stage.grant("a", ask()).await;
+    stage.settled("a", 120).await;
+    assert_eq!(stage.refusal("b", ask()).await, Decision::SpendLimitReached);
+    stage.adjusted("a-1", "a", 0).await;
+    stage.grant("c", ask()).await;
+    stage.settled("c", 120).await;
+    stage.pass_to_next_month();
+    stage.grant("d", ask()).await;
+    stage.settled("d", 120).await;
+    // What last month's call gives back is not this month's.
+    stage.adjusted("a-2", "c", 60).await;
+    assert_eq!(stage.refusal("e", ask()).await, Decision::SpendLimitReached);
+}
+
+async fn a_corrected_call_answers_its_settle_again_from_the_record<L: Ledger>(stage: &Stage<L>) {
+    stage.buy("po-1", UNIT).await;
+    stage.grant("c", request().money(credits())).await;
+    stage.settled("c", 200).await;
+    stage.adjusted("a-1", "c", 60).await;
+    for (used, result) in [
+        (200, EndResult::Settled),
+        (60, EndResult::Settled),
+        (0, EndResult::Settled),
+        (100, EndResult::AlreadySettled),
+    ] {
+        let Ended::Done { result: found, call, replayed: true } = stage.settle("c", used).await
+        else {
+            panic!("expected a repeat")
+        };
+        assert_eq!(found, result, "{used}");
+        check_charge(&call, 0, 150_000, (0, 0));
+        assert_eq!((call.used, call.settle_used), (Seconds(60), 200));
+    }
+}
+
+async fn only_a_settled_call_is_corrected<L: Ledger>(stage: &Stage<L>) {
+    stage.set_pool(DOMESTIC, 6_000).await;
+    let ask = || request().pool(DOMESTIC).lasting(60);
+    assert_eq!(stage.adjust_call("a", "none", 5).await, Adjusted::NotFound);
+    stage.grant("ringing", ask()).await;
+    stage.grant("answered", ask()).await;
+    stage.answer("answered").await;
+    stage.refusal("denied", ask().refused(Decision::NotEntitled)).await;
+    stage.settle("ended", 30).await;
+    stage.grant("released", ask()).await;
+    stage.released("released").await;
+    stage.grant("expired", ask()).await;
+    stage.extended("expired", 30, 60).await;
+    stage.ended("expired", Ending::Proven, EndResult::Settled).await;
+    for (call, state) in [
+        ("ringing", CallState::Ringing),
+        ("answered", CallState::Answered),
+        ("denied", CallState::Denied),
+        ("ended", CallState::Ended),
+        ("released", CallState::Released),
+        ("expired", CallState::Expired),
+    ] {
+        assert_eq!(stage.adjust_call("a", call, 5).await, Adjusted::NotSettled(state));
+    }
+    stage.grant("settled", ask()).await;
+    stage.settled("settled", 60).await;
+    assert_eq!(stage.adjust_call("a", "settled", 60).await, Adjusted::Unchanged);
+    stage.adjusted("a", "settled", 90).await;
+    stage.grant("free", request().free()).await;
+    stage.settled("free", 60).await;
+    check_charge(&stage.adjusted("b", "free", 90).await, 0, 0, (0, 0));
+    stage.pass(ENDED_RETENTION.0);
+    stage.sweep().await;
+    assert_eq!(stage.adjust_call("c", "settled", 60).await, Adjusted::NotFound);
+}
+
+async fn a_correction_rests_on_the_call_that_its_maker_saw<L: Ledger>(stage: &Stage<L>) {
+    stage.buy("po-1", UNIT).await;
+    stage.grant("c", request().money(credits())).await;
+    stage.settled("c", 60).await;
+    for over in [(Seconds(59), Micros(150_000)), (Seconds(60), Micros(149_999))] {
+        let command = tollgate::ledger::AdjustSettlement {
+            tenant: stage.tenant.clone(),
+            key: tollgate::charging::ids::AdjustmentId::new("a").unwrap(),
+            fingerprint: "f".to_owned(),
+            call: call_id("c"),
+            used: Seconds(120),
+            over,
+            report: vec![],
+        };
+        let adjusted = stage.ledger.adjust_settlement(&command).await.unwrap().outcome;
+        assert_eq!(adjusted, Adjusted::Stale);
+    }
+    check_charge(&stage.call("c").await.unwrap(), 0, 150_000, (0, 0));
+}
+
 async fn a_reader_is_one_s_until_its_lease_is_over<L: Ledger>(stage: &Stage<L>) {
     let start = stage.now();
     let take = async |owner: &str| {
@@ -1504,4 +1959,65 @@ async fn usage_beyond_the_hold_counts_for_the_velocity<L: Ledger>(stage: &Stage<
     check_charge(&stage.settled("c", 1_200).await, 0, 2_050_000, (0, 0));
     assert_eq!(committed(stage).await, 2_050_000);
     assert_eq!(stage.refusal("d", ask()).await, Decision::FraudSuspected);
+}
+
+async fn overage_itself_is_not_corrected<L: Ledger>(stage: &Stage<L>) {
+    let refused = async || {
+        for amount in [-1, 1, UNIT] {
+            let adjusted = stage.adjust_lot("a", "overage:2026-11", amount).await;
+            assert_eq!(adjusted, Adjusted::PostPaid, "{amount}");
+        }
+    };
+    refused().await;
+    stage.grant("c", request().money(post_paid()).lasting(60)).await;
+    refused().await;
+    stage.settled("c", 60).await;
+    refused().await;
+    assert_eq!(overage(stage).await, (150_000, 0, 150_000, 0));
+}
+
+async fn a_corrected_post_paid_call_charges_overage_and_gives_it_back_first<L: Ledger>(
+    stage: &Stage<L>,
+) {
+    stage.buy("po-1", 150_000).await;
+    stage.grant("c", request().money(post_paid()).lasting(300)).await;
+    stage.settled("c", 61).await;
+    let up = moved(stage.adjust_call("a-1", "c", 200).await);
+    assert_eq!(up, [("l:overage:2026-11".to_owned(), 0, 200_000, 0)]);
+    let call = stage.call("c").await.unwrap();
+    check_charge(&call, 0, 450_000, (0, 0));
+    assert_eq!(overage(stage).await, (300_000, 0, 300_000, 0));
+    // What is bought meanwhile is used first.
+    stage.buy("po-2", 100_000).await;
+    let call = stage.adjusted("a-2", "c", 300).await;
+    let lines = [("po-1", 0, 150_000), ("po-2", 0, 100_000), ("overage:2026-11", 0, 300_000)];
+    assert_eq!(parts(&call), lines);
+    // Overage that is given back was never funded; lots are filled again only after it.
+    let down = moved(stage.adjust_call("a-3", "c", 30).await);
+    let back = |bucket: &str, spent| (bucket.to_owned(), 0, spent, 0);
+    assert_eq!(down, [back("l:overage:2026-11", -300_000), back("l:po-2", -100_000)]);
+    assert_eq!(overage(stage).await, (0, 0, 0, 0));
+    let snapshot = stage.snapshot().await;
+    assert_eq!(snapshot.wallet.live.iter().map(|lot| lot.as_str()).collect::<Vec<_>>(), ["po-2"]);
+    check_charge(&stage.call("c").await.unwrap(), 0, 150_000, (0, 0));
+}
+
+async fn a_correction_counts_for_the_spend_velocity_as_a_settle_does<L: Ledger>(stage: &Stage<L>) {
+    stage.buy("po-1", 100 * UNIT).await;
+    let ask = || request().money(velocity(450_000, 3_600)).lasting(60);
+    stage.grant("c", ask()).await;
+    stage.settled("c", 60).await;
+    assert_eq!(committed(stage).await, 150_000);
+    stage.adjusted("a-1", "c", 300).await;
+    assert_eq!(committed(stage).await, 550_000);
+    assert_eq!(stage.refusal("d", ask()).await, Decision::FraudSuspected);
+    stage.adjusted("a-2", "c", 0).await;
+    assert_eq!(committed(stage).await, 0);
+    stage.grant("e", ask()).await;
+    // What has left the window is not given back to it.
+    stage.settled("e", 60).await;
+    stage.pass(2 * 3_600);
+    stage.grant("f", ask()).await;
+    stage.adjusted("a-3", "e", 0).await;
+    assert_eq!(committed(stage).await, 150_000);
 }

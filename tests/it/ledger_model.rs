@@ -20,7 +20,7 @@ use tollgate::charging::units::{Micros, Millis, Seconds};
 use tollgate::ledger::audit::audit;
 use tollgate::ledger::state::{Call, CallState, EntryKind};
 use tollgate::ledger::{
-    Answered, Authorized, ClockOffset, EndResult, Ended, Ending, Extended, Ledger,
+    Adjusted, Answered, Authorized, ClockOffset, EndResult, Ended, Ending, Extended, Ledger,
 };
 
 use crate::support::{DAY, NEVER_OVERDUE, NOON, Opened, Stage, credits, memory, request};
@@ -171,6 +171,14 @@ impl Tally {
                 }
                 _ => {}
             },
+            (Command::AdjustSettlement(c), Outcome::AdjustedSettlement(reply, call)) => {
+                if let (Adjusted::Applied(entry), Some(call)) = (&reply.outcome, call) {
+                    if entry.used != c.used || call.used != c.used {
+                        return Err(format!("{} s are recorded", call.used));
+                    }
+                    return check_price(call, c.used, Ending::Settle(c.used));
+                }
+            }
             (Command::End(c), Outcome::Ended(reply)) => {
                 if let Ended::Done { result: EndResult::Settled, call, replayed: false } =
                     &reply.outcome
@@ -284,12 +292,20 @@ async fn the_random_commands_meet_every_state_and_leave_every_kind_of_entry() {
     assert!(snapshot.ring.width > 0);
     journal.extend(snapshot.journal);
     let kinds: HashSet<_> = journal.iter().map(|entry| entry.kind).collect();
-    assert_eq!(kinds.len(), 20, "{kinds:?}");
+    assert_eq!(kinds.len(), 23, "{kinds:?}");
     let decisions: HashSet<_> = journal.iter().filter_map(|entry| entry.decision).collect();
     assert!(decisions.len() >= 13, "{decisions:?}");
     assert!(decisions.contains(&Decision::FraudSuspected));
     let count = |kind| journal.iter().filter(|entry| entry.kind == kind).count();
     assert!(count(EntryKind::Extended) > 300 && count(EntryKind::Settled) > 300);
+    let adjusted = journal.iter().filter(|entry| entry.kind == EntryKind::Adjusted);
+    let (of_calls, of_balances): (Vec<_>, Vec<_>) = adjusted.partition(|e| e.is_of_call());
+    assert!(
+        of_calls.len() > 30 && of_balances.len() > 30,
+        "{} {}",
+        of_calls.len(),
+        of_balances.len()
+    );
     let moved = journal.iter().filter(|entry| !entry.postings.is_empty()).count();
     assert!(moved > 1_500, "only {moved} entries moved anything");
 }

@@ -4,6 +4,7 @@
 mod architecture;
 mod audit_under_load;
 mod billing;
+mod blocks;
 mod cli;
 mod demo;
 mod docs;
@@ -26,6 +27,7 @@ mod reconcile;
 mod redis_away;
 mod redis_ledger;
 mod retention;
+mod rule_book;
 mod server;
 mod state_table;
 mod stock_client;

@@ -42,6 +42,8 @@ crate::on_every_ledger! {
     the_next_purchase_pays_what_settled_calls_fell_short_of
     a_recharge_pays_what_is_owed_and_an_expired_call_owes_nothing
     a_setting_that_is_off_counts_what_is_owed_and_collects_nothing
+    a_correction_changes_what_is_owed_and_what_is_paid_stays_paid
+    a_correction_that_crosses_the_trigger_asks_for_money
 }
 
 /// 0.15 a call of a minute.
@@ -332,6 +334,32 @@ async fn a_setting_that_is_off_counts_what_is_owed_and_collects_nothing<L: Ledge
     assert_eq!(available(stage).await, UNIT, "what is bought already pays nothing");
     stage.buy("po-2", UNIT).await;
     assert_eq!((owed(stage).await, available(stage).await), (0, 2 * UNIT - 200_000));
+}
+
+async fn a_correction_changes_what_is_owed_and_what_is_paid_stays_paid<L: Ledger>(
+    stage: &Stage<L>,
+) {
+    fall_short(stage, "a", 7).await;
+    // "a" was settled at 480 s, of which one minute was covered.
+    stage.adjusted("up", "a", 540).await;
+    assert_eq!(owed(stage).await, 800_000);
+    stage.adjusted("down", "a", 360).await;
+    assert_eq!(owed(stage).await, 500_000);
+    stage.set_recharge(None, true).await;
+    stage.buy("po-2", 300_000).await;
+    assert_eq!(owed(stage).await, 200_000);
+    stage.adjusted("less", "a", 60).await;
+    assert_eq!(owed(stage).await, 0);
+    assert_eq!(stage.lot("po-2").await.spent, 300_000);
+}
+
+async fn a_correction_that_crosses_the_trigger_asks_for_money<L: Ledger>(stage: &Stage<L>) {
+    stage.buy("po-1", 3 * UNIT).await;
+    stage.set_recharge(Some(recharge(2 * UNIT, 5 * UNIT, None)), false).await;
+    stage.adjust_lot("a-1", "po-1", -UNIT).await;
+    assert_eq!(told(stage, EntryKind::RechargeRequested).await, [""; 0]);
+    stage.adjust_lot("a-2", "po-1", -1).await;
+    assert_eq!(told(stage, EntryKind::RechargeRequested).await, ["recharge.1"]);
 }
 
 /// Calls that hold all that is above the trigger end at once; one of them crosses it, whichever comes first.

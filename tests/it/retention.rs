@@ -5,23 +5,24 @@ use std::time::Instant;
 
 use tollgate::administration::Administration;
 use tollgate::charging::decision::Decision;
-use tollgate::charging::profile::{AutoRecharge, RechargeOn, SpendVelocity};
+use tollgate::charging::profile::{AutoRecharge, PayerState, RechargeOn, SpendVelocity};
 use tollgate::charging::units::{Micros, Millis, Seconds};
 use tollgate::credit_control::answer::CallContext;
-use tollgate::credit_control::erasure::ErasureNote;
+use tollgate::credit_control::erasure::{ErasureNote, Whose, erase_entry};
 use tollgate::ledger::audit::audit;
 use tollgate::ledger::memory::MemoryLedger;
 use tollgate::ledger::rewriting::{
     Plan, READERS_WAITED_FOR, RewriteError, Rewritten, rewrite, unread_since,
 };
-use tollgate::ledger::state::{Entry, EntryKind, Opening};
+use tollgate::ledger::state::{BlockNote, BlockedBy, Entry, EntryKind, Opening};
 use tollgate::ledger::{
-    ClockOffset, Ending, FinishRewrite, FinishedRewrite, Ledger, MoneyOffer, MoveReader, Moved,
-    Purchased, RechargeReported, TakeReader,
+    Adjusted, BlockSet, ClockOffset, Ending, FinishRewrite, FinishedRewrite, Ledger, MoneyOffer,
+    MoveReader, Moved, Purchased, RechargeReported, SetBlock, Snapshot, TakeReader,
 };
 use tollgate::organisation;
 use tollgate::proto::v1::{
-    EraseNumbersRequest, ExportUsageRequest, ListDecisionsRequest, WatchEventsRequest,
+    AdjustSettlementRequest, BlockUserRequest, EraseNumbersRequest, ExportUsageRequest,
+    ListAdjustmentsRequest, ListBlockedUsersRequest, ListDecisionsRequest, WatchEventsRequest,
 };
 use tonic::Code;
 
@@ -45,6 +46,13 @@ crate::on_every_ledger! {
     recharges_and_what_is_owed_go_on_after_trimming
     an_earlier_cut_after_a_later_one_trims_nothing
     readers_need_the_journal_from_where_they_are_until_they_are_abandoned
+    corrections_are_known_once_their_entries_are_trimmed
+    a_correction_after_the_cut_keeps_its_call
+    a_correction_long_after_the_end_of_its_call_is_counted_with_it
+    what_is_owed_is_right_where_a_corrected_call_stays_between_what_is_trimmed
+    blocks_stand_on_once_their_entries_are_trimmed
+    more_blocks_than_an_opening_has_are_shared_among_several
+    erasing_keeps_corrections_and_blocks
 }
 
 type Trimming = Plan<fn(&mut Entry) -> bool, fn(u64) -> Vec<u8>>;
@@ -488,6 +496,272 @@ async fn readers_need_the_journal_from_where_they_are_until_they_are_abandoned<L
     assert_eq!(names.collect::<Vec<_>>(), ["mail", "webhook"]);
 }
 
+fn findings<L: Ledger>(stage: &Stage<L>, snapshot: &Snapshot) -> Vec<(u8, String)> {
+    let found = audit(&stage.tenant, stage.now(), NEVER_OVERDUE, snapshot).findings;
+    found.into_iter().map(|finding| (finding.invariant, finding.key)).collect()
+}
+
+/// Every way in which what the ledger remembers may differ from what it did is found.
+async fn tampering_with_corrections_is_found<L: Ledger>(stage: &Stage<L>) {
+    let good = stage.snapshot().await;
+    assert_eq!(findings(stage, &good), []);
+    for place in 0..good.adjustments.len() {
+        let wrong = |change: &dyn Fn(&mut Snapshot)| {
+            let mut wrong = good.clone();
+            change(&mut wrong);
+            let found = findings(stage, &wrong);
+            assert!(found.contains(&(18, "adjustments".to_owned())), "{place}: {found:?}");
+        };
+        wrong(&|s| drop(s.adjustments.remove(place)));
+        wrong(&|s| s.adjustments.push(s.adjustments[place].clone()));
+        wrong(&|s| s.adjustments[place].1.entry.report.push(b'!'));
+        wrong(&|s| s.adjustments[place].1.entry.used += Seconds(1));
+        wrong(&|s| s.adjustments[place].1.entry.subject.push('!'));
+        wrong(&|s| s.adjustments[place].1.entry.at.0 -= 1);
+        if !good.adjustments[place].1.entry.postings.is_empty() {
+            wrong(&|s| s.adjustments[place].1.entry.postings[0].adjusted += 1);
+        }
+    }
+}
+
+async fn corrections_are_known_once_their_entries_are_trimmed<L: Ledger>(stage: &Stage<L>) {
+    stage.set_pool(DOMESTIC, 600).await;
+    stage.buy("po-1", 10 * UNIT).await;
+    stage.grant("c", request().pool(DOMESTIC).money(credits())).await;
+    stage.settled("c", 61).await;
+    assert!(matches!(stage.adjust_lot("lot", "po-1", -UNIT).await, Adjusted::Applied(_)));
+    assert!(matches!(stage.adjust_pool("pool", DOMESTIC, 60).await, Adjusted::Applied(_)));
+    let call = stage.adjust_call("call", "c", 1_000).await;
+    let Adjusted::Applied(entry) = call else { panic!("{call:?}") };
+    assert_eq!(entry.context, b"", "no numbers are remembered");
+    forget_all(stage).await;
+    let before = stage.snapshot().await;
+    trim(stage, stage.now()).await;
+    let after = stage.snapshot().await;
+    assert_eq!((after.journal.len(), openings(&after.journal)[0].corrections.count), (1, 3));
+    assert_eq!((&after.pools, &after.lots), (&before.pools, &before.lots));
+    assert_eq!(after.adjustments, before.adjustments);
+    assert_eq!(stage.audit().await.listed.adjustments, 3);
+    tampering_with_corrections_is_found(stage).await;
+    // What was applied is applied once; the call can be corrected no more.
+    assert!(matches!(stage.adjust_lot("lot", "po-1", -UNIT).await, Adjusted::Replayed(_)));
+    assert_eq!(stage.adjust_lot("lot", "po-1", UNIT).await, Adjusted::Conflict);
+    assert_eq!(stage.adjust_call("call", "c", 1_000).await, Adjusted::Replayed(entry));
+    assert_eq!(stage.adjust_call("again", "c", 900).await, Adjusted::NotFound);
+    // Another one is trimmed later; meanwhile both kinds are known.
+    assert!(matches!(stage.adjust_lot("later", "po-1", 7).await, Adjusted::Applied(_)));
+    let mut wrong = stage.snapshot().await;
+    wrong.adjustments.retain(|(key, _)| key.as_str() != "later");
+    assert_eq!(findings(stage, &wrong), [(16, "l:po-1".to_owned())]);
+    forget_all(stage).await;
+    trim(stage, stage.now()).await;
+    assert_eq!(openings(&stage.snapshot().await.journal)[0].corrections.count, 4);
+    assert_eq!(stage.audit().await.listed.adjustments, 4);
+    tampering_with_corrections_is_found(stage).await;
+}
+
+async fn a_correction_after_the_cut_keeps_its_call<L: Ledger>(stage: &Stage<L>) {
+    stage.set_pool(DOMESTIC, 600).await;
+    for call in ["corrected", "not corrected"] {
+        stage.grant(call, request().pool(DOMESTIC)).await;
+        stage.settled(call, 61).await;
+    }
+    stage.pass(60);
+    let cut = stage.now();
+    stage.adjusted("fix", "corrected", 121).await;
+    forget_all(stage).await;
+    assert!(stage.call("corrected").await.is_none());
+    trim(stage, cut).await;
+    let journal = stage.snapshot().await.journal;
+    let of = |call: &str| journal.iter().filter(|entry| entry.subject == call).count();
+    assert_eq!((of("corrected"), of("not corrected")), (3, 0));
+    assert_eq!(openings(&journal)[0].corrections.count, 0);
+    assert_eq!(stage.audit().await.listed.adjustments, 1);
+    stage.assert_audit_clean().await;
+    // It is not forgotten that it is over: it is charged no more.
+    assert_eq!(stage.adjust_call("again", "corrected", 61).await, Adjusted::NotFound);
+    trim(stage, stage.now()).await;
+    assert_eq!(stage.snapshot().await.journal.len(), 1);
+    tampering_with_corrections_is_found(stage).await;
+}
+
+async fn a_correction_long_after_the_end_of_its_call_is_counted_with_it<L: Ledger>(
+    stage: &Stage<L>,
+) {
+    stage.buy("po-1", UNIT).await;
+    for call in ["less", "more"] {
+        stage.grant(call, request().money(credits()).lasting(60)).await;
+    }
+    for call in ["less", "more"] {
+        stage.settled(call, 600).await;
+    }
+    // More entries than are read at a time.
+    for n in 0..130 {
+        let call = format!("between-{n}");
+        stage.grant(&call, request().free()).await;
+        stage.released(&call).await;
+    }
+    stage.adjusted("less", "less", 10).await;
+    stage.adjusted("more", "more", 1_200).await;
+    forget_all(stage).await;
+    let listed = stage.audit().await.listed;
+    let owed = stage.snapshot().await.wallet.owed;
+    assert!(listed.shortfalls == 1 && owed.is_positive());
+    trim(stage, stage.now()).await;
+    assert_eq!(stage.snapshot().await.journal.len(), 1);
+    assert_eq!(stage.audit().await.listed, listed);
+    stage.assert_audit_clean().await;
+}
+
+async fn what_is_owed_is_right_where_a_corrected_call_stays_between_what_is_trimmed<L: Ledger>(
+    stage: &Stage<L>,
+) {
+    stage.set_recharge(None, true).await;
+    stage.grant("gone", request().free()).await;
+    stage.released("gone").await;
+    forget_all(stage).await;
+    stage.buy("po-1", 150_000).await;
+    stage.grant("stays", request().money(credits()).lasting(60)).await;
+    stage.settled("stays", 600).await;
+    let owed = stage.snapshot().await.wallet.owed;
+    // A lot pays all of it, and it stays paid when the call turns out to have cost nothing.
+    stage.buy("po-2", owed.0).await;
+    stage.adjusted("fix", "stays", 0).await;
+    stage.refusal("last", request().refused(Decision::NotEntitled)).await;
+    assert_eq!(stage.snapshot().await.wallet.owed, Micros::ZERO);
+    stage.assert_audit_clean().await;
+    stage.pass(3_600);
+    stage.sweep().await;
+    let done = trim(stage, stage.now()).await;
+    let journal = stage.snapshot().await.journal;
+    assert_eq!((done.openings, journal.len()), (1, 4), "{journal:#?}");
+    assert_eq!(journal[3].kind, EntryKind::Opening);
+    stage.assert_audit_clean().await;
+    // What is owed goes on from there, and so does the call.
+    stage.adjusted("again", "stays", 600).await;
+    assert!(stage.snapshot().await.wallet.owed.is_positive());
+    stage.assert_audit_clean().await;
+    forget_all(stage).await;
+    trim(stage, stage.now()).await;
+    assert_eq!(stage.snapshot().await.journal.len(), 1);
+    stage.assert_audit_clean().await;
+}
+
+async fn set_block<L: Ledger>(stage: &Stage<L>, name: &str, blocked: bool) -> BlockSet {
+    let note = BlockNote { reason: "premium calls".to_owned(), operator: "olga".to_owned() };
+    let (tenant, payer) = (stage.tenant.clone(), support::payer(name));
+    let command = SetBlock { tenant, payer, blocked, note };
+    stage.ledger.set_block(&command).await.unwrap().outcome
+}
+
+async fn blocks_stand_on_once_their_entries_are_trimmed<L: Ledger>(stage: &Stage<L>) {
+    for name in ["alice", "bob", "carol"] {
+        stage.set_payer(name, PayerState::Active, &[]).await;
+    }
+    for (name, blocked) in [("alice", true), ("bob", true), ("bob", false)] {
+        set_block(stage, name, blocked).await;
+    }
+    stage.set_payer("carol", PayerState::Blocked, &[]).await;
+    let blocks = stage.snapshot().await.blocks;
+    assert_eq!(blocks.len(), 2);
+    let told = |journal: &[Entry]| {
+        let of = |opening: Opening| opening.blocks.into_iter().map(|stood| (stood.payer, stood.by));
+        openings(journal).into_iter().flat_map(of).collect::<Vec<_>>()
+    };
+    let of = |name: &str, by: &str| (name.to_owned(), by.to_owned());
+    stage.pass(60);
+    // Twice: what was trimmed before goes on.
+    for _ in 0..2 {
+        trim(stage, stage.now()).await;
+        let good = stage.snapshot().await;
+        assert_eq!((good.journal.len(), &good.blocks), (1, &blocks));
+        assert_eq!(told(&good.journal), [of("alice", "operator"), of("carol", "file")]);
+        assert_eq!(findings(stage, &good), []);
+        for change in [
+            (|s| s.blocks[0].2.since.0 += 1) as fn(&mut Snapshot),
+            |s| s.blocks[0].2.reason.clear(),
+            |s| s.blocks[0].2.operator.clear(),
+            |s| drop(s.blocks.remove(1)),
+            |s| s.blocks.clear(),
+            |s| s.blocks[1].1 = BlockedBy::Operator,
+            |s| s.payers[0].1.barred = false,
+        ] {
+            let mut wrong = good.clone();
+            change(&mut wrong);
+            let found = findings(stage, &wrong);
+            assert!(found.iter().any(|(invariant, _)| *invariant == 17), "{found:?}");
+        }
+        stage.refusal("later", request().refused(Decision::NotEntitled)).await;
+        forget_all(stage).await;
+    }
+    // A block that is trimmed is lifted and set like any other.
+    assert!(matches!(set_block(stage, "alice", true).await, BlockSet::Standing(_)));
+    assert!(matches!(set_block(stage, "alice", false).await, BlockSet::Lifted(_)));
+    assert!(matches!(set_block(stage, "bob", true).await, BlockSet::Blocked(_)));
+    stage.assert_audit_clean().await;
+    stage.pass(60);
+    trim(stage, stage.now()).await;
+    let journal = stage.snapshot().await.journal;
+    assert_eq!(told(&journal), [of("bob", "operator"), of("carol", "file")]);
+    stage.assert_audit_clean().await;
+    set_block(stage, "bob", false).await;
+    stage.set_payer("carol", PayerState::Active, &[]).await;
+    stage.pass(60);
+    trim(stage, stage.now()).await;
+    assert_eq!(told(&stage.snapshot().await.journal), []);
+    stage.assert_audit_clean().await;
+}
+
+async fn more_blocks_than_an_opening_has_are_shared_among_several<L: Ledger>(stage: &Stage<L>) {
+    for n in 0..501 {
+        stage.set_payer(&format!("user-{n}"), PayerState::Active, &[]).await;
+        set_block(stage, &format!("user-{n}"), true).await;
+    }
+    stage.pass(60);
+    assert_eq!(trim(stage, stage.now()).await.openings, 2);
+    let found = openings(&stage.snapshot().await.journal);
+    let counts: Vec<_> = found.iter().map(|o| (o.blocks.len(), o.entries)).collect();
+    assert_eq!(counts, [(500, 0), (1, 501)]);
+    stage.assert_audit_clean().await;
+}
+
+async fn erasing_keeps_corrections_and_blocks<L: Ledger>(stage: &Stage<L>) {
+    stage.set_pool(DOMESTIC, 600).await;
+    stage.grant("c", request().pool(DOMESTIC)).await;
+    stage.settled("c", 61).await;
+    stage.adjusted("call", "c", 121).await;
+    stage.adjust_pool("pool", DOMESTIC, 60).await;
+    stage.set_payer("alice", PayerState::Active, &[]).await;
+    set_block(stage, "alice", true).await;
+    let before = stage.snapshot().await;
+    let (ledger, tenant) = (&stage.ledger, &stage.tenant);
+    let plan = || Plan {
+        token: "eraser".to_owned(),
+        trim: None,
+        erase: |entry: &mut Entry| erase_entry(entry, &Whose::Everybodys),
+        erase_within: None,
+        note: |_| vec![1],
+        always: false,
+    };
+    assert_eq!(rewrite(ledger, tenant, plan()).await.unwrap().erased, 3);
+    let after = stage.snapshot().await;
+    assert_eq!((&after.adjustments, &after.blocks), (&before.adjustments, &before.blocks));
+    for (was, is) in before.journal.iter().zip(&after.journal) {
+        let context = if was.is_of_call() { vec![] } else { was.context.clone() };
+        let report = if was.kind == EntryKind::Settled { &is.report } else { &was.report };
+        let expected = Entry { context, report: report.clone(), ..was.clone() };
+        assert_eq!(*is, expected);
+    }
+    assert!(after.adjustments.iter().all(|(_, known)| known.entry.context.is_empty()));
+    stage.assert_audit_clean().await;
+    assert!(matches!(stage.adjust_call("call", "c", 121).await, Adjusted::Replayed(_)));
+    // Nothing is left to be erased, and all of it can be trimmed.
+    assert_eq!(rewrite(ledger, tenant, plan()).await.unwrap(), Rewritten::default());
+    forget_all(stage).await;
+    trim(stage, stage.now()).await;
+    tampering_with_corrections_is_found(stage).await;
+}
+
 // By age, on the clock of the ledger.
 
 async fn retain(server: &Server, retention: &str) -> Administration<MemoryLedger> {
@@ -624,6 +898,68 @@ async fn an_export_says_since_when_records_are_kept() {
         }
         assert_eq!((since.len(), records), (usize::from(told), vec!["new".to_owned()]));
     }
+}
+
+#[tokio::test]
+async fn corrections_and_blocks_are_listed_with_the_instant_since_when_all_are_kept() {
+    let server = Server::start().await;
+    let administration = retain(&server, "records: 31d").await;
+    let mut calls = server.calls().await;
+    calls.authorize_call(authorize("old", "carol", "+12065550100")).await.unwrap();
+    calls.settle_call(settle("old", 61)).await.unwrap();
+    let mut account = server.account().await;
+    let correct = |key: &str| AdjustSettlementRequest {
+        tenant_id: "contoso".to_owned(),
+        key: key.to_owned(),
+        call_id: "old".to_owned(),
+        used_duration: Some(prost_types::Duration { seconds: 121, nanos: 0 }),
+        reason: "misread".to_owned(),
+        operator: "olivia".to_owned(),
+    };
+    let first = account.adjust_settlement(correct("t-1")).await.unwrap().into_inner();
+    assert!(!first.replayed);
+    let block = BlockUserRequest {
+        tenant_id: "contoso".to_owned(),
+        user_id: "carol".to_owned(),
+        reason: "premium calls".to_owned(),
+        operator: "olivia".to_owned(),
+    };
+    account.block_user(block).await.unwrap();
+    let list = || ListAdjustmentsRequest { tenant_id: "contoso".to_owned(), ..Default::default() };
+    let listed = account.list_adjustments(list()).await.unwrap().into_inner();
+    assert_eq!((listed.adjustments.len(), listed.records_kept_since), (1, None));
+    server.clock.advance(Seconds(60 * DAY.0));
+    let tenant = tollgate::charging::ids::TenantId::new("contoso").unwrap();
+    assert!(server.running.control().ledger().sweep(&tenant, 100, DAY).await.is_ok());
+    administration.keep_records().await.unwrap();
+    assert_eq!(journal(&server).await.len(), 1);
+
+    let listed = account.list_adjustments(list()).await.unwrap().into_inner();
+    assert_eq!((listed.adjustments.len(), listed.records_kept_since.is_some()), (0, true));
+    let blocked = |include_unblocked, days: i64| ListBlockedUsersRequest {
+        tenant_id: "contoso".to_owned(),
+        include_unblocked,
+        from: include_unblocked.then(|| prost_types::Timestamp {
+            seconds: jiff::Timestamp::now().as_second() + (60 - days) * DAY.0,
+            nanos: 0,
+        }),
+        ..Default::default()
+    };
+    for (include_unblocked, days, rows, told) in
+        [(false, 0, 1, false), (true, 70, 0, true), (true, 5, 0, false)]
+    {
+        let page = account.list_blocked_users(blocked(include_unblocked, days)).await;
+        let page = page.unwrap().into_inner();
+        let found = (page.blocks.len(), page.records_kept_since.is_some());
+        assert_eq!(found, (rows, told), "{include_unblocked} {days}");
+    }
+    // The call is trimmed: it is not corrected again, and the correction is applied once as ever.
+    let again = account.adjust_settlement(correct("t-1")).await.unwrap().into_inner();
+    assert!(again.replayed && again.call.is_none());
+    assert_eq!(again.adjustment, first.adjustment);
+    let refused = account.adjust_settlement(correct("t-2")).await.unwrap_err();
+    assert_eq!(refused.code(), Code::NotFound, "{refused}");
+    assert_eq!(administration.audit(None).await.unwrap()[0].1.findings, []);
 }
 
 // On request.

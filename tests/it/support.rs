@@ -10,7 +10,7 @@ use std::future::Future;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use tollgate::charging::decision::{Decision, Nuance};
-use tollgate::charging::ids::{CallId, LotId, PayerId, TenantId};
+use tollgate::charging::ids::{AdjustmentId, CallId, LotId, PayerId, PoolId, TenantId};
 use tollgate::charging::month::{Month, parse_zone, twelve_months_after};
 use tollgate::charging::profile::{
     AutoRecharge, Billing, FailureHandling, NoticeTargets, OnLostSettle, OutboundPolicy, PayerKind,
@@ -23,10 +23,10 @@ use tollgate::ledger::memory::MemoryLedger;
 use tollgate::ledger::redis::RedisLedger;
 use tollgate::ledger::state::{Bucket, Call, CallState, Entry, EntryKind, Terms};
 use tollgate::ledger::{
-    Answer, Answered, Applied, Authorize, Authorized, CallLimits, ClockOffset, End, EndResult,
-    Ended, Ending, Extend, Extended, Ledger, MoneyOffer, Offer, PayerUpdate, PoolOffer, Proposal,
-    Purchased, RechargeOutcome, RechargeReported, ReportRecharge, Snapshot, Swept, TenantRecord,
-    Versions,
+    AdjustBalance, AdjustSettlement, Adjusted, Answer, Answered, Applied, Authorize, Authorized,
+    CallLimits, ClockOffset, Correction, End, EndResult, Ended, Ending, Extend, Extended, Ledger,
+    MoneyOffer, Offer, PayerUpdate, PoolOffer, Proposal, Purchased, RechargeOutcome,
+    RechargeReported, ReportRecharge, Snapshot, Swept, TenantRecord, Versions,
 };
 
 /// Makes one test per case and ledger: `memory::name`, and so on. A new ledger is one line here and a
@@ -151,6 +151,9 @@ pub fn tenant_record(tenant: &TenantId, state: TenantState) -> TenantRecord {
         auto_recharge: None,
         trunks: vec![],
         notices: NoticeTargets::default(),
+        international_cap: Default::default(),
+        allow_unlisted_destinations: false,
+        pool_increments: Default::default(),
         deduct_shortfall: false,
         retention: Default::default(),
     };
@@ -521,6 +524,78 @@ impl<L: Ledger> Stage<L> {
     #[track_caller]
     pub fn released(&self, call: &str) -> impl Future<Output = Call> {
         self.ended(call, Ending::Release, EndResult::Released)
+    }
+
+    /// Adds so much to a lot, under a key of that correction.
+    pub async fn adjust_lot(&self, key: &str, lot: &str, micros: i64) -> Adjusted {
+        let correction = Correction::Lot {
+            lot: LotId::new(lot).unwrap(),
+            amount: Micros(micros),
+            most: Micros(1_000 * UNIT),
+        };
+        self.adjust(key, &format!("{lot} {micros}"), correction).await
+    }
+
+    /// Adds so much to this month's pool, or that of another month.
+    pub async fn adjust_pool(&self, key: &str, family: &str, seconds: i64) -> Adjusted {
+        self.adjust_pool_of(key, family, &self.month().key, seconds).await
+    }
+
+    pub async fn adjust_pool_of(
+        &self,
+        key: &str,
+        family: &str,
+        month: &str,
+        seconds: i64,
+    ) -> Adjusted {
+        let correction = Correction::Pool {
+            pool: PoolId::of(family, month),
+            amount: Seconds(seconds),
+            month: self.month(),
+            most: Seconds(1_000_000),
+        };
+        self.adjust(key, &format!("{family} {month} {seconds}"), correction).await
+    }
+
+    pub async fn adjust(&self, key: &str, fingerprint: &str, correction: Correction) -> Adjusted {
+        let command = AdjustBalance {
+            tenant: self.tenant.clone(),
+            key: AdjustmentId::new(key).unwrap(),
+            fingerprint: fingerprint.to_owned(),
+            correction,
+            report: key.as_bytes().to_vec(),
+        };
+        self.ledger.adjust_balance(&command).await.unwrap().outcome
+    }
+
+    /// Corrects a call as it stands.
+    pub async fn adjust_call(&self, key: &str, call: &str, used: i64) -> Adjusted {
+        let known = self.call(call).await;
+        let over = known.map_or(Default::default(), |call| (call.used, call.money_spent()));
+        let command = AdjustSettlement {
+            tenant: self.tenant.clone(),
+            key: AdjustmentId::new(key).unwrap(),
+            fingerprint: format!("{call} {used}"),
+            call: call_id(call),
+            used: Seconds(used),
+            over,
+            report: key.as_bytes().to_vec(),
+        };
+        self.ledger.adjust_settlement(&command).await.unwrap().outcome
+    }
+
+    /// Corrects a call that must be corrected; the call after it.
+    #[track_caller]
+    pub fn adjusted(&self, key: &str, call: &str, used: i64) -> impl Future<Output = Call> {
+        let caller = std::panic::Location::caller();
+        async move {
+            match self.adjust_call(key, call, used).await {
+                Adjusted::Applied(entry) if entry.used == Seconds(used) => {
+                    self.call(call).await.unwrap()
+                }
+                other => panic!("{caller}: expected a correction, found {other:?}"),
+            }
+        }
     }
 
     pub async fn sweep(&self) -> Swept {

@@ -1,8 +1,10 @@
 use super::*;
 use crate::charging::ids::{PayerId, TenantId};
 use crate::charging::profile::{
-    Billing, FailureHandling, NoticeTargets, OnLostSettle, OutboundPolicy, TenantLimits,
+    Billing, FailureHandling, InternationalCap, NoticeTargets, OnLostSettle, OutboundPolicy,
+    TenantLimits,
 };
+use crate::charging::units::Seconds;
 
 const DECK: &str = "\
 prefix,destination,rate_per_minute,connection_fee,initial_increment,increment,currency,effective_from,effective_to,direction
@@ -59,6 +61,9 @@ fn user(country: &str, licences: &[Licence]) -> Case {
             auto_recharge: None,
             trunks: vec![],
             notices: NoticeTargets::default(),
+            international_cap: Default::default(),
+            allow_unlisted_destinations: false,
+            pool_increments: Default::default(),
             deduct_shortfall: false,
             retention: Default::default(),
         },
@@ -122,6 +127,7 @@ impl Case {
             tenant: Some(&self.tenant),
             numbers: &self.numbers,
             payer: Some(&self.payer),
+            barred: false,
             deck: self.deck.then_some(&deck),
         };
         let attempt = Attempt {
@@ -456,4 +462,83 @@ fn an_inbound_call_to_a_number_that_nobody_has_is_warned_of() {
     assert!(warnings("(425) 555-0100", &["+14255550100"]).is_empty());
     assert!(warnings("4711", &["+14255550100"]).is_empty(), "no number to be compared");
     assert!(warnings("+14255550123", &[]).is_empty(), "nothing to compare with");
+}
+
+#[test]
+fn a_user_with_several_plans_draws_on_them_in_the_order_of_the_catalogue() {
+    // D10: all counters are reset with the month. The order of assignment says nothing.
+    let plans = [Licence::Domestic240, Licence::Domestic120, Dom, Phone];
+    let expected = "US:MCOPSTN1:DOMESTIC + US:MCOPSTN5:DOMESTIC + US:MCOPSTN6:DOMESTIC + \
+                    CREDITS_NOT_LICENSED, else POOL_EXHAUSTED";
+    check(user("US", &plans), "+12065550100", expected);
+    let both = [Licence::International, Licence::DomesticAndInternational];
+    let expected = "US:MCOPSTN2:INTERNATIONAL + US:MCOPSTN9:INTERNATIONAL + CREDITS_NOT_LICENSED, \
+                    else POOL_EXHAUSTED";
+    check(user("US", &both), "+33140000000", expected);
+}
+
+#[test]
+fn the_rate_of_a_dial_out_depends_only_on_its_destination() {
+    // Rule 61: wherever the organiser is, whoever is shown as the caller, and whatever pays per minute.
+    for country in ["US", "FR", "ZW", "CK"] {
+        let subscribed = "ALL:MCOMEETADD:CONFERENCE + 0.05, else POOL_EXHAUSTED";
+        check(organiser(country, &[Conf, Credits]), "+33140000000", subscribed);
+        let dearer = "0.9, else INSUFFICIENT_CREDITS";
+        for calling in ["", "+12065550100", "+21671000000"] {
+            let case = organiser(country, &[Licence::ConferencingPerMinute]);
+            let case = case.with(|c| {
+                c.calling = calling;
+                c.tenant.allow_unlisted_destinations = true;
+            });
+            check(case, "+21671000001", dearer);
+        }
+    }
+}
+
+fn closers(cap: InternationalCap, licences: &[Licence], called: &'static str) -> Vec<String> {
+    let case = user("US", licences).with(|case| {
+        case.tenant.international_cap = cap;
+        case.called = called;
+    });
+    match case.verdict(&mut ()).entitlement {
+        Entitlement::Funded { pools, .. } => pools.into_iter().map(|pool| pool.closed_by).collect(),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn the_tenant_chooses_whether_one_counter_of_the_international_plan_closes_the_other() {
+    // D11.
+    let plan = [Phone, Licence::DomesticAndInternational];
+    let (home, abroad) = ("+12065550100", "+33140000000");
+    let either = InternationalCap::Either;
+    assert_eq!(closers(either, &plan, home), ["US:MCOPSTN2:INTERNATIONAL"]);
+    assert_eq!(closers(either, &plan, abroad), ["US:MCOPSTN2:DOMESTIC"]);
+    for called in [home, abroad] {
+        assert_eq!(closers(InternationalCap::Each, &plan, called), [""]);
+    }
+    // A plan with one counter has nothing to close.
+    assert_eq!(closers(either, &[Phone, Dom], home), [""]);
+}
+
+#[test]
+fn an_unlisted_destination_that_the_deck_prices_is_paid_by_credits_where_the_tenant_allows_it() {
+    // D13: never by minutes.
+    let allowed = |licences: &[Licence]| {
+        user("US", licences).with(|case| case.tenant.allow_unlisted_destinations = true)
+    };
+    let international = [Phone, Licence::DomesticAndInternational, Credits];
+    check(allowed(&international), "+21671000000", "0.9, else INSUFFICIENT_CREDITS");
+    let unlicensed = "CREDITS_NOT_LICENSED, else CREDITS_NOT_LICENSED";
+    check(allowed(&[Phone, Dom]), "+21671000000", unlicensed);
+    // Cuba has no row in the deck, and without a deck nothing has.
+    check(allowed(&international), "+5371234567", "REFUSED DESTINATION_BLOCKED");
+    let without = allowed(&international).with(|case| case.deck = false);
+    check(without, "+21671000000", "REFUSED DESTINATION_BLOCKED");
+    // Premium numbers stay refused, and what is listed is paid as ever.
+    check(allowed(&international), "+19005550100", "REFUSED DESTINATION_BLOCKED");
+    let listed = "US:MCOPSTN2:INTERNATIONAL + 0.05, else POOL_EXHAUSTED";
+    check(allowed(&international), "+33140000000", listed);
+    let blocked = allowed(&international).with(|c| c.tenant.blocked_prefixes = vec!["216".into()]);
+    check(blocked, "+21671000000", "REFUSED DESTINATION_BLOCKED");
 }

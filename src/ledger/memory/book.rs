@@ -2,26 +2,29 @@
 //!
 //! This is the model that the Lua scripts must equal, so it is written to be read.
 
+mod adjust;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::ops::Bound;
 
 use crate::charging::decision::{Decision, Nuance};
 use crate::charging::funding::{CreditSide, Reach, Reservation, charge, reserve};
-use crate::charging::ids::{CallId, LotId, PayerId, PoolId};
+use crate::charging::ids::{AdjustmentId, CallId, LotId, PayerId, PoolId};
 use crate::charging::month::Month;
 use crate::charging::profile::{PayerProfile, PayerState, Purchase, TenantState};
 use crate::charging::units::{Micros, Millis, Seconds};
 use crate::ledger::recharge::{Recharge, RechargeRequest, RechargeTerms, unspent};
 use crate::ledger::state::{
-    Bucket, Call, CallState, Entry, EntryKind, Funds, Lot, LotLine, MAX_MONEY, MoneyLine,
-    PayerAccount, PoolLine, Posting, Reader, SpendRing, TenantAccount, Upkeep, Wallet, credit_side,
-    nuance_code, pool_sides, reach_code,
+    Adjustment, Block, BlockNote, BlockedBy, Bucket, Call, CallState, Entry, EntryKind, Funds, Lot,
+    LotLine, MAX_MONEY, MoneyLine, PayerAccount, PoolLine, Posting, Reader, SpendRing,
+    TenantAccount, Upkeep, Wallet, credit_side, nuance_code, pool_sides, reach_code,
 };
 use crate::ledger::{
-    Answered, Applied, Authorize, Authorized, Balance, COPIED_AT_FINISH, CallLimits, End,
+    Answered, Applied, Authorize, Authorized, Balance, BlockSet, COPIED_AT_FINISH, CallLimits, End,
     EndResult, Ended, Ending, Extend, Extended, FinishRewrite, FinishedRewrite, MoveReader, Moved,
     Offer, PayerUpdate, PayerView, Position, Proposal, Purchased, REWRITE_LEASE, RechargeOutcome,
-    RechargeReported, SWEPT_PER_AUTHORIZE, Snapshot, Swept, TakeReader, Taken, TenantRecord,
-    TenantView, Versions, apart_from_overage, lot_bucket, pool_bucket, pool_id,
+    RechargeReported, SWEPT_PER_AUTHORIZE, SetBlock, Snapshot, Swept, TakeReader, Taken,
+    TenantRecord, TenantView, Versions, apart_from_overage, lot_bucket, pool_bucket, pool_id,
 };
 
 /// One tenant's balances, calls and journal.
@@ -50,8 +53,11 @@ pub(super) struct Book {
     upkeep: Upkeep,
     /// What the next entry brings with it: noted after it.
     alerts: Vec<Entry>,
+    /// Every correction that was ever applied.
+    adjustments: BTreeMap<AdjustmentId, Adjustment>,
     readers: BTreeMap<String, Reader>,
     ring: SpendRing,
+    blocks: BTreeMap<(PayerId, BlockedBy), Block>,
 }
 
 #[derive(Default)]
@@ -385,7 +391,7 @@ impl Book {
                 call.settle_used = reported.0;
                 let usage = call.used;
                 let postings = self.settle_lines(now, &mut call, usage);
-                self.owe(&call);
+                self.owe(call.shortfall_money);
                 self.close(&command.call, &mut call, CallState::Settled, now, keep);
                 self.note_end(now, EntryKind::Settled, &call, command, postings);
                 done(EndResult::Settled, call, false)
@@ -403,7 +409,7 @@ impl Book {
                 let usage = call.used;
                 let postings = self.settle_lines(now, &mut call, usage);
                 self.unlist(&command.call, &call);
-                self.owe(&call);
+                self.owe(call.shortfall_money);
                 call.state = CallState::Settled;
                 call.ended_at = now;
                 self.retain(&command.call, &mut call, keep);
@@ -565,11 +571,27 @@ impl Book {
 
     /// Charges `used` to the call's lines and gives back everything else that they hold.
     fn settle_lines(&mut self, now: Millis, call: &mut Call, used: Seconds) -> Vec<Posting> {
+        self.charge_lines(now, call, used, false)
+    }
+
+    /// The same; of a correction downwards, which takes nothing that the lines do not have.
+    fn charge_lines(
+        &mut self,
+        now: Millis,
+        call: &mut Call,
+        used: Seconds,
+        gives_back: bool,
+    ) -> Vec<Posting> {
         if call.terms.free {
             return vec![];
         }
-        let pools = pool_sides(call, |pool| self.pools.get(pool).copied());
-        let charge = charge(used, &pools, self.credit_side(now, call).as_ref());
+        let mut pools = pool_sides(call, |pool| self.pools.get(pool).copied());
+        let mut credits = self.credit_side(now, call);
+        if gives_back {
+            pools.iter_mut().for_each(|pool| pool.available = Seconds::ZERO);
+            credits.iter_mut().for_each(|credits| credits.available = Micros::ZERO);
+        }
+        let charge = charge(used, &pools, credits.as_ref());
         call.money_duration = charge.money_duration;
         call.shortfall_duration = charge.shortfall_duration;
         call.shortfall_money = charge.shortfall_money;
@@ -584,13 +606,20 @@ impl Book {
             bucket.spent += spent;
             bucket.holds -= i64::from(line.held.is_positive());
             self.alerts.extend(alerts(now, line.pool.as_str(), bucket));
+            if gives_back {
+                bucket.alerted = bucket.alerted.min(bucket.alert_due());
+            }
             line.held = Seconds::ZERO;
             line.spent = charged;
             postings.push(Posting { held, spent, ..posting(pool_bucket(line.pool.as_str())) });
         }
         let Some(mut money) = call.money.take() else { return postings };
         let (held, before) = (money.held(), money.spent());
-        self.charge_lots(now, &mut money, charge.money - before, &mut postings);
+        if charge.money < before {
+            self.give_back(now, &mut money, before - charge.money, &mut postings);
+        } else {
+            self.charge_lots(now, &mut money, charge.money - before, &mut postings);
+        }
         count_velocity(&mut self.ring, now, &mut money, charge.money - before - held);
         self.wallet.holds -= i64::from(held.is_positive());
         self.count_money(&call.payer, &money.month, Micros(-held.0), charge.money - before);
@@ -658,6 +687,42 @@ impl Book {
             lot_line(money, &lot).spent += rest;
             let moved = posting(lot_bucket(lot.as_str()));
             postings.push(Posting { funded: rest.0, spent: rest.0, ..moved });
+        }
+    }
+
+    /// Gives money back to the lots that were charged, the last one first. What a lapsed lot gets back
+    /// has expired (D17), what overage gets back was never funded.
+    fn give_back(
+        &mut self,
+        now: Millis,
+        money: &mut MoneyLine,
+        owed: Micros,
+        postings: &mut Vec<Posting>,
+    ) {
+        let mut rest = owed;
+        for line in money.lots.iter_mut().rev() {
+            let back = rest.min(line.spent);
+            if !back.is_positive() {
+                continue;
+            }
+            let Some(bucket) = self.lots.get_mut(&line.lot) else { continue };
+            rest -= back;
+            let is_overage = line.lot.is_overage();
+            let lapsed = if !is_overage && bucket.ends <= now { back.0 } else { 0 };
+            let unfunded = if is_overage { back.0 } else { 0 };
+            bucket.funded -= unfunded;
+            bucket.spent -= back.0;
+            bucket.expired += lapsed;
+            line.spent -= back;
+            postings.push(Posting {
+                funded: -unfunded,
+                spent: -back.0,
+                expired: lapsed,
+                ..posting(lot_bucket(line.lot.as_str()))
+            });
+            if !is_overage && lapsed == 0 {
+                self.enlist_lot(&line.lot);
+            }
         }
     }
 
@@ -779,10 +844,9 @@ impl Book {
     fn stopped(&self, call: &Call) -> Option<Decision> {
         if self.tenant.suspended {
             Some(Decision::TenantSuspended)
-        } else if self.payer_account(&call.payer).blocked {
-            Some(Decision::FraudSuspected)
         } else {
-            None
+            let payer = self.payer_account(&call.payer);
+            (payer.blocked || payer.barred).then_some(Decision::FraudSuspected)
         }
     }
 
@@ -848,6 +912,18 @@ impl Book {
         Micros(lots.iter().filter_map(|lot| self.lots.get(lot)).map(Bucket::available).sum())
     }
 
+    /// Puts a lot that has money into the drawing order, if it is not there.
+    fn enlist_lot(&mut self, lot: &LotId) {
+        if self.wallet.live.contains(lot) {
+            return;
+        }
+        self.wallet.live.push(lot.clone());
+        let lots = &self.lots;
+        self.wallet.live.sort_by_key(|lot| {
+            (lots.get(lot).map_or(Millis::ZERO, |bucket| bucket.starts), lot.clone())
+        });
+    }
+
     fn overage(&self, month: &str) -> Bucket {
         self.lots.get(&LotId::overage(month)).copied().unwrap_or_else(Bucket::overage)
     }
@@ -878,9 +954,10 @@ impl Book {
         self.recharges.insert(key, request);
     }
 
-    /// Counts what a settled call fell short of; of an expired one it may still change.
-    fn owe(&mut self, call: &Call) {
-        self.wallet.owed = (self.wallet.owed + call.shortfall_money).min(MAX_MONEY);
+    /// Counts what a settled call fell short of, or less where a correction lowers that; of an expired one
+    /// it may still change. What a lot has paid of it stays paid.
+    fn owe(&mut self, more: Micros) {
+        self.wallet.owed = (self.wallet.owed + more).clamp(Micros::ZERO, MAX_MONEY);
     }
 
     // The journal.
@@ -1053,7 +1130,11 @@ impl Book {
 
     pub(super) fn payer_view(&self, payer: &PayerId) -> PayerView {
         let Some(payer) = self.payers.get(payer) else { return PayerView::default() };
-        PayerView { version: payer.account.version, profile: payer.profile.clone() }
+        PayerView {
+            version: payer.account.version,
+            profile: payer.profile.clone(),
+            barred: payer.account.barred,
+        }
     }
 
     pub(super) fn apply_tenant(
@@ -1094,6 +1175,7 @@ impl Book {
         }
         let mut changed = 0;
         let mut numbers_changed = false;
+        let mut file_blocks = vec![];
         for PayerUpdate { profile, seats } in updates {
             let payer = self.payers.entry(profile.id.clone()).or_default();
             let known = payer.profile.as_ref();
@@ -1104,7 +1186,11 @@ impl Book {
             numbers_changed |= known.map_or(&[][..], |old| &old.numbers) != profile.numbers
                 || known.map(|old| old.state) != Some(profile.state);
             payer.account.version += 1;
-            payer.account.blocked = profile.state == PayerState::Blocked;
+            let blocked = profile.state == PayerState::Blocked;
+            if blocked != payer.account.blocked {
+                payer.account.blocked = blocked;
+                file_blocks.push((profile.id.clone(), blocked));
+            }
             payer.profile = Some(profile.clone());
             let old = std::mem::replace(&mut payer.seats, seats.clone());
             for (sign, changes) in [(-1, &old), (1, seats)] {
@@ -1124,7 +1210,60 @@ impl Book {
         if numbers_changed {
             self.tenant.version += 1;
         }
+        for (payer, blocked) in file_blocks {
+            let note = BlockNote::default();
+            self.keep_block(now, payer, BlockedBy::File, blocked.then_some(note), String::new());
+        }
         Applied::Changed(changed)
+    }
+
+    pub(super) fn set_block(&mut self, now: Millis, command: &SetBlock) -> BlockSet {
+        let known = self.payers.get_mut(&command.payer);
+        let Some(payer) = known.filter(|payer| payer.account.version > 0) else {
+            return BlockSet::Unknown;
+        };
+        let by = BlockedBy::Operator;
+        let standing = self.blocks.get(&(command.payer.clone(), by)).cloned();
+        match (standing, command.blocked) {
+            (Some(block), true) => return BlockSet::Standing(block),
+            (None, false) => return BlockSet::NotBlocked,
+            _ => {}
+        }
+        payer.account.version += 1;
+        payer.account.barred = command.blocked;
+        let note = command.blocked.then(|| command.note.clone());
+        let block = self.keep_block(now, command.payer.clone(), by, note, command.note.encode());
+        if command.blocked { BlockSet::Blocked(block) } else { BlockSet::Lifted(block) }
+    }
+
+    /// Sets the block that the note tells of, or lifts the one that stands; that block.
+    fn keep_block(
+        &mut self,
+        now: Millis,
+        payer: PayerId,
+        by: BlockedBy,
+        set: Option<BlockNote>,
+        context: String,
+    ) -> Block {
+        let key = (payer.clone(), by);
+        let (kind, block) = match set {
+            Some(BlockNote { reason, operator }) => {
+                let block = Block { since: now, reason, operator };
+                self.blocks.insert(key, block.clone());
+                (EntryKind::PayerBlocked, block)
+            }
+            None => {
+                let none = Block { since: now, reason: String::new(), operator: String::new() };
+                (EntryKind::PayerUnblocked, self.blocks.remove(&key).unwrap_or(none))
+            }
+        };
+        self.note(Entry {
+            subject: by.name().to_owned(),
+            payer: payer.into(),
+            context: context.into_bytes(),
+            ..entry(now, kind)
+        });
+        block
     }
 
     pub(super) fn purchase(
@@ -1166,12 +1305,8 @@ impl Book {
         self.wallet.owed -= paid;
         self.lots.insert(key.clone(), bucket);
         if bucket.available() > 0 {
-            self.wallet.live.push(key.clone());
+            self.enlist_lot(key);
         }
-        let lots = &self.lots;
-        self.wallet.live.sort_by_key(|lot| {
-            (lots.get(lot).map_or(Millis::ZERO, |bucket| bucket.starts), lot.clone())
-        });
         let subject = || key.as_str().to_owned();
         let posted = Posting { funded, ..posting(lot_bucket(key.as_str())) };
         self.note(Entry { subject: subject(), postings: vec![posted], ..bought });
@@ -1286,6 +1421,15 @@ impl Book {
         self.deadlines.iter().filter_map(|key| Some((key, self.calls.get(&key.1)?)))
     }
 
+    pub(super) fn blocks(
+        &self,
+        after: Option<&(PayerId, BlockedBy)>,
+    ) -> impl Iterator<Item = (PayerId, BlockedBy, Block)> {
+        let after = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let found = self.blocks.range::<(PayerId, BlockedBy), _>((after, Bound::Unbounded));
+        found.map(|((payer, by), block)| (payer.clone(), *by, block.clone()))
+    }
+
     pub(super) fn is_kept(&self, id: &CallId) -> bool {
         self.calls.contains_key(id)
     }
@@ -1318,7 +1462,9 @@ impl Book {
             calls,
             deadlines,
             journal: self.journal.iter().map(|(_, entry)| entry.clone()).collect(),
+            adjustments: self.adjustments.iter().map(|(k, a)| (k.clone(), a.clone())).collect(),
             ring: self.ring.clone(),
+            blocks: self.blocks(None).collect(),
             recharges: self
                 .recharges
                 .iter()
@@ -1409,7 +1555,7 @@ fn recharge_entry(now: Millis, kind: EntryKind, key: &LotId, amount: Micros) -> 
 }
 
 fn posting(bucket: String) -> Posting {
-    Posting { bucket, funded: 0, held: 0, spent: 0, expired: 0 }
+    Posting { bucket, funded: 0, held: 0, spent: 0, expired: 0, adjusted: 0 }
 }
 
 fn entry(now: Millis, kind: EntryKind) -> Entry {

@@ -16,12 +16,13 @@ use crate::charging::rating::Tariff;
 use crate::charging::units::{Micros, Millis, Seconds};
 use crate::ledger::recharge::{Recharge, RechargeRequest, RechargeTerms};
 use crate::ledger::state::{
-    Bucket, Call, PayerAccount, Reader, SpendRing, TenantAccount, Terms, VelocityLine, at_most_one,
-    nuance_code,
+    Block, Bucket, Call, CallState, Entry, PayerAccount, Reader, SpendRing, TenantAccount, Terms,
+    VelocityLine, at_most_one, nuance_code,
 };
 use crate::ledger::{
-    Authorize, End, Ending, Extend, LedgerError, Offer, PayerUpdate, Proposal, RechargeOutcome,
-    ReportRecharge, SWEPT_PER_AUTHORIZE, pool_id,
+    AdjustBalance, AdjustSettlement, Authorize, Correction, End, Ending, Extend, LedgerError,
+    Offer, PayerUpdate, Proposal, RechargeOutcome, ReportRecharge, SWEPT_PER_AUTHORIZE, lot_bucket,
+    pool_bucket, pool_id,
 };
 
 /// The bytes of a command or value.
@@ -416,7 +417,90 @@ impl<'a> PositionArgs<'a> {
 
 #[derive(Serialize)]
 #[cfg_attr(test, derive(Deserialize))]
+pub(super) struct SetBlockArgs<'a> {
+    pub(super) payer: &'a str,
+    pub(super) blocked: bool,
+    pub(super) reason: &'a str,
+    pub(super) operator: &'a str,
+    /// The two, as the journal keeps them.
+    pub(super) context: &'a str,
+}
+
+#[derive(Serialize)]
+#[cfg_attr(test, derive(Deserialize))]
 pub(super) struct BalanceArgs {}
+
+#[derive(Serialize)]
+#[cfg_attr(test, derive(Deserialize))]
+pub(super) struct AdjustBalanceArgs<'a> {
+    key: &'a str,
+    fingerprint: &'a str,
+    /// As postings name it.
+    bucket: String,
+    amount: i64,
+    most: i64,
+    /// Nothing or one.
+    #[serde(borrow)]
+    pool: Vec<PoolOfMonthArgs<'a>>,
+}
+
+#[derive(Serialize)]
+#[cfg_attr(test, derive(Deserialize))]
+pub(super) struct PoolOfMonthArgs<'a> {
+    pool: &'a str,
+    family: &'a str,
+    /// Whether its month is the one that follows.
+    is_current: bool,
+    month_starts: Millis,
+    month_ends: Millis,
+}
+
+impl<'a> AdjustBalanceArgs<'a> {
+    pub(super) fn of(command: &'a AdjustBalance) -> Self {
+        let (bucket, amount, most, pool) = match &command.correction {
+            Correction::Lot { lot, amount, most } => {
+                (lot_bucket(lot.as_str()), amount.0, most.0, None)
+            }
+            Correction::Pool { pool, amount, month, most } => {
+                let of_month = PoolOfMonthArgs {
+                    pool: pool.as_str(),
+                    family: pool.family(),
+                    is_current: pool.month() == month.key,
+                    month_starts: month.starts,
+                    month_ends: month.ends,
+                };
+                (pool_bucket(pool.as_str()), amount.0, most.0, Some(of_month))
+            }
+        };
+        let (key, fingerprint) = (command.key.as_str(), command.fingerprint.as_str());
+        let pool = pool.into_iter().collect();
+        AdjustBalanceArgs { key, fingerprint, bucket, amount, most, pool }
+    }
+}
+
+#[derive(Serialize)]
+#[cfg_attr(test, derive(Deserialize))]
+pub(super) struct AdjustSettlementArgs<'a> {
+    key: &'a str,
+    fingerprint: &'a str,
+    call: &'a str,
+    used: Seconds,
+    over_used: Seconds,
+    over_money: Micros,
+}
+
+impl<'a> AdjustSettlementArgs<'a> {
+    pub(super) fn of(command: &'a AdjustSettlement) -> Self {
+        AdjustSettlementArgs {
+            key: command.key.as_str(),
+            fingerprint: &command.fingerprint,
+            call: command.call.as_str(),
+            used: command.used,
+            over_used: command.over.0,
+            over_money: command.over.1,
+        }
+    }
+}
 
 #[derive(Serialize)]
 #[cfg_attr(test, derive(Deserialize))]
@@ -460,6 +544,31 @@ pub(super) struct ReplaceContextArgs<'a> {
 }
 
 // Answers.
+
+/// What the scripts of corrections answer: `[tag, now, entries, number]`.
+#[derive(Deserialize)]
+pub(super) struct AdjustReply<'a> {
+    pub(super) tag: &'a str,
+    pub(super) now: Millis,
+    /// Nothing or one.
+    entries: Vec<Entry>,
+    /// What there is, or the room that is left.
+    pub(super) number: i64,
+}
+
+impl AdjustReply<'_> {
+    /// The entry of the correction.
+    pub(super) fn entry(self) -> Result<Entry, LedgerError> {
+        let missing = || LedgerError::Corrupt("a correction without its entry".to_owned());
+        self.entries.into_iter().next().ok_or_else(missing)
+    }
+
+    /// Where the call stands.
+    pub(super) fn state(&self) -> Result<CallState, LedgerError> {
+        let code = u8::try_from(self.number).unwrap_or(u8::MAX);
+        CallState::try_from(code).map_err(LedgerError::Corrupt)
+    }
+}
 
 /// What the scripts of calls answer: `[tag, now, call, detail]`.
 #[derive(Deserialize)]
@@ -509,6 +618,15 @@ pub(super) struct SweepReply<'a> {
     pub(super) lapsed: u32,
 }
 
+/// See `block.lua`.
+#[derive(Deserialize)]
+pub(super) struct BlockReply<'a> {
+    pub(super) tag: &'a str,
+    pub(super) now: Millis,
+    /// One where there is one to tell of.
+    pub(super) block: Vec<Block>,
+}
+
 /// See `position.lua`.
 #[derive(Deserialize)]
 pub(super) struct PositionReply<'a> {
@@ -548,7 +666,7 @@ pub(super) fn unknown_tag(script: &str, tag: &str) -> LedgerError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ledger::state::{Entry, Wallet};
+    use crate::ledger::state::Wallet;
 
     #[track_caller]
     fn is_corrupt<T>(outcome: Result<T, LedgerError>) {
@@ -583,6 +701,7 @@ mod tests {
             let _ = decode::<RechargeRequest>("recharge", &bytes);
             let _ = decode::<PositionReply<'_>>("answer", &bytes);
             let _ = decode::<CallReply<'_>>("answer", &bytes).map(|reply| reply.call());
+            let _ = decode::<AdjustReply<'_>>("answer", &bytes).map(|reply| reply.state());
             let _ = decode_json::<PayerProfile>("profile", &bytes);
         }
     }

@@ -4,7 +4,8 @@
 //! them carry the tenant's hash tag, so that a cluster keeps them on one node. An identifier holds no
 //! brace, so it is always a safe tag. The global keys never meet a tenant's in one command.
 
-use crate::charging::ids::TenantId;
+use crate::charging::ids::{PayerId, TenantId};
+use crate::ledger::state::BlockedBy;
 
 /// A key of one tenant; each is one value whatever the number of calls and payers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,8 +31,12 @@ pub(super) enum Key {
     Profiles,
     /// Hash: number to the payers that have it.
     Numbers,
+    /// Hash: key of a correction to what was asked for and its entry; never forgotten.
+    Adjustments,
     /// Hash: how far each reader of the journal is, and who reads for it.
     Readers,
+    /// Hash: `u:` and a payer the block that an operator set, `f:` and a payer that of what was applied.
+    Blocks,
     /// Stream: the journal as it is being rewritten, with the ids of the journal.
     JournalNew,
     /// The name that a replaced journal has while a script throws it away.
@@ -54,7 +59,9 @@ impl Key {
             Key::Journal => "journal",
             Key::Profiles => "profiles",
             Key::Numbers => "numbers",
+            Key::Adjustments => "adjustments",
             Key::Readers => "readers",
+            Key::Blocks => "blocks",
             Key::JournalNew => "journal_new",
             Key::JournalOld => "journal_old",
             Key::Upkeep => "upkeep",
@@ -96,6 +103,24 @@ pub(super) const UPKEEP: &str = "j";
 /// Field of a payer, in accounts and profiles.
 pub(super) fn payer(payer: &str) -> String {
     format!("u:{payer}")
+}
+
+/// Field of a block.
+pub(super) fn block(payer: &str, by: BlockedBy) -> String {
+    match by {
+        BlockedBy::Operator => format!("u:{payer}"),
+        BlockedBy::File => format!("f:{payer}"),
+    }
+}
+
+/// Whose block a field is; `None` where it is none.
+pub(super) fn blocked(field: &str) -> Option<(PayerId, BlockedBy)> {
+    let (by, payer) = match field.split_once(':')? {
+        ("u", payer) => (BlockedBy::Operator, payer),
+        ("f", payer) => (BlockedBy::File, payer),
+        _ => return None,
+    };
+    Some((PayerId::new(payer).ok()?, by))
 }
 
 #[cfg(test)]

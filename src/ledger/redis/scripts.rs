@@ -63,11 +63,15 @@ scripts! {
     Purchase, "purchase", "", [Lots, Journal];
     ReportRecharge, "report_recharge", "", [Lots, Journal];
     ApplyTenant, "apply_tenant", "", [Accounts, Lots, Journal, Profiles];
-    ApplyPayers, "apply_payers", "", [Accounts, Sizes, Profiles, Numbers];
+    ApplyPayers, "apply_payers", "", [Accounts, Sizes, Profiles, Numbers, Blocks, Journal];
     Position, "position", " flags=no-writes", [Accounts, Sizes, Lots, Calls];
     Balance, "balance", " flags=no-writes", [Accounts, Sizes, Pools, Lots];
+    AdjustBalance, "adjust_balance", "", [Accounts, Sizes, Pools, Lots, Journal, Adjustments];
+    AdjustSettlement, "adjust_settlement", "", [Accounts, Lots, Calls, Journal, Adjustments];
     TakeReader, "take_reader", "", [Readers];
     MoveReader, "move_reader", "", [Readers];
+    // A payer must be stopped when memory is short, too: a block is a few hundred bytes.
+    Block, "block", " flags=allow-oom", [Accounts, Blocks, Journal];
     BeginRewrite, "begin_rewrite", "", [JournalNew, Upkeep];
     AddRewritten, "add_rewritten", "", [JournalNew, Upkeep];
     FinishRewrite, "finish_rewrite", "", [Journal, JournalNew, JournalOld, Upkeep];
@@ -152,17 +156,17 @@ mod tests {
     use crate::charging::rating::Tariff;
     use crate::ledger::recharge::{Recharge, RechargeRequest, RechargeTerms};
     use crate::ledger::redis::codec::{
-        AbandonRewriteArgs, AddRewrittenArgs, BeginRewriteArgs, FinishRewriteArgs,
-        ReplaceContextArgs,
-    };
-    use crate::ledger::redis::codec::{
-        AnswerArgs, ApplyPayersArgs, ApplyTenantArgs, AuthorizeArgs, EndArgs, ExtendArgs,
-        MoneyOfferArgs, MoveReaderArgs, OfferArgs, PayerUpdateArgs, PoolNameArgs, PoolOfferArgs,
-        PositionArgs, PurchaseArgs, ReportRechargeArgs, StoredPayer, SweepArgs, TakeReaderArgs,
+        AbandonRewriteArgs, AddRewrittenArgs, AdjustBalanceArgs, AdjustSettlementArgs, AnswerArgs,
+        ApplyPayersArgs, ApplyTenantArgs, AuthorizeArgs, BeginRewriteArgs, EndArgs, ExtendArgs,
+        FinishRewriteArgs, MoneyOfferArgs, MoveReaderArgs, OfferArgs, PayerUpdateArgs,
+        PoolNameArgs, PoolOfMonthArgs, PoolOfferArgs, PositionArgs, PurchaseArgs,
+        ReplaceContextArgs, ReportRechargeArgs, SetBlockArgs, StoredPayer, SweepArgs,
+        TakeReaderArgs,
     };
     use crate::ledger::state::{
-        Bucket, Call, CallState, LotLine, MoneyLine, PayerAccount, PoolLine, Reader, Slot,
-        SpendRing, TenantAccount, Terms, Upkeep, VelocityLine, Wallet, nuance_code, reach_code,
+        Adjustment, Bucket, Call, CallState, Entry, LotLine, MoneyLine, PayerAccount, PoolLine,
+        Reader, Slot, SpendRing, TenantAccount, Terms, Upkeep, VelocityLine, Wallet, nuance_code,
+        reach_code,
     };
 
     const CALLER: &str = include_str!("../redis.rs");
@@ -255,8 +259,14 @@ mod tests {
             ("APPLY_PAYERS", numbered::<ApplyPayersArgs<'_>>()),
             ("PAYER_UPDATE", numbered::<PayerUpdateArgs<'_>>()),
             ("STORED_PAYER", numbered::<StoredPayer>()),
+            ("SET_BLOCK", numbered::<SetBlockArgs<'_>>()),
             ("POSITION", numbered::<PositionArgs<'_>>()),
             ("POOL_NAME", numbered::<PoolNameArgs<'_>>()),
+            ("ENTRY", numbered::<Entry>()),
+            ("ADJUSTMENT", numbered::<Adjustment>()),
+            ("ADJUST_BALANCE", numbered::<AdjustBalanceArgs<'_>>()),
+            ("POOL_OF_MONTH", numbered::<PoolOfMonthArgs<'_>>()),
+            ("ADJUST_SETTLEMENT", numbered::<AdjustSettlementArgs<'_>>()),
             ("READER", numbered::<Reader>()),
             ("TAKE_READER", numbered::<TakeReaderArgs<'_>>()),
             ("MOVE_READER", numbered::<MoveReaderArgs<'_>>()),

@@ -114,6 +114,15 @@ fn late_charges_and_corrections_of_a_call_are_summed() {
 }
 
 #[test]
+fn what_was_corrected_to_nothing_is_missed_by_nobody() {
+    check(
+        "x,,+442079460000,1794312000,0,,\n",
+        &[ours("a", 61, 250_000), ours("a", -61, -250_000), ours("before", -30, 0)],
+        &[],
+    );
+}
+
+#[test]
 fn a_call_that_was_tried_again_after_a_refusal_was_granted() {
     let refused = OurRecord { refused: true, start: Millis(START - 60_000), ..ours("a", 0, 0) };
     for records in [[refused, ours("a", 61, 0)], [ours("a", 61, 0), refused]] {

@@ -2,7 +2,7 @@
 
 use fastrand::Rng;
 use tollgate::charging::decision::{Decision, Nuance};
-use tollgate::charging::ids::{CallId, LotId, PayerId, TenantId};
+use tollgate::charging::ids::{AdjustmentId, CallId, LotId, PayerId, PoolId, TenantId};
 use tollgate::charging::month::{Month, parse_zone, twelve_months_after};
 use tollgate::charging::profile::{
     AutoRecharge, PayerState, Purchase, RechargeOn, SpendVelocity, TenantState,
@@ -10,11 +10,14 @@ use tollgate::charging::profile::{
 use tollgate::charging::rating::{MAX_RATE, MAX_USAGE, Tariff};
 use tollgate::charging::units::{Micros, Millis, Seconds};
 use tollgate::ledger::rewriting::{Plan, RewriteError, Rewritten, rewrite};
-use tollgate::ledger::state::{Call, Entry, Reader, Terms, Upkeep};
+use tollgate::ledger::state::{
+    Block, BlockNote, BlockedBy, Call, CallState, Entry, Reader, Terms, Upkeep,
+};
 use tollgate::ledger::{
-    Answer, Answered, Applied, Authorize, Authorized, Balance, CallLimits, End, Ended, Ending,
-    Extend, Extended, Ledger, MoneyOffer, MoveReader, Moved, Offer, PayerUpdate, PoolOffer,
-    Position, Proposal, Purchased, RechargeOutcome, RechargeReported, Reply, ReportRecharge, Swept,
+    AdjustBalance, AdjustSettlement, Adjusted, Answer, Answered, Applied, Authorize, Authorized,
+    Balance, BlockSet, CallLimits, Correction, End, Ended, Ending, Extend, Extended, Ledger,
+    MoneyOffer, MoveReader, Moved, Offer, Page, PayerUpdate, PoolOffer, Position, Proposal,
+    Purchased, RechargeOutcome, RechargeReported, Reply, ReportRecharge, SetBlock, Swept,
     TakeReader, Taken, TenantRecord, Versions,
 };
 
@@ -30,12 +33,15 @@ pub enum Command {
     ApplyTenant(TenantId, TenantRecord),
     ApplyPayers(TenantId, Month, Vec<PayerUpdate>),
     Purchase(TenantId, Purchase, Millis),
+    AdjustBalance(AdjustBalance),
+    AdjustSettlement(AdjustSettlement),
     ReportRecharge(ReportRecharge),
     Look(TenantId, PayerId, CallId, Month),
     TakeReader(TakeReader),
     MoveReader(MoveReader),
     /// Trims what is older than an instant, and erases one context in three where it says so.
     Rewrite(TenantId, Option<Millis>, bool),
+    SetBlock(SetBlock),
     /// Both clocks are moved by so much.
     Pass(Seconds),
 }
@@ -50,6 +56,9 @@ pub enum Outcome {
     AppliedTenant(Reply<Applied>),
     AppliedPayers(Reply<Applied>),
     Purchased(Reply<Purchased>),
+    AdjustedBalance(Reply<Adjusted>),
+    AdjustedSettlement(Reply<Adjusted>, Option<Call>),
+    BlockSet(Reply<BlockSet>),
     RechargeReported(Reply<RechargeReported>),
     Looked(Box<Looked>),
     TakenReader(Reply<Taken>),
@@ -66,7 +75,8 @@ pub struct Looked {
     open: (Vec<(CallId, Call)>, bool),
     journal: (Vec<Entry>, bool),
     tenant: (u64, Option<TenantRecord>, usize),
-    payer: u64,
+    payer: (u64, bool),
+    blocks: Page<(PayerId, BlockedBy, Block)>,
     record: Option<TenantRecord>,
     readers: Reply<Vec<(String, Reader)>>,
 }
@@ -91,6 +101,14 @@ pub async fn play<L: Ledger>(ledger: &L, command: &Command) -> Outcome {
         Command::Purchase(tenant, purchase, expires_at) => {
             Outcome::Purchased(ledger.purchase(tenant, purchase, *expires_at).await.unwrap())
         }
+        Command::AdjustBalance(c) => {
+            Outcome::AdjustedBalance(ledger.adjust_balance(c).await.unwrap())
+        }
+        Command::AdjustSettlement(c) => {
+            let adjusted = ledger.adjust_settlement(c).await.unwrap();
+            Outcome::AdjustedSettlement(adjusted, ledger.call(&c.tenant, &c.call).await.unwrap())
+        }
+        Command::SetBlock(c) => Outcome::BlockSet(ledger.set_block(c).await.unwrap()),
         Command::ReportRecharge(report) => {
             Outcome::RechargeReported(ledger.report_recharge(report).await.unwrap())
         }
@@ -100,6 +118,7 @@ pub async fn play<L: Ledger>(ledger: &L, command: &Command) -> Outcome {
             let open = ledger.open_calls(tenant, None, 3).await.unwrap();
             let journal = ledger.journal(tenant, None, 3).await.unwrap();
             let view = ledger.tenant(tenant).await.unwrap().outcome;
+            let found = ledger.payer(tenant, payer).await.unwrap().outcome;
             Outcome::Looked(Box::new(Looked {
                 position,
                 balance: ledger.balance(tenant).await.unwrap(),
@@ -109,7 +128,8 @@ pub async fn play<L: Ledger>(ledger: &L, command: &Command) -> Outcome {
                 tenant: (view.version, view.record, view.numbers.len()),
                 record: ledger.record(tenant).await.unwrap().outcome,
                 readers: ledger.readers(tenant).await.unwrap(),
-                payer: ledger.payer(tenant, payer).await.unwrap().outcome.version,
+                payer: (found.version, found.barred),
+                blocks: ledger.blocks(tenant, None, 2).await.unwrap(),
             }))
         }
         Command::TakeReader(c) => Outcome::TakenReader(ledger.take_reader(c).await.unwrap()),
@@ -135,7 +155,7 @@ pub async fn play<L: Ledger>(ledger: &L, command: &Command) -> Outcome {
 
 /// What nobody may say any more: contexts that begin with a byte divisible by three.
 fn erase(entry: &mut Entry) -> bool {
-    let erased = entry.kind.is_of_call() && erased(&entry.context);
+    let erased = entry.is_of_call() && erased(&entry.context);
     if erased {
         entry.context = b"\xff*".to_vec();
     }
@@ -194,8 +214,10 @@ impl Dealer {
         match lot {
             0..30 => self.authorize(tenant, now, ledger).await,
             30..36 => Command::Answer(Answer { tenant, call: self.call() }),
-            36..58 => self.extend(tenant),
-            58..74 => self.end(tenant),
+            36..56 => self.extend(tenant),
+            56..70 => self.end(tenant),
+            70..72 => self.adjust_balance(tenant, now),
+            72..74 => self.adjust_settlement(tenant, ledger).await,
             74..84 => Command::Pass(self.time()),
             84..88 => {
                 let (most, keep) = (self.one(&[0, 1, 3, 100]), self.ended_retention());
@@ -225,7 +247,8 @@ impl Dealer {
                 record.profile.deduct_shortfall = self.random.bool();
                 Command::ApplyTenant(tenant, record)
             }
-            92..96 => self.payers(tenant, now),
+            92..95 => self.payers(tenant, now),
+            95..96 => self.set_block(tenant),
             _ if self.chance(40) => self.report(tenant, now, ledger).await,
             _ => self.purchase(tenant, now),
         }
@@ -487,6 +510,69 @@ impl Dealer {
         Command::ApplyPayers(tenant, month, updates)
     }
 
+    fn adjustment(&mut self) -> (AdjustmentId, String, Vec<u8>) {
+        let key = AdjustmentId::new(&format!("adj-{}", self.random.u32(0..400))).unwrap();
+        let fingerprint = if self.chance(85) { "f" } else { "g" };
+        (key, fingerprint.to_owned(), vec![self.random.u8(..); self.random.usize(0..3)])
+    }
+
+    fn adjust_balance(&mut self, tenant: TenantId, now: Millis) -> Command {
+        let (key, fingerprint, report) = self.adjustment();
+        let any = self.random.i64(-400..400);
+        let correction = if self.random.bool() {
+            let amount = self.one(&[-3_000_000, -150_000, -1, 1, 150_000, 700_000, 9_000_000]);
+            Correction::Lot {
+                lot: match self.chance(3) {
+                    true => LotId::overage(&month_at(now).key),
+                    false => self.key(now),
+                },
+                amount: Micros(self.one(&[amount, amount, amount, any, 100_000_000_000_000])),
+                most: Micros(self.one(&[1_000_000_000_000_000, 20_000_000])),
+            }
+        } else {
+            let month = self.month(now);
+            let old = month_at(Millis(month.starts.0 - 1));
+            let of = if self.chance(90) { &month } else { &old };
+            let family = self.one(&["US:C:CONFERENCE", FAMILIES[0], FAMILIES[1], FAMILIES[2]]);
+            Correction::Pool {
+                pool: PoolId::of(family, &of.key),
+                amount: Seconds(self.one(&[any, any, any, -60, 60, 5_000])),
+                most: Seconds(self.one(&[1_000_000_000_000, 1_000_000_000_000, 5_000])),
+                month,
+            }
+        };
+        Command::AdjustBalance(AdjustBalance { tenant, key, fingerprint, correction, report })
+    }
+
+    async fn adjust_settlement<L: Ledger>(&mut self, tenant: TenantId, ledger: &L) -> Command {
+        let (key, fingerprint, report) = self.adjustment();
+        let (mut call, mut used) = (self.call(), self.used());
+        for _ in 0..8 {
+            let known = ledger.call(&tenant, &call).await.unwrap();
+            if known.is_some_and(|known| known.state == CallState::Settled) || self.chance(5) {
+                break;
+            }
+            call = self.call();
+        }
+        let known = ledger.call(&tenant, &call).await.unwrap();
+        let mut over = known.map_or(Default::default(), |known| (known.used, known.money_spent()));
+        match self.random.u32(0..20) {
+            0 => over.0 += Seconds(1),
+            1 => over.1 += Micros(1),
+            2 => used = over.0,
+            _ => {}
+        }
+        Command::AdjustSettlement(AdjustSettlement {
+            tenant,
+            key,
+            fingerprint,
+            call,
+            used,
+            over,
+            report,
+        })
+    }
+
     fn key(&mut self, now: Millis) -> LotId {
         match self.random.u32(0..300) {
             0 => LotId::overage(&month_at(now).key),
@@ -494,11 +580,27 @@ impl Dealer {
         }
     }
 
+    fn set_block(&mut self, tenant: TenantId) -> Command {
+        let payer = payer(self.one(&["alice", "bob", "carol", "nobody"]));
+        let text = |of: &str| of.to_owned();
+        Command::SetBlock(SetBlock {
+            tenant,
+            payer,
+            // Mostly lifted again, so that most of the run has somebody who may call.
+            blocked: self.chance(40),
+            note: BlockNote {
+                reason: text(self.one(&["", "premium calls", "\"Zürich\" \\ 1"])),
+                operator: text(self.one(&["", "olga"])),
+            },
+        })
+    }
+
     fn purchase(&mut self, tenant: TenantId, now: Millis) -> Command {
         let days = self.one(&[-400, -364, -364, -1, 0, 0, 0, 1]);
         let purchased_at = now.after(Seconds(days * 86_400));
-        let rich = if self.chance(5) { 100_000_000_000_000 } else { 1_000_000 };
-        let amount = self.one(&[0, 1, 150_000, 700_000, 3_000_000, 9_000_000, rich]);
+        // Rarely: it is never used up, and what happens when nothing is left is to be met, too.
+        let rich = if self.chance(1) { 100_000_000_000_000 } else { 1_000_000 };
+        let amount = self.one(&[0, 1, 150_000, 250_000, 700_000, 3_000_000, rich]);
         let purchase = Purchase {
             key: self.key(now),
             amount: Micros(amount),

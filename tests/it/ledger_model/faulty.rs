@@ -5,12 +5,13 @@ use tollgate::charging::month::Month;
 use tollgate::charging::profile::Purchase;
 use tollgate::charging::units::{Millis, Seconds};
 use tollgate::ledger::memory::MemoryLedger;
-use tollgate::ledger::state::{Call, Entry, Reader, Upkeep};
+use tollgate::ledger::state::{Block, BlockedBy, Call, Entry, Reader, Upkeep};
 use tollgate::ledger::{
-    Answer, Answered, Applied, Authorize, Authorized, Balance, End, Ended, Ending, Extend,
-    Extended, FinishRewrite, FinishedRewrite, Ledger, LedgerError, MoveReader, Moved, Page,
-    PayerUpdate, PayerView, Position, Purchased, RechargeReported, Reply, ReportRecharge, Snapshot,
-    Swept, TakeReader, Taken, TenantRecord, TenantView,
+    AdjustBalance, AdjustSettlement, Adjusted, Answer, Answered, Applied, Authorize, Authorized,
+    Balance, BlockSet, End, Ended, Ending, Extend, Extended, FinishRewrite, FinishedRewrite,
+    Ledger, LedgerError, MoveReader, Moved, Page, PayerUpdate, PayerView, Position, Purchased,
+    RechargeReported, Reply, ReportRecharge, SetBlock, Snapshot, Swept, TakeReader, Taken,
+    TenantRecord, TenantView,
 };
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -255,7 +256,28 @@ impl Ledger for Faulty {
         self.inner.snapshot(tenant).await
     }
 
+    async fn set_block(&self, command: &SetBlock) -> Answers<Reply<BlockSet>> {
+        self.inner.set_block(command).await
+    }
+
+    async fn blocks(
+        &self,
+        tenant: &TenantId,
+        after: Option<&str>,
+        most: usize,
+    ) -> Answers<Page<(PayerId, BlockedBy, Block)>> {
+        self.inner.blocks(tenant, after, most).await
+    }
+
     async fn ping(&self) -> Answers<()> {
         self.inner.ping().await
+    }
+
+    async fn adjust_balance(&self, command: &AdjustBalance) -> Answers<Reply<Adjusted>> {
+        self.inner.adjust_balance(command).await
+    }
+
+    async fn adjust_settlement(&self, command: &AdjustSettlement) -> Answers<Reply<Adjusted>> {
+        self.inner.adjust_settlement(command).await
     }
 }

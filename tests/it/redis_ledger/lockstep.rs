@@ -7,7 +7,7 @@ use std::fmt::Debug;
 use fastrand::Rng;
 use tollgate::charging::catalogue::{CountryCode, Licence};
 use tollgate::charging::decision::{Decision, Nuance};
-use tollgate::charging::ids::{CallId, LotId, PayerId, TenantId};
+use tollgate::charging::ids::{AdjustmentId, CallId, LotId, PayerId, PoolId, TenantId};
 use tollgate::charging::month::Month;
 use tollgate::charging::profile::{
     AutoRecharge, Billing, FailureHandling, NoticeTargets, OnLostSettle, OutboundPolicy, PayerKind,
@@ -20,8 +20,9 @@ use tollgate::ledger::memory::MemoryLedger;
 use tollgate::ledger::redis::RedisLedger;
 use tollgate::ledger::state::Terms;
 use tollgate::ledger::{
-    Answer, Authorize, CallLimits, ClockOffset, End, Ending, Extend, Ledger, MoneyOffer, Offer,
-    PayerUpdate, PoolOffer, Proposal, RechargeOutcome, ReportRecharge, TenantRecord, Versions,
+    AdjustBalance, AdjustSettlement, Answer, Authorize, CallLimits, ClockOffset, Correction, End,
+    Ending, Extend, Ledger, MoneyOffer, Offer, PayerUpdate, PoolOffer, Proposal, RechargeOutcome,
+    ReportRecharge, TenantRecord, Versions,
 };
 
 use crate::support::redis::RedisServer;
@@ -320,6 +321,9 @@ impl Pair {
                 auto_recharge: self.auto_recharge(),
                 trunks: vec![],
                 notices: NoticeTargets::default(),
+                international_cap: Default::default(),
+                allow_unlisted_destinations: false,
+                pool_increments: Default::default(),
                 deduct_shortfall: self.rng.bool(),
                 retention: Default::default(),
             },
@@ -355,8 +359,44 @@ impl Pair {
         both!(self, updates, |ledger| ledger.apply_payers(&self.tenant, &month, &updates));
     }
 
+    async fn adjust(&mut self) {
+        let key = AdjustmentId::new(&format!("é{}", self.rng.u32(..200))).expect("a key");
+        let fingerprint = ["f", "f", "g"][self.rng.usize(..3)].to_owned();
+        let (tenant, report) = (self.tenant.clone(), vec![255; self.rng.usize(..3)]);
+        if self.rng.bool() {
+            let call = self.call();
+            let known = self.memory.call(&tenant, &call).await.expect("memory");
+            let over = known.map_or(Default::default(), |call| (call.used, call.money_spent()));
+            let used = Seconds(self.rng.i64(0..900));
+            let command = AdjustSettlement { tenant, key, fingerprint, call, used, over, report };
+            both!(self, command, |ledger| ledger.adjust_settlement(&command));
+            return;
+        }
+        let lots = self.lots.max(1);
+        let lot = self.rng.usize(..lots);
+        let correction = if self.rng.bool() {
+            Correction::Lot {
+                lot: LotId::new(&format!("{}-{lot}", ["b", "A", "é", "a"][lot % 4]))
+                    .expect("a lot"),
+                amount: Micros(self.rng.i64(-3_000..3_000)),
+                most: Micros([50_000, 1 << 50][self.rng.usize(..2)]),
+            }
+        } else {
+            let month = self.month();
+            Correction::Pool {
+                pool: PoolId::of(self.pick(FAMILIES), &month.key),
+                amount: Seconds(self.rng.i64(-600..900)),
+                month,
+                most: Seconds([2_000, 1 << 40][self.rng.usize(..2)]),
+            }
+        };
+        let command = AdjustBalance { tenant, key, fingerprint, correction, report };
+        both!(self, command, |ledger| ledger.adjust_balance(&command));
+    }
+
     async fn turn(&mut self) {
-        match self.rng.u8(..100) {
+        match self.rng.u8(..104) {
+            100.. => self.adjust().await,
             0..36 => self.authorize().await,
             36..44 => {
                 let command = Answer { tenant: self.tenant.clone(), call: self.call() };
@@ -553,7 +593,7 @@ async fn both_ledgers_give_equal_answers_and_store_equal_values() {
     // The dice have been everywhere.
     let everywhere = [
         "Authorized Refused Extended Reopened Settled SettledLate Released Expired Parked Purchased",
-        "LotExpired shortfall ALLOWED ALLOWED_FREE KEY_CONFLICT CALL_ALREADY_ENDED RATE_LIMITED",
+        "LotExpired Adjusted shortfall ALLOWED ALLOWED_FREE KEY_CONFLICT CALL_ALREADY_ENDED RATE_LIMITED",
         "CONCURRENCY_LIMIT NUMBER_INVALID INSUFFICIENT_CREDITS SPEND_LIMIT_REACHED FRAUD_SUSPECTED",
         "CONCURRENCY_LIMIT NUMBER_INVALID INSUFFICIENT_CREDITS SPEND_LIMIT_REACHED",
         "RechargeRequested RechargeSucceeded RechargeFailed ShortfallCollected",

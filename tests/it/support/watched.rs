@@ -10,12 +10,13 @@ use tollgate::charging::month::Month;
 use tollgate::charging::profile::Purchase;
 use tollgate::charging::units::{Millis, Seconds};
 use tollgate::ledger::memory::MemoryLedger;
-use tollgate::ledger::state::{Call, Entry, Reader, Upkeep};
+use tollgate::ledger::state::{Block, BlockedBy, Call, Entry, Reader, Upkeep};
 use tollgate::ledger::{
-    Answer, Answered, Applied, Authorize, Authorized, Balance, End, Ended, Extend, Extended,
-    FinishRewrite, FinishedRewrite, Ledger, LedgerError, MoveReader, Moved, Page, PayerUpdate,
-    PayerView, Position, Purchased, RechargeReported, Reply, ReportRecharge, Snapshot, Swept,
-    TakeReader, Taken, TenantRecord, TenantView,
+    AdjustBalance, AdjustSettlement, Adjusted, Answer, Answered, Applied, Authorize, Authorized,
+    Balance, BlockSet, End, Ended, Extend, Extended, FinishRewrite, FinishedRewrite, Ledger,
+    LedgerError, MoveReader, Moved, Page, PayerUpdate, PayerView, Position, Purchased,
+    RechargeReported, Reply, ReportRecharge, SetBlock, Snapshot, Swept, TakeReader, Taken,
+    TenantRecord, TenantView,
 };
 
 type Answers<T> = Result<T, LedgerError>;
@@ -136,7 +137,12 @@ passed_on! {
     snapshot(tenant: &TenantId) -> Reply<Snapshot>;
     history(tenant: &TenantId, after: Option<&str>, most: usize) -> Page<(String, Entry)>;
     history_since(tenant: &TenantId, at: Millis) -> Option<String>;
+    set_block(command: &SetBlock) -> Reply<BlockSet>;
+    blocks(tenant: &TenantId, after: Option<&str>, most: usize)
+        -> Page<(PayerId, BlockedBy, Block)>;
     ping() -> ();
+    adjust_balance(command: &AdjustBalance) -> Reply<Adjusted>;
+    adjust_settlement(command: &AdjustSettlement) -> Reply<Adjusted>;
     record(tenant: &TenantId) -> Reply<Option<TenantRecord>>;
     take_reader(command: &TakeReader) -> Reply<Taken>;
     move_reader(command: &MoveReader) -> Reply<Moved>;

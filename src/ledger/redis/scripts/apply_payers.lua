@@ -4,6 +4,8 @@
 -- KEYS[2] sizes: seconds per month of each pool family
 -- KEYS[3] profiles: what was applied
 -- KEYS[4] numbers: each number of a payer that is not removed, and who has it
+-- KEYS[5] blocks: the blocks that stand
+-- KEYS[6] journal: everything that happened
 -- ARGV[1] the packed fields of APPLY_PAYERS
 -- ARGV[2] the clock (see read_clock)
 --
@@ -12,13 +14,13 @@
 --   stale: the month moved on; nothing changed
 --
 -- Keeps: a family's size is the sum of its payers' seats; a payer's version moves with every change,
--- the tenant's with every change of numbers.
+-- the tenant's with every change of numbers; a block that was not applied is not touched.
 
 local APPLY_PAYERS = { month = 1, month_starts = 2, month_ends = 3, updates = 4 }
 local PAYER_UPDATE = { payer = 1, stored = 2 }
 local STORED_PAYER = { profile = 1, state = 2, seats = 3, numbers = 4 }
 
-ACCOUNTS, SIZES, PROFILES, NUMBERS = unpack(KEYS)
+ACCOUNTS, SIZES, PROFILES, NUMBERS, BLOCKS, JOURNAL = unpack(KEYS)
 now = read_clock(ARGV[2])
 local command = cmsgpack.unpack(ARGV[1])
 local updates, month = command[APPLY_PAYERS.updates], command[APPLY_PAYERS.month]
@@ -120,9 +122,13 @@ for _, update in ipairs(updates) do
   local old = read(PROFILES, field) or NOBODY
   if not same(old, new) then
     count = count + 1
-    local account = read(ACCOUNTS, field) or { 0, false, 0, '', 0, 0 }
+    local account = read(ACCOUNTS, field) or { 0, false, 0, '', 0, 0, false }
     account[PAYER_ACCOUNT.version] = account[PAYER_ACCOUNT.version] + 1
-    account[PAYER_ACCOUNT.blocked] = new[STORED_PAYER.state] == 'blocked'
+    local blocked = new[STORED_PAYER.state] == 'blocked'
+    if blocked ~= account[PAYER_ACCOUNT.blocked] then
+      account[PAYER_ACCOUNT.blocked] = blocked
+      keep_block('f:' .. payer, payer, 'file', blocked and { now, '', '' }, '')
+    end
     put(ACCOUNTS, field, account)
     put(PROFILES, field, new)
     resize(old, new)

@@ -83,7 +83,7 @@ local function finish(command, report)
   call[CALL.used] = math.max(call[CALL.used], used)
   call[CALL.settle_used] = used
   local postings = settle_lines(call, call[CALL.used])
-  owe(call)
+  owe(call[CALL.shortfall_money])
   if is_open(call) then
     close(id, call, STATE.settled, keep)
     note_call('settled', id, call, postings, report)

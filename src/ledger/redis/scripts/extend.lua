@@ -29,7 +29,9 @@ now = read_clock(ARGV[1])
 local function stopped(call)
   if tenant_account()[TENANT_ACCOUNT.suspended] then return 'TENANT_SUSPENDED' end
   local payer = payer_account(call[CALL.payer])
-  if payer and payer[PAYER_ACCOUNT.blocked] then return 'FRAUD_SUSPECTED' end
+  if payer and (payer[PAYER_ACCOUNT.blocked] or payer[PAYER_ACCOUNT.barred]) then
+    return 'FRAUD_SUSPECTED'
+  end
 end
 
 local function extend(command)

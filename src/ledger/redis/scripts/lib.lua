@@ -5,6 +5,7 @@
 -- hold no nil: an option is '', -1, or an array of nothing or one.
 
 local ACCOUNTS, SIZES, POOLS, LOTS, CALLS, DEADLINES, RETAINED, JOURNAL, PROFILES, NUMBERS, READERS
+local ADJUSTMENTS, BLOCKS
 local JOURNAL_NEW, JOURNAL_OLD, UPKEEP
 
 -- The store's clock in milliseconds, set once by each script.
@@ -324,7 +325,7 @@ end
 -- The payer's account, to be changed. One that is not applied yet has an account from its first counted
 -- call on, so that what is counted up before it is applied can be counted down after.
 local function changed_payer(payer)
-  local account = payer_account(payer) or { 0, false, 0, '', 0, 0 }
+  local account = payer_account(payer) or { 0, false, 0, '', 0, 0, false }
   put(ACCOUNTS, 'u:' .. payer, account)
   return account
 end
@@ -630,17 +631,34 @@ local function succeed_recharge(recharge, key, request)
   put(LOTS, 'r:' .. key, false)
 end
 
--- Counts what a settled call fell short of (D7); of an expired one it may still change.
-local function owe(call)
-  local short = call[CALL.shortfall_money]
-  if short <= 0 then return end
+-- Counts what a settled call fell short of (D7), or less where a correction lowers that; of an expired one
+-- it may still change. What a lot has paid of it stays paid.
+local function owe(more)
+  if more == 0 then return end
   local found = wallet()
-  found[WALLET.owed] = math.min(found[WALLET.owed] + short, MAX_MONEY)
+  found[WALLET.owed] = math.max(math.min(found[WALLET.owed] + more, MAX_MONEY), 0)
   put(LOTS, 'w', found)
 end
 
-local function posting(bucket, funded, held, spent, expired)
-  return { bucket, funded, held, spent, expired }
+-- Puts a lot that has money into the drawing order, if it is not there.
+local function enlist_lot(id)
+  local live, place = live_lots(), 1
+  for _, other in ipairs(live) do
+    if other == id then return end
+  end
+  local starts = lot(id)[BUCKET.starts]
+  while live[place] do
+    local other = lot(live[place])
+    local bought = other and other[BUCKET.starts] or 0
+    if starts < bought or (starts == bought and precedes(id, live[place])) then break end
+    place = place + 1
+  end
+  table.insert(live, place, id)
+  put(LOTS, 'w', wallet())
+end
+
+local function posting(bucket, funded, held, spent, expired, adjusted)
+  return { bucket, funded, held, spent, expired, adjusted or 0 }
 end
 
 -- The sources of a call as the funding arithmetic sees them.
@@ -827,11 +845,41 @@ local function charge_lots(money, owed, postings)
   if rest > 0 and money[MONEY_LINE.overage] then post_pay(money, 0, rest, postings) end
 end
 
--- Charges `used` to the call's lines and gives back everything else that they hold.
-local function settle_lines(call, used)
+-- Gives money back to the lots that were charged, the last one first. What a lapsed lot gets back has
+-- expired (D17), what overage gets back was never funded.
+local function give_back(money, owed, postings)
+  local rest, lines = owed, money[MONEY_LINE.lots]
+  for i = #lines, 1, -1 do
+    local line = lines[i]
+    local back = math.min(rest, line[LOT_LINE.spent])
+    local bucket = back > 0 and lot(line[LOT_LINE.lot])
+    if bucket then
+      local field = 'l:' .. line[LOT_LINE.lot]
+      local overage = is_overage(line[LOT_LINE.lot])
+      local lapsed = not overage and bucket[BUCKET.ends] <= now and back or 0
+      local unfunded = overage and back or 0
+      rest = rest - back
+      bucket[BUCKET.funded] = bucket[BUCKET.funded] - unfunded
+      bucket[BUCKET.spent] = bucket[BUCKET.spent] - back
+      bucket[BUCKET.expired] = bucket[BUCKET.expired] + lapsed
+      line[LOT_LINE.spent] = line[LOT_LINE.spent] - back
+      put(LOTS, field, bucket)
+      postings[#postings + 1] = posting(field, -unfunded, 0, -back, lapsed)
+      if not overage and lapsed == 0 then enlist_lot(line[LOT_LINE.lot]) end
+    end
+  end
+end
+
+-- Charges `used` to the call's lines and gives back everything else that they hold. A correction
+-- downwards (`gives_back`) takes nothing that the lines do not have.
+local function settle_lines(call, used, gives_back)
   if call[CALL.terms][TERMS.free] then return {} end
-  local charged_to, price, length, short, short_price =
-    charge(used, pool_sides(call), credit_side(call))
+  local pools, credits = pool_sides(call), credit_side(call)
+  if gives_back then
+    for _, pool in ipairs(pools) do pool.available = 0 end
+    if credits then credits.available = 0 end
+  end
+  local charged_to, price, length, short, short_price = charge(used, pools, credits)
   call[CALL.money_duration] = length
   call[CALL.shortfall_duration] = short
   call[CALL.shortfall_money] = short_price
@@ -847,6 +895,9 @@ local function settle_lines(call, used)
       line[POOL_LINE.held] = 0
       line[POOL_LINE.spent] = charged_to[i]
       alert(line[POOL_LINE.pool], bucket)
+      if gives_back then
+        bucket[BUCKET.alerted] = math.min(bucket[BUCKET.alerted], alert_due(bucket))
+      end
       put(ACCOUNTS, field, bucket)
       postings[#postings + 1] = posting(field, 0, -held, spent, 0)
     end
@@ -861,10 +912,12 @@ local function settle_lines(call, used)
       found[WALLET.holds] = found[WALLET.holds] - 1
       put(LOTS, 'w', found)
     end
-    count_velocity(money, price - before - held)
     drop_empty_lots()
     judge_recharge()
+  elseif price < before then
+    give_back(money, before - price, postings)
   end
+  count_velocity(money, price - before - held)
   count_money(call[CALL.payer], money[MONEY_LINE.month], -held, price - before)
   return postings
 end
@@ -929,13 +982,15 @@ end
 -- Kind, at, subject, payer, decision, used, granted, shortfall_duration, shortfall_money, postings,
 -- context, report: the fields of Entry.
 local function note_call(kind, id, call, postings, report)
-  entries[#entries + 1] = {
+  local entry = {
     kind, now, id, call[CALL.payer], call[CALL.decision],
     kind == 'parked' and call[CALL.parked] or call[CALL.used], call[CALL.granted],
     call[CALL.shortfall_duration], call[CALL.shortfall_money], postings,
     call[CALL.context], report or '',
   }
+  entries[#entries + 1] = entry
   note_alerts()
+  return entry
 end
 
 local function note_lot(kind, id, posted, context)
@@ -946,10 +1001,33 @@ local function note_erased(context)
   entries[#entries + 1] = { 'numbers_erased', now, '', '', '', 0, 0, 0, 0, {}, context, '' }
 end
 
+-- An answer about a correction: its entry where there is one, and a number.
+local function adjust_reply(tag, entry, number)
+  return cmsgpack.pack({ tag, now, { entry }, number or 0 })
+end
+
+-- Remembers a correction by its key, for ever, without the context of its call: that may hold telephone
+-- numbers, which are erased from the journal and not from here. The entry as it is remembered.
+local function remember(key, fingerprint, entry)
+  local kept = { unpack(entry) }
+  kept[ENTRY.context] = ''
+  put(ADJUSTMENTS, key, { fingerprint, kept })
+  return kept
+end
+
+-- Sets a block ({ since, reason, operator }), or lifts it (false), and notes that; `by` is 'operator' or
+-- 'file'.
+local function keep_block(field, payer, by, block, context)
+  put(BLOCKS, field, block)
+  entries[#entries + 1] = {
+    block and 'payer_blocked' or 'payer_unblocked', now, by, payer, '', 0, 0, 0, 0, {}, context, '',
+  }
+end
+
 -- Adds a lot in its place in the drawing order, told by `kind`, and collects from it what earlier calls
 -- fell short of, where the tenant says so (D7).
 local function add_lot(kind, id, amount, starts, ends, context)
-  local found, live = wallet(), live_lots()
+  local found = wallet()
   local paid = found[WALLET.deduct_shortfall] and now < ends
     and math.min(found[WALLET.owed], amount) or 0
   local bucket = { amount, 0, 0, paid, 0, 0, starts, ends, 0 }
@@ -960,16 +1038,7 @@ local function add_lot(kind, id, amount, starts, ends, context)
     put(LOTS, 'w', found)
     note_lot('shortfall_collected', id, posting('l:' .. id, 0, 0, paid, 0), '')
   end
-  if available(bucket) <= 0 then return end
-  local place = 1
-  while live[place] do
-    local other = lot(live[place])
-    local bought = other and other[BUCKET.starts] or 0
-    if starts < bought or (starts == bought and precedes(id, live[place])) then break end
-    place = place + 1
-  end
-  table.insert(live, place, id)
-  put(LOTS, 'w', found)
+  if available(bucket) > 0 then enlist_lot(id) end
 end
 
 -- Records usage that nothing was granted for.

@@ -31,7 +31,7 @@ for i, name in ipairs(names) do
     { size, 0, 0, 0, 0, 0, command[POSITION.month_starts], command[POSITION.month_ends], 0 }
   pools[i] = read(ACCOUNTS, 'p:' .. name[POOL_NAME.pool]) or unopened
 end
-local payer = payer_account(command[POSITION.payer]) or { 0, false, 0, '', 0, 0 }
+local payer = payer_account(command[POSITION.payer]) or { 0, false, 0, '', 0, 0, false }
 local call = read(CALLS, command[POSITION.call]) and bytes_of(CALLS, command[POSITION.call])
 return cmsgpack.pack({
   'found', now, tenant_account(), payer, pools, credits_now(), wallet()[WALLET.holds], call or '',
