@@ -6,6 +6,7 @@ mod adjust;
 mod apply;
 mod balance;
 mod blocks;
+mod retention;
 
 pub use adjust::{
     AdjustmentRecord, Amount, Authority, BalanceAdjustment, MAX_POOL, SettlementAdjustment,
@@ -13,6 +14,7 @@ pub use adjust::{
 pub use apply::ApplyOutcome;
 pub use balance::{CreditLot, Credits, Overage, PoolBalance, RechargeState, TenantBalance};
 pub use blocks::{BlockOutcome, BlockRecord};
+pub use retention::{Erased, ErasureOf};
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -29,7 +31,7 @@ use crate::credit_control::answer::{CallContext, FundingLine, FundingSource};
 use crate::credit_control::directory::Tenant;
 use crate::credit_control::emergency::UNATTRIBUTED;
 use crate::ledger::audit::{self, Report};
-use crate::ledger::state::{Call, Entry, EntryKind, MAX_MONEY, Posting};
+use crate::ledger::state::{Call, Entry, EntryKind, MAX_MONEY, Opening, Posting};
 use crate::ledger::{
     Applied, Ledger, LedgerError, Page, Purchased, RechargeOutcome, RechargeReported,
     ReportRecharge, TenantRecord,
@@ -322,25 +324,33 @@ impl<L: Ledger> Administration<L> {
         Ok((self.ledger().open_calls(tenant, cursor, most).await?, profile))
     }
 
-    /// Decisions, newest first; also those of emergency calls that named no tenant, under
+    /// Decisions, newest first, and since when all are kept, where these reach back to what is trimmed;
+    /// also those of emergency calls that named no tenant, under
     /// [`UNATTRIBUTED`].
     pub async fn decisions(
         &self,
         tenant: &TenantId,
         mut before: Option<String>,
         most: usize,
-    ) -> Result<Page<DecisionRecord>, AdministrationError> {
+    ) -> Result<(Page<DecisionRecord>, Option<Millis>), AdministrationError> {
         if tenant.as_str() != UNATTRIBUTED {
             self.known_tenant(tenant).await?;
         }
         let mut records = vec![];
+        let mut kept_since = None;
         loop {
             let wanted = most - records.len();
             let page = self.ledger().journal(tenant, before.as_deref(), wanted).await?;
-            records.extend(page.items.into_iter().filter(is_decision).map(decision_record));
+            kept_since = kept_since.or(self::kept_since(page.items.iter()));
+            records.extend(
+                page.items
+                    .into_iter()
+                    .filter(|entry| entry.kind.is_decision())
+                    .map(decision_record),
+            );
             before = page.next;
             if records.len() >= most || before.is_none() {
-                return Ok(Page { items: records, next: before });
+                return Ok((Page { items: records, next: before }, kept_since));
             }
         }
     }
@@ -465,8 +475,10 @@ fn conflict(key: &LotId) -> String {
     format!("purchase {key} was applied before with another amount or instant")
 }
 
-fn is_decision(entry: &Entry) -> bool {
-    matches!(entry.kind, EntryKind::Authorized | EntryKind::Refused)
+/// Since when everything is kept, where some of the entries stand for others that are trimmed.
+pub fn kept_since<'a>(entries: impl Iterator<Item = &'a Entry>) -> Option<Millis> {
+    let openings = entries.filter(|entry| entry.kind == EntryKind::Opening);
+    openings.filter_map(|entry| Some(Opening::decode(&entry.context)?.until)).max()
 }
 
 fn decision_record(entry: Entry) -> DecisionRecord {

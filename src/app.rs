@@ -40,6 +40,9 @@ const PING_INTERVAL: Duration = Duration::from_millis(500);
 /// Longest wait for one step of a sweep; a step that is not awaited may still be carried out.
 const SWEEP_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// How often it is looked whether records are to be erased or trimmed.
+const RETENTION_INTERVAL: Duration = Duration::from_secs(3600);
+
 /// How much longer than the sweep interval a due hold may stay open before an audit calls it a leak: a
 /// sweep takes its time, and so does a ledger that was away.
 const SWEEP_SLACK: Seconds = Seconds(60);
@@ -139,6 +142,7 @@ pub async fn start<L: Ledger>(ledger: Arc<L>, config: &Config) -> io::Result<Run
     let mut tasks = Tasks::default();
     tasks.spawn(watch(control.clone(), health.clone(), config.ledger_timeout));
     tasks.spawn(sweep(control.clone(), config.sweep_interval, config.sweep_batch));
+    tasks.spawn(keep_records(Administration::new(control.clone(), sweep_bound)));
     let mut notices = JoinSet::new();
     if let Some(settings) = notice_settings(config) {
         let made = Notices::new(control.ledger().clone(), settings, account::event_json);
@@ -485,6 +489,18 @@ async fn sweep_tenant<L: Ledger>(
         }
         if swept.expired < batch && swept.forgotten < batch {
             return Ok(());
+        }
+    }
+}
+
+/// Carries out the retention of every tenant, for ever.
+async fn keep_records<L: Ledger>(administration: Administration<L>) {
+    let mut ticks = tokio::time::interval(RETENTION_INTERVAL);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        if let Err(error) = administration.keep_records().await {
+            tracing::warn!(%error, "retention is tried again");
         }
     }
 }

@@ -20,6 +20,7 @@ pub mod output;
 pub mod pools;
 pub mod rates;
 pub mod reconcile;
+pub mod records;
 pub mod serve;
 pub mod usage;
 pub mod users;
@@ -93,6 +94,7 @@ async fn ask(command: ClientCommand, form: Output) -> Outcome {
         ClientCommand::Reconcile(args) => reconcile::run(*args, form).await,
         ClientCommand::Events(args) => events::run(args, form).await,
         ClientCommand::Openapi(args) => openapi::run(&args),
+        ClientCommand::Records(args) => records::run(args.command, form).await,
         ClientCommand::Audit(args) => accounts::audit(args, form).await,
         ClientCommand::Adjust(args) => adjust::run(args.command, form).await,
         ClientCommand::Adjustments(args) => adjust::list(args, form).await,

@@ -7,6 +7,7 @@
 pub mod answer;
 pub mod directory;
 pub mod emergency;
+pub mod erasure;
 pub mod quote;
 pub mod records;
 

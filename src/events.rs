@@ -98,7 +98,9 @@ fn kinds(entry: &Entry) -> Vec<EventKind> {
         | EntryKind::Adjusted
         | EntryKind::PayerBlocked
         | EntryKind::PayerUnblocked
-        | EntryKind::ShortfallCollected => None,
+        | EntryKind::ShortfallCollected
+        | EntryKind::Opening
+        | EntryKind::NumbersErased => None,
     });
     let charged =
         matches!(entry.kind, EntryKind::Settled | EntryKind::SettledLate | EntryKind::Expired);

@@ -9,6 +9,7 @@ pub mod audit;
 pub mod memory;
 pub mod recharge;
 pub mod redis;
+pub mod rewriting;
 pub mod state;
 
 use std::future::Future;
@@ -26,7 +27,7 @@ use crate::charging::units::{Micros, Millis, Seconds};
 use crate::ledger::recharge::{Recharge, RechargeRequest};
 use crate::ledger::state::{
     Adjustment, Block, BlockNote, BlockedBy, Bucket, Call, CallState, Entry, Lot, MoneyLine,
-    PayerAccount, Reader, SpendRing, TenantAccount, Terms, VelocityLine, Wallet,
+    PayerAccount, Reader, SpendRing, TenantAccount, Terms, Upkeep, VelocityLine, Wallet,
 };
 
 /// Why a command has no outcome.
@@ -393,9 +394,9 @@ pub struct AdjustSettlement {
 /// The answer to [`AdjustBalance`] and [`AdjustSettlement`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Adjusted {
-    /// Applied now, with this entry in the journal.
+    /// Applied now, with this entry in the journal; here it is without its context, and below.
     Applied(Entry),
-    /// The same correction was applied before, with this entry.
+    /// The same correction was applied before, with this entry, which may be trimmed by now.
     Replayed(Entry),
     /// The key was used for another correction; nothing changed, here and below.
     Conflict,
@@ -656,6 +657,42 @@ pub enum Moved {
     Lost,
 }
 
+/// Put a rewritten journal in the place of the one that it was made from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FinishRewrite {
+    /// Who rewrites.
+    pub token: String,
+    /// Cursor of the last entry that was read; what came after it is copied as it is. `None`: none was.
+    pub read_until: Option<String>,
+    /// How many entries were written, by which one that is not whole is known.
+    pub written: u64,
+    /// Entries before this instant are trimmed now; zero leaves what is noted as it is.
+    pub trimmed: Millis,
+    /// Numbers in entries before this instant are erased now; likewise.
+    pub erased: Millis,
+    /// Context of the [`NumbersErased`] entry to be left behind it; `None` or nothing leaves none.
+    ///
+    /// [`NumbersErased`]: state::EntryKind::NumbersErased
+    pub note: Option<Vec<u8>>,
+}
+
+/// The answer to [`FinishRewrite`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FinishedRewrite {
+    /// The journal is the rewritten one.
+    Done,
+    /// More than [`COPIED_AT_FINISH`] entries came meanwhile: read on, and finish again.
+    Behind,
+    /// Somebody else rewrites, or what was written is not whole; nothing changed.
+    Lost,
+}
+
+/// Entries that came during a rewriting, and are copied while nothing else can happen.
+pub const COPIED_AT_FINISH: usize = 250;
+
+/// How long a rewriting is believed to go on after its last step.
+pub const REWRITE_LEASE: Seconds = Seconds(120);
+
 /// A page of a list and the cursor of the next.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Page<T> {
@@ -785,6 +822,53 @@ pub trait Ledger: Send + Sync + 'static {
     fn take_reader(&self, command: &TakeReader) -> impl Fallible<Reply<Taken>>;
     /// See [`MoveReader`].
     fn move_reader(&self, command: &MoveReader) -> impl Fallible<Reply<Moved>>;
+    /// All readers of the journal, in the order of their names.
+    fn readers(&self, tenant: &TenantId) -> impl Fallible<Reply<Vec<(String, Reader)>>>;
+    /// Calls that are not forgotten, in any order, some twice; at most about `most` from the cursor.
+    fn calls(
+        &self,
+        tenant: &TenantId,
+        cursor: Option<&str>,
+        most: usize,
+    ) -> impl Fallible<Page<(CallId, Call)>>;
+    /// Which of these calls are not forgotten, in the order asked for.
+    fn are_kept(&self, tenant: &TenantId, calls: &[CallId]) -> impl Fallible<Vec<bool>>;
+    /// How far the journal was trimmed and erased, and who rewrites it now.
+    fn upkeep(&self, tenant: &TenantId) -> impl Fallible<Reply<Upkeep>>;
+    /// Begins to rewrite the journal aside, under a token of its own; `false` while somebody else does.
+    /// What another left behind is thrown away.
+    fn begin_rewrite(&self, tenant: &TenantId, token: &str) -> impl Fallible<Reply<bool>>;
+    /// Writes the next entries, with ids that the journal has or had, each later than the one before;
+    /// `false` where somebody else rewrites by now. Without entries it only says that it goes on.
+    fn add_rewritten(
+        &self,
+        tenant: &TenantId,
+        token: &str,
+        entries: &[(String, Entry)],
+    ) -> impl Fallible<bool>;
+    /// See [`FinishRewrite`]. Every entry keeps its cursor.
+    fn finish_rewrite(
+        &self,
+        tenant: &TenantId,
+        finish: &FinishRewrite,
+    ) -> impl Fallible<Reply<FinishedRewrite>>;
+    /// Throws away what was written, if nobody else rewrites by now. Where there was nothing to be done,
+    /// `trimmed` and `erased` are noted as by [`FinishRewrite`].
+    fn abandon_rewrite(
+        &self,
+        tenant: &TenantId,
+        token: &str,
+        trimmed: Millis,
+        erased: Millis,
+    ) -> impl Fallible<()>;
+    /// Replaces the context of a call that is not forgotten, where it still is `from`; whether it was.
+    fn replace_context(
+        &self,
+        tenant: &TenantId,
+        call: &CallId,
+        from: &[u8],
+        to: &[u8],
+    ) -> impl Fallible<bool>;
     /// Everything, at one instant.
     fn snapshot(&self, tenant: &TenantId) -> impl Fallible<Reply<Snapshot>>;
     /// See [`SetBlock`].

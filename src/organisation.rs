@@ -14,8 +14,8 @@ use std::fmt;
 pub use check::check;
 pub use raw::{
     Entries, RawAutoRecharge, RawFailureHandling, RawNotices, RawOrganisation, RawOutboundPolicy,
-    RawPayment, RawPurchase, RawResourceAccount, RawResponse, RawServiceNumber, RawSpendVelocity,
-    RawTenant, RawTenantLimits, RawTrunk, RawUser, RawUserLimits, Text,
+    RawPayment, RawPurchase, RawResourceAccount, RawResponse, RawRetention, RawServiceNumber,
+    RawSpendVelocity, RawTenant, RawTenantLimits, RawTrunk, RawUser, RawUserLimits, Text,
 };
 use serde_saphyr::budget::BudgetBreach;
 use serde_saphyr::{DuplicateKeyPolicy, Options};

@@ -5,13 +5,13 @@ use sha2::{Digest, Sha256};
 
 use crate::administration::balance::{credits, pools};
 use crate::administration::{
-    Administration, AdministrationError, Credits, MAX_ATTEMPTS, MAX_WALLET, PoolBalance,
+    Administration, AdministrationError, Credits, MAX_ATTEMPTS, MAX_WALLET, PoolBalance, kept_since,
 };
 use crate::charging::ids::{AdjustmentId, CallId, LotId, PoolId, TenantId};
 use crate::charging::money::format_micros;
 use crate::charging::month::{Month, parse_zone};
 use crate::charging::profile::TenantProfile;
-use crate::charging::units::{Micros, Seconds};
+use crate::charging::units::{Micros, Millis, Seconds};
 use crate::credit_control::answer::AdjustmentReport;
 use crate::ledger::state::{Call, CallState, Entry, EntryKind};
 use crate::ledger::{AdjustBalance, AdjustSettlement, Adjusted, Correction, Ledger, Page};
@@ -237,24 +237,27 @@ impl<L: Ledger> Administration<L> {
         Err(self.contended(tenant))
     }
 
-    /// Corrections, newest first, and the tenant's currency. A page may have fewer than asked for, or
-    /// none, before the last: the journal is looked through, a limited part of it for each page.
+    /// Corrections, newest first, since when all are kept, where these reach back to what is trimmed, and
+    /// the tenant's currency. A page may have fewer than asked for, or none, before the last: the journal
+    /// is looked through, a limited part of it for each page.
     pub async fn adjustments(
         &self,
         tenant: &TenantId,
         mut before: Option<String>,
         most: usize,
-    ) -> Result<(Page<AdjustmentRecord>, String), AdministrationError> {
+    ) -> Result<(Page<AdjustmentRecord>, Option<Millis>, String), AdministrationError> {
         let profile = self.tenant_profile(tenant).await?;
         let mut scanned = 0;
+        let mut since = None;
         loop {
             let page = self.ledger().journal(tenant, before.as_deref(), most).await?;
             scanned += page.items.len();
+            since = since.or(kept_since(page.items.iter()));
             let adjusted = page.items.into_iter().filter(|e| e.kind == EntryKind::Adjusted);
             let items: Vec<_> = adjusted.map(AdjustmentRecord::of).collect();
             before = page.next;
             if !items.is_empty() || before.is_none() || scanned >= MAX_SCANNED {
-                return Ok((Page { items, next: before }, profile.currency));
+                return Ok((Page { items, next: before }, since, profile.currency));
             }
         }
     }

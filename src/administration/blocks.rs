@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use crate::administration::{Administration, AdministrationError};
+use crate::administration::{Administration, AdministrationError, kept_since};
 use crate::charging::ids::{PayerId, TenantId};
 use crate::charging::profile::{PayerProfile, PayerState};
 use crate::charging::units::{Millis, Seconds};
@@ -126,14 +126,15 @@ impl<L: Ledger> Administration<L> {
     }
 
     /// Who was blocked and unblocked from `from` on and before `to`, oldest first; `to` is now where it
-    /// is left out, `from` the first instant of `to`'s month in the tenant's time zone.
+    /// is left out, `from` the first instant of `to`'s month in the tenant's time zone. And since when
+    /// all are kept, where the window begins before that.
     pub async fn block_history(
         &self,
         tenant: &TenantId,
         (from, to): (Option<Millis>, Option<Millis>),
         after: Option<&str>,
         most: usize,
-    ) -> Result<Page<BlockRecord>, AdministrationError> {
+    ) -> Result<(Page<BlockRecord>, Option<Millis>), AdministrationError> {
         let known = self.known_tenant(tenant).await?;
         let now = self.ledger().tenant(tenant).await?.now;
         // What happened at this very instant has happened.
@@ -148,6 +149,7 @@ impl<L: Ledger> Administration<L> {
         };
         let mut records = vec![];
         let mut read = 0;
+        let mut since = None;
         let next = 'reading: loop {
             let page = self.ledger().history(tenant, after.as_deref(), HISTORY_PAGE).await?;
             for (cursor, entry) in page.items {
@@ -158,6 +160,7 @@ impl<L: Ledger> Administration<L> {
                     break 'reading None;
                 }
                 read += 1;
+                since = since.max(kept_since([&entry].into_iter()).filter(|until| *until > from));
                 let within = (from..to).contains(&entry.at);
                 records.extend(BlockRecord::told(entry).filter(|_| within));
                 after = Some(cursor);
@@ -166,7 +169,7 @@ impl<L: Ledger> Administration<L> {
                 break page.next;
             }
         };
-        Ok(Page { items: self.with_profiles(tenant, records).await?, next })
+        Ok((Page { items: self.with_profiles(tenant, records).await?, next }, since))
     }
 
     async fn with_profiles(

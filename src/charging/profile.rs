@@ -49,6 +49,9 @@ pub struct TenantProfile {
     /// Whether the next purchase pays what settled calls fell short of (D7).
     #[serde(default)]
     pub deduct_shortfall: bool,
+    /// How long records are kept.
+    #[serde(default)]
+    pub retention: Retention,
     /// Who is told what happens (rules 51 and 66). Tenants stored before there were notices have none.
     #[serde(default)]
     pub notices: NoticeTargets,
@@ -61,6 +64,15 @@ pub struct TenantProfile {
     /// Charging increments of the minutes of single plans, whole parts of a minute; 60 s for the others (D1).
     #[serde(default)]
     pub pool_increments: BTreeMap<Licence, Seconds>,
+}
+
+/// How long a tenant's records are kept; what is absent is kept for ever.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Retention {
+    /// After it the telephone numbers in records are erased.
+    pub numbers: Option<Seconds>,
+    /// After it records are trimmed to sums.
+    pub records: Option<Seconds>,
 }
 
 /// Who of a tenant is told what happens.

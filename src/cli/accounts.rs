@@ -9,6 +9,7 @@ use crate::cli::output::{
     Failure, Outcome, Word, counted, fields, instant, is_some_money, length, money, print, rows,
     show, warn,
 };
+use crate::cli::records::warn_of_trimmed;
 use crate::cli::{FAILURE, client, organisation};
 use crate::proto::v1::report_recharge_request::Outcome as ReportOutcome;
 use crate::proto::v1::{
@@ -232,6 +233,7 @@ pub async fn decisions(args: DecisionsArgs, form: Output) -> Outcome {
         let request = ListDecisionsRequest { tenant_id, page_size, page_token };
         let page = accounts.list_decisions(request).await?.into_inner();
         all.decisions.extend(page.decisions.into_iter().filter(wanted));
+        all.records_kept_since = all.records_kept_since.or(page.records_kept_since);
         page_token = page.next_page_token;
         if page_token.is_empty() || all.decisions.len() >= most {
             break;
@@ -239,6 +241,7 @@ pub async fn decisions(args: DecisionsArgs, form: Output) -> Outcome {
     }
     all.decisions.truncate(most);
     show(form, &all, decided)?;
+    warn_of_trimmed(all.records_kept_since.as_ref());
     Ok(ExitCode::SUCCESS)
 }
 

@@ -10,6 +10,7 @@ use crate::cli::client;
 use crate::cli::output::{
     Failure, Outcome, fields, instant, is_some_money, is_some_time, length, money, rows, show,
 };
+use crate::cli::records::warn_of_trimmed;
 use crate::proto::v1::adjust_balance_request::Amount;
 use crate::proto::v1::{
     AdjustBalanceRequest, AdjustBalanceResponse, AdjustSettlementRequest, AdjustSettlementResponse,
@@ -145,6 +146,7 @@ pub async fn list(args: AdjustmentsArgs, form: Output) -> Outcome {
         let request = ListAdjustmentsRequest { tenant_id, page_size: PAGE, page_token };
         let page = accounts.list_adjustments(request).await?.into_inner();
         all.adjustments.extend(page.adjustments);
+        all.records_kept_since = all.records_kept_since.or(page.records_kept_since);
         page_token = page.next_page_token;
         if page_token.is_empty() || all.adjustments.len() >= most {
             break;
@@ -152,6 +154,7 @@ pub async fn list(args: AdjustmentsArgs, form: Output) -> Outcome {
     }
     all.adjustments.truncate(most);
     show(form, &all, listed)?;
+    warn_of_trimmed(all.records_kept_since.as_ref());
     Ok(ExitCode::SUCCESS)
 }
 

@@ -82,6 +82,8 @@ pub enum ClientCommand {
     Events(EventsArgs),
     /// Print the OpenAPI document of what a listener answers in JSON; asks no server
     Openapi(OpenapiArgs),
+    /// Erase telephone numbers from records
+    Records(RecordsArgs),
     /// Prove the invariants of the ledger; exits with 1 and the first offending key when one is broken
     Audit(AuditArgs),
     /// Correct a balance or a settled call, once per key
@@ -871,6 +873,61 @@ pub enum ReportFormat {
     Csv,
 }
 
+/// Arguments of `records`.
+#[derive(Debug, Args)]
+pub struct RecordsArgs {
+    /// What to do with records.
+    #[command(subcommand)]
+    pub command: RecordsCommand,
+}
+
+/// What to do with records.
+#[derive(Debug, Subcommand)]
+pub enum RecordsCommand {
+    /// Erase one telephone number, or everybody's before an instant; charges and balances stay
+    Erase(EraseArgs),
+}
+
+/// Arguments of `records erase`.
+#[derive(Debug, Args)]
+#[command(group = clap::ArgGroup::new("what").required(true))]
+pub struct EraseArgs {
+    /// Tenant
+    #[arg(long, env = "TOLLGATE_TENANT", value_name = "ID")]
+    pub tenant: String,
+    /// The number, in E.164 such as +4930901820
+    #[arg(long, value_name = "NUMBER", group = "what")]
+    pub number: Option<String>,
+    /// All numbers in records made before this instant, RFC 3339 or YYYY-MM-DD (00:00 UTC)
+    #[arg(long, value_name = "INSTANT", group = "what", value_parser = day_or_instant)]
+    pub before: Option<Timestamp>,
+    /// Why, for the journal; without the number
+    #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
+    pub reason: String,
+    /// Who asks for it, for the journal
+    #[arg(
+        long,
+        env = "TOLLGATE_OPERATOR",
+        value_name = "NAME",
+        default_value = "",
+        hide_default_value = true
+    )]
+    pub operator: String,
+    /// The server.
+    #[command(flatten)]
+    pub server: Server,
+}
+
+fn day_or_instant(text: &str) -> Result<Timestamp, String> {
+    let day = |text: &str| {
+        let day: jiff::civil::Date = text.parse().ok()?;
+        Some(day.to_zoned(jiff::tz::TimeZone::UTC).ok()?.timestamp())
+    };
+    let instant = text.parse().ok().or_else(|| day(text));
+    instant
+        .ok_or_else(|| "expected an instant such as 2026-01-10T00:00:00Z or 2026-01-10".to_owned())
+}
+
 pub(super) fn length(text: &str) -> Result<Duration, String> {
     duration::parse(text).ok_or_else(|| "expected a length of time such as 90s or 5m".to_owned())
 }
@@ -1008,6 +1065,9 @@ mod tests {
             "tollgate reconcile --tenant a --charge-tolerance much cdr.csv",
             "tollgate reconcile --tenant a --delimiter ab cdr.csv",
             "tollgate calls end --tenant a --trunk b --before noon",
+            "tollgate records erase --tenant a",
+            "tollgate records erase --tenant a --number +4930901820 --before 2026-01-10",
+            "tollgate records erase --tenant a --before yesterday",
             "tollgate balance --tenant a --admin-endpoint nowhere",
             "tollgate recharge --tenant a --key recharge.1",
             "tollgate recharge --tenant a --key recharge.1 --succeeded --failed card",

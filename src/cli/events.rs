@@ -8,6 +8,7 @@ use crate::cli::client;
 use crate::cli::output::{
     Failure, Outcome, Word, instant, is_some_money, is_some_time, length, money,
 };
+use crate::cli::records::warn_of_trimmed;
 use crate::proto::json::to_json_line;
 use crate::proto::v1::{Event, WatchEventsRequest};
 
@@ -22,7 +23,10 @@ pub async fn run(args: EventsArgs, form: Output) -> Outcome {
     let mut events = answer.into_inner();
     let mut out = io::stdout().lock();
     while let Some(message) = events.message().await? {
-        let Some(event) = message.event else { continue };
+        let Some(event) = message.event else {
+            warn_of_trimmed(message.records_kept_since.as_ref());
+            continue;
+        };
         let line = match form {
             Output::Json => to_json_line(&event)?,
             Output::Table => line(&event),

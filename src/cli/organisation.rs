@@ -12,13 +12,13 @@ use jiff::Timestamp;
 use crate::duration;
 use crate::organisation::{
     RawAutoRecharge, RawFailureHandling, RawNotices, RawOrganisation, RawOutboundPolicy,
-    RawPayment, RawPurchase, RawResourceAccount, RawResponse, RawServiceNumber, RawSpendVelocity,
-    RawTenant, RawTenantLimits, RawTrunk, RawUser, RawUserLimits, Text,
+    RawPayment, RawPurchase, RawResourceAccount, RawResponse, RawRetention, RawServiceNumber,
+    RawSpendVelocity, RawTenant, RawTenantLimits, RawTrunk, RawUser, RawUserLimits, Text,
 };
 use crate::proto::v1::{
     AutoRecharge, CreditPurchase, FailureHandling, Notices, Organisation, OutboundPolicy, Payment,
-    ResourceAccount, ServiceNumber, SpendVelocity, Tenant, TenantLimits, Trunk, TrunkResponse,
-    User, UserLimits,
+    ResourceAccount, Retention, ServiceNumber, SpendVelocity, Tenant, TenantLimits, Trunk,
+    TrunkResponse, User, UserLimits,
 };
 
 /// The whole document. Fails only where the document was not checked.
@@ -48,6 +48,7 @@ fn tenant(raw: &RawTenant) -> Result<Tenant> {
         resource_accounts: raw.resource_accounts.iter().map(resource_account).collect(),
         trunks: each(&raw.trunks, trunk)?,
         state: text(&raw.state),
+        retention: unless_default(retention(&raw.retention)?),
         notices: unless_default(notices(&raw.notices)),
         international_cap: text(&raw.international_cap),
         allow_unlisted_destinations: parsed(
@@ -66,6 +67,15 @@ fn tenant(raw: &RawTenant) -> Result<Tenant> {
             text.parse().ok()
         })?
         .unwrap_or_default(),
+    })
+}
+
+fn retention(raw: &RawRetention) -> Result<Retention> {
+    let wire = |length: Duration| prost_types::Duration::try_from(length).ok();
+    let read = |text: &str| duration::parse(text).and_then(wire);
+    Ok(Retention {
+        numbers: parsed("numbers", &raw.numbers, read)?,
+        records: parsed("records", &raw.records, read)?,
     })
 }
 

@@ -13,6 +13,7 @@ use crate::charging::units::{Millis, Seconds};
 use crate::cli::args::{Output, ReconcileArgs, ReconcileFormat};
 use crate::cli::client;
 use crate::cli::output::{Failure, Outcome, counted, fields, print, rows, warn};
+use crate::cli::records::warn_of_trimmed;
 use crate::proto::v1::{Decision, ExportUsageRequest, UsageRecord};
 use crate::records::cdr::{CdrReader, Column, Currency, signed_micros};
 use crate::records::instant;
@@ -168,6 +169,8 @@ async fn ask(
         let Some(message) = next? else { return Ok(()) };
         if let Some(record) = message.record {
             into.add_ours(&our_record(&record)?);
+        } else {
+            warn_of_trimmed(message.records_kept_since.as_ref());
         }
     }
 }

@@ -11,6 +11,7 @@ use crate::cli::args::{Output, UsageArgs, UsageFormat};
 use crate::cli::client;
 use crate::cli::organisation::timestamp;
 use crate::cli::output::{Failure, Outcome, Word, counted, instant, length, money, print, rows};
+use crate::cli::records::warn_of_trimmed;
 use crate::proto::json::to_json_line;
 use crate::proto::v1::{self, ExportUsageRequest, ExportUsageResponse, Money};
 use crate::records::UsageRecord;
@@ -35,6 +36,10 @@ pub async fn run(args: UsageArgs, form: Output) -> Outcome {
         let next = tokio::time::timeout(args.server.timeout, records.message()).await;
         let next = next.map_err(|_| Failure::new("no further record within the --timeout"))?;
         let Some(message) = next? else { break };
+        if message.record.is_none() {
+            warn_of_trimmed(message.records_kept_since.as_ref());
+            continue;
+        }
         match file.write(message) {
             Err(Broken::Reader) => return Ok(ExitCode::SUCCESS),
             written => written?,
@@ -339,7 +344,7 @@ mod tests {
     fn half_a_file_is_not_left_behind() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("usage.csv");
-        let message = || ExportUsageResponse { record: Some(usage()) };
+        let message = || ExportUsageResponse { record: Some(usage()), records_kept_since: None };
         let open = || UsageFile::open(None, Some(path.clone()), Output::Table).expect("a file");
         let mut file = open();
         assert!(file.write(message()).is_ok());

@@ -6,6 +6,7 @@ use crate::cli::args::{BlockArgs, BlockedArgs, Output, UsersCommand};
 use crate::cli::client;
 use crate::cli::organisation::timestamp;
 use crate::cli::output::{Outcome, Word, fields, instant, rows, show, warn};
+use crate::cli::records::warn_of_trimmed;
 use crate::cli::usage::write_report;
 use crate::proto::v1::{
     BlockRecord, BlockSource, BlockUserRequest, BlockUserResponse, ListBlockedUsersRequest,
@@ -87,11 +88,13 @@ async fn blocked(args: BlockedArgs, form: Output) -> Outcome {
     loop {
         let page = client.list_blocked_users(request.clone()).await?.into_inner();
         all.blocks.extend(page.blocks);
+        all.records_kept_since = all.records_kept_since.or(page.records_kept_since);
         if page.next_page_token.is_empty() {
             break;
         }
         request.page_token = page.next_page_token;
     }
+    warn_of_trimmed(all.records_kept_since.as_ref());
     if args.file.wanted() {
         let cells = all.blocks.iter().map(cells).collect::<Vec<_>>();
         return write_report(args.file.output_file, &COLUMNS, &cells);

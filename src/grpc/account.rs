@@ -14,7 +14,7 @@ use tracing::{Instrument, Span, info_span};
 
 use crate::administration::{
     AdjustmentRecord, Administration, Amount, Authority, BlockRecord, CreditLot, Credits,
-    DecisionRecord, MAX_POOL, Overage, PoolBalance, RechargeState,
+    DecisionRecord, ErasureOf, MAX_POOL, Overage, PoolBalance, RechargeState, kept_since,
 };
 use crate::charging::deck::{DeckErrors, MAX_BYTES};
 use crate::charging::ids::{AdjustmentId, CallId, LotId, PayerId, TenantId};
@@ -22,6 +22,7 @@ use crate::charging::rating::MAX_USAGE;
 use crate::charging::units::{Micros, Millis, Seconds};
 use crate::credit_control::CreditControl;
 use crate::credit_control::answer::{CallContext, detail, funding_charged, funding_held};
+use crate::credit_control::erasure::Wanted;
 use crate::events::{Event, EventKind, events_of};
 use crate::grpc::answer;
 use crate::grpc::convert::{
@@ -275,8 +276,9 @@ impl<L: Ledger> AccountService for Account<L> {
         let (tenant, cursor, most) =
             read_page(&message.tenant_id, message.page_token, message.page_size)?;
         let page = self.administration.decisions(&tenant, cursor, most).await;
-        let page = page.map_err(administration)?;
+        let (page, kept_since) = page.map_err(administration)?;
         Ok(Response::new(v1::ListDecisionsResponse {
+            records_kept_since: kept_since.and_then(to_timestamp),
             decisions: page.items.into_iter().map(|record| decision(&tenant, record)).collect(),
             next_page_token: page.next.unwrap_or_default(),
         }))
@@ -304,6 +306,7 @@ impl<L: Ledger> AccountService for Account<L> {
         let span = info_span!("rpc", rpc = "ExportUsage", %tenant);
         let sending = async move {
             let _permit = permit;
+            let mut told = false;
             loop {
                 let page = tokio::select! {
                     page = export.next_page() => page,
@@ -318,8 +321,19 @@ impl<L: Ledger> AccountService for Account<L> {
                         return;
                     }
                 };
+                if let Some(since) = export.kept_since().filter(|_| !told) {
+                    let records_kept_since = to_timestamp(since);
+                    let message = v1::ExportUsageResponse { record: None, records_kept_since };
+                    told = true;
+                    if sender.send(Ok(message)).await.is_err() {
+                        return;
+                    }
+                }
                 for record in records {
-                    let message = v1::ExportUsageResponse { record: Some(usage(record)) };
+                    let message = v1::ExportUsageResponse {
+                        record: Some(usage(record)),
+                        records_kept_since: None,
+                    };
                     if sender.send(Ok(message)).await.is_err() {
                         return;
                     }
@@ -357,10 +371,17 @@ impl<L: Ledger> AccountService for Account<L> {
             loop {
                 let (page, currency) = found;
                 let at_end = page.next.is_none();
+                if let Some(since) = kept_since(page.items.iter().map(|(_, entry)| entry)) {
+                    let records_kept_since = to_timestamp(since);
+                    let message = v1::WatchEventsResponse { event: None, records_kept_since };
+                    if sender.send(Ok(message)).await.is_err() {
+                        return;
+                    }
+                }
                 for (cursor, entry) in page.items {
                     for event in events_of(after.as_deref(), &cursor, &entry) {
                         let event = Some(event_message(event, &tenant, &currency));
-                        let message = v1::WatchEventsResponse { event };
+                        let message = v1::WatchEventsResponse { event, records_kept_since: None };
                         if sender.send(Ok(message)).await.is_err() {
                             return;
                         }
@@ -393,6 +414,51 @@ impl<L: Ledger> AccountService for Account<L> {
         };
         tokio::spawn(sending.instrument(span));
         Ok(Response::new(ReceiverStream::new(receiver)))
+    }
+
+    async fn erase_numbers(
+        &self,
+        request: Request<v1::EraseNumbersRequest>,
+    ) -> Result<Response<v1::EraseNumbersResponse>, Status> {
+        let _entered = self.gate.enter()?;
+        let message = request.into_inner();
+        let mut violations = FieldViolations::new();
+        let tenant = violations.take("tenant_id", TenantId::new(&message.tenant_id));
+        let before = violations.take("before", optional_millis(message.before.as_ref())).flatten();
+        violations.take("number", text(&message.number, MAX_TEXT_BYTES));
+        violations.take("reason", text(&message.reason, MAX_TEXT_BYTES));
+        violations.take("operator", text(&message.operator, MAX_TEXT_BYTES));
+        let of = match (message.number.as_str(), before) {
+            ("", Some(before)) => Some(ErasureOf::Before(before)),
+            ("", None) => {
+                violations.add("number", "expected either number or before");
+                None
+            }
+            (number, None) if Wanted::new(number, None).is_some() => {
+                Some(ErasureOf::Number(number.to_owned()))
+            }
+            (_, None) => {
+                violations.add("number", "expected an E.164 number, + and 7 to 15 digits");
+                None
+            }
+            (_, Some(_)) => {
+                violations.add("before", "expected number or before, not both");
+                None
+            }
+        };
+        let (tenant, of) = violations.finish(tenant.zip(of))?;
+        let span = info_span!("rpc", rpc = "EraseNumbers", %tenant);
+        let erased = self.apart(move |administration| async move {
+            let v1::EraseNumbersRequest { reason, operator, .. } = message;
+            let erased = administration.erase(&tenant, &of, &reason, &operator).await;
+            erased.map_err(self::administration)
+        });
+        let erased = erased.instrument(span).await?;
+        Ok(Response::new(v1::EraseNumbersResponse {
+            entry_count: erased.entries,
+            call_count: erased.calls,
+            call_id_count: erased.in_call_ids,
+        }))
     }
 
     async fn check_deck(
@@ -539,12 +605,16 @@ impl<L: Ledger> AccountService for Account<L> {
         let (tenant, cursor, most) =
             read_page(&message.tenant_id, message.page_token, message.page_size)?;
         let cursor = cursor.as_deref();
-        let page = match message.include_unblocked {
+        let found = match message.include_unblocked {
             true => self.administration.block_history(&tenant, window, cursor, most).await,
-            false => self.administration.blocks(&tenant, cursor, most).await,
+            // Those that stand are known however old they are.
+            false => {
+                self.administration.blocks(&tenant, cursor, most).await.map(|page| (page, None))
+            }
         };
-        let page = page.map_err(administration)?;
+        let (page, kept_since) = found.map_err(administration)?;
         Ok(Response::new(v1::ListBlockedUsersResponse {
+            records_kept_since: kept_since.and_then(to_timestamp),
             blocks: page.items.into_iter().map(block).collect(),
             next_page_token: page.next.unwrap_or_default(),
         }))
@@ -612,9 +682,10 @@ impl<L: Ledger> AccountService for Account<L> {
         let (tenant, cursor, most) =
             read_page(&message.tenant_id, message.page_token, message.page_size)?;
         let found = self.administration.adjustments(&tenant, cursor, most).await;
-        let (page, currency) = found.map_err(administration)?;
+        let (page, kept_since, currency) = found.map_err(administration)?;
         let items = page.items.into_iter();
         Ok(Response::new(v1::ListAdjustmentsResponse {
+            records_kept_since: kept_since.and_then(to_timestamp),
             adjustments: items.map(|record| adjustment(&tenant, record, &currency)).collect(),
             next_page_token: page.next.unwrap_or_default(),
         }))

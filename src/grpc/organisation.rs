@@ -9,8 +9,8 @@ use prost_types::{Duration, Timestamp};
 
 use crate::organisation::{
     Entries, RawAutoRecharge, RawFailureHandling, RawNotices, RawOrganisation, RawOutboundPolicy,
-    RawPayment, RawPurchase, RawResourceAccount, RawResponse, RawServiceNumber, RawSpendVelocity,
-    RawTenant, RawTenantLimits, RawTrunk, RawUser, RawUserLimits, Text,
+    RawPayment, RawPurchase, RawResourceAccount, RawResponse, RawRetention, RawServiceNumber,
+    RawSpendVelocity, RawTenant, RawTenantLimits, RawTrunk, RawUser, RawUserLimits, Text,
 };
 use crate::proto::v1;
 
@@ -44,6 +44,7 @@ fn tenant(of: v1::Tenant) -> RawTenant {
         service_numbers: of.service_numbers.into_iter().map(service_number).collect(),
         resource_accounts: of.resource_accounts.into_iter().map(resource_account).collect(),
         trunks: of.trunks.into_iter().map(trunk).collect(),
+        retention: of.retention.map(retention).unwrap_or_default(),
         notices: of.notices.map(notices).unwrap_or_default(),
         international_cap: given(of.international_cap),
         allow_unlisted_destinations: of.allow_unlisted_destinations.then(|| Text::from("true")),
@@ -178,6 +179,14 @@ fn trunk(of: v1::Trunk) -> RawTrunk {
         emergency_country: given(of.emergency_country),
         responses: Entries(of.responses.into_iter().map(response).collect()),
         ..RawTrunk::default()
+    }
+}
+
+fn retention(of: v1::Retention) -> RawRetention {
+    RawRetention {
+        numbers: of.numbers.map(length),
+        records: of.records.map(length),
+        ..RawRetention::default()
     }
 }
 

@@ -6,7 +6,8 @@
 //! What a snapshot cannot show: that a pool is the payer's own (5) and that the charge does not depend
 //! on how it was chunked (8), which follows from 7. A pool that shrank below what is held and spent is
 //! lawful (D9): its `pending_shrink` is the difference. Forgetting a call leaves no entry, so a journal
-//! may tell several lives of one key, each after the end of the last.
+//! may tell several lives of one key, each after the end of the last. What was trimmed counts as its
+//! opening entries say.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -14,10 +15,10 @@ use crate::charging::decision::Decision;
 use crate::charging::funding::{CreditSide, PoolSide, charge};
 use crate::charging::ids::{CallId, LotId, TenantId};
 use crate::charging::units::{Micros, Millis, Seconds};
-use crate::ledger::recharge::{Recharge, RechargeRequest};
+use crate::ledger::recharge::{Recharge, WalletStory};
 use crate::ledger::state::{
-    Block, BlockNote, BlockedBy, Bucket, Call, CallState, Entry, EntryKind, MAX_MONEY, MoneyLine,
-    Posting, VELOCITY_SLOTS,
+    Block, BlockNote, BlockedBy, Bucket, Call, CallState, Corrections, Entry, EntryKind, MoneyLine,
+    Opening, Posting, VELOCITY_SLOTS,
 };
 use crate::ledger::{Snapshot, lot_bucket, pool_bucket};
 
@@ -90,8 +91,8 @@ pub fn audit(tenant: &TenantId, now: Millis, sweep_bound: Seconds, snapshot: &Sn
     }
     audit.check_open_lives(&story);
     audit.check_deadlines(now, sweep_bound);
-    audit.check_decisions();
-    audit.check_adjustments();
+    audit.check_decisions(&story);
+    audit.check_adjustments(&story);
     Report {
         tenant: tenant.clone(),
         findings: audit.findings,
@@ -112,35 +113,37 @@ struct Audit<'a> {
 
 /// What the journal tells, replayed from empty.
 #[derive(Default)]
-struct Story<'a> {
+pub(super) struct Story {
     /// The running sums of every bucket.
-    buckets: HashMap<&'a str, Sums>,
+    buckets: HashMap<String, Sums>,
     /// The last life of every call.
-    lives: HashMap<&'a str, Life>,
+    pub(super) lives: HashMap<String, Life>,
     /// Of the lives before.
-    past: Listed,
-    /// Corrections so far.
-    adjustments: u64,
-    /// Auto-recharge, without its terms.
-    recharge: Recharge,
-    /// Recharges that are in flight or failed.
-    requests: BTreeMap<&'a str, RechargeRequest>,
-    /// What settled calls fell short of and no lot has paid.
-    owed: Micros,
+    pub(super) past: Listed,
+    /// Decisions that trimmed entries recorded.
+    trimmed_decisions: i64,
+    /// Corrections that trimmed entries told of.
+    trimmed_corrections: Corrections,
+    /// Entries before this instant may be trimmed.
+    trimmed_until: Millis,
+    /// What moved the wallet beside calls.
+    wallet: WalletStory,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Sums {
-    funded: i64,
-    held: i64,
-    spent: i64,
-    expired: i64,
-    adjusted: i64,
+pub(super) struct Sums {
+    pub(super) funded: i64,
+    pub(super) held: i64,
+    pub(super) spent: i64,
+    pub(super) expired: i64,
+    pub(super) adjusted: i64,
 }
 
 /// A call as the journal tells it, from a decision to its end.
 #[derive(Default)]
-struct Life {
+pub(super) struct Life {
+    /// Number of the entry with which it began, or that which it follows from.
+    pub(super) begun: u64,
     phase: Phase,
     decision: Option<Decision>,
     used: Seconds,
@@ -153,7 +156,7 @@ struct Life {
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Phase {
+pub(super) enum Phase {
     #[default]
     Unknown,
     Denied,
@@ -165,24 +168,149 @@ enum Phase {
     Ended,
 }
 
-impl<'a> Story<'a> {
+impl Story {
     fn listed(&self) -> Listed {
-        let mut listed = Listed { adjustments: self.adjustments, ..self.past };
+        let mut listed = self.past;
         for life in self.lives.values() {
             listed.add(life);
         }
         listed
     }
 
-    fn begin(&mut self, call: &'a str, life: Life) {
-        if let Some(past) = self.lives.insert(call, life) {
+    /// What the call of a correction fell short of before it, where the call is settled.
+    fn short_before(&self, entry: &Entry) -> Option<Micros> {
+        let is_correction = entry.kind == EntryKind::Adjusted && entry.is_of_call();
+        let life = self.lives.get(&entry.subject).filter(|_| is_correction)?;
+        (life.phase == Phase::Settled).then_some(life.shortfall_money)
+    }
+
+    /// Takes the next entry of a call, the journal's `number`th; what is unlawful about it.
+    pub(super) fn tell(&mut self, number: u64, entry: &Entry) -> Vec<Finding> {
+        use EntryKind as Kind;
+        use Phase::*;
+        let mut findings = vec![];
+        if is_record_only(entry) {
+            return findings;
+        }
+        let id = entry.subject.as_str();
+        let mut find = |invariant, detail| {
+            findings.push(Finding { invariant, key: id.to_owned(), detail });
+        };
+        let was = self.lives.get(id).map_or(Phase::Unknown, |life| life.phase);
+        let over = was != Open;
+        let next = match (entry.kind, was) {
+            (Kind::Authorized, _) if over => Some(Open),
+            (Kind::Refused, _) if !is_kept(entry) => {
+                let lawful = over || entry.decision == Some(Decision::KeyConflict);
+                lawful.then_some(was)
+            }
+            (Kind::Refused, _) if over => Some(Denied),
+            (Kind::Extended, Open) => Some(Open),
+            (Kind::Reopened, Expired) => Some(Open),
+            (Kind::Settled, Open) | (Kind::SettledLate, Released | Expired) => Some(Settled),
+            (Kind::Adjusted, Settled) => Some(Settled),
+            (Kind::Released, Open) => Some(Released),
+            (Kind::Expired, Open) => Some(Expired),
+            (Kind::Parked, Denied) if entry.decision.is_some() => Some(Denied),
+            (Kind::Parked, _) if over => Some(Ended),
+            _ => None,
+        };
+        let Some(next) = next else {
+            let terminal = matches!(
+                entry.kind,
+                Kind::Settled | Kind::SettledLate | Kind::Released | Kind::Expired
+            );
+            let second = terminal && over && was != Unknown;
+            let invariant = if second || entry.kind == Kind::Adjusted { 6 } else { 11 };
+            find(invariant, format!("{:?} follows {was:?}", entry.kind));
+            return findings;
+        };
+        if entry.kind == Kind::Refused && !is_kept(entry) {
+            return findings;
+        }
+        let another = match entry.kind {
+            Kind::Authorized | Kind::Refused => true,
+            Kind::Parked => {
+                next != was || self.lives.get(id).is_some_and(|l| entry.used < l.parked)
+            }
+            _ => false,
+        };
+        if another {
+            let mut life = Life { begun: number, decision: entry.decision, ..Life::default() };
+            if let Some(past) = self.lives.get_mut(id)
+                && entry.kind == Kind::Authorized
+                && was == Ended
+            {
+                life.overtaken = std::mem::take(&mut past.parked);
+                life.begun = past.begun;
+            }
+            self.begin(id, life);
+        }
+        let life = self.lives.entry(id.to_owned()).or_default();
+        life.phase = next;
+        if entry.kind == Kind::Parked {
+            life.parked = entry.used;
+            return findings;
+        }
+        // Only a correction lowers a usage (D19).
+        if entry.used < life.used && entry.kind != Kind::Adjusted {
+            find(10, format!("usage fell from {} to {}", life.used, entry.used));
+        }
+        life.used = entry.used;
+        life.shortfall_duration = entry.shortfall_duration;
+        life.shortfall_money = entry.shortfall_money;
+        for posting in &entry.postings {
+            life.buckets.entry(posting.bucket.clone()).or_default().add(posting);
+        }
+        if next == Settled && life.overtaken == entry.used {
+            life.overtaken = Seconds::ZERO;
+        }
+        let held = life.buckets.values().find(|sums| sums.held != 0).map(|sums| sums.held);
+        let charged = life.buckets.values().any(|sums| sums.spent != 0);
+        if next != Open
+            && let Some(held) = held
+        {
+            find(2, format!("{held} are held after {:?}", entry.kind));
+        }
+        if next == Released && charged {
+            find(9, "a call that was never answered is charged".to_owned());
+        }
+        findings
+    }
+
+    /// Forgets a call of which nothing more can be told; what was not paid stays counted.
+    pub(super) fn forget(&mut self, call: &str) {
+        if let Some(life) = self.lives.remove(call) {
+            self.past.add(&life);
+        }
+    }
+
+    fn begin(&mut self, call: &str, life: Life) {
+        if let Some(past) = self.lives.insert(call.to_owned(), life) {
             self.past.add(&past);
         }
     }
 }
 
+impl Life {
+    /// Whether nothing more can be told of it but corrections.
+    pub(super) fn is_final(&self) -> bool {
+        self.phase == Phase::Settled
+    }
+}
+
 impl Listed {
-    fn add(&mut self, life: &Life) {
+    /// Goes on from what was trimmed.
+    fn open(&mut self, opening: &Opening) {
+        self.shortfalls += u64::try_from(opening.shortfalls).unwrap_or_default();
+        self.shortfall_duration += opening.shortfall_duration;
+        self.shortfall_money += opening.shortfall_money;
+        self.parked_calls += u64::try_from(opening.parked_calls).unwrap_or_default();
+        self.parked += opening.parked;
+        self.adjustments += u64::try_from(opening.corrections.count).unwrap_or_default();
+    }
+
+    pub(super) fn add(&mut self, life: &Life) {
         if life.shortfall_duration.is_positive() || life.shortfall_money.is_positive() {
             self.shortfalls += 1;
             self.shortfall_duration += life.shortfall_duration;
@@ -197,12 +325,14 @@ impl Listed {
 }
 
 impl Sums {
-    fn add(&mut self, posting: &Posting) {
-        self.funded += posting.funded;
-        self.held += posting.held;
-        self.spent += posting.spent;
-        self.expired += posting.expired;
-        self.adjusted += posting.adjusted;
+    pub(super) fn add(&mut self, posting: &Posting) {
+        // Named one by one, so that no field is forgotten here, by the audit or by what is trimmed.
+        let Posting { bucket: _, funded, held, spent, expired, adjusted } = posting;
+        self.funded += funded;
+        self.held += held;
+        self.spent += spent;
+        self.expired += expired;
+        self.adjusted += adjusted;
     }
 }
 
@@ -226,42 +356,45 @@ impl<'a> Audit<'a> {
 
     // The journal.
 
-    fn read_journal(&mut self) -> Story<'a> {
+    fn read_journal(&mut self) -> Story {
         let snapshot = self.snapshot;
         let known = buckets_by_name(snapshot);
         let mut story = Story::default();
         let mut purchases = BTreeSet::new();
-        for entry in &snapshot.journal {
-            story.adjustments += u64::from(entry.kind == EntryKind::Adjusted);
+        for (number, entry) in (0..).zip(&snapshot.journal) {
+            story.past.adjustments += u64::from(entry.kind == EntryKind::Adjusted);
+            let short = story.short_before(entry);
             match entry.kind {
+                EntryKind::Opening => self.read_opening(&mut story, &mut purchases, entry),
+                EntryKind::NumbersErased => {}
                 EntryKind::Purchased | EntryKind::RechargeSucceeded => {
-                    if !purchases.insert(&entry.subject) {
+                    if !purchases.insert(entry.subject.as_str()) {
                         let detail = "the purchase is applied more than once".to_owned();
                         self.find(16, &entry.subject, detail);
                         continue;
                     }
-                    if entry.kind == EntryKind::RechargeSucceeded {
-                        self.read_recharge_entry(&mut story, entry);
-                    }
                 }
-                EntryKind::RechargeRequested | EntryKind::RechargeFailed => {
-                    self.read_recharge_entry(&mut story, entry);
-                }
-                EntryKind::ShortfallCollected => {
-                    let paid = entry.postings.iter().map(|posting| posting.spent).sum();
-                    story.owed -= Micros(paid);
-                }
-                EntryKind::LotExpired
+                EntryKind::RechargeRequested
+                | EntryKind::RechargeFailed
+                | EntryKind::ShortfallCollected
+                | EntryKind::LotExpired
                 | EntryKind::PoolThreshold
                 | EntryKind::PoolExhausted
                 | EntryKind::CreditsDepleted
                 | EntryKind::PayerBlocked
                 | EntryKind::PayerUnblocked => {}
                 EntryKind::Adjusted if !entry.is_of_call() => self.check_correction(entry),
-                _ => self.read_call_entry(&mut story, entry),
+                _ => {
+                    for Finding { invariant, key, detail } in story.tell(number, entry) {
+                        self.find(invariant, &key, detail);
+                    }
+                }
+            }
+            for (invariant, detail) in story.wallet.tell(entry, short) {
+                self.find(invariant, &entry.subject, detail);
             }
             for posting in &entry.postings {
-                story.buckets.entry(posting.bucket.as_str()).or_default().add(posting);
+                story.buckets.entry(posting.bucket.clone()).or_default().add(posting);
                 match known.get(&posting.bucket) {
                     Some(bucket) => self.check_validity(entry, posting, bucket),
                     None => {
@@ -288,131 +421,32 @@ impl<'a> Audit<'a> {
         }
     }
 
-    fn read_recharge_entry(&mut self, story: &mut Story<'a>, entry: &'a Entry) {
-        let key = entry.subject.as_str();
-        let Some(amount) = entry.recharge_amount() else {
-            return self.find(17, key, format!("{:?} names no amount", entry.kind));
-        };
-        let recharge = &mut story.recharge;
-        let known = story.requests.get_mut(key);
-        match (entry.kind, known) {
-            (EntryKind::RechargeRequested, None) => {
-                if recharge.in_flight {
-                    self.find(17, key, "is asked for while another is in flight".to_owned());
-                } else if entry.at < recharge.not_before {
-                    self.find(17, key, "is asked for before the wait is over".to_owned());
-                }
-                story.requests.insert(key, recharge.ask(entry.at, amount));
-                let next = recharge.last();
-                self.expect(16, key, "the key of the next recharge", next.as_str(), key);
-            }
-            (EntryKind::RechargeFailed, Some(request)) if !request.failed => {
-                recharge.fail(entry.at, request);
-                request.failed = true;
-            }
-            (EntryKind::RechargeSucceeded, Some(request)) if request.amount == amount => {
-                recharge.succeed(request);
-                story.requests.remove(key);
-            }
-            (kind, known) => {
-                let detail = format!("{kind:?} of {amount} follows {known:?}");
-                self.find(16, key, detail);
-            }
-        }
-    }
-
-    fn read_call_entry(&mut self, story: &mut Story<'a>, entry: &'a Entry) {
-        use EntryKind as Kind;
-        use Phase::*;
-        if matches!(entry.kind, Kind::Settled | Kind::SettledLate) {
-            story.owed = (story.owed + entry.shortfall_money).min(MAX_MONEY);
-        }
-        if is_record_only(entry) {
-            return;
-        }
-        let id = entry.subject.as_str();
-        let was = story.lives.get(id).map_or(Phase::Unknown, |life| life.phase);
-        let over = was != Open;
-        let next = match (entry.kind, was) {
-            (Kind::Authorized, _) if over => Some(Open),
-            (Kind::Refused, _) if !is_kept(entry) => {
-                let lawful = over || entry.decision == Some(Decision::KeyConflict);
-                lawful.then_some(was)
-            }
-            (Kind::Refused, _) if over => Some(Denied),
-            (Kind::Extended, Open) => Some(Open),
-            (Kind::Reopened, Expired) => Some(Open),
-            (Kind::Settled, Open) | (Kind::SettledLate, Released | Expired) => Some(Settled),
-            (Kind::Adjusted, Settled) => Some(Settled),
-            (Kind::Released, Open) => Some(Released),
-            (Kind::Expired, Open) => Some(Expired),
-            (Kind::Parked, Denied) if entry.decision.is_some() => Some(Denied),
-            (Kind::Parked, _) if over => Some(Ended),
-            _ => None,
-        };
-        let Some(next) = next else {
-            let terminal = matches!(
-                entry.kind,
-                Kind::Settled | Kind::SettledLate | Kind::Released | Kind::Expired
-            );
-            let second = terminal && over && was != Unknown;
-            let invariant = if second || entry.kind == Kind::Adjusted { 6 } else { 11 };
-            return self.find(invariant, id, format!("{:?} follows {was:?}", entry.kind));
-        };
-        if entry.kind == Kind::Refused && !is_kept(entry) {
-            return;
-        }
-        let another = match entry.kind {
-            Kind::Authorized | Kind::Refused => true,
-            Kind::Parked => {
-                next != was || story.lives.get(id).is_some_and(|l| entry.used < l.parked)
-            }
-            _ => false,
-        };
-        if another {
-            let mut life = Life { decision: entry.decision, ..Life::default() };
-            if let Some(past) = story.lives.get_mut(id)
-                && entry.kind == Kind::Authorized
-                && was == Ended
-            {
-                life.overtaken = std::mem::take(&mut past.parked);
-            }
-            story.begin(id, life);
-        }
-        let life = story.lives.entry(id).or_default();
-        life.phase = next;
-        if entry.kind == Kind::Parked {
-            life.parked = entry.used;
-            return;
-        }
-        // Only a correction lowers a usage (D19).
-        if entry.used < life.used && entry.kind != Kind::Adjusted {
-            let detail = format!("usage fell from {} to {}", life.used, entry.used);
-            self.find(10, id, detail);
-        }
-        let life = story.lives.entry(id).or_default();
-        if entry.kind == Kind::Adjusted {
-            let more = entry.shortfall_money - life.shortfall_money;
-            story.owed = (story.owed + more).clamp(Micros::ZERO, MAX_MONEY);
-        }
-        life.used = entry.used;
-        life.shortfall_duration = entry.shortfall_duration;
-        life.shortfall_money = entry.shortfall_money;
+    /// What was trimmed: its postings count, a lot among them was bought, and its counts go on.
+    fn read_opening(
+        &mut self,
+        story: &mut Story,
+        purchases: &mut BTreeSet<&'a str>,
+        entry: &'a Entry,
+    ) {
         for posting in &entry.postings {
-            life.buckets.entry(posting.bucket.clone()).or_default().add(posting);
+            if let Some(lot) = posting.bucket.strip_prefix("l:")
+                && !is_overage(&posting.bucket)
+                && !purchases.insert(lot)
+            {
+                self.find(16, lot, "the purchase is applied more than once".to_owned());
+            }
         }
-        if next == Settled && life.overtaken == entry.used {
-            life.overtaken = Seconds::ZERO;
-        }
-        let held = life.buckets.values().find(|sums| sums.held != 0).map(|sums| sums.held);
-        let charged = life.buckets.values().any(|sums| sums.spent != 0);
-        if next != Open
-            && let Some(held) = held
-        {
-            self.find(2, id, format!("{held} are held after {:?}", entry.kind));
-        }
-        if next == Released && charged {
-            self.find(9, id, "a call that was never answered is charged".to_owned());
+        match Opening::decode(&entry.context) {
+            Some(opening) => {
+                story.past.open(&opening);
+                story.trimmed_decisions += opening.decisions;
+                story.trimmed_corrections.join(&opening.corrections);
+                story.trimmed_until = story.trimmed_until.max(opening.until);
+                if let Some(wallet) = opening.wallet {
+                    story.wallet = wallet;
+                }
+            }
+            None => self.find(17, "journal", "an opening entry cannot be read".to_owned()),
         }
     }
 
@@ -429,7 +463,7 @@ impl<'a> Audit<'a> {
         let started = bucket.starts <= at;
         let ended = at >= bucket.ends;
         let lawful = match entry.kind {
-            Purchased | RechargeSucceeded => true,
+            Purchased | RechargeSucceeded | Opening => true,
             ShortfallCollected => !ended,
             LotExpired => ended,
             Adjusted if posting.adjusted != 0 => !ended && (is_lot || started),
@@ -457,7 +491,7 @@ impl<'a> Audit<'a> {
 
     // Balances.
 
-    fn check_buckets(&mut self, story: &Story<'a>) {
+    fn check_buckets(&mut self, story: &Story) {
         let mut lines: HashMap<String, (i64, i64, i64)> = HashMap::new();
         for (_, call) in &self.snapshot.calls {
             for (bucket, held, spent) in lines_of(call) {
@@ -593,16 +627,14 @@ impl<'a> Audit<'a> {
                 self.find(1, key, format!("slot {number} holds {money}, its calls count {least}"));
             }
         }
+        // Settings that were changed and changed back have moved all older slots into the ring's first.
         let oldest = ring.slots.last().map_or(i64::MAX, |last| last.number - VELOCITY_SLOTS);
+        let oldest = ring.slots.first().map_or(oldest, |first| first.number.max(oldest));
         if let Some((number, money)) =
             counted.into_iter().find(|&(number, money)| number >= oldest && money > Micros::ZERO)
         {
             self.find(17, key, format!("slot {number} is missing, its calls count {money}"));
         }
-        let committed = |entry: &Entry| {
-            let money = entry.postings.iter().filter(|posting| posting.bucket.starts_with("l:"));
-            Micros(money.map(|posting| posting.held + posting.spent).sum()).max(Micros::ZERO)
-        };
         let most: Micros = snapshot.journal.iter().map(committed).sum();
         if ring.total() > most {
             let total = ring.total();
@@ -610,25 +642,26 @@ impl<'a> Audit<'a> {
         }
     }
 
-    fn check_recharge(&mut self, story: &Story<'a>) {
+    fn check_recharge(&mut self, story: &Story) {
         let snapshot = self.snapshot;
         let found = Recharge { terms: None, ..snapshot.wallet.recharge.unwrap_or_default() };
-        if found != story.recharge {
-            let detail = format!("expected {:?} from the journal, found {found:?}", story.recharge);
+        let told = &story.wallet;
+        if found != told.recharge {
+            let detail = format!("expected {:?} from the journal, found {found:?}", told.recharge);
             self.find(17, "auto-recharge", detail);
         }
-        let mut told = story.requests.clone();
+        let mut requests = told.requests.clone();
         for (key, request) in &snapshot.recharges {
-            let expected = told.remove(key.as_str());
+            let expected = requests.remove(key.as_str());
             if expected != Some(*request) {
                 let detail = format!("expected {expected:?} from the journal, found {request:?}");
                 self.find(17, key.as_str(), detail);
             }
         }
-        for key in told.into_keys() {
-            self.find(17, key, "a request that is not answered is lost".to_owned());
+        for key in requests.into_keys() {
+            self.find(17, &key, "a request that is not answered is lost".to_owned());
         }
-        self.expect(18, "wallet", "owed", story.owed, snapshot.wallet.owed);
+        self.expect(18, "wallet", "owed", told.owed, snapshot.wallet.owed);
     }
 
     fn check_payers(&mut self) {
@@ -664,33 +697,23 @@ impl<'a> Audit<'a> {
     /// The blocks that the journal tells of are those that stand, and their payers are stopped.
     fn check_blocks(&mut self) {
         let snapshot = self.snapshot;
-        let mut told: BTreeMap<(&str, &str), (Millis, BlockNote)> = BTreeMap::new();
+        let mut told: BTreeMap<(String, String), Block> = BTreeMap::new();
         for entry in &snapshot.journal {
-            let key = (entry.payer.as_str(), entry.subject.as_str());
-            let lawful = match entry.kind {
-                EntryKind::PayerBlocked => {
-                    told.insert(key, (entry.at, BlockNote::decode(&entry.context))).is_none()
-                }
-                EntryKind::PayerUnblocked => told.remove(&key).is_some(),
-                _ => continue,
-            };
-            if !lawful {
-                let detail = format!("{:?} by {} changes nothing", entry.kind, entry.subject);
-                self.find(17, &entry.payer, detail);
+            for (payer, detail) in tell_blocks(&mut told, entry) {
+                self.find(17, &payer, detail);
             }
         }
         let mut stopped: BTreeSet<(&str, BlockedBy)> = BTreeSet::new();
         for (payer, by, block) in &snapshot.blocks {
-            let found = told.remove(&(payer.as_str(), by.name()));
-            let Block { since, reason, operator } = block.clone();
-            if found != Some((since, BlockNote { reason, operator })) {
+            let found = told.remove(&(payer.as_str().to_owned(), by.name().to_owned()));
+            if found.as_ref() != Some(block) {
                 let by = by.name();
                 self.find(17, payer.as_str(), format!("the journal tells another block by {by}"));
             }
             stopped.insert((payer.as_str(), *by));
         }
         for ((payer, by), _) in told {
-            self.find(17, payer, format!("the block by {by} is not listed"));
+            self.find(17, &payer, format!("the block by {by} is not listed"));
         }
         for (id, account) in &snapshot.payers {
             for (by, found) in
@@ -825,13 +848,13 @@ impl<'a> Audit<'a> {
         self.expect(7, key, "a shortfall of money", money, call.shortfall_money);
     }
 
-    fn check_open_lives(&mut self, story: &Story<'a>) {
+    fn check_open_lives(&mut self, story: &Story) {
         let known: BTreeSet<_> = self.snapshot.calls.iter().map(|(id, _)| id.as_str()).collect();
         let mut lost: Vec<_> = story
             .lives
             .iter()
-            .filter(|(id, life)| life.phase == Phase::Open && !known.contains(*id))
-            .map(|(id, _)| *id)
+            .filter(|(id, life)| life.phase == Phase::Open && !known.contains(id.as_str()))
+            .map(|(id, _)| id.as_str())
             .collect();
         lost.sort_unstable();
         for id in lost {
@@ -875,16 +898,15 @@ impl<'a> Audit<'a> {
         }
     }
 
-    fn check_decisions(&mut self) {
-        let decided =
-            |entry: &&Entry| matches!(entry.kind, EntryKind::Authorized | EntryKind::Refused);
-        let records = self.snapshot.journal.iter().filter(decided).count();
-        let records = i64::try_from(records).unwrap_or(i64::MAX);
+    fn check_decisions(&mut self, story: &Story) {
+        let records = self.snapshot.journal.iter().filter(|entry| entry.kind.is_decision()).count();
+        let records = i64::try_from(records).unwrap_or(i64::MAX) + story.trimmed_decisions;
         self.expect(14, "tenant", "records", records, self.snapshot.tenant.decisions);
     }
 
-    /// Each correction in the journal is remembered under one key, and each that is remembered is there.
-    fn check_adjustments(&mut self) {
+    /// Each correction in the journal is remembered under one key, and each that is remembered is there, or
+    /// among those that the openings count.
+    fn check_adjustments(&mut self, story: &Story) {
         fn place(entry: &Entry) -> (Millis, &str, &[u8], Seconds) {
             (entry.at, &entry.subject, &entry.report, entry.used)
         }
@@ -893,21 +915,68 @@ impl<'a> Audit<'a> {
         for entry in snapshot.journal.iter().filter(|entry| entry.kind == EntryKind::Adjusted) {
             told.entry(place(entry)).or_default().push(entry);
         }
+        let mut trimmed = Corrections::default();
         for (key, known) in &snapshot.adjustments {
             let entries = told.get_mut(&place(&known.entry));
+            // Numbers may be erased from the context in the journal, and none is remembered.
+            let wanted = known.entry.clone().without_context();
+            let is_it = |entry: &&Entry| (*entry).clone().without_context() == wanted;
             let found = entries.and_then(|entries| {
-                let index = entries.iter().position(|entry| **entry == known.entry)?;
+                let index = entries.iter().position(is_it)?;
                 Some(entries.swap_remove(index))
             });
-            if found.is_none() {
+            if found.is_some() {
+                continue;
+            }
+            if known.entry.at < story.trimmed_until {
+                trimmed.add(&known.entry);
+            } else {
                 self.find(18, key.as_str(), "a correction that no entry tells of".to_owned());
             }
+        }
+        if trimmed != story.trimmed_corrections {
+            let (expected, found) = (story.trimmed_corrections.count, trimmed.count);
+            let detail = format!(
+                "expected the {expected} corrections that are trimmed, found {found} or others"
+            );
+            self.find(18, "adjustments", detail);
         }
         for entry in told.into_values().flatten() {
             let detail =
                 "a correction whose key is not remembered, or applied more than once".to_owned();
             self.find(16, &entry.subject, detail);
         }
+    }
+}
+
+/// Takes the next entry of whatever kind for the blocks that stand, by payer and whose block it is; what is
+/// unlawful about it, and of whom.
+pub(super) fn tell_blocks(
+    blocks: &mut BTreeMap<(String, String), Block>,
+    entry: &Entry,
+) -> Vec<(String, String)> {
+    let unlawful = |(payer, by)| (payer, format!("{:?} by {by} changes nothing", entry.kind));
+    let mut set = |key: (String, String), block: Option<Block>| {
+        let sets = block.is_some();
+        let stood = match block {
+            Some(block) => blocks.insert(key.clone(), block),
+            None => blocks.remove(&key),
+        };
+        (stood.is_some() == sets).then(|| unlawful(key))
+    };
+    let key = || (entry.payer.clone(), entry.subject.clone());
+    match entry.kind {
+        EntryKind::PayerBlocked => {
+            let BlockNote { reason, operator } = BlockNote::decode(&entry.context);
+            let block = Block { since: entry.at, reason, operator };
+            set(key(), Some(block)).into_iter().collect()
+        }
+        EntryKind::PayerUnblocked => set(key(), None).into_iter().collect(),
+        EntryKind::Opening => {
+            let stood = Opening::decode(&entry.context).unwrap_or_default().blocks.into_iter();
+            stood.filter_map(|stood| set((stood.payer, stood.by), Some(stood.block))).collect()
+        }
+        _ => vec![],
     }
 }
 
@@ -938,7 +1007,16 @@ fn buckets_by_name(snapshot: &Snapshot) -> BTreeMap<String, Bucket> {
     pools.chain(lots).collect()
 }
 
-fn is_overage(bucket: &str) -> bool {
+/// The money that an entry commits, or that those did which an opening stands for.
+pub(super) fn committed(entry: &Entry) -> Micros {
+    if entry.kind == EntryKind::Opening {
+        return Opening::decode(&entry.context).unwrap_or_default().committed;
+    }
+    let money = entry.postings.iter().filter(|posting| posting.bucket.starts_with("l:"));
+    Micros(money.map(|posting| posting.held + posting.spent).sum()).max(Micros::ZERO)
+}
+
+pub(super) fn is_overage(bucket: &str) -> bool {
     bucket.strip_prefix("l:").is_some_and(|lot| LotId::new(lot).is_ok_and(|lot| lot.is_overage()))
 }
 

@@ -14,13 +14,13 @@ use crate::charging::month::Month;
 use crate::charging::profile::Purchase;
 use crate::charging::units::{Millis, Seconds};
 use crate::ledger::memory::book::Book;
-use crate::ledger::state::{Block, BlockedBy, Call, Entry};
+use crate::ledger::state::{Block, BlockedBy, Call, Entry, Reader, Upkeep};
 use crate::ledger::{
     AdjustBalance, AdjustSettlement, Adjusted, Answer, Answered, Applied, Authorize, Authorized,
-    Balance, BlockSet, ClockOffset, End, Ended, Extend, Extended, Ledger, LedgerError, MoveReader,
-    Moved, Page, PayerUpdate, PayerView, Position, Purchased, RechargeReported, Reply,
-    ReportRecharge, SetBlock, Snapshot, Swept, TakeReader, Taken, TenantRecord, TenantView,
-    block_cursor, read_block_cursor,
+    Balance, BlockSet, ClockOffset, End, Ended, Extend, Extended, FinishRewrite, FinishedRewrite,
+    Ledger, LedgerError, MoveReader, Moved, Page, PayerUpdate, PayerView, Position, Purchased,
+    RechargeReported, Reply, ReportRecharge, SetBlock, Snapshot, Swept, TakeReader, Taken,
+    TenantRecord, TenantView, block_cursor, read_block_cursor,
 };
 
 /// See the module.
@@ -228,16 +228,15 @@ impl Ledger for MemoryLedger {
         before: Option<&str>,
         most: usize,
     ) -> Result<Page<Entry>, LedgerError> {
-        let before = before.map(|cursor| cursor.parse().map_err(|_| bad_cursor(cursor)));
-        let before: Option<usize> = before.transpose()?;
+        let before = before.map(read_cursor).transpose()?;
         Ok(self
             .read(tenant, |book, _| {
                 let all = book.journal();
-                let end = before.unwrap_or(all.len()).min(all.len());
-                let start = end.saturating_sub(most);
+                let end = before.map_or(all.len(), |b| all.partition_point(|(n, _)| *n < b));
+                let page = &all[end.saturating_sub(most)..end];
                 Page {
-                    items: all[start..end].iter().rev().cloned().collect(),
-                    next: (start > 0).then(|| start.to_string()),
+                    items: page.iter().rev().map(|(_, entry)| entry.clone()).collect(),
+                    next: page.first().filter(|_| end > most).map(|(n, _)| n.to_string()),
                 }
             })
             .outcome)
@@ -249,15 +248,17 @@ impl Ledger for MemoryLedger {
         after: Option<&str>,
         most: usize,
     ) -> Result<Page<(String, Entry)>, LedgerError> {
-        let after = after.map(|cursor| cursor.parse().map_err(|_| bad_cursor(cursor)));
-        let start: usize = after.transpose()?.unwrap_or_default();
+        let after = after.map(read_cursor).transpose()?.unwrap_or_default();
         Ok(self
             .read(tenant, |book, _| {
                 let all = book.journal();
-                let end = start.saturating_add(most).min(all.len());
-                let numbered = (start..end).map(|i| ((i + 1).to_string(), all[i].clone()));
-                let next = (end < all.len() && end > start).then(|| end.to_string());
-                Page { items: numbered.collect(), next }
+                let start = all.partition_point(|(n, _)| *n <= after);
+                let page = &all[start..start.saturating_add(most).min(all.len())];
+                let more = start + page.len() < all.len();
+                Page {
+                    items: page.iter().map(|(n, entry)| (n.to_string(), entry.clone())).collect(),
+                    next: page.last().filter(|_| more).map(|(n, _)| n.to_string()),
+                }
             })
             .outcome)
     }
@@ -268,8 +269,86 @@ impl Ledger for MemoryLedger {
         at: Millis,
     ) -> Result<Option<String>, LedgerError> {
         // Entries stand in the order of their instants, as long as the clock was not set back.
-        let before = self.read(tenant, |book, _| book.journal().partition_point(|e| e.at < at));
-        Ok((before.outcome > 0).then(|| before.outcome.to_string()))
+        let before = |book: &Book| {
+            let all = book.journal();
+            let place = all.partition_point(|(_, entry)| entry.at < at);
+            Some(all.get(place.checked_sub(1)?)?.0.to_string())
+        };
+        Ok(self.read(tenant, |book, _| before(book)).outcome)
+    }
+
+    async fn calls(
+        &self,
+        tenant: &TenantId,
+        _cursor: Option<&str>,
+        _most: usize,
+    ) -> Result<Page<(CallId, Call)>, LedgerError> {
+        let all = |book: &Book| book.calls().map(|(id, call)| (id.clone(), call.clone())).collect();
+        let items = self.read(tenant, |book, _| all(book)).outcome;
+        Ok(Page { items, next: None })
+    }
+
+    async fn are_kept(
+        &self,
+        tenant: &TenantId,
+        calls: &[CallId],
+    ) -> Result<Vec<bool>, LedgerError> {
+        let are = |book: &Book| calls.iter().map(|call| book.is_kept(call)).collect();
+        Ok(self.read(tenant, |book, _| are(book)).outcome)
+    }
+
+    async fn upkeep(&self, tenant: &TenantId) -> Result<Reply<Upkeep>, LedgerError> {
+        Ok(self.read(tenant, |book, _| book.upkeep()))
+    }
+
+    async fn begin_rewrite(
+        &self,
+        tenant: &TenantId,
+        token: &str,
+    ) -> Result<Reply<bool>, LedgerError> {
+        Ok(self.on(tenant, |book, now| book.begin_rewrite(now, token)))
+    }
+
+    async fn add_rewritten(
+        &self,
+        tenant: &TenantId,
+        token: &str,
+        entries: &[(String, Entry)],
+    ) -> Result<bool, LedgerError> {
+        let read = |(cursor, entry): &(String, Entry)| Ok((read_cursor(cursor)?, entry.clone()));
+        let entries = entries.iter().map(read).collect::<Result<Vec<_>, LedgerError>>()?;
+        let add = |book: &mut Book, now| book.add_rewritten(now, token, entries.into_iter());
+        Ok(self.on(tenant, add).outcome)
+    }
+
+    async fn finish_rewrite(
+        &self,
+        tenant: &TenantId,
+        finish: &FinishRewrite,
+    ) -> Result<Reply<FinishedRewrite>, LedgerError> {
+        let until = finish.read_until.as_deref().map(read_cursor).transpose()?.unwrap_or_default();
+        Ok(self.on(tenant, |book, now| book.finish_rewrite(now, finish, until)))
+    }
+
+    async fn abandon_rewrite(
+        &self,
+        tenant: &TenantId,
+        token: &str,
+        trimmed: Millis,
+        erased: Millis,
+    ) -> Result<(), LedgerError> {
+        self.on(tenant, |book, _| book.abandon_rewrite(token, trimmed, erased));
+        Ok(())
+    }
+
+    async fn replace_context(
+        &self,
+        tenant: &TenantId,
+        call: &CallId,
+        from: &[u8],
+        to: &[u8],
+    ) -> Result<bool, LedgerError> {
+        Ok(self.on(tenant, |book, _| book.replace_context(call, from, to)).outcome)
     }
 
     async fn record(&self, tenant: &TenantId) -> Result<Reply<Option<TenantRecord>>, LedgerError> {
@@ -282,6 +361,13 @@ impl Ledger for MemoryLedger {
 
     async fn move_reader(&self, command: &MoveReader) -> Result<Reply<Moved>, LedgerError> {
         Ok(self.on(&command.tenant, |book, now| book.move_reader(now, command)))
+    }
+
+    async fn readers(
+        &self,
+        tenant: &TenantId,
+    ) -> Result<Reply<Vec<(String, Reader)>>, LedgerError> {
+        Ok(self.read(tenant, |book, _| book.readers()))
     }
 
     async fn snapshot(&self, tenant: &TenantId) -> Result<Reply<Snapshot>, LedgerError> {
@@ -333,6 +419,10 @@ fn read_open_cursor(cursor: &str) -> Result<(Millis, CallId), LedgerError> {
         .split_once('-')
         .and_then(|(at, call)| Some((Millis(at.parse().ok()?), CallId::new(call).ok()?)));
     parts.ok_or_else(|| bad_cursor(cursor))
+}
+
+fn read_cursor(cursor: &str) -> Result<u64, LedgerError> {
+    cursor.parse().map_err(|_| bad_cursor(cursor))
 }
 
 fn bad_cursor(cursor: &str) -> LedgerError {

@@ -4,12 +4,14 @@
 //! the journal by them. A request is made where the balance is strictly below the trigger, no other is in
 //! flight, no failure is being waited out, and the day's cap allows it. So there is one to a crossing.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use crate::charging::ids::LotId;
 use crate::charging::profile::{Billing, RechargeOn, TenantProfile, TenantState};
 use crate::charging::units::{Micros, Millis, Seconds};
-use crate::ledger::state::{Bucket, MAX_MONEY, at_most_one};
+use crate::ledger::state::{Bucket, Entry, EntryKind, MAX_MONEY, at_most_one};
 
 /// Length of a day of UTC, in milliseconds.
 const DAY: i64 = 86_400_000;
@@ -140,6 +142,81 @@ impl Recharge {
         }
         self.failures = 0;
         self.not_before = Millis::ZERO;
+    }
+}
+
+/// What a journal tells of a wallet beside its lots, replayed by the rules above.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WalletStory {
+    /// Auto-recharge, without its terms.
+    pub recharge: Recharge,
+    /// Recharges that are in flight or failed.
+    pub requests: BTreeMap<String, RechargeRequest>,
+    /// What settled calls fell short of and no lot has paid.
+    pub owed: Micros,
+}
+
+impl WalletStory {
+    /// Takes the next entry, of whatever kind; what is unlawful about it, by the contract's numbers.
+    /// `short` is what its call fell short of before, where it is settled.
+    pub fn tell(&mut self, entry: &Entry, short: Option<Micros>) -> Vec<(u8, String)> {
+        use EntryKind::{
+            Adjusted, RechargeFailed, RechargeRequested, RechargeSucceeded, Settled, SettledLate,
+            ShortfallCollected,
+        };
+        match entry.kind {
+            Settled | SettledLate => {
+                self.owed = (self.owed + entry.shortfall_money).min(MAX_MONEY);
+                vec![]
+            }
+            Adjusted => {
+                let more = short.map_or(Micros::ZERO, |short| entry.shortfall_money - short);
+                self.owed = (self.owed + more).clamp(Micros::ZERO, MAX_MONEY);
+                vec![]
+            }
+            ShortfallCollected => {
+                self.owed -= Micros(entry.postings.iter().map(|posting| posting.spent).sum());
+                vec![]
+            }
+            RechargeRequested | RechargeSucceeded | RechargeFailed => self.tell_recharge(entry),
+            _ => vec![],
+        }
+    }
+
+    fn tell_recharge(&mut self, entry: &Entry) -> Vec<(u8, String)> {
+        let mut findings = vec![];
+        let key = entry.subject.as_str();
+        let Some(amount) = entry.recharge_amount() else {
+            return vec![(17, format!("{:?} names no amount", entry.kind))];
+        };
+        let recharge = &mut self.recharge;
+        match (entry.kind, self.requests.get_mut(key)) {
+            (EntryKind::RechargeRequested, None) => {
+                if recharge.in_flight {
+                    findings.push((17, "is asked for while another is in flight".to_owned()));
+                } else if entry.at < recharge.not_before {
+                    findings.push((17, "is asked for before the wait is over".to_owned()));
+                }
+                let request = recharge.ask(entry.at, amount);
+                self.requests.insert(key.to_owned(), request);
+                let next = recharge.last();
+                if next.as_str() != key {
+                    findings.push((16, format!("expected the key of the next recharge, {next}")));
+                }
+            }
+            (EntryKind::RechargeFailed, Some(request)) if !request.failed => {
+                recharge.fail(entry.at, request);
+                request.failed = true;
+            }
+            (EntryKind::RechargeSucceeded, Some(request)) if request.amount == amount => {
+                recharge.succeed(request);
+                self.requests.remove(key);
+            }
+            (kind, known) => {
+                findings.push((16, format!("{kind:?} of {amount} follows {known:?}")));
+            }
+        }
+        findings
     }
 }
 

@@ -25,9 +25,10 @@ use crate::charging::units::{Millis, Seconds};
 use crate::ledger::recharge::RechargeTerms;
 use crate::ledger::redis::batch::Sender;
 use crate::ledger::redis::codec::{
-    AdjustBalanceArgs, AdjustReply, AdjustSettlementArgs, AnswerArgs, ApplyPayersArgs,
-    ApplyTenantArgs, AuthorizeArgs, BalanceArgs, BalanceReply, BlockReply, CallReply, CountReply,
-    EndArgs, ExtendArgs, MoveReaderArgs, PositionArgs, PositionReply, PurchaseArgs, ReaderReply,
+    AbandonRewriteArgs, AddRewrittenArgs, AdjustBalanceArgs, AdjustReply, AdjustSettlementArgs,
+    AnswerArgs, ApplyPayersArgs, ApplyTenantArgs, AuthorizeArgs, BalanceArgs, BalanceReply,
+    BeginRewriteArgs, BlockReply, CallReply, CountReply, EndArgs, ExtendArgs, FinishRewriteArgs,
+    MoveReaderArgs, PositionArgs, PositionReply, PurchaseArgs, ReaderReply, ReplaceContextArgs,
     ReportRechargeArgs, SetBlockArgs, StoredPayer, SweepArgs, SweepReply, TakeReaderArgs, decode,
     decode_json, encode, encode_json, unknown_tag,
 };
@@ -35,15 +36,19 @@ use crate::ledger::redis::connection::Connection;
 use crate::ledger::redis::keys::Key;
 use crate::ledger::redis::scripts::Verb;
 use crate::ledger::state::{
-    Block, BlockedBy, Bucket, Call, Entry, Lot, PayerAccount, TenantAccount, Wallet,
+    Block, BlockedBy, Bucket, Call, Entry, Lot, PayerAccount, Reader, TenantAccount, Upkeep, Wallet,
 };
 use crate::ledger::{
     AdjustBalance, AdjustSettlement, Adjusted, Answer, Answered, Applied, Authorize, Authorized,
-    Balance, BlockSet, ClockOffset, ClockReading, End, EndResult, Ended, Extend, Extended, Ledger,
-    LedgerError, MoveReader, Moved, Page, PayerUpdate, PayerView, Position, Purchased,
-    RechargeReported, Reply, ReportRecharge, SetBlock, Snapshot, Swept, TakeReader, Taken,
-    TenantRecord, TenantView, apart_from_overage, block_cursor, read_block_cursor,
+    Balance, BlockSet, COPIED_AT_FINISH, ClockOffset, ClockReading, End, EndResult, Ended, Extend,
+    Extended, FinishRewrite, FinishedRewrite, Ledger, LedgerError, MoveReader, Moved, Page,
+    PayerUpdate, PayerView, Position, Purchased, REWRITE_LEASE, RechargeReported, Reply,
+    ReportRecharge, SetBlock, Snapshot, Swept, TakeReader, Taken, TenantRecord, TenantView,
+    apart_from_overage, block_cursor, read_block_cursor,
 };
+
+/// How often a snapshot is begun anew because the journal was replaced under it.
+const SNAPSHOT_ATTEMPTS: usize = 10;
 
 /// Entries that a snapshot reads at a time.
 const JOURNAL_CHUNK: usize = 1_000;
@@ -98,18 +103,18 @@ impl RedisLedger {
         tenant: &TenantId,
         args: &impl Serialize,
     ) -> Result<Vec<u8>, LedgerError> {
-        self.sender.run(verb, tenant, &encode(args)?, None).await
+        self.sender.run(verb, tenant, &encode(args)?, &[]).await
     }
 
-    /// The same, with bytes that it keeps and does not read.
+    /// The same, with bytes that the script keeps and does not read.
     async fn run_with(
         &self,
         verb: Verb,
         tenant: &TenantId,
         args: &impl Serialize,
-        opaque: &[u8],
+        opaque: &[&[u8]],
     ) -> Result<Vec<u8>, LedgerError> {
-        self.sender.run(verb, tenant, &encode(args)?, Some(opaque)).await
+        self.sender.run(verb, tenant, &encode(args)?, opaque).await
     }
 
     /// Runs a script on one of the many commands that it takes, with bytes that it keeps and does not
@@ -135,7 +140,18 @@ impl RedisLedger {
         args: &impl Serialize,
         tags: &[&'static str],
     ) -> Result<Reply<(&'static str, usize)>, LedgerError> {
-        let bytes = self.run(verb, tenant, args).await?;
+        self.count_with(verb, tenant, args, &[], tags).await
+    }
+
+    async fn count_with(
+        &self,
+        verb: Verb,
+        tenant: &TenantId,
+        args: &impl Serialize,
+        opaque: &[&[u8]],
+        tags: &[&'static str],
+    ) -> Result<Reply<(&'static str, usize)>, LedgerError> {
+        let bytes = self.run_with(verb, tenant, args, opaque).await?;
         let reply: CountReply<'_> = decode("answer", &bytes)?;
         let known = tags.iter().find(|tag| **tag == reply.tag);
         let tag = known.ok_or_else(|| unknown_tag(verb.script().name, reply.tag))?;
@@ -536,6 +552,103 @@ impl Ledger for RedisLedger {
         Ok((earliest > 0).then(|| format!("{earliest}-0")))
     }
 
+    async fn calls(
+        &self,
+        tenant: &TenantId,
+        cursor: Option<&str>,
+        most: usize,
+    ) -> Result<Page<(CallId, Call)>, LedgerError> {
+        let from = cursor.unwrap_or("0");
+        if from.parse::<u64>().is_err() {
+            return Err(LedgerError::BadCursor(from.to_owned()));
+        }
+        let mut command = cmd("HSCAN");
+        command.arg(Key::Calls.of(tenant)).arg(from).arg("COUNT").arg(most);
+        let found: (String, Vec<(String, Vec<u8>)>) = self.connection().query(&command).await?;
+        let (next, found) = found;
+        let read = |(id, bytes): (String, Vec<u8>)| {
+            Ok((CallId::new(&id).map_err(|_| stray(&id))?, decode("call", &bytes)?))
+        };
+        let items = found.into_iter().map(read).collect::<Result<_, LedgerError>>()?;
+        Ok(Page { items, next: Some(next).filter(|next| next != "0") })
+    }
+
+    async fn are_kept(
+        &self,
+        tenant: &TenantId,
+        calls: &[CallId],
+    ) -> Result<Vec<bool>, LedgerError> {
+        let mut commands = pipe();
+        for call in calls {
+            commands.cmd("HEXISTS").arg(Key::Calls.of(tenant)).arg(call.as_str());
+        }
+        if calls.is_empty() {
+            return Ok(vec![]);
+        }
+        self.connection().query_all(&commands).await
+    }
+
+    async fn upkeep(&self, tenant: &TenantId) -> Result<Reply<Upkeep>, LedgerError> {
+        let mut commands = pipe();
+        commands.atomic().cmd("TIME");
+        commands.cmd("HGET").arg(Key::Upkeep.of(tenant)).arg(keys::UPKEEP);
+        let found: ((i64, i64), Option<Vec<u8>>) = self.connection().query_all(&commands).await?;
+        let (time, bytes) = found;
+        let outcome = decode_if("upkeep", bytes.as_deref())?.unwrap_or_default();
+        Ok(Reply { now: self.instant(time), outcome })
+    }
+
+    async fn begin_rewrite(
+        &self,
+        tenant: &TenantId,
+        token: &str,
+    ) -> Result<Reply<bool>, LedgerError> {
+        let args = BeginRewriteArgs { token, lease: REWRITE_LEASE };
+        let reply = self.count(Verb::BeginRewrite, tenant, &args, &["begun", "busy"]).await?;
+        Ok(Reply { now: reply.now, outcome: reply.outcome.0 == "begun" })
+    }
+
+    async fn add_rewritten(
+        &self,
+        tenant: &TenantId,
+        token: &str,
+        entries: &[(String, Entry)],
+    ) -> Result<bool, LedgerError> {
+        let args = AddRewrittenArgs { token, lease: REWRITE_LEASE };
+        let written = entries.iter().map(|(_, entry)| encode(entry));
+        let written = written.collect::<Result<Vec<_>, LedgerError>>()?;
+        let ids = entries.iter().map(|(id, _)| id.as_bytes());
+        let opaque: Vec<&[u8]> =
+            ids.zip(&written).flat_map(|(id, bytes)| [id, bytes.as_slice()]).collect();
+        let (verb, tags) = (Verb::AddRewritten, ["added", "lost"]);
+        let reply = self.count_with(verb, tenant, &args, &opaque, &tags).await?;
+        Ok(reply.outcome.0 == "added")
+    }
+
+    async fn finish_rewrite(
+        &self,
+        tenant: &TenantId,
+        finish: &FinishRewrite,
+    ) -> Result<Reply<FinishedRewrite>, LedgerError> {
+        let args = FinishRewriteArgs {
+            token: &finish.token,
+            read_until: finish.read_until.as_deref().unwrap_or_default(),
+            written: finish.written,
+            copied: COPIED_AT_FINISH,
+            trimmed: finish.trimmed,
+            erased: finish.erased,
+        };
+        let note = finish.note.as_deref().unwrap_or_default();
+        let (verb, tags) = (Verb::FinishRewrite, ["done", "behind", "lost"]);
+        let reply = self.count_with(verb, tenant, &args, &[note], &tags).await?;
+        let outcome = match reply.outcome.0 {
+            "done" => FinishedRewrite::Done,
+            "behind" => FinishedRewrite::Behind,
+            _ => FinishedRewrite::Lost,
+        };
+        Ok(Reply { now: reply.now, outcome })
+    }
+
     async fn record(&self, tenant: &TenantId) -> Result<Reply<Option<TenantRecord>>, LedgerError> {
         let mut commands = pipe();
         commands.atomic().cmd("TIME");
@@ -570,7 +683,145 @@ impl Ledger for RedisLedger {
         Ok(Reply { now: reply.now, outcome })
     }
 
+    async fn readers(
+        &self,
+        tenant: &TenantId,
+    ) -> Result<Reply<Vec<(String, Reader)>>, LedgerError> {
+        let mut commands = pipe();
+        commands.atomic().cmd("TIME");
+        commands.cmd("HGETALL").arg(Key::Readers.of(tenant));
+        type Found = ((i64, i64), Vec<(String, Vec<u8>)>);
+        let (time, found): Found = self.connection().query_all(&commands).await?;
+        let read = |(name, bytes): (String, Vec<u8>)| Ok((name, decode("reader", &bytes)?));
+        let readers = found.into_iter().map(read).collect::<Result<Vec<_>, LedgerError>>();
+        let mut readers: Vec<(String, Reader)> = readers?;
+        readers.sort_by(|a, b| a.0.cmp(&b.0));
+        Ok(Reply { now: self.instant(time), outcome: readers })
+    }
+
+    async fn abandon_rewrite(
+        &self,
+        tenant: &TenantId,
+        token: &str,
+        trimmed: Millis,
+        erased: Millis,
+    ) -> Result<(), LedgerError> {
+        let args = AbandonRewriteArgs { token, trimmed, erased };
+        let tags = ["abandoned", "lost"];
+        self.count(Verb::AbandonRewrite, tenant, &args, &tags).await?;
+        Ok(())
+    }
+
+    async fn replace_context(
+        &self,
+        tenant: &TenantId,
+        call: &CallId,
+        from: &[u8],
+        to: &[u8],
+    ) -> Result<bool, LedgerError> {
+        let args = ReplaceContextArgs { call: call.as_str() };
+        let (verb, tags) = (Verb::ReplaceContext, ["replaced", "moved"]);
+        let reply = self.count_with(verb, tenant, &args, &[from, to], &tags).await?;
+        Ok(reply.outcome.0 == "replaced")
+    }
+
     async fn snapshot(&self, tenant: &TenantId) -> Result<Reply<Snapshot>, LedgerError> {
+        for _ in 0..SNAPSHOT_ATTEMPTS {
+            if let Some(snapshot) = self.try_snapshot(tenant).await? {
+                return Ok(snapshot);
+            }
+        }
+        let reason = format!("the journal of tenant {tenant} is replaced all the time");
+        Err(LedgerError::Unavailable(reason))
+    }
+
+    async fn set_block(&self, command: &SetBlock) -> Result<Reply<BlockSet>, LedgerError> {
+        let verb = Verb::Block;
+        let context = command.note.encode();
+        let args = SetBlockArgs {
+            payer: command.payer.as_str(),
+            blocked: command.blocked,
+            reason: &command.note.reason,
+            operator: &command.note.operator,
+            context: &context,
+        };
+        let bytes = self.run(verb, &command.tenant, &args).await?;
+        let BlockReply { tag, now, block } = decode("answer", &bytes)?;
+        let missing = || LedgerError::Corrupt("block answered without a block".to_owned());
+        let block = block.into_iter().next().ok_or_else(missing);
+        let outcome = match tag {
+            "blocked" => BlockSet::Blocked(block?),
+            "standing" => BlockSet::Standing(block?),
+            "lifted" => BlockSet::Lifted(block?),
+            "not_blocked" => BlockSet::NotBlocked,
+            "unknown" => BlockSet::Unknown,
+            tag => return Err(unknown_tag(verb.script().name, tag)),
+        };
+        Ok(Reply { now, outcome })
+    }
+
+    async fn blocks(
+        &self,
+        tenant: &TenantId,
+        after: Option<&str>,
+        most: usize,
+    ) -> Result<Page<(PayerId, BlockedBy, Block)>, LedgerError> {
+        let after = after.map(read_block_cursor).transpose()?;
+        let fields: Vec<String> =
+            self.connection().query(cmd("HKEYS").arg(Key::Blocks.of(tenant))).await?;
+        let known = |field: &String| keys::blocked(field).ok_or_else(|| stray(field));
+        let mut listed = fields.iter().map(known).collect::<Result<Vec<_>, _>>()?;
+        listed.retain(|key| after.as_ref().is_none_or(|after| key > after));
+        listed.sort();
+        let more = listed.len() > most;
+        listed.truncate(most);
+        let last = listed.last().map(|(payer, by)| block_cursor(payer, *by));
+        let mut items = vec![];
+        if !listed.is_empty() {
+            let mut command = cmd("HMGET");
+            command.arg(Key::Blocks.of(tenant));
+            for (payer, by) in &listed {
+                command.arg(keys::block(payer.as_str(), *by));
+            }
+            let found: Vec<Option<Vec<u8>>> = self.connection().query(&command).await?;
+            for ((payer, by), bytes) in listed.into_iter().zip(found) {
+                // It may have been lifted since it was listed.
+                let block: Option<Block> = decode_if("block", bytes.as_deref())?;
+                items.extend(block.map(|block| (payer, by, block)));
+            }
+        }
+        Ok(Page { items, next: last.filter(|_| more) })
+    }
+
+    async fn adjust_balance(
+        &self,
+        command: &AdjustBalance,
+    ) -> Result<Reply<Adjusted>, LedgerError> {
+        let (verb, args) = (Verb::AdjustBalance, AdjustBalanceArgs::of(command));
+        adjusted(verb, &self.run_with(verb, &command.tenant, &args, &[&command.report]).await?)
+    }
+
+    async fn adjust_settlement(
+        &self,
+        command: &AdjustSettlement,
+    ) -> Result<Reply<Adjusted>, LedgerError> {
+        let (verb, args) = (Verb::AdjustSettlement, AdjustSettlementArgs::of(command));
+        adjusted(verb, &self.run_with(verb, &command.tenant, &args, &[&command.report]).await?)
+    }
+
+    async fn ping(&self) -> Result<(), LedgerError> {
+        let _: redis::Value = self.connection().query(&cmd("PING")).await?;
+        Ok(())
+    }
+}
+
+impl RedisLedger {
+    /// Everything at one instant; `None` where the journal was replaced while it was read in parts.
+    async fn try_snapshot(
+        &self,
+        tenant: &TenantId,
+    ) -> Result<Option<Reply<Snapshot>>, LedgerError> {
+        let before = self.upkeep(tenant).await?.outcome.rewrites;
         type Fields = Vec<(String, Vec<u8>)>;
         type Found = (
             (i64, i64),
@@ -652,90 +903,10 @@ impl Ledger for RedisLedger {
         if let Some(last) = last.ids.first() {
             snapshot.journal = self.journal_until(tenant, &last.id).await?;
         }
-        Ok(Reply { now: self.instant(time), outcome: snapshot })
+        let same = self.upkeep(tenant).await?.outcome.rewrites == before;
+        Ok(same.then(|| Reply { now: self.instant(time), outcome: snapshot }))
     }
 
-    async fn set_block(&self, command: &SetBlock) -> Result<Reply<BlockSet>, LedgerError> {
-        let verb = Verb::Block;
-        let context = command.note.encode();
-        let args = SetBlockArgs {
-            payer: command.payer.as_str(),
-            blocked: command.blocked,
-            reason: &command.note.reason,
-            operator: &command.note.operator,
-            context: &context,
-        };
-        let bytes = self.run(verb, &command.tenant, &args).await?;
-        let BlockReply { tag, now, block } = decode("answer", &bytes)?;
-        let missing = || LedgerError::Corrupt("block answered without a block".to_owned());
-        let block = block.into_iter().next().ok_or_else(missing);
-        let outcome = match tag {
-            "blocked" => BlockSet::Blocked(block?),
-            "standing" => BlockSet::Standing(block?),
-            "lifted" => BlockSet::Lifted(block?),
-            "not_blocked" => BlockSet::NotBlocked,
-            "unknown" => BlockSet::Unknown,
-            tag => return Err(unknown_tag(verb.script().name, tag)),
-        };
-        Ok(Reply { now, outcome })
-    }
-
-    async fn blocks(
-        &self,
-        tenant: &TenantId,
-        after: Option<&str>,
-        most: usize,
-    ) -> Result<Page<(PayerId, BlockedBy, Block)>, LedgerError> {
-        let after = after.map(read_block_cursor).transpose()?;
-        let fields: Vec<String> =
-            self.connection().query(cmd("HKEYS").arg(Key::Blocks.of(tenant))).await?;
-        let known = |field: &String| keys::blocked(field).ok_or_else(|| stray(field));
-        let mut listed = fields.iter().map(known).collect::<Result<Vec<_>, _>>()?;
-        listed.retain(|key| after.as_ref().is_none_or(|after| key > after));
-        listed.sort();
-        let more = listed.len() > most;
-        listed.truncate(most);
-        let last = listed.last().map(|(payer, by)| block_cursor(payer, *by));
-        let mut items = vec![];
-        if !listed.is_empty() {
-            let mut command = cmd("HMGET");
-            command.arg(Key::Blocks.of(tenant));
-            for (payer, by) in &listed {
-                command.arg(keys::block(payer.as_str(), *by));
-            }
-            let found: Vec<Option<Vec<u8>>> = self.connection().query(&command).await?;
-            for ((payer, by), bytes) in listed.into_iter().zip(found) {
-                // It may have been lifted since it was listed.
-                let block: Option<Block> = decode_if("block", bytes.as_deref())?;
-                items.extend(block.map(|block| (payer, by, block)));
-            }
-        }
-        Ok(Page { items, next: last.filter(|_| more) })
-    }
-
-    async fn ping(&self) -> Result<(), LedgerError> {
-        let _: redis::Value = self.connection().query(&cmd("PING")).await?;
-        Ok(())
-    }
-
-    async fn adjust_balance(
-        &self,
-        command: &AdjustBalance,
-    ) -> Result<Reply<Adjusted>, LedgerError> {
-        let (verb, args) = (Verb::AdjustBalance, AdjustBalanceArgs::of(command));
-        adjusted(verb, &self.run_with(verb, &command.tenant, &args, &command.report).await?)
-    }
-
-    async fn adjust_settlement(
-        &self,
-        command: &AdjustSettlement,
-    ) -> Result<Reply<Adjusted>, LedgerError> {
-        let (verb, args) = (Verb::AdjustSettlement, AdjustSettlementArgs::of(command));
-        adjusted(verb, &self.run_with(verb, &command.tenant, &args, &command.report).await?)
-    }
-}
-
-impl RedisLedger {
     /// The first open calls after a place in the order of deadlines, at most `most`.
     async fn listed_after(
         &self,

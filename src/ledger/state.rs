@@ -7,6 +7,7 @@ use std::cmp::Ordering;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 
 use crate::charging::decision::{Decision, Nuance};
 use crate::charging::funding::{CreditSide, PoolSide, Reach};
@@ -14,7 +15,7 @@ use crate::charging::ids::{LotId, PoolId};
 use crate::charging::profile::SpendVelocity;
 use crate::charging::rating::Tariff;
 use crate::charging::units::{MAX_EXACT, Micros, Millis, Seconds};
-use crate::ledger::recharge::Recharge;
+use crate::ledger::recharge::{Recharge, WalletStory};
 
 /// Where a call stands (the columns of the contract's state table; "none" is absence).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -638,6 +639,18 @@ pub enum EntryKind {
     RechargeFailed,
     /// A new lot paid what earlier calls fell short of (D7).
     ShortfallCollected,
+    /// Stands for older entries that are trimmed: its postings are their sum, its context is an
+    /// [`Opening`].
+    Opening,
+    /// Telephone numbers were erased from older entries and kept calls; its context says which.
+    NumbersErased,
+}
+
+impl EntryKind {
+    /// Whether such an entry records a decision.
+    pub fn is_decision(self) -> bool {
+        matches!(self, EntryKind::Authorized | EntryKind::Refused)
+    }
 }
 
 /// A change of one bucket.
@@ -693,25 +706,179 @@ pub struct Entry {
 }
 
 impl Entry {
-    /// Whether it tells of a call, and not of a balance.
+    /// Whether it tells of a call, which its subject names, and not of a balance or a payer.
     pub fn is_of_call(&self) -> bool {
         use EntryKind::*;
         match self.kind {
-            Purchased | LotExpired | PoolThreshold | PoolExhausted | CreditsDepleted
-            | PayerBlocked | PayerUnblocked => false,
+            Authorized | Refused | Extended | Reopened | Settled | SettledLate | Released
+            | Expired | Parked => true,
             Adjusted => self.decision.is_some(),
-            _ => true,
+            Purchased | LotExpired | PoolThreshold | PoolExhausted | CreditsDepleted
+            | PayerBlocked | PayerUnblocked | RechargeRequested | RechargeSucceeded
+            | RechargeFailed | ShortfallCollected | Opening | NumbersErased => false,
         }
+    }
+
+    /// The entry without what Rust said about the call, which may be erased from the journal.
+    pub fn without_context(self) -> Entry {
+        Entry { context: vec![], ..self }
     }
 }
 
-/// A correction as it is remembered, so that its key is applied once.
+/// A correction as it is remembered, so that its key is applied once. It outlives the journal's entry.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Adjustment {
     /// Digest of what was asked for.
     pub fingerprint: String,
-    /// Its entry in the journal.
+    /// Its entry in the journal, without its context: numbers are erased from there, not from here.
     pub entry: Entry,
+}
+
+/// Corrections as the audit knows them again once their entries are trimmed: how many there were, and a
+/// digest of what they said, in whatever order.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Corrections {
+    /// How many.
+    pub count: i64,
+    /// Sum of their SHA-256 digests, in four parts that wrap around.
+    pub digest: [u64; 4],
+}
+
+impl Corrections {
+    /// Counts one more; its context counts for nothing.
+    pub fn add(&mut self, entry: &Entry) {
+        // Named one by one, so that what is digested changes only on purpose: it is kept for years.
+        let Entry {
+            kind: _,
+            at,
+            subject,
+            payer,
+            decision,
+            used,
+            granted,
+            shortfall_duration,
+            shortfall_money,
+            postings,
+            context: _,
+            report,
+        } = entry;
+        let mut digest = Sha256::new();
+        let mut text = |bytes: &[u8]| {
+            digest.update((bytes.len() as u64).to_be_bytes());
+            digest.update(bytes);
+        };
+        text(subject.as_bytes());
+        text(payer.as_bytes());
+        text(decision.map(Decision::name).unwrap_or_default().as_bytes());
+        text(report);
+        for Posting { bucket, funded, held, spent, expired, adjusted } in postings {
+            text(bucket.as_bytes());
+            for number in [funded, held, spent, expired, adjusted] {
+                text(&number.to_be_bytes());
+            }
+        }
+        for number in [at.0, used.0, granted.0, shortfall_duration.0, shortfall_money.0] {
+            text(&number.to_be_bytes());
+        }
+        let bytes = digest.finalize();
+        let parts = bytes
+            .chunks_exact(8)
+            .map(|part| part.iter().fold(0, |number: u64, byte| number << 8 | u64::from(*byte)));
+        for (sum, part) in self.digest.iter_mut().zip(parts) {
+            *sum = sum.wrapping_add(part);
+        }
+        self.count += 1;
+    }
+
+    /// Counts others too.
+    pub fn join(&mut self, others: &Corrections) {
+        self.count += others.count;
+        for (sum, part) in self.digest.iter_mut().zip(others.digest) {
+            *sum = sum.wrapping_add(part);
+        }
+    }
+}
+
+/// What an opening entry says besides its postings: what the audit counts in a journal, summed over the
+/// entries that it stands for. Of several openings of one trimming the last has the counts; blocks are
+/// shared among them, as postings are.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Opening {
+    /// Entries before this instant are no longer there, except those of calls that went on after it.
+    pub until: Millis,
+    /// Entries that were removed; an earlier opening counts as those that it stood for.
+    #[serde(default)]
+    pub entries: i64,
+    /// Of them, decisions.
+    #[serde(default)]
+    pub decisions: i64,
+    /// Calls with a shortfall.
+    #[serde(default)]
+    pub shortfalls: i64,
+    /// Used seconds that nothing paid for.
+    #[serde(default)]
+    pub shortfall_duration: Seconds,
+    /// Their price.
+    #[serde(default)]
+    pub shortfall_money: Micros,
+    /// Calls with usage that nothing was granted for.
+    #[serde(default)]
+    pub parked_calls: i64,
+    /// That usage.
+    #[serde(default)]
+    pub parked: Seconds,
+    /// Money that the entries committed, whatever was given back later (spend velocity).
+    #[serde(default)]
+    pub committed: Micros,
+    /// How auto-recharge stood at this opening and what was owed, calls included that stay; `None` where
+    /// another opening says it.
+    #[serde(default)]
+    pub wallet: Option<WalletStory>,
+    /// Corrections among them.
+    #[serde(default)]
+    pub corrections: Corrections,
+    /// Blocks that stood after them.
+    #[serde(default)]
+    pub blocks: Vec<StandingBlock>,
+}
+
+/// A block that stood when its entry was trimmed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StandingBlock {
+    /// Who is blocked.
+    pub payer: String,
+    /// By whom, as a name of [`BlockedBy`].
+    pub by: String,
+    /// Since when, why and who set it.
+    pub block: Block,
+}
+
+impl Opening {
+    /// As an entry keeps it.
+    pub fn encode(&self) -> Vec<u8> {
+        // Only a writer that fails could make this fail.
+        rmp_serde::to_vec_named(self).unwrap_or_default()
+    }
+
+    /// Of an opening entry; `None` where it cannot be read.
+    pub fn decode(bytes: &[u8]) -> Option<Opening> {
+        rmp_serde::from_slice(bytes).ok()
+    }
+}
+
+/// How far a tenant's journal was trimmed and erased, and who rewrites it now.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Upkeep {
+    /// Names who rewrites the journal; empty while nobody does.
+    pub token: String,
+    /// Until when that is believed of one who says nothing more.
+    pub lease_ends: Millis,
+    /// Entries before this instant were trimmed; zero: none.
+    pub trimmed: Millis,
+    /// Numbers in entries before this instant were erased; zero: none.
+    pub erased: Millis,
+    /// How often the journal was replaced, so that who reads it in parts knows when to begin anew.
+    pub rewrites: i64,
 }
 
 /// How far a reader of the journal is, and who reads for it.

@@ -10,20 +10,20 @@ use crate::charging::plans::has_pay_as_you_go;
 use crate::charging::profile::{
     AutoRecharge, Billing, ConferencePolicy, FailureHandling, InternationalCap, NoticeTargets,
     OnFailure, OnLostSettle, OutboundPolicy, PayerKind, PayerProfile, PayerState, Purchase,
-    RechargeOn, ResponseOverride, SpendVelocity, TenantDocument, TenantLimits, TenantProfile,
-    TenantState, Trunk, UserPolicy,
+    RechargeOn, ResponseOverride, Retention, SpendVelocity, TenantDocument, TenantLimits,
+    TenantProfile, TenantState, Trunk, UserPolicy,
 };
 use crate::charging::units::Seconds;
 use crate::organisation::faults::{At, Faults};
 use crate::organisation::raw::{
     RawAutoRecharge, RawFailureHandling, RawNotices, RawOrganisation, RawOutboundPolicy,
-    RawPayment, RawPurchase, RawResourceAccount, RawResponse, RawServiceNumber, RawSpendVelocity,
-    RawTenant, RawTenantLimits, RawTrunk, RawUser, RawUserLimits, Text,
+    RawPayment, RawPurchase, RawResourceAccount, RawResponse, RawRetention, RawServiceNumber,
+    RawSpendVelocity, RawTenant, RawTenantLimits, RawTrunk, RawUser, RawUserLimits, Text,
 };
 use crate::organisation::values::{
     amount, boolean, count, country, currency, deck_name, email, id, instant, licence,
-    plan_with_minutes, pool_increment, positive_amount, prefix, q850_cause, refusal, sip_status,
-    span, telephone_number, text, time_zone, webhook, word,
+    numbers_kept, plan_with_minutes, pool_increment, positive_amount, prefix, q850_cause,
+    records_kept, refusal, sip_status, span, telephone_number, text, time_zone, webhook, word,
 };
 use crate::organisation::{Fault, MAX_LISTED};
 
@@ -81,6 +81,7 @@ fn check_tenant(f: &mut Faults, at: &At<'_>, raw: &RawTenant) -> Option<TenantDo
     }
     let deduct = f.optional(&at.key("deduct_shortfall"), raw.deduct_shortfall.as_ref(), boolean);
     let trunks = check_trunks(f, &at.key("trunks"), &raw.trunks);
+    let retention = check_retention(f, &at.key("retention"), &raw.retention);
     let notices = check_notices(f, &at.key("notices"), &raw.notices);
     let cap = f.optional(&at.key("international_cap"), raw.international_cap.as_ref(), word(CAPS));
     let unlisted = raw.allow_unlisted_destinations.as_ref();
@@ -109,6 +110,7 @@ fn check_tenant(f: &mut Faults, at: &At<'_>, raw: &RawTenant) -> Option<TenantDo
         blocked_prefixes,
         auto_recharge: recharge.flatten(),
         trunks,
+        retention,
         notices,
         international_cap: cap.unwrap_or_default(),
         allow_unlisted_destinations: unlisted.unwrap_or(false),
@@ -238,6 +240,18 @@ fn check_recharge(f: &mut Faults, at: &At<'_>, raw: &RawAutoRecharge) -> Option<
         f.add(&at.key("daily_cap"), line, message);
     }
     Some(AutoRecharge { trigger, amount, daily_cap, recharge_on: on.unwrap_or_default() })
+}
+
+/// Numbers that outlive their records would never be erased.
+fn check_retention(f: &mut Faults, at: &At<'_>, raw: &RawRetention) -> Retention {
+    f.unknown(at, RawRetention::KEYS, &raw.unknown);
+    let numbers = f.optional(&at.key("numbers"), raw.numbers.as_ref(), numbers_kept);
+    let records = f.optional(&at.key("records"), raw.records.as_ref(), records_kept);
+    if numbers.zip(records).is_some_and(|(numbers, records)| numbers > records) {
+        let line = raw.numbers.as_ref().and_then(|text| text.line);
+        f.add(&at.key("numbers"), line, "expected at most as long as records".to_owned());
+    }
+    Retention { numbers, records }
 }
 
 /// Charging increments by plan (D1).

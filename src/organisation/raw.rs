@@ -181,6 +181,8 @@ mapping! {
         pool_increments: Entries<Text>,
         /// `true` or `false` (default).
         deduct_shortfall: Option<Text>,
+        /// How long records are kept.
+        retention: RawRetention,
         /// Who is told what happens.
         notices: RawNotices,
     }
@@ -365,5 +367,15 @@ mapping! {
         sip_status: Option<Text>,
         /// 1 to 127.
         q850_cause: Option<Text>,
+    }
+}
+
+mapping! {
+    /// How long records are kept.
+    RawRetention {
+        /// Length of time, such as `90d`.
+        numbers: Option<Text>,
+        /// Length of time, such as `400d`.
+        records: Option<Text>,
     }
 }

@@ -344,6 +344,21 @@ fn amounts_counts_and_spans_are_in_range() {
             ),
         );
     }
+    let length = "expected a length of time from";
+    for (text, least, found) in [
+        ("numbers: 23h", "numbers", "1d to 3660d such as 90d, found \"23h\""),
+        ("numbers: 3661d", "numbers", "1d to 3660d such as 90d, found \"3661d\""),
+        ("records: 30d", "records", "31d to 3660d such as 90d, found \"30d\""),
+    ] {
+        check_tenant(
+            &format!("retention: {{ {text} }}"),
+            &format!("retention.{least}: {length} {found}"),
+        );
+    }
+    check_tenant(
+        "retention: { numbers: 90d, records: 60d }",
+        "retention.numbers: expected at most as long as records",
+    );
     check_user("spend_limit: 0", "spend_limit: expected an amount above 0, found \"0\"");
     check_user(
         "limits: { concurrent_calls: 0 }",
@@ -618,6 +633,20 @@ fn licences_that_may_not_stand_together_are_refused_with_the_rule() {
     );
     // A removed user keeps whatever it had.
     one(&user_with("        state: removed\n        licences: [MCOPSTN1]\n"));
+}
+
+#[test]
+fn retention_is_for_ever_unless_it_is_named() {
+    let day = |days: i64| Some(Seconds(days * 86_400));
+    for (text, numbers, records) in [
+        ("", None, None),
+        ("    retention: { numbers: 90d }\n", day(90), None),
+        ("    retention: { numbers: 1d, records: 400d }\n", day(1), day(400)),
+    ] {
+        let found = one(&format!("tenants:\n  - id: contoso\n    currency: USD\n{text}"));
+        let retention = found.profile.retention;
+        assert_eq!((retention.numbers, retention.records), (numbers, records), "{text}");
+    }
 }
 
 #[test]

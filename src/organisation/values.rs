@@ -28,6 +28,9 @@ const MAX_COUNT: u32 = 1_000_000_000;
 /// The longest span of a velocity limit.
 const MAX_SPAN: Seconds = Seconds(31 * 86_400);
 
+/// The longest time for which records are kept that are not kept for ever.
+const MAX_RETENTION_DAYS: i64 = 3_660;
+
 /// One of a list of words.
 pub(super) fn word<T: Copy>(
     words: &'static [(&'static str, T)],
@@ -190,6 +193,27 @@ pub(super) fn span(text: &str) -> Result<Seconds, String> {
         .map(Seconds)
         .filter(|&length| length.is_positive() && length <= MAX_SPAN)
         .ok_or_else(|| "expected a length of time from 1s to 31d such as 1h or 1h30m".to_owned())
+}
+
+/// How long numbers are kept in records.
+pub(super) fn numbers_kept(text: &str) -> Result<Seconds, String> {
+    days(text, 1)
+}
+
+/// How long records are kept.
+pub(super) fn records_kept(text: &str) -> Result<Seconds, String> {
+    days(text, 31)
+}
+
+fn days(text: &str, least: i64) -> Result<Seconds, String> {
+    duration::parse(text)
+        .filter(|length| length.subsec_nanos() == 0)
+        .and_then(|length| i64::try_from(length.as_secs()).ok())
+        .map(Seconds)
+        .filter(|length| (least..=MAX_RETENTION_DAYS).contains(&(length.0 / 86_400)))
+        .ok_or_else(|| {
+            format!("expected a length of time from {least}d to {MAX_RETENTION_DAYS}d such as 90d")
+        })
 }
 
 /// In what lengths of time minutes are charged (D1): such that a pool, which has whole minutes, can be used

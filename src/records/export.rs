@@ -9,6 +9,7 @@ use crate::charging::profile::{PayerProfile, TenantProfile};
 use crate::charging::rating::MAX_USAGE;
 use crate::charging::units::{Millis, Seconds};
 use crate::credit_control::CreditControl;
+use crate::ledger::state::{Entry, EntryKind, Opening};
 use crate::ledger::{Ledger, LedgerError};
 use crate::records::{Recorder, UsageRecord};
 
@@ -49,6 +50,7 @@ pub struct Export<L> {
     /// Cursor of the last entry that was read.
     after: Option<String>,
     ended: bool,
+    kept_since: Option<Millis>,
 }
 
 impl<L: Ledger> Export<L> {
@@ -73,7 +75,7 @@ impl<L: Ledger> Export<L> {
         let after = control.ledger().history_since(tenant, first).await?;
         let recorder = Recorder::new(&record.profile, retention);
         let tenant = tenant.clone();
-        Ok(Export { control, tenant, recorder, from, to, after, ended: false })
+        Ok(Export { control, tenant, recorder, from, to, after, ended: false, kept_since: None })
     }
 
     /// The next records, `None` after the last. A page may be empty.
@@ -91,6 +93,9 @@ impl<L: Ledger> Export<L> {
         let payers = self.payers(payers).await?;
         let mut records = vec![];
         for (cursor, entry) in &page.items {
+            if let Some(Opening { until, .. }) = opening(entry) {
+                self.kept_since = self.kept_since.max(Some(until).filter(|at| *at > self.from));
+            }
             if entry.at >= self.to.after(CLOCK_SLACK) {
                 self.ended = true;
                 break;
@@ -101,6 +106,12 @@ impl<L: Ledger> Export<L> {
         self.ended |= page.next.is_none();
         self.after = page.next;
         Ok(Some(records))
+    }
+
+    /// Since when records are kept, where the window begins before that; known once what is missing was
+    /// read past.
+    pub fn kept_since(&self) -> Option<Millis> {
+        self.kept_since
     }
 
     /// Those of the payers that are set up, removed ones too.
@@ -116,6 +127,10 @@ impl<L: Ledger> Export<L> {
         let found = found.into_iter().filter_map(|payer| payer.profile);
         Ok(found.map(|payer| (payer.id.as_str().to_owned(), payer)).collect())
     }
+}
+
+fn opening(entry: &Entry) -> Option<Opening> {
+    (entry.kind == EntryKind::Opening).then(|| Opening::decode(&entry.context)).flatten()
 }
 
 fn window(

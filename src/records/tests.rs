@@ -40,6 +40,7 @@ pub(super) fn tenant() -> TenantProfile {
         allow_unlisted_destinations: false,
         pool_increments: Default::default(),
         deduct_shortfall: false,
+        retention: Default::default(),
     }
 }
 

@@ -5,6 +5,8 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use tollgate::charging::profile::PayerState;
 use tollgate::ledger::audit::audit;
+use tollgate::ledger::rewriting::{Plan, rewrite};
+use tollgate::ledger::state::Entry;
 use tollgate::ledger::{Ending, Ledger};
 
 use crate::support::{self, NEVER_OVERDUE, Stage, UNIT, credits, request};
@@ -67,6 +69,33 @@ async fn administer<L: Ledger>(stage: Arc<Stage<L>>, stop: Arc<AtomicBool>) {
     }
 }
 
+/// Trims and erases all the time, what is just over and what one in three calls said.
+async fn rewrite_it<L: Ledger>(stage: Arc<Stage<L>>, stop: Arc<AtomicBool>) -> u64 {
+    let mut random = fastrand::Rng::with_seed(78);
+    let mut trimmed = 0;
+    while !stop.load(Ordering::Relaxed) {
+        let erases = random.bool();
+        let plan = Plan {
+            token: format!("rewriter-{}", random.u64(..)),
+            trim: random.bool().then(|| stage.now()),
+            erase: |entry: &mut Entry| {
+                let erased = erases && entry.is_of_call() && entry.subject.ends_with('3');
+                if erased {
+                    entry.context.clear();
+                }
+                erased
+            },
+            erase_within: None,
+            note: |_| vec![],
+            always: random.bool(),
+        };
+        let rewritten = rewrite(&stage.ledger, &stage.tenant, plan).await;
+        trimmed += rewritten.expect("the ledger answers, and nobody else rewrites").trimmed;
+        tokio::time::sleep(std::time::Duration::from_millis(3)).await;
+    }
+    trimmed
+}
+
 async fn audited_while_used<L: Ledger>(opened: Stage<L>, audits: u32) {
     let stage = Arc::new(opened);
     stage.set_pool(FAMILY, 6_000).await;
@@ -77,6 +106,7 @@ async fn audited_while_used<L: Ledger>(opened: Stage<L>, audits: u32) {
         tasks.spawn(use_it(stage.clone(), caller, stop.clone()));
     }
     tasks.spawn(administer(stage.clone(), stop.clone()));
+    let rewriting = tokio::spawn(rewrite_it(stage.clone(), stop.clone()));
     let entries = AtomicU32::new(0);
     for _ in 0..audits {
         let reply = stage.ledger.snapshot(&stage.tenant).await.unwrap();
@@ -90,6 +120,7 @@ async fn audited_while_used<L: Ledger>(opened: Stage<L>, audits: u32) {
     while let Some(ended) = tasks.join_next().await {
         ended.unwrap();
     }
+    assert!(rewriting.await.unwrap() > 0, "something was trimmed meanwhile");
     assert!(entries.load(Ordering::Relaxed) > 100, "something happened meanwhile");
     stage.assert_audit_clean().await;
 }

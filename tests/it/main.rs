@@ -27,6 +27,7 @@ mod recharge;
 mod reconcile;
 mod redis_away;
 mod redis_ledger;
+mod retention;
 mod rule_book;
 mod server;
 mod state_table;

@@ -155,6 +155,7 @@ pub fn tenant_record(tenant: &TenantId, state: TenantState) -> TenantRecord {
         allow_unlisted_destinations: false,
         pool_increments: Default::default(),
         deduct_shortfall: false,
+        retention: Default::default(),
     };
     TenantRecord { profile, deck: None }
 }

@@ -65,6 +65,7 @@ fn user(country: &str, licences: &[Licence]) -> Case {
             allow_unlisted_destinations: false,
             pool_increments: Default::default(),
             deduct_shortfall: false,
+            retention: Default::default(),
         },
         payer: PayerProfile {
             id: PayerId::literal("alice"),

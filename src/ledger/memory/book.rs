@@ -17,14 +17,14 @@ use crate::ledger::recharge::{Recharge, RechargeRequest, RechargeTerms, unspent}
 use crate::ledger::state::{
     Adjustment, Block, BlockNote, BlockedBy, Bucket, Call, CallState, Entry, EntryKind, Funds, Lot,
     LotLine, MAX_MONEY, MoneyLine, PayerAccount, PoolLine, Posting, Reader, SpendRing,
-    TenantAccount, Wallet, credit_side, nuance_code, pool_sides, reach_code,
+    TenantAccount, Upkeep, Wallet, credit_side, nuance_code, pool_sides, reach_code,
 };
 use crate::ledger::{
-    Answered, Applied, Authorize, Authorized, Balance, BlockSet, CallLimits, End, EndResult, Ended,
-    Ending, Extend, Extended, MoveReader, Moved, Offer, PayerUpdate, PayerView, Position, Proposal,
-    Purchased, RechargeOutcome, RechargeReported, SWEPT_PER_AUTHORIZE, SetBlock, Snapshot, Swept,
-    TakeReader, Taken, TenantRecord, TenantView, Versions, apart_from_overage, lot_bucket,
-    pool_bucket, pool_id,
+    Answered, Applied, Authorize, Authorized, Balance, BlockSet, COPIED_AT_FINISH, CallLimits, End,
+    EndResult, Ended, Ending, Extend, Extended, FinishRewrite, FinishedRewrite, MoveReader, Moved,
+    Offer, PayerUpdate, PayerView, Position, Proposal, Purchased, REWRITE_LEASE, RechargeOutcome,
+    RechargeReported, SWEPT_PER_AUTHORIZE, SetBlock, Snapshot, Swept, TakeReader, Taken,
+    TenantRecord, TenantView, Versions, apart_from_overage, lot_bucket, pool_bucket, pool_id,
 };
 
 /// One tenant's balances, calls and journal.
@@ -44,7 +44,13 @@ pub(super) struct Book {
     deadlines: BTreeSet<(Millis, CallId)>,
     /// All other calls, by the instant at which they are forgotten.
     retained: BTreeSet<(Millis, CallId)>,
-    journal: Vec<Entry>,
+    /// Entries under the numbers by which cursors name them, in their order.
+    journal: Vec<(u64, Entry)>,
+    /// The last number that was given.
+    numbered: u64,
+    /// A journal that is rewritten aside.
+    rewritten: Vec<(u64, Entry)>,
+    upkeep: Upkeep,
     /// What the next entry brings with it: noted after it.
     alerts: Vec<Entry>,
     /// Every correction that was ever applied.
@@ -472,7 +478,7 @@ impl Book {
         }
         self.drop_empty_lots(now);
         self.judge_recharge(now);
-        self.journal.append(&mut self.alerts);
+        self.note_alerts();
         lapsed
     }
 
@@ -957,8 +963,19 @@ impl Book {
     // The journal.
 
     fn note(&mut self, entry: Entry) {
-        self.journal.push(entry);
-        self.journal.append(&mut self.alerts);
+        self.push(entry);
+        self.note_alerts();
+    }
+
+    fn note_alerts(&mut self) {
+        for entry in std::mem::take(&mut self.alerts) {
+            self.push(entry);
+        }
+    }
+
+    fn push(&mut self, entry: Entry) {
+        self.numbered += 1;
+        self.journal.push((self.numbered, entry));
     }
 
     fn note_call(
@@ -991,6 +1008,84 @@ impl Book {
         self.tenant.decisions += 1;
     }
 
+    // Rewriting the journal.
+
+    pub(super) fn upkeep(&self) -> Upkeep {
+        self.upkeep.clone()
+    }
+
+    pub(super) fn begin_rewrite(&mut self, now: Millis, token: &str) -> bool {
+        if !self.upkeep.token.is_empty() && self.upkeep.lease_ends > now {
+            return false;
+        }
+        self.rewritten.clear();
+        self.upkeep.token = token.to_owned();
+        self.upkeep.lease_ends = now.after(REWRITE_LEASE);
+        true
+    }
+
+    pub(super) fn add_rewritten(
+        &mut self,
+        now: Millis,
+        token: &str,
+        entries: impl Iterator<Item = (u64, Entry)>,
+    ) -> bool {
+        if self.upkeep.token != token {
+            return false;
+        }
+        self.upkeep.lease_ends = now.after(REWRITE_LEASE);
+        self.rewritten.extend(entries);
+        true
+    }
+
+    pub(super) fn finish_rewrite(
+        &mut self,
+        now: Millis,
+        finish: &FinishRewrite,
+        read_until: u64,
+    ) -> FinishedRewrite {
+        if self.upkeep.token != finish.token || self.rewritten.len() as u64 != finish.written {
+            return FinishedRewrite::Lost;
+        }
+        let copied = self.journal.partition_point(|(number, _)| *number <= read_until);
+        if self.journal.len() - copied > COPIED_AT_FINISH {
+            return FinishedRewrite::Behind;
+        }
+        self.rewritten.extend(self.journal.drain(copied..));
+        self.journal = std::mem::take(&mut self.rewritten);
+        self.upkeep = Upkeep {
+            token: String::new(),
+            lease_ends: Millis::ZERO,
+            trimmed: self.upkeep.trimmed.max(finish.trimmed),
+            erased: self.upkeep.erased.max(finish.erased),
+            rewrites: self.upkeep.rewrites + 1,
+        };
+        if let Some(note) = finish.note.as_ref().filter(|note| !note.is_empty()) {
+            self.note(Entry { context: note.clone(), ..entry(now, EntryKind::NumbersErased) });
+        }
+        FinishedRewrite::Done
+    }
+
+    pub(super) fn abandon_rewrite(&mut self, token: &str, trimmed: Millis, erased: Millis) {
+        if self.upkeep.token == token {
+            self.rewritten.clear();
+            self.upkeep.trimmed = self.upkeep.trimmed.max(trimmed);
+            self.upkeep.erased = self.upkeep.erased.max(erased);
+            self.upkeep.token = String::new();
+            self.upkeep.lease_ends = Millis::ZERO;
+        }
+    }
+
+    pub(super) fn replace_context(&mut self, call: &CallId, from: &[u8], to: &[u8]) -> bool {
+        match self.calls.get_mut(call).filter(|call| call.context == from) {
+            Some(call) => {
+                call.context = to.to_vec();
+                true
+            }
+            None => false,
+        }
+    }
+
     // Provisioning.
 
     pub(super) fn record(&self) -> Option<TenantRecord> {
@@ -1006,6 +1101,10 @@ impl Book {
         reader.owner.clone_from(&command.owner);
         reader.ends = now.after(command.lease);
         Taken::Taken(reader.clone())
+    }
+
+    pub(super) fn readers(&self) -> Vec<(String, Reader)> {
+        self.readers.iter().map(|(name, reader)| (name.clone(), reader.clone())).collect()
     }
 
     pub(super) fn move_reader(&mut self, now: Millis, command: &MoveReader) -> Moved {
@@ -1061,7 +1160,7 @@ impl Book {
         }
         self.wallet.deduct_shortfall = record.profile.deduct_shortfall;
         self.judge_recharge(now);
-        self.journal.append(&mut self.alerts);
+        self.note_alerts();
         Applied::Changed(1)
     }
 
@@ -1259,7 +1358,7 @@ impl Book {
                 self.add_lot(key, bucket, recharge_entry(now, kind, key, request.amount));
                 // Still below: that is another crossing.
                 self.judge_recharge(now);
-                self.journal.append(&mut self.alerts);
+                self.note_alerts();
             }
         }
         RechargeReported::Applied
@@ -1331,7 +1430,15 @@ impl Book {
         found.map(|((payer, by), block)| (payer.clone(), *by, block.clone()))
     }
 
-    pub(super) fn journal(&self) -> &[Entry] {
+    pub(super) fn is_kept(&self, id: &CallId) -> bool {
+        self.calls.contains_key(id)
+    }
+
+    pub(super) fn calls(&self) -> impl Iterator<Item = (&CallId, &Call)> {
+        self.calls.iter()
+    }
+
+    pub(super) fn journal(&self) -> &[(u64, Entry)] {
         &self.journal
     }
 
@@ -1354,7 +1461,7 @@ impl Book {
             wallet: self.wallet.clone(),
             calls,
             deadlines,
-            journal: self.journal.clone(),
+            journal: self.journal.iter().map(|(_, entry)| entry.clone()).collect(),
             adjustments: self.adjustments.iter().map(|(k, a)| (k.clone(), a.clone())).collect(),
             ring: self.ring.clone(),
             blocks: self.blocks(None).collect(),

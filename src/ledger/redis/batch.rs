@@ -58,17 +58,16 @@ impl Sender {
         self.offset.reading()
     }
 
-    /// Runs a script that takes one command, at times with bytes that it keeps and does not read; its
-    /// answer.
+    /// Runs a script that takes one command, and perhaps bytes that it keeps; its answer.
     pub(super) async fn run(
         &self,
         verb: Verb,
         tenant: &TenantId,
         args: &[u8],
-        opaque: Option<&[u8]>,
+        opaque: &[&[u8]],
     ) -> Result<Vec<u8>, LedgerError> {
         let clock = self.clock_argument();
-        let arguments: Vec<&[u8]> = [args, clock.as_bytes()].into_iter().chain(opaque).collect();
+        let arguments = [&[args, clock.as_bytes()], opaque].concat();
         bytes(verb, self.evaluate(verb, tenant, &arguments).await?)
     }
 

@@ -502,6 +502,47 @@ impl<'a> AdjustSettlementArgs<'a> {
     }
 }
 
+#[derive(Serialize)]
+#[cfg_attr(test, derive(Deserialize))]
+pub(super) struct BeginRewriteArgs<'a> {
+    pub(super) token: &'a str,
+    pub(super) lease: Seconds,
+}
+
+#[derive(Serialize)]
+#[cfg_attr(test, derive(Deserialize))]
+pub(super) struct AddRewrittenArgs<'a> {
+    pub(super) token: &'a str,
+    pub(super) lease: Seconds,
+}
+
+#[derive(Serialize)]
+#[cfg_attr(test, derive(Deserialize))]
+pub(super) struct FinishRewriteArgs<'a> {
+    pub(super) token: &'a str,
+    /// Empty where nothing was read.
+    pub(super) read_until: &'a str,
+    pub(super) written: u64,
+    /// Most entries to copy.
+    pub(super) copied: usize,
+    pub(super) trimmed: Millis,
+    pub(super) erased: Millis,
+}
+
+#[derive(Serialize)]
+#[cfg_attr(test, derive(Deserialize))]
+pub(super) struct AbandonRewriteArgs<'a> {
+    pub(super) token: &'a str,
+    pub(super) trimmed: Millis,
+    pub(super) erased: Millis,
+}
+
+#[derive(Serialize)]
+#[cfg_attr(test, derive(Deserialize))]
+pub(super) struct ReplaceContextArgs<'a> {
+    pub(super) call: &'a str,
+}
+
 // Answers.
 
 /// What the scripts of corrections answer: `[tag, now, entries, number]`.

@@ -37,6 +37,12 @@ pub(super) enum Key {
     Readers,
     /// Hash: `u:` and a payer the block that an operator set, `f:` and a payer that of what was applied.
     Blocks,
+    /// Stream: the journal as it is being rewritten, with the ids of the journal.
+    JournalNew,
+    /// The name that a replaced journal has while a script throws it away.
+    JournalOld,
+    /// Hash: `j` how far the journal was trimmed and erased, and who rewrites it.
+    Upkeep,
 }
 
 impl Key {
@@ -56,6 +62,9 @@ impl Key {
             Key::Adjustments => "adjustments",
             Key::Readers => "readers",
             Key::Blocks => "blocks",
+            Key::JournalNew => "journal_new",
+            Key::JournalOld => "journal_old",
+            Key::Upkeep => "upkeep",
         }
     }
 
@@ -87,6 +96,9 @@ pub(super) const RING: &str = "v";
 
 /// Field of an entry, in the journal.
 pub(super) const ENTRY: &str = "e";
+
+/// Field of the journal's state, in upkeep.
+pub(super) const UPKEEP: &str = "j";
 
 /// Field of a payer, in accounts and profiles.
 pub(super) fn payer(payer: &str) -> String {

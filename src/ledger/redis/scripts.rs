@@ -69,6 +69,12 @@ scripts! {
     MoveReader, "move_reader", "", [Readers];
     // A payer must be stopped when memory is short, too: a block is a few hundred bytes.
     Block, "block", "'allow-oom'", [Accounts, Blocks, Journal];
+    BeginRewrite, "begin_rewrite", "", [JournalNew, Upkeep];
+    AddRewritten, "add_rewritten", "", [JournalNew, Upkeep];
+    FinishRewrite, "finish_rewrite", "", [Journal, JournalNew, JournalOld, Upkeep];
+    // What throws away must not wait for memory.
+    AbandonRewrite, "abandon_rewrite", "'allow-oom'", [JournalNew, Upkeep];
+    ReplaceContext, "replace_context", "'allow-oom'", [Calls];
 }
 
 const FIELDS: &str = include_str!("scripts/fields.lua");
@@ -176,14 +182,17 @@ mod tests {
     use crate::charging::rating::Tariff;
     use crate::ledger::recharge::{Recharge, RechargeRequest, RechargeTerms};
     use crate::ledger::redis::codec::{
-        AdjustBalanceArgs, AdjustSettlementArgs, AnswerArgs, ApplyPayersArgs, ApplyTenantArgs,
-        AuthorizeArgs, EndArgs, ExtendArgs, MoneyOfferArgs, MoveReaderArgs, OfferArgs,
-        PayerUpdateArgs, PoolNameArgs, PoolOfMonthArgs, PoolOfferArgs, PositionArgs, PurchaseArgs,
-        ReportRechargeArgs, SetBlockArgs, StoredPayer, SweepArgs, TakeReaderArgs,
+        AbandonRewriteArgs, AddRewrittenArgs, AdjustBalanceArgs, AdjustSettlementArgs, AnswerArgs,
+        ApplyPayersArgs, ApplyTenantArgs, AuthorizeArgs, BeginRewriteArgs, EndArgs, ExtendArgs,
+        FinishRewriteArgs, MoneyOfferArgs, MoveReaderArgs, OfferArgs, PayerUpdateArgs,
+        PoolNameArgs, PoolOfMonthArgs, PoolOfferArgs, PositionArgs, PurchaseArgs,
+        ReplaceContextArgs, ReportRechargeArgs, SetBlockArgs, StoredPayer, SweepArgs,
+        TakeReaderArgs,
     };
     use crate::ledger::state::{
-        Adjustment, Bucket, Call, CallState, LotLine, MoneyLine, PayerAccount, PoolLine, Reader,
-        Slot, SpendRing, TenantAccount, Terms, VelocityLine, Wallet, nuance_code, reach_code,
+        Adjustment, Bucket, Call, CallState, Entry, LotLine, MoneyLine, PayerAccount, PoolLine,
+        Reader, Slot, SpendRing, TenantAccount, Terms, Upkeep, VelocityLine, Wallet, nuance_code,
+        reach_code,
     };
 
     const CALLER: &str = include_str!("../redis.rs");
@@ -279,6 +288,7 @@ mod tests {
             ("SET_BLOCK", numbered::<SetBlockArgs<'_>>()),
             ("POSITION", numbered::<PositionArgs<'_>>()),
             ("POOL_NAME", numbered::<PoolNameArgs<'_>>()),
+            ("ENTRY", numbered::<Entry>()),
             ("ADJUSTMENT", numbered::<Adjustment>()),
             ("ADJUST_BALANCE", numbered::<AdjustBalanceArgs<'_>>()),
             ("POOL_OF_MONTH", numbered::<PoolOfMonthArgs<'_>>()),
@@ -286,6 +296,12 @@ mod tests {
             ("READER", numbered::<Reader>()),
             ("TAKE_READER", numbered::<TakeReaderArgs<'_>>()),
             ("MOVE_READER", numbered::<MoveReaderArgs<'_>>()),
+            ("UPKEEP_STATE", numbered::<Upkeep>()),
+            ("BEGIN_REWRITE", numbered::<BeginRewriteArgs<'_>>()),
+            ("ADD_REWRITTEN", numbered::<AddRewrittenArgs<'_>>()),
+            ("FINISH_REWRITE", numbered::<FinishRewriteArgs<'_>>()),
+            ("ABANDON_REWRITE", numbered::<AbandonRewriteArgs<'_>>()),
+            ("REPLACE_CONTEXT", numbered::<ReplaceContextArgs<'_>>()),
             ("STATE", coded(&states, |s| s.to_string(), |s| *s as u8)),
             ("REACH", coded(&reaches, |r| snake(format!("{r:?}")), |r| reach_code(*r))),
             ("NUANCE", coded(&nuances, |n| snake(format!("{n:?}")), |n| nuance_code(*n))),

@@ -9,7 +9,10 @@ use tollgate::charging::profile::{
 };
 use tollgate::charging::rating::{MAX_RATE, MAX_USAGE, Tariff};
 use tollgate::charging::units::{Micros, Millis, Seconds};
-use tollgate::ledger::state::{Block, BlockNote, BlockedBy, Call, CallState, Entry, Terms};
+use tollgate::ledger::rewriting::{Plan, RewriteError, Rewritten, rewrite};
+use tollgate::ledger::state::{
+    Block, BlockNote, BlockedBy, Call, CallState, Entry, Reader, Terms, Upkeep,
+};
 use tollgate::ledger::{
     AdjustBalance, AdjustSettlement, Adjusted, Answer, Answered, Applied, Authorize, Authorized,
     Balance, BlockSet, CallLimits, Correction, End, Ended, Ending, Extend, Extended, Ledger,
@@ -36,6 +39,8 @@ pub enum Command {
     Look(TenantId, PayerId, CallId, Month),
     TakeReader(TakeReader),
     MoveReader(MoveReader),
+    /// Trims what is older than an instant, and erases one context in three where it says so.
+    Rewrite(TenantId, Option<Millis>, bool),
     SetBlock(SetBlock),
     /// Both clocks are moved by so much.
     Pass(Seconds),
@@ -58,6 +63,7 @@ pub enum Outcome {
     Looked(Box<Looked>),
     TakenReader(Reply<Taken>),
     MovedReader(Reply<Moved>),
+    Rewritten(Result<Rewritten, RewriteError>, Reply<Upkeep>),
     Passed,
 }
 
@@ -72,6 +78,7 @@ pub struct Looked {
     payer: (u64, bool),
     blocks: Page<(PayerId, BlockedBy, Block)>,
     record: Option<TenantRecord>,
+    readers: Reply<Vec<(String, Reader)>>,
 }
 
 const FAMILIES: [&str; 3] = ["US:A:DOMESTIC", "US:A:INTERNATIONAL", "US:B:DOMESTIC"];
@@ -120,13 +127,61 @@ pub async fn play<L: Ledger>(ledger: &L, command: &Command) -> Outcome {
                 journal: (journal.items, journal.next.is_some()),
                 tenant: (view.version, view.record, view.numbers.len()),
                 record: ledger.record(tenant).await.unwrap().outcome,
+                readers: ledger.readers(tenant).await.unwrap(),
                 payer: (found.version, found.barred),
                 blocks: ledger.blocks(tenant, None, 2).await.unwrap(),
             }))
         }
         Command::TakeReader(c) => Outcome::TakenReader(ledger.take_reader(c).await.unwrap()),
         Command::MoveReader(c) => Outcome::MovedReader(ledger.move_reader(c).await.unwrap()),
+        Command::Rewrite(tenant, trim, erases) => {
+            let plan = Plan {
+                token: "model".to_owned(),
+                trim: *trim,
+                erase: |entry: &mut Entry| *erases && erase(entry),
+                erase_within: None,
+                note: |erased: u64| erased.to_string().into_bytes(),
+                always: false,
+            };
+            if *erases {
+                erase_calls(ledger, tenant).await;
+            }
+            let rewritten = rewrite(ledger, tenant, plan).await;
+            Outcome::Rewritten(rewritten, ledger.upkeep(tenant).await.unwrap())
+        }
         Command::Pass(_) => Outcome::Passed,
+    }
+}
+
+/// What nobody may say any more: contexts that begin with a byte divisible by three.
+fn erase(entry: &mut Entry) -> bool {
+    let erased = entry.is_of_call() && erased(&entry.context);
+    if erased {
+        entry.context = b"\xff*".to_vec();
+    }
+    erased
+}
+
+fn erased(context: &[u8]) -> bool {
+    context.first().is_some_and(|first| first % 3 == 0 && *first != 0xff)
+}
+
+async fn erase_calls<L: Ledger>(ledger: &L, tenant: &TenantId) {
+    let mut cursor = None;
+    loop {
+        let page = ledger.calls(tenant, cursor.as_deref(), 3).await.unwrap();
+        for (id, call) in page.items {
+            if erased(&call.context) {
+                let replaced = ledger.replace_context(tenant, &id, &call.context, b"\xff*").await;
+                assert_eq!(replaced, Ok(true));
+                let again = ledger.replace_context(tenant, &id, &call.context, b"no").await;
+                assert_eq!(again, Ok(false));
+            }
+        }
+        cursor = page.next;
+        if cursor.is_none() {
+            return;
+        }
     }
 }
 
@@ -170,7 +225,8 @@ impl Dealer {
             }
             // Rarely, so that the rest of the run stays as it is.
             88 if self.chance(50) => self.reader(tenant, now),
-            88..90 => {
+            88 => self.rewrite(tenant, now),
+            89 => {
                 let (payer, call) = (self.payer(), self.call());
                 Command::Look(tenant, payer, call, month_at(now))
             }
@@ -196,6 +252,14 @@ impl Dealer {
             _ if self.chance(40) => self.report(tenant, now, ledger).await,
             _ => self.purchase(tenant, now),
         }
+    }
+
+    /// At times everything that there is, mostly what is some minutes or hours old.
+    fn rewrite(&mut self, tenant: TenantId, now: Millis) -> Command {
+        let age = self.one(&[-1, 0, 60, 1_000, 10_000, 100_000]);
+        let trim = self.chance(80).then(|| now.after(Seconds(-age)));
+        let erases = self.chance(40);
+        Command::Rewrite(tenant, trim, erases)
     }
 
     fn auto_recharge(&mut self) -> Option<AutoRecharge> {

@@ -5,12 +5,13 @@ use tollgate::charging::month::Month;
 use tollgate::charging::profile::Purchase;
 use tollgate::charging::units::{Millis, Seconds};
 use tollgate::ledger::memory::MemoryLedger;
-use tollgate::ledger::state::{Block, BlockedBy, Call, Entry};
+use tollgate::ledger::state::{Block, BlockedBy, Call, Entry, Reader, Upkeep};
 use tollgate::ledger::{
     AdjustBalance, AdjustSettlement, Adjusted, Answer, Answered, Applied, Authorize, Authorized,
-    Balance, BlockSet, End, Ended, Ending, Extend, Extended, Ledger, LedgerError, MoveReader,
-    Moved, Page, PayerUpdate, PayerView, Position, Purchased, RechargeReported, Reply,
-    ReportRecharge, SetBlock, Snapshot, Swept, TakeReader, Taken, TenantRecord, TenantView,
+    Balance, BlockSet, End, Ended, Ending, Extend, Extended, FinishRewrite, FinishedRewrite,
+    Ledger, LedgerError, MoveReader, Moved, Page, PayerUpdate, PayerView, Position, Purchased,
+    RechargeReported, Reply, ReportRecharge, SetBlock, Snapshot, Swept, TakeReader, Taken,
+    TenantRecord, TenantView,
 };
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -177,6 +178,64 @@ impl Ledger for Faulty {
         self.inner.history_since(tenant, at).await
     }
 
+    async fn calls(
+        &self,
+        tenant: &TenantId,
+        cursor: Option<&str>,
+        most: usize,
+    ) -> Answers<Page<(CallId, Call)>> {
+        self.inner.calls(tenant, cursor, most).await
+    }
+
+    async fn are_kept(&self, tenant: &TenantId, calls: &[CallId]) -> Answers<Vec<bool>> {
+        self.inner.are_kept(tenant, calls).await
+    }
+
+    async fn upkeep(&self, tenant: &TenantId) -> Answers<Reply<Upkeep>> {
+        self.inner.upkeep(tenant).await
+    }
+
+    async fn begin_rewrite(&self, tenant: &TenantId, token: &str) -> Answers<Reply<bool>> {
+        self.inner.begin_rewrite(tenant, token).await
+    }
+
+    async fn add_rewritten(
+        &self,
+        tenant: &TenantId,
+        token: &str,
+        entries: &[(String, Entry)],
+    ) -> Answers<bool> {
+        self.inner.add_rewritten(tenant, token, entries).await
+    }
+
+    async fn finish_rewrite(
+        &self,
+        tenant: &TenantId,
+        finish: &FinishRewrite,
+    ) -> Answers<Reply<FinishedRewrite>> {
+        self.inner.finish_rewrite(tenant, finish).await
+    }
+
+    async fn abandon_rewrite(
+        &self,
+        tenant: &TenantId,
+        token: &str,
+        trimmed: Millis,
+        erased: Millis,
+    ) -> Answers<()> {
+        self.inner.abandon_rewrite(tenant, token, trimmed, erased).await
+    }
+
+    async fn replace_context(
+        &self,
+        tenant: &TenantId,
+        call: &CallId,
+        from: &[u8],
+        to: &[u8],
+    ) -> Answers<bool> {
+        self.inner.replace_context(tenant, call, from, to).await
+    }
+
     async fn record(&self, tenant: &TenantId) -> Answers<Reply<Option<TenantRecord>>> {
         self.inner.record(tenant).await
     }
@@ -187,6 +246,10 @@ impl Ledger for Faulty {
 
     async fn move_reader(&self, command: &MoveReader) -> Answers<Reply<Moved>> {
         self.inner.move_reader(command).await
+    }
+
+    async fn readers(&self, tenant: &TenantId) -> Answers<Reply<Vec<(String, Reader)>>> {
+        self.inner.readers(tenant).await
     }
 
     async fn snapshot(&self, tenant: &TenantId) -> Answers<Reply<Snapshot>> {

@@ -325,6 +325,7 @@ impl Pair {
                 allow_unlisted_destinations: false,
                 pool_increments: Default::default(),
                 deduct_shortfall: self.rng.bool(),
+                retention: Default::default(),
             },
             deck: self.rng.bool().then(|| "v1".to_owned()),
         };

@@ -10,12 +10,13 @@ use tollgate::charging::month::Month;
 use tollgate::charging::profile::Purchase;
 use tollgate::charging::units::{Millis, Seconds};
 use tollgate::ledger::memory::MemoryLedger;
-use tollgate::ledger::state::{Block, BlockedBy, Call, Entry};
+use tollgate::ledger::state::{Block, BlockedBy, Call, Entry, Reader, Upkeep};
 use tollgate::ledger::{
     AdjustBalance, AdjustSettlement, Adjusted, Answer, Answered, Applied, Authorize, Authorized,
-    Balance, BlockSet, End, Ended, Extend, Extended, Ledger, LedgerError, MoveReader, Moved, Page,
-    PayerUpdate, PayerView, Position, Purchased, RechargeReported, Reply, ReportRecharge, SetBlock,
-    Snapshot, Swept, TakeReader, Taken, TenantRecord, TenantView,
+    Balance, BlockSet, End, Ended, Extend, Extended, FinishRewrite, FinishedRewrite, Ledger,
+    LedgerError, MoveReader, Moved, Page, PayerUpdate, PayerView, Position, Purchased,
+    RechargeReported, Reply, ReportRecharge, SetBlock, Snapshot, Swept, TakeReader, Taken,
+    TenantRecord, TenantView,
 };
 
 type Answers<T> = Result<T, LedgerError>;
@@ -145,4 +146,13 @@ passed_on! {
     record(tenant: &TenantId) -> Reply<Option<TenantRecord>>;
     take_reader(command: &TakeReader) -> Reply<Taken>;
     move_reader(command: &MoveReader) -> Reply<Moved>;
+    readers(tenant: &TenantId) -> Reply<Vec<(String, Reader)>>;
+    calls(tenant: &TenantId, cursor: Option<&str>, most: usize) -> Page<(CallId, Call)>;
+    are_kept(tenant: &TenantId, calls: &[CallId]) -> Vec<bool>;
+    upkeep(tenant: &TenantId) -> Reply<Upkeep>;
+    begin_rewrite(tenant: &TenantId, token: &str) -> Reply<bool>;
+    add_rewritten(tenant: &TenantId, token: &str, entries: &[(String, Entry)]) -> bool;
+    finish_rewrite(tenant: &TenantId, finish: &FinishRewrite) -> Reply<FinishedRewrite>;
+    abandon_rewrite(tenant: &TenantId, token: &str, trimmed: Millis, erased: Millis) -> ();
+    replace_context(tenant: &TenantId, call: &CallId, from: &[u8], to: &[u8]) -> bool;
 }

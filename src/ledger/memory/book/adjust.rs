@@ -144,6 +144,7 @@ impl Book {
     }
 
     fn remember(&mut self, key: &AdjustmentId, fingerprint: &str, entry: Entry) -> Adjusted {
+        let entry = entry.without_context();
         let fingerprint = fingerprint.to_owned();
         self.adjustments.insert(key.clone(), Adjustment { fingerprint, entry: entry.clone() });
         Adjusted::Applied(entry)

@@ -41,9 +41,9 @@ local function adjusted()
   local entry = { kind, now, field, '', '', 0, 0, 0, 0, { posted }, '', ARGV[3] }
   entries[#entries + 1] = entry
   note_alerts()
-  remember(key, fingerprint, entry)
+  local kept = remember(key, fingerprint, entry)
   save()
-  return adjust_reply('applied', entry)
+  return adjust_reply('applied', kept)
 end
 
 -- What may still be spent of the wallet, holds included.

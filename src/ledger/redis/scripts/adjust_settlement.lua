@@ -9,7 +9,7 @@
 -- ARGV[2] the clock (see read_clock)
 -- ARGV[3] the report: opaque bytes, kept with the journal entry
 --
--- Answers [tag, now, entries, number], an entry where there is one:
+-- Answers [tag, now, entries, number], an entry without its context where there is one:
 --   applied: the entry is in the journal
 --   replayed: the same correction was applied before, with this entry
 --   conflict: the key was used for another correction; nothing changed, here and below
@@ -60,6 +60,6 @@ local postings = settle_lines(call, used, used < before)
 owe(call[CALL.shortfall_money] - short)
 put(CALLS, id, call)
 local entry = note_call('adjusted', id, call, postings, ARGV[3])
-remember(key, fingerprint, entry)
+local kept = remember(key, fingerprint, entry)
 save()
-return adjust_reply('applied', entry)
+return adjust_reply('applied', kept)

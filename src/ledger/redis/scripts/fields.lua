@@ -17,8 +17,10 @@ local RECHARGE_TERMS = { trigger = 1, amount = 2, daily_cap = 3, on_available = 
 local RECHARGE_REQUEST = { amount = 1, requested_at = 2, failed = 3 }
 local TENANT_ACCOUNT = { version = 1, suspended = 2, open = 3, second = 4, calls_in_second = 5, decisions = 6 }
 local PAYER_ACCOUNT = { version = 1, blocked = 2, open = 3, month = 4, held = 5, spent = 6, barred = 7 }
+local ENTRY = { kind = 1, at = 2, subject = 3, payer = 4, decision = 5, used = 6, granted = 7, shortfall_duration = 8, shortfall_money = 9, postings = 10, context = 11, report = 12 }
 local ADJUSTMENT = { fingerprint = 1, entry = 2 }
 local READER = { owner = 1, ends = 2, since = 3, cursor = 4 }
+local UPKEEP_STATE = { token = 1, lease_ends = 2, trimmed = 3, erased = 4, rewrites = 5 }
 -- Call states and reasons for the end of a reservation, by their stored numbers.
 local STATE = { denied = 0, ringing = 1, answered = 2, settled = 3, released = 4, expired = 5, ended = 6 }
 local REACH = { full = 0, shared = 1, exhausted = 2, spend_limit = 3, velocity = 4 }

@@ -7,6 +7,7 @@
 
 local ACCOUNTS, SIZES, POOLS, LOTS, CALLS, DEADLINES, RETAINED, JOURNAL, PROFILES, NUMBERS, READERS
 local ADJUSTMENTS, BLOCKS
+local JOURNAL_NEW, JOURNAL_OLD, UPKEEP
 
 -- The store's clock in milliseconds, set once by each script.
 local now
@@ -997,14 +998,22 @@ local function note_lot(kind, id, posted, context)
   entries[#entries + 1] = { kind, now, id, '', '', 0, 0, 0, 0, { posted }, context, '' }
 end
 
+local function note_erased(context)
+  entries[#entries + 1] = { 'numbers_erased', now, '', '', '', 0, 0, 0, 0, {}, context, '' }
+end
+
 -- An answer about a correction: its entry where there is one, and a number.
 local function adjust_reply(tag, entry, number)
   return cmsgpack.pack({ tag, now, { entry }, number or 0 })
 end
 
--- Remembers a correction by its key, for ever.
+-- Remembers a correction by its key, for ever, without the context of its call: that may hold telephone
+-- numbers, which are erased from the journal and not from here. The entry as it is remembered.
 local function remember(key, fingerprint, entry)
-  put(ADJUSTMENTS, key, { fingerprint, entry })
+  local kept = { unpack(entry) }
+  kept[ENTRY.context] = ''
+  put(ADJUSTMENTS, key, { fingerprint, kept })
+  return kept
 end
 
 -- Sets a block ({ since, reason, operator }), or lifts it (false), and notes that; `by` is 'operator' or
@@ -1110,10 +1119,15 @@ local function sweep(most, ended_retention)
   return #due, forgotten
 end
 
+-- How far the journal was trimmed and erased, and who rewrites it now; to be changed.
+local function upkeep_state()
+  return read(UPKEEP, 'j') or { '', 0, 0, 0, 0 }
+end
+
 -- Forgets everything that an earlier command knew.
 local function begin()
   ACCOUNTS, SIZES, POOLS, LOTS, CALLS, DEADLINES, RETAINED, JOURNAL = nil
-  PROFILES, NUMBERS, READERS, ADJUSTMENTS, BLOCKS = nil
+  PROFILES, NUMBERS, READERS, ADJUSTMENTS, BLOCKS, JOURNAL_NEW, JOURNAL_OLD, UPKEEP = nil
   values, packed, changed = {}, {}, {}
   deadlines, retained, opened_pools, entries, alerts = {}, {}, {}, {}, {}
 end
