@@ -449,7 +449,7 @@ fn conflict(key: &LotId) -> String {
 }
 
 fn is_decision(entry: &Entry) -> bool {
-    matches!(entry.kind, EntryKind::Authorized | EntryKind::Refused)
+    matches!(entry.kind, EntryKind::Authorized | EntryKind::Refused | EntryKind::Restored)
 }
 
 fn decision_record(entry: Entry) -> DecisionRecord {

@@ -95,7 +95,8 @@ fn kinds(entry: &Entry) -> Vec<EventKind> {
         | EntryKind::Reopened
         | EntryKind::Released
         | EntryKind::Purchased
-        | EntryKind::ShortfallCollected => None,
+        | EntryKind::ShortfallCollected
+        | EntryKind::Restored => None,
     });
     let charged =
         matches!(entry.kind, EntryKind::Settled | EntryKind::SettledLate | EntryKind::Expired);

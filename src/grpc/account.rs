@@ -19,7 +19,9 @@ use crate::charging::deck::{DeckErrors, MAX_BYTES};
 use crate::charging::ids::{CallId, LotId, TenantId};
 use crate::charging::units::{Micros, Millis, Seconds};
 use crate::credit_control::CreditControl;
-use crate::credit_control::answer::{CallContext, detail, funding_charged, funding_held};
+use crate::credit_control::answer::{
+    CallContext, EndReport, detail, funding_charged, funding_held,
+};
 use crate::events::{Event, EventKind, events_of};
 use crate::grpc::answer;
 use crate::grpc::convert::{
@@ -699,6 +701,10 @@ fn event_message(event: Event, tenant: &TenantId, currency: &str) -> v1::Event {
         amount: to_money(entry.recharge_amount().unwrap_or_default(), currency),
         reason: match kind {
             EventKind::RechargeFailed => String::from_utf8_lossy(&entry.report).into_owned(),
+            EventKind::UnauthorizedUsage => match EndReport::decode(&entry.report).token_fault {
+                fault if fault.is_empty() => fault,
+                fault => format!("token {fault}"),
+            },
             _ => String::new(),
         },
     }

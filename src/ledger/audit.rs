@@ -307,7 +307,7 @@ impl<'a> Audit<'a> {
         let was = story.lives.get(id).map_or(Phase::Unknown, |life| life.phase);
         let over = was != Open;
         let next = match (entry.kind, was) {
-            (Kind::Authorized, _) if over => Some(Open),
+            (Kind::Authorized | Kind::Restored, _) if over => Some(Open),
             (Kind::Refused, _) if !is_kept(entry) => {
                 let lawful = over || entry.decision == Some(Decision::KeyConflict);
                 lawful.then_some(was)
@@ -334,7 +334,7 @@ impl<'a> Audit<'a> {
             return;
         }
         let another = match entry.kind {
-            Kind::Authorized | Kind::Refused => true,
+            Kind::Authorized | Kind::Refused | Kind::Restored => true,
             Kind::Parked => {
                 next != was || story.lives.get(id).is_some_and(|l| entry.used < l.parked)
             }
@@ -399,7 +399,7 @@ impl<'a> Audit<'a> {
             ShortfallCollected => !ended,
             LotExpired => ended,
             Authorized => started && !ended,
-            Extended | Reopened => started && !(is_lot && ended),
+            Extended | Reopened | Restored => started && !(is_lot && ended),
             _ if !is_lot => started,
             _ if posting.held < 0 => {
                 let unused = -posting.held - posting.spent;
@@ -786,8 +786,8 @@ impl<'a> Audit<'a> {
     }
 
     fn check_decisions(&mut self) {
-        let decided =
-            |entry: &&Entry| matches!(entry.kind, EntryKind::Authorized | EntryKind::Refused);
+        use EntryKind::{Authorized, Refused, Restored};
+        let decided = |entry: &&Entry| matches!(entry.kind, Authorized | Refused | Restored);
         let records = self.snapshot.journal.iter().filter(decided).count();
         let records = i64::try_from(records).unwrap_or(i64::MAX);
         self.expect(14, "tenant", "records", records, self.snapshot.tenant.decisions);

@@ -18,8 +18,8 @@ use crate::ledger::state::{Call, Entry};
 use crate::ledger::{
     Answer, Answered, Applied, Authorize, Authorized, Balance, ClockOffset, End, Ended, Extend,
     Extended, Ledger, LedgerError, MoveReader, Moved, Page, PayerUpdate, PayerView, Position,
-    Purchased, RechargeReported, Reply, ReportRecharge, Snapshot, Swept, TakeReader, Taken,
-    TenantRecord, TenantView,
+    Purchased, RechargeReported, Reply, ReportRecharge, Restore, Restored, Snapshot, Swept,
+    TakeReader, Taken, TenantRecord, TenantView,
 };
 
 /// See the module.
@@ -110,6 +110,10 @@ impl Ledger for MemoryLedger {
 
     async fn end(&self, command: &End) -> Result<Reply<Ended>, LedgerError> {
         Ok(self.on(&command.tenant, |book, now| book.end(now, command)))
+    }
+
+    async fn restore(&self, command: &Restore) -> Result<Reply<Restored>, LedgerError> {
+        Ok(self.on(&command.tenant, |book, now| book.restore(now, command)))
     }
 
     async fn sweep(

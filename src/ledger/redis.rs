@@ -27,7 +27,7 @@ use crate::ledger::redis::batch::Sender;
 use crate::ledger::redis::codec::{
     AnswerArgs, ApplyPayersArgs, ApplyTenantArgs, AuthorizeArgs, BalanceArgs, BalanceReply,
     CallReply, CountReply, EndArgs, ExtendArgs, MoveReaderArgs, PositionArgs, PositionReply,
-    PurchaseArgs, ReaderReply, ReportRechargeArgs, StoredPayer, SweepArgs, SweepReply,
+    PurchaseArgs, ReaderReply, ReportRechargeArgs, RestoreArgs, StoredPayer, SweepArgs, SweepReply,
     TakeReaderArgs, decode, decode_json, encode, encode_json, unknown_tag,
 };
 use crate::ledger::redis::connection::Connection;
@@ -37,8 +37,8 @@ use crate::ledger::state::{Bucket, Call, Entry, Lot, PayerAccount, TenantAccount
 use crate::ledger::{
     Answer, Answered, Applied, Authorize, Authorized, Balance, ClockOffset, ClockReading, End,
     EndResult, Ended, Extend, Extended, Ledger, LedgerError, MoveReader, Moved, Page, PayerUpdate,
-    PayerView, Position, Purchased, RechargeReported, Reply, ReportRecharge, Snapshot, Swept,
-    TakeReader, Taken, TenantRecord, TenantView, apart_from_overage,
+    PayerView, Position, Purchased, RechargeReported, Reply, ReportRecharge, Restore, Restored,
+    Snapshot, Swept, TakeReader, Taken, TenantRecord, TenantView, apart_from_overage,
 };
 
 /// Entries that a snapshot reads at a time.
@@ -254,6 +254,22 @@ impl Ledger for RedisLedger {
             "parked_again" => done(EndResult::Parked, true)?,
             "answered_already" => Ended::AnsweredAlready(reply.call()?),
             "not_open" => Ended::NotOpen,
+            "unknown" => Ended::Unknown,
+            tag => return Err(unknown_tag(verb.script().name, tag)),
+        };
+        Ok(Reply { now: reply.now, outcome })
+    }
+
+    async fn restore(&self, command: &Restore) -> Result<Reply<Restored>, LedgerError> {
+        let verb = Verb::Restore;
+        let (args, context) = (RestoreArgs::of(command), &command.granted.context);
+        let bytes = self.run_with_others(verb, &command.tenant, &args, context).await?;
+        let reply: CallReply<'_> = decode("answer", &bytes)?;
+        let outcome = match reply.tag {
+            "restored" => Restored::Restored,
+            "known" => Restored::Known,
+            "too_late" => Restored::TooLate,
+            "no_tenant" => Restored::NoTenant,
             tag => return Err(unknown_tag(verb.script().name, tag)),
         };
         Ok(Reply { now: reply.now, outcome })

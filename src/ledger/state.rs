@@ -573,6 +573,9 @@ pub enum EntryKind {
     RechargeFailed,
     /// A new lot paid what earlier calls fell short of (D7).
     ShortfallCollected,
+    /// A call that the ledger had no memory of holds again, as its signed grant tells it: the record of a
+    /// decision that was lost.
+    Restored,
 }
 
 /// A change of one bucket.

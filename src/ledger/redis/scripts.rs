@@ -68,6 +68,7 @@ scripts! {
     Balance, "balance", " flags=no-writes", [Accounts, Sizes, Pools, Lots];
     TakeReader, "take_reader", "", [Readers];
     MoveReader, "move_reader", "", [Readers];
+    Restore, "restore", "", [Accounts, Sizes, Pools, Lots, Calls, Deadlines, Journal];
 }
 
 const FIELDS: &str = include_str!("scripts/fields.lua");
@@ -148,7 +149,8 @@ mod tests {
     use crate::ledger::redis::codec::{
         AnswerArgs, ApplyPayersArgs, ApplyTenantArgs, AuthorizeArgs, EndArgs, ExtendArgs,
         MoneyOfferArgs, MoveReaderArgs, OfferArgs, PayerUpdateArgs, PoolNameArgs, PoolOfferArgs,
-        PositionArgs, PurchaseArgs, ReportRechargeArgs, StoredPayer, SweepArgs, TakeReaderArgs,
+        PositionArgs, PurchaseArgs, ReportRechargeArgs, RestoreArgs, RestoredMoneyArgs,
+        RestoredPoolArgs, StoredPayer, SweepArgs, TakeReaderArgs,
     };
     use crate::ledger::state::{
         Bucket, Call, CallState, LotLine, MoneyLine, PayerAccount, PoolLine, Reader, Slot,
@@ -250,6 +252,9 @@ mod tests {
             ("READER", numbered::<Reader>()),
             ("TAKE_READER", numbered::<TakeReaderArgs<'_>>()),
             ("MOVE_READER", numbered::<MoveReaderArgs<'_>>()),
+            ("RESTORE", numbered::<RestoreArgs<'_>>()),
+            ("RESTORED_POOL", numbered::<RestoredPoolArgs<'_>>()),
+            ("RESTORED_MONEY", numbered::<RestoredMoneyArgs<'_>>()),
             ("STATE", coded(&states, |s| s.to_string(), |s| *s as u8)),
             ("REACH", coded(&reaches, |r| snake(format!("{r:?}")), |r| reach_code(*r))),
             ("NUANCE", coded(&nuances, |n| snake(format!("{n:?}")), |n| nuance_code(*n))),

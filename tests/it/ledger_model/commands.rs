@@ -9,15 +9,15 @@ use tollgate::charging::profile::{
 };
 use tollgate::charging::rating::{MAX_RATE, MAX_USAGE, Tariff};
 use tollgate::charging::units::{Micros, Millis, Seconds};
-use tollgate::ledger::state::{Call, Entry, Terms};
+use tollgate::ledger::state::{Call, CallState, Entry, Terms};
 use tollgate::ledger::{
     Answer, Answered, Applied, Authorize, Authorized, Balance, CallLimits, End, Ended, Ending,
     Extend, Extended, Ledger, MoneyOffer, MoveReader, Moved, Offer, PayerUpdate, PoolOffer,
-    Position, Proposal, Purchased, RechargeOutcome, RechargeReported, Reply, ReportRecharge, Swept,
-    TakeReader, Taken, TenantRecord, Versions,
+    Position, Proposal, Purchased, RechargeOutcome, RechargeReported, Reply, ReportRecharge,
+    Restore, Restored, Swept, TakeReader, Taken, TenantRecord, Versions,
 };
 
-use crate::support::{call_id, month_at, payer, payer_profile, tenant_record};
+use crate::support::{call_id, lost_call, month_at, payer, payer_profile, tenant_record};
 
 #[derive(Clone, Debug)]
 pub enum Command {
@@ -33,6 +33,7 @@ pub enum Command {
     Look(TenantId, PayerId, CallId, Month),
     TakeReader(TakeReader),
     MoveReader(MoveReader),
+    Restore(Box<Restore>),
     /// Both clocks are moved by so much.
     Pass(Seconds),
 }
@@ -51,6 +52,7 @@ pub enum Outcome {
     Looked(Box<Looked>),
     TakenReader(Reply<Taken>),
     MovedReader(Reply<Moved>),
+    Restored(Reply<Restored>),
     Passed,
 }
 
@@ -108,6 +110,7 @@ pub async fn play<L: Ledger>(ledger: &L, command: &Command) -> Outcome {
         }
         Command::TakeReader(c) => Outcome::TakenReader(ledger.take_reader(c).await.unwrap()),
         Command::MoveReader(c) => Outcome::MovedReader(ledger.move_reader(c).await.unwrap()),
+        Command::Restore(c) => Outcome::Restored(ledger.restore(c).await.unwrap()),
         Command::Pass(_) => Outcome::Passed,
     }
 }
@@ -141,7 +144,8 @@ impl Dealer {
         match lot {
             0..30 => self.authorize(tenant, now, ledger).await,
             30..36 => Command::Answer(Answer { tenant, call: self.call() }),
-            36..58 => self.extend(tenant),
+            36..38 => self.restore(tenant, now),
+            38..58 => self.extend(tenant),
             58..74 => self.end(tenant),
             74..84 => Command::Pass(self.time()),
             84..88 => {
@@ -395,7 +399,31 @@ impl Dealer {
             how: self.one(&[settle, settle, settle, Ending::Release, Ending::Proven]),
             report: vec![self.random.u8(..); self.random.usize(0..3)],
             ended_retention: self.ended_retention(),
+            has_grant: self.chance(20),
         })
+    }
+
+    /// Mostly of a call that nobody knows, as after a loss of memory.
+    fn restore(&mut self, tenant: TenantId, now: Millis) -> Command {
+        let month = self.month(now);
+        let offer = self.offer(month.clone());
+        let seconds = Seconds(self.one(&[0, 60, 300, 3_600, 14_400]));
+        let money = Micros(self.one(&[0, 150_000, 550_000, 90_000_000]));
+        let ago = now.0 - 1_000 * self.one(&[0, 30, 4_000]);
+        let mut granted = lost_call(&offer, Millis(ago), seconds, money);
+        granted.payer = self.payer().as_str().to_owned();
+        granted.context = vec![self.random.u8(..); self.random.usize(0..3)];
+        granted.deadline = now.after(Seconds(self.one(&[-100, 0, 50, 4_000])));
+        if self.random.bool() {
+            granted.state = CallState::Answered;
+            granted.answered_at = Millis(ago);
+            granted.used = self.used();
+            granted.granted_from = granted.used;
+            granted.sequence = self.random.i64(-1..9);
+        }
+        let until = now.after(Seconds(self.one(&[0, 1, 100, 100, 100])));
+        let call = self.call();
+        Command::Restore(Box::new(Restore { tenant, call, until, granted, month }))
     }
 
     fn payers(&mut self, tenant: TenantId, now: Millis) -> Command {

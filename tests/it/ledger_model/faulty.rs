@@ -9,8 +9,8 @@ use tollgate::ledger::state::{Call, Entry};
 use tollgate::ledger::{
     Answer, Answered, Applied, Authorize, Authorized, Balance, End, Ended, Ending, Extend,
     Extended, Ledger, LedgerError, MoveReader, Moved, Page, PayerUpdate, PayerView, Position,
-    Purchased, RechargeReported, Reply, ReportRecharge, Snapshot, Swept, TakeReader, Taken,
-    TenantRecord, TenantView,
+    Purchased, RechargeReported, Reply, ReportRecharge, Restore, Restored, Snapshot, Swept,
+    TakeReader, Taken, TenantRecord, TenantView,
 };
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,6 +46,10 @@ impl Ledger for Faulty {
             (_, how) => how,
         };
         self.inner.end(&command).await
+    }
+
+    async fn restore(&self, command: &Restore) -> Answers<Reply<Restored>> {
+        self.inner.restore(command).await
     }
 
     async fn tenant(&self, tenant: &TenantId) -> Answers<Reply<TenantView>> {

@@ -14,8 +14,8 @@ use tollgate::ledger::state::{Call, Entry};
 use tollgate::ledger::{
     Answer, Answered, Applied, Authorize, Authorized, Balance, End, Ended, Extend, Extended,
     Ledger, LedgerError, MoveReader, Moved, Page, PayerUpdate, PayerView, Position, Purchased,
-    RechargeReported, Reply, ReportRecharge, Snapshot, Swept, TakeReader, Taken, TenantRecord,
-    TenantView,
+    RechargeReported, Reply, ReportRecharge, Restore, Restored, Snapshot, Swept, TakeReader, Taken,
+    TenantRecord, TenantView,
 };
 
 type Answers<T> = Result<T, LedgerError>;
@@ -102,7 +102,11 @@ macro_rules! passed_on {
                 found
             }
 
-            async fn end(&self, command: &End) -> Answers<Reply<Ended>> {
+            async fn restore(&self, command: &Restore) -> Answers<Reply<Restored>> {
+        self.ask(self.inner.restore(command)).await
+    }
+
+    async fn end(&self, command: &End) -> Answers<Reply<Ended>> {
                 pause(&self.end_takes).await;
                 self.ask(self.inner.end(command)).await
             }
