@@ -26,6 +26,7 @@ mod reconcile;
 mod redis_away;
 mod redis_ledger;
 mod server;
+mod signed_grants;
 mod state_table;
 mod stock_client;
 mod support;
