@@ -154,10 +154,10 @@ impl Tally {
                     self.reported.insert((c.tenant.clone(), c.call.clone()), call.used);
                 }
             }
-            (Command::Restore(c), Outcome::Restored(reply)) => {
-                if reply.outcome == Restored::Restored {
-                    self.reported.insert((c.tenant.clone(), c.call.clone()), c.granted.used);
-                }
+            (Command::Restore(c), Outcome::Restored(reply))
+                if reply.outcome == Restored::Restored =>
+            {
+                self.reported.insert((c.tenant.clone(), c.call.clone()), c.granted.used);
             }
             (Command::Answer(c), Outcome::Answered(reply)) => {
                 if let Answered::Standing(call) = &reply.outcome {
