@@ -13,8 +13,13 @@ use decision::{Decision, NOON};
 use prost::Message;
 use tollgate::charging::catalogue::CountryCode;
 use tollgate::charging::deck::{Deck, Direction};
+use tollgate::charging::ids::{CallId, PoolId, TenantId};
+use tollgate::charging::month::Month;
 use tollgate::charging::number;
+use tollgate::charging::units::Seconds;
 use tollgate::cli::loadtest::setup::deck;
+use tollgate::credit_control::signed_grant::TokenKeys;
+use tollgate::ledger::state::{Call, CallState, PoolLine};
 use tollgate::proto::v1;
 
 fn numbers(c: &mut Criterion) {
@@ -69,5 +74,35 @@ fn wire(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, numbers, decisions, decks, wire);
+/// What a signed grant costs each answer that has one, and what reading one costs, which only happens
+/// where the ledger has forgotten the call.
+fn signed_grants(c: &mut Criterion) {
+    let keys = TokenKeys::parse("k1 AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQE=").unwrap();
+    let (tenant, id) =
+        (TenantId::new("contoso").unwrap(), CallId::new("0192f0c1a2b3|12|345678").unwrap());
+    let month = Month { key: "2026-11".to_owned(), starts: NOON, ends: NOON };
+    let mut call = Call::new(CallState::Ringing, NOON);
+    call.decision = Some(tollgate::charging::decision::Decision::Allowed);
+    call.fingerprint = "f".repeat(32);
+    call.payer = "user-12345".to_owned();
+    // About what the context of a call comes to.
+    call.context = vec![b'x'; 400];
+    call.pools = vec![PoolLine {
+        pool: PoolId::of("US:MCOPSTN1:DOMESTIC", "2026-11"),
+        closed_by: String::new(),
+        increment: Seconds(60),
+        held: Seconds(300),
+        spent: Seconds(0),
+    }];
+    let sign = || keys.sign(&tenant, &id, &call, &month, NOON, Seconds(86_400));
+    let token = sign();
+    let mut group = c.benchmark_group("signed grant");
+    group.bench_function("sign", |b| b.iter(sign));
+    group.bench_function("read", |b| {
+        b.iter(|| keys.read(black_box(&token), &tenant, &id, Seconds(86_400)).is_ok());
+    });
+    group.finish();
+}
+
+criterion_group!(benches, numbers, decisions, decks, wire, signed_grants);
 criterion_main!(benches);

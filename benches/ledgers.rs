@@ -132,6 +132,7 @@ impl<L: Ledger> Stage<L> {
             how: Ending::Settle(Seconds(45)),
             report: vec![7; 50],
             ended_retention: Seconds(86_400),
+            has_grant: false,
         };
         let reply = self.ledger.end(&command).await.unwrap();
         assert!(matches!(reply.outcome, Ended::Done { .. }), "{:?}", reply.outcome);

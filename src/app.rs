@@ -100,6 +100,9 @@ pub async fn start<L: Ledger>(ledger: Arc<L>, config: &Config) -> io::Result<Run
     // The first number read compiles patterns, which no call should wait for.
     tokio::task::spawn_blocking(number::warm_up).await?;
 
+    if config.token_keys_file.is_none() {
+        tracing::info!("grants are not signed: there is no token_keys_file");
+    }
     let control = Arc::new(CreditControl::new(ledger, settings(config)));
     let gate = Arc::new(Gate::new(config.max_requests_in_flight));
     let health = Health::new(SERVICES).await;
@@ -359,6 +362,7 @@ fn settings(config: &Config) -> Settings {
         ended_retention: seconds(config.ended_retention),
         ledger_timeout: config.ledger_timeout,
         emergency_country: config.emergency_country,
+        token_keys: config.token_keys_file.clone(),
     }
 }
 

@@ -18,9 +18,10 @@ pub use crate::config::values::SmtpUrl;
 pub use crate::config::values::{LedgerUrl, Listen, LogFormat};
 use crate::config::values::{
     country_or_none, filter, flag, hours, length, mail_events, mailbox_or_none, millis, minutes,
-    secrets_file_or_none, secrets_or_none, size, smtp_url_or_none, url_or_none, webhook_events,
-    whole, word,
+    secrets_file_or_none, secrets_or_none, size, smtp_url_or_none, token_keys_file_or_none,
+    url_or_none, webhook_events, whole, word,
 };
+use crate::credit_control::signed_grant::TokenKeys;
 use crate::notices::kinds::Kinds;
 use crate::notices::webhook::{Secrets, check_own};
 
@@ -140,6 +141,8 @@ settings! {
         "Longest such pause, before jitter; 10ms to 24h, at least notices_retry_first";
     notices_keep: Duration = "72h", "TOLLGATE_NOTICES_KEEP", length(minutes(1), hours(31 * 24)),
         "How old an event may become while its receiver fails; after that it is given up, with an error in the log; 1m to 744h";
+    token_keys_file: Option<TokenKeys> = "none", "TOLLGATE_TOKEN_KEYS_FILE", token_keys_file_or_none,
+        "File with what grants are signed with, a line each: ID BASE64 of 32 to 128 bytes; the first signs, all verify. Grants carry no token without";
 }
 
 /// Tables of the file: what stands in one has its name before the key, as in `notices_interval`.

@@ -10,6 +10,7 @@ pub mod emergency;
 pub mod erasure;
 pub mod quote;
 pub mod records;
+pub mod signed_grant;
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -32,10 +33,11 @@ use crate::credit_control::answer::{
 use crate::credit_control::directory::{Directory, Tenant};
 use crate::credit_control::emergency::RawRequest;
 use crate::credit_control::records::Records;
+use crate::credit_control::signed_grant::{TokenFault, TokenKeys};
 use crate::ledger::state::{Call, Terms};
 use crate::ledger::{
     Answered, Authorize, Authorized, CallLimits, End, EndResult, Ended, Ending, Extend, Extended,
-    Ledger, LedgerError, MoneyOffer, Offer, PayerView, PoolOffer, Proposal, Versions,
+    Ledger, LedgerError, MoneyOffer, Offer, PayerView, PoolOffer, Proposal, Restored, Versions,
 };
 
 /// How often a decision is made again because the ledger answered stale, before it counts as away.
@@ -63,6 +65,8 @@ pub struct Settings {
     pub ledger_timeout: Duration,
     /// Whose emergency numbers count when neither payer nor trunk says (contract rule 13).
     pub emergency_country: Option<CountryCode>,
+    /// What grants are signed with; none are without.
+    pub token_keys: Option<TokenKeys>,
 }
 
 /// A request to authorize or quote a call.
@@ -111,6 +115,25 @@ pub struct EndRequest {
     pub how: Ending,
     /// What the client says about it.
     pub report: EndReport,
+    /// The last grant's, as the client sent it; empty where it sent none.
+    pub token: String,
+}
+
+/// A report of usage that asks for more.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ExtendRequest {
+    /// Whose call.
+    pub tenant: TenantId,
+    /// The call leg.
+    pub call: CallId,
+    /// Usage since answer.
+    pub used: Seconds,
+    /// Number of the report; `None`: newer than any before.
+    pub sequence: Option<i64>,
+    /// How long beyond `used`; `None`: the server chooses.
+    pub requested: Option<Seconds>,
+    /// The last grant's, as the client sent it; empty where it sent none.
+    pub token: String,
 }
 
 /// Why a use case has no answer.
@@ -226,8 +249,12 @@ impl<L: Ledger> CreditControl<L> {
                 Answer::refused(denial, CallContext::decode(&command.context))
             };
             return Ok(match reply.outcome {
-                Authorized::Decided(call) => Answer::of(&call, profile, reply.now, false),
-                Authorized::Replayed(call) => Answer::of(&call, profile, reply.now, true),
+                Authorized::Decided(call) => {
+                    self.grant(&tenant, (tenant_id, &request.call), &call, reply.now, false)
+                }
+                Authorized::Replayed(call) => {
+                    self.grant(&tenant, (tenant_id, &request.call), &call, reply.now, true)
+                }
                 Authorized::Conflict => refused(Decision::KeyConflict),
                 Authorized::Ended => refused(Decision::CallAlreadyEnded),
                 Authorized::RateLimited => refused(Decision::RateLimited),
@@ -472,9 +499,11 @@ impl<L: Ledger> CreditControl<L> {
             Answered::NotFound => Err(UseCaseError::NoSuchCall),
             Answered::Denied(call) => Ok(Answer::of(&call, known.profile(), reply.now, true)),
             Answered::Standing(call) if call.state.is_open() => {
-                Ok(Answer::of(&call, known.profile(), reply.now, false))
+                Ok(self.grant(&known, (tenant, &command.call), &call, reply.now, false))
             }
-            Answered::Repeated(call) => Ok(Answer::of(&call, known.profile(), reply.now, true)),
+            Answered::Repeated(call) => {
+                Ok(self.grant(&known, (tenant, &command.call), &call, reply.now, true))
+            }
             Answered::Standing(call) => Ok(ended_answer(&call, known.profile())),
         }
     }
@@ -482,19 +511,26 @@ impl<L: Ledger> CreditControl<L> {
     /// Records usage, and lengthens the grant as far as funds allow.
     pub async fn extend(
         &self,
-        tenant: &TenantId,
-        call: &CallId,
-        used: Seconds,
-        sequence: Option<i64>,
-        requested: Option<Seconds>,
+        request: &ExtendRequest,
         deadline: Instant,
     ) -> Result<Answer, UseCaseError> {
+        let ExtendRequest { tenant, call, used, sequence, requested, token } = request;
+        let (used, sequence) = (*used, *sequence);
         let known = self.known_tenant(tenant, deadline).await?;
         let mut warnings = vec![];
         let requested = self.clamp(requested.unwrap_or(self.settings.default_grant), &mut warnings);
         let command =
             Extend { tenant: tenant.clone(), call: call.clone(), used, sequence, requested };
-        let reply = self.within(deadline, self.ledger.extend(&command)).await?;
+        let mut reply = self.within(deadline, self.ledger.extend(&command)).await?;
+        if reply.outcome == Extended::NotFound && !token.is_empty() {
+            match self.restore((tenant, call), token, deadline).await? {
+                Ok(()) => {
+                    warnings.push("the ledger had no memory of the call, its token has".to_owned());
+                    reply = self.within(deadline, self.ledger.extend(&command)).await?;
+                }
+                Err(fault) => tracing::warn!(%tenant, %call, %fault, "an extension's token"),
+            }
+        }
         self.set_clock(reply.now);
         let profile = known.profile();
         let mut answer = match reply.outcome {
@@ -508,7 +544,7 @@ impl<L: Ledger> CreditControl<L> {
                 if used > reply.now.seconds_since(call.authorized_at) + Seconds(1) {
                     warnings.push("used_duration is longer than the call has existed".to_owned());
                 }
-                Answer::of(&call, profile, reply.now, replayed)
+                self.grant(&known, (tenant, &command.call), &call, reply.now, replayed)
             }
             Extended::Stopped(call, decision) => {
                 let detail = explain(decision).to_owned();
@@ -545,18 +581,29 @@ impl<L: Ledger> CreditControl<L> {
         let deadline = Instant::now() + 2 * self.settings.ledger_timeout;
         let known = self.known_tenant(&request.tenant, deadline).await?;
         let currency = known.profile().map(|t| t.currency.clone()).unwrap_or_default();
-        let command = End {
+        let mut command = End {
             tenant: request.tenant,
             call: request.call,
             how: request.how,
             report: request.report.encode(),
             ended_retention: self.settings.ended_retention,
+            has_grant: !request.token.is_empty(),
         };
-        let reply = self.within(deadline, self.ledger.end(&command)).await?;
+        let mut reply = self.within(deadline, self.ledger.end(&command)).await?;
+        if reply.outcome == Ended::Unknown {
+            command.has_grant = false;
+            let key = (&command.tenant, &command.call);
+            if let Err(fault) = self.restore(key, &request.token, deadline).await? {
+                tracing::warn!(tenant = %key.0, call = %key.1, %fault, "a settle's token");
+                let token_fault = fault.to_string();
+                command.report = EndReport { token_fault, ..request.report }.encode();
+            }
+            reply = self.within(deadline, self.ledger.end(&command)).await?;
+        }
         self.set_clock(reply.now);
         match reply.outcome {
             Ended::AnsweredAlready(_) => Err(UseCaseError::AnsweredAlready),
-            Ended::NotOpen => Err(UseCaseError::NoSuchCall),
+            Ended::NotOpen | Ended::Unknown => Err(UseCaseError::NoSuchCall),
             Ended::Done { result, call, replayed } => {
                 if result == EndResult::Parked && !replayed {
                     let used = call.parked;
@@ -596,6 +643,7 @@ impl<L: Ledger> CreditControl<L> {
                     how: Ending::Proven,
                     report: vec![],
                     ended_retention: self.settings.ended_retention,
+                    has_grant: false,
                 };
                 let reply = self.within(deadline, self.ledger.end(&command)).await?;
                 if let Ended::Done { result, call: done, .. } = reply.outcome {
@@ -610,6 +658,57 @@ impl<L: Ledger> CreditControl<L> {
             cursor = page.next;
             if cursor.is_none() {
                 return Ok(ended);
+            }
+        }
+    }
+
+    /// What a call that is denied, ringing or answered stands at, with its grant signed where there are keys.
+    fn grant(
+        &self,
+        tenant: &Tenant,
+        (tenant_id, id): (&TenantId, &CallId),
+        call: &Call,
+        now: Millis,
+        replayed: bool,
+    ) -> Answer {
+        let mut answer = Answer::of(call, tenant.profile(), now, replayed);
+        let Settings { token_keys, ended_retention, .. } = &self.settings;
+        if let Some(keys) = token_keys
+            && answer.grant.is_some()
+            && call.state.is_open()
+        {
+            let month = tenant.month(call.authorized_at);
+            answer.token = keys.sign(tenant_id, id, call, &month, now, *ended_retention);
+        }
+        answer
+    }
+
+    /// Puts back a call that the ledger has no memory of, where its token proves that it was granted; it
+    /// may be in the ledger by now whoever put it there.
+    async fn restore(
+        &self,
+        (tenant, call): (&TenantId, &CallId),
+        token: &str,
+        deadline: Instant,
+    ) -> Result<Result<(), TokenFault>, LedgerError> {
+        let Settings { token_keys, ended_retention, .. } = &self.settings;
+        let read = match token_keys {
+            Some(keys) => keys.read(token, tenant, call, *ended_retention),
+            None => Err(TokenFault::NoKeys),
+        };
+        let command = match read {
+            Ok(command) => command,
+            Err(fault) => return Ok(Err(fault)),
+        };
+        match self.within(deadline, self.ledger.restore(&command)).await?.outcome {
+            Restored::Restored => {
+                tracing::warn!(%tenant, %call, "the ledger had no memory of a call, its token has");
+                Ok(Ok(()))
+            }
+            Restored::Known => Ok(Ok(())),
+            Restored::TooLate => Ok(Err(TokenFault::Expired)),
+            Restored::NoTenant => {
+                Err(LedgerError::Unavailable("it does not know the tenant any more".to_owned()))
             }
         }
     }

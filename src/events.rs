@@ -100,7 +100,8 @@ fn kinds(entry: &Entry) -> Vec<EventKind> {
         | EntryKind::PayerUnblocked
         | EntryKind::ShortfallCollected
         | EntryKind::Opening
-        | EntryKind::NumbersErased => None,
+        | EntryKind::NumbersErased
+        | EntryKind::Restored => None,
     });
     let charged =
         matches!(entry.kind, EntryKind::Settled | EntryKind::SettledLate | EntryKind::Expired);

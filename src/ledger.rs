@@ -27,7 +27,7 @@ use crate::charging::units::{Micros, Millis, Seconds};
 use crate::ledger::recharge::{Recharge, RechargeRequest};
 use crate::ledger::state::{
     Adjustment, Block, BlockNote, BlockedBy, Bucket, Call, CallState, Entry, Lot, MoneyLine,
-    PayerAccount, Reader, SpendRing, TenantAccount, Terms, Upkeep, VelocityLine, Wallet,
+    PayerAccount, PoolLine, Reader, SpendRing, TenantAccount, Terms, Upkeep, VelocityLine, Wallet,
 };
 
 /// Why a command has no outcome.
@@ -263,6 +263,9 @@ pub struct End {
     pub report: Vec<u8>,
     /// How long the ended call is kept for repeats and late reports.
     pub ended_retention: Seconds,
+    /// Whether the client sent a signed grant: usage of a call that the ledger does not know is then
+    /// [`Ended::Unknown`] and not parked, since [`Restore`] may follow.
+    pub has_grant: bool,
 }
 
 /// How a call ended.
@@ -293,6 +296,72 @@ pub enum Ended {
     AnsweredAlready(Call),
     /// [`Ending::Proven`] only: no such open call.
     NotOpen,
+    /// Usage of no known call, and the client has a signed grant of it; nothing changed.
+    Unknown,
+}
+
+/// Put back a call that the ledger has no memory of, as its signed grant tells it: with its frozen terms
+/// and rate, and what is still there of what it held. The message that brought the grant then finds a
+/// call like any other.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Restore {
+    /// Whose ledger.
+    pub tenant: TenantId,
+    /// The call leg.
+    pub call: CallId,
+    /// From this instant of the store's clock the grant is not believed: what has ended since it was made
+    /// may be forgotten.
+    pub until: Millis,
+    /// The call as it was when the grant was made, `deadline` and all. What its lines hold is what they
+    /// are to hold again.
+    pub granted: Call,
+    /// The month of its pools, which are opened where the ledger has no memory of them either.
+    pub month: Month,
+}
+
+impl Restore {
+    /// The call before it holds anything.
+    pub fn unfunded(&self) -> Call {
+        let granted = &self.granted;
+        let empty = |line: &PoolLine| PoolLine {
+            held: Seconds::ZERO,
+            spent: Seconds::ZERO,
+            ..line.clone()
+        };
+        let money = granted.money.as_ref().map(|money| MoneyLine {
+            lots: vec![],
+            velocity: money
+                .velocity
+                .as_ref()
+                .map(|line| VelocityLine { slots: vec![], ..line.clone() }),
+            ..money.clone()
+        });
+        let ringing = granted.state == CallState::Ringing;
+        Call {
+            state: if ringing { CallState::Ringing } else { CallState::Answered },
+            pools: granted.pools.iter().map(empty).collect(),
+            money,
+            ..granted.clone()
+        }
+    }
+
+    /// What is left of a pool's id without the month; `None` where it is a pool of another month.
+    pub fn family<'a>(&self, pool: &'a PoolId) -> Option<&'a str> {
+        (pool.month() == self.month.key).then(|| pool.family())
+    }
+}
+
+/// The answer to [`Restore`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Restored {
+    /// The call is open again.
+    Restored,
+    /// The ledger knows the call; nothing changed, whatever the grant says.
+    Known,
+    /// The grant is too old; nothing changed.
+    TooLate,
+    /// The ledger knows no such tenant; nothing changed.
+    NoTenant,
 }
 
 /// What became of an ended call.
@@ -735,6 +804,8 @@ pub trait Ledger: Send + Sync + 'static {
     fn extend(&self, command: &Extend) -> impl Fallible<Reply<Extended>>;
     /// See [`End`].
     fn end(&self, command: &End) -> impl Fallible<Reply<Ended>>;
+    /// See [`Restore`].
+    fn restore(&self, command: &Restore) -> impl Fallible<Reply<Restored>>;
     /// Expires at most `most` due holds, forgets at most `most` ended calls, lapses due lots.
     fn sweep(
         &self,

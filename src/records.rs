@@ -213,7 +213,7 @@ impl Recorder {
     ) -> Option<UsageRecord> {
         let before = match entry.kind {
             EntryKind::Refused => None,
-            EntryKind::Authorized => {
+            EntryKind::Authorized | EntryKind::Restored => {
                 // A name that is used again is another call.
                 self.charged.remove(&entry.subject);
                 return None;

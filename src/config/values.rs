@@ -13,6 +13,7 @@ use tracing_subscriber::EnvFilter;
 use url::Url;
 
 use crate::charging::catalogue::CountryCode;
+use crate::credit_control::signed_grant::TokenKeys;
 use crate::duration;
 use crate::notices::kinds::Kinds;
 use crate::notices::webhook::Secrets;
@@ -200,6 +201,15 @@ pub(super) fn secrets_file_or_none(text: &str) -> Result<Option<Secrets>, String
     let read = std::fs::read_to_string(text);
     let read = read.map_err(|error| format!("cannot read {text:?}: {error}"))?;
     Secrets::parse(&read).map(Some)
+}
+
+pub(super) fn token_keys_file_or_none(text: &str) -> Result<Option<TokenKeys>, String> {
+    if text == "none" {
+        return Ok(None);
+    }
+    let read = std::fs::read_to_string(text);
+    let read = read.map_err(|error| format!("cannot read {text:?}: {error}"))?;
+    TokenKeys::parse(&read).map(Some)
 }
 
 pub(super) fn webhook_events(text: &str) -> Result<Kinds, String> {

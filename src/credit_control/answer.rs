@@ -98,6 +98,9 @@ pub struct EndReport {
     /// The client's own.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
+    /// Why the client's token was not believed; empty where it was not needed, or was.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub token_fault: String,
 }
 
 impl EndReport {
@@ -236,6 +239,8 @@ pub struct Answer {
     pub warnings: Vec<String>,
     /// Of a quote: every check, in order.
     pub steps: Vec<Step>,
+    /// The grant, signed; empty where there is none, or nothing to sign it with.
+    pub token: String,
 }
 
 /// The answer to a settle or release.
@@ -276,6 +281,7 @@ impl Answer {
             currency: String::new(),
             warnings: vec![],
             steps: vec![],
+            token: String::new(),
         };
         if let Some(context) = context {
             answer.classification = context.classification;

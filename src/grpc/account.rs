@@ -21,7 +21,9 @@ use crate::charging::ids::{AdjustmentId, CallId, LotId, PayerId, TenantId};
 use crate::charging::rating::MAX_USAGE;
 use crate::charging::units::{Micros, Millis, Seconds};
 use crate::credit_control::CreditControl;
-use crate::credit_control::answer::{CallContext, detail, funding_charged, funding_held};
+use crate::credit_control::answer::{
+    CallContext, EndReport, detail, funding_charged, funding_held,
+};
 use crate::credit_control::erasure::Wanted;
 use crate::events::{Event, EventKind, events_of};
 use crate::grpc::answer;
@@ -1024,6 +1026,10 @@ fn event_message(event: Event, tenant: &TenantId, currency: &str) -> v1::Event {
         amount: to_money(entry.recharge_amount().unwrap_or_default(), currency),
         reason: match kind {
             EventKind::RechargeFailed => String::from_utf8_lossy(&entry.report).into_owned(),
+            EventKind::UnauthorizedUsage => match EndReport::decode(&entry.report).token_fault {
+                fault if fault.is_empty() => fault,
+                fault => format!("token {fault}"),
+            },
             _ => String::new(),
         },
     }

@@ -22,7 +22,7 @@ macro_rules! answer_message {
             allowed: answer.grant.is_some(),
             replayed: answer.replayed,
             funding: funding(&answer.funding, &answer.currency),
-            grant: answer.grant.as_ref().map(grant),
+            grant: answer.grant.as_ref().map(|of| grant(of, answer.token)),
             denial: answer.denial.map(denial),
             classification: answer.classification.as_ref().map(classification),
             decision_id: answer.decision_id,
@@ -132,7 +132,7 @@ pub fn classification(of: &Classification) -> v1::Classification {
     }
 }
 
-fn grant(grant: &Grant) -> v1::Grant {
+fn grant(grant: &Grant, token: String) -> v1::Grant {
     // A hold that lapses this very moment may be past by the time it is told.
     let at_least_zero = |seconds: Seconds| to_duration(seconds.max(Seconds::ZERO));
     v1::Grant {
@@ -147,7 +147,7 @@ fn grant(grant: &Grant) -> v1::Grant {
             (true, true) => v1::FinalAction::AnnounceThenEnd,
         }
         .into(),
-        token: String::new(),
+        token,
     }
 }
 

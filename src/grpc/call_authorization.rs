@@ -16,7 +16,7 @@ use crate::charging::rating::MAX_USAGE;
 use crate::charging::units::Seconds;
 use crate::credit_control::answer::{Answer, EndReport};
 use crate::credit_control::emergency::RawRequest;
-use crate::credit_control::{AuthorizeRequest, CreditControl, EndRequest};
+use crate::credit_control::{AuthorizeRequest, CreditControl, EndRequest, ExtendRequest};
 use crate::grpc::convert::{
     MAX_NAME_BYTES, MAX_NUMBER_BYTES, MAX_REQUESTED, MAX_TEXT_BYTES, MAX_TOKEN_BYTES, cause,
     labels, listed, millis, optional_millis, optional_seconds, required_text, seconds, sequence,
@@ -93,16 +93,14 @@ impl<L: Ledger> CallAuthorization<L> {
         let requested = violations.take("requested_duration", requested);
         let sequence = violations.take("sequence", sequence(message.sequence));
         violations.take("token", text(&message.token, MAX_TOKEN_BYTES));
-        let read = key
-            .zip(used)
-            .zip(requested.zip(sequence))
-            .map(|((key, used), (requested, sequence))| (key, used, requested, sequence));
-        let ((tenant, call), used, requested, sequence) = violations.finish(read)?;
-        let used = used.unwrap_or_default();
-        self.control
-            .extend(&tenant, &call, used, sequence, requested, deadline)
-            .await
-            .map_err(use_case)
+        let read = || {
+            let (tenant, call) = key?;
+            let (used, sequence) = (used?.unwrap_or_default(), sequence?);
+            let (requested, token) = (requested?, message.token);
+            Some(ExtendRequest { tenant, call, used, sequence, requested, token })
+        };
+        let request = violations.finish(read())?;
+        self.control.extend(&request, deadline).await.map_err(use_case)
     }
 }
 
@@ -179,7 +177,8 @@ impl<L: Ledger> CallAuthorizationService for CallAuthorization<L> {
             let ((tenant, call), cause) = violations.finish(key.zip(cause))?;
             let q850_cause = cause.map_or(0, u32::from);
             let report = EndReport { q850_cause, ..EndReport::default() };
-            let request = EndRequest { tenant, call, how: Ending::Release, report };
+            let (how, token) = (Ending::Release, String::new());
+            let request = EndRequest { tenant, call, how, report, token };
             self.control.end(request, deadline).await.map_err(use_case)
         };
         let charge = charge.instrument(span).await?;
@@ -359,8 +358,10 @@ fn read_settle(message: v1::SettleCallRequest) -> Result<EndRequest, Status> {
             answered_at: answered_at?,
             ended_at: ended_at?,
             labels: labels?,
+            ..EndReport::default()
         };
-        Some(EndRequest { tenant, call, how: Ending::Settle(used?), report })
+        let (how, token) = (Ending::Settle(used?), message.token);
+        Some(EndRequest { tenant, call, how, report, token })
     };
     violations.finish(read())
 }

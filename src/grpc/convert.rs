@@ -23,7 +23,7 @@ pub const MAX_NAME_BYTES: usize = 128;
 /// Longest other text, in bytes.
 pub const MAX_TEXT_BYTES: usize = 256;
 /// Longest grant token or page token, in bytes.
-pub const MAX_TOKEN_BYTES: usize = 4096;
+pub use crate::credit_control::signed_grant::MAX_TOKEN_BYTES;
 /// Most labels of a call.
 pub const MAX_LABELS: usize = 16;
 /// Longest key of a label, in bytes.

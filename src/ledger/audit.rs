@@ -199,7 +199,7 @@ impl Story {
         let was = self.lives.get(id).map_or(Phase::Unknown, |life| life.phase);
         let over = was != Open;
         let next = match (entry.kind, was) {
-            (Kind::Authorized, _) if over => Some(Open),
+            (Kind::Authorized | Kind::Restored, _) if over => Some(Open),
             (Kind::Refused, _) if !is_kept(entry) => {
                 let lawful = over || entry.decision == Some(Decision::KeyConflict);
                 lawful.then_some(was)
@@ -229,7 +229,7 @@ impl Story {
             return findings;
         }
         let another = match entry.kind {
-            Kind::Authorized | Kind::Refused => true,
+            Kind::Authorized | Kind::Refused | Kind::Restored => true,
             Kind::Parked => {
                 next != was || self.lives.get(id).is_some_and(|l| entry.used < l.parked)
             }
@@ -472,7 +472,7 @@ impl<'a> Audit<'a> {
                 posting.expired == if ended { -posting.spent } else { 0 }
             }
             Authorized => started && !ended,
-            Extended | Reopened => started && !(is_lot && ended),
+            Extended | Reopened | Restored => started && !(is_lot && ended),
             _ if !is_lot => started,
             _ if posting.held < 0 => {
                 let unused = -posting.held - posting.spent;

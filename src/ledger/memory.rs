@@ -19,8 +19,8 @@ use crate::ledger::{
     AdjustBalance, AdjustSettlement, Adjusted, Answer, Answered, Applied, Authorize, Authorized,
     Balance, BlockSet, ClockOffset, End, Ended, Extend, Extended, FinishRewrite, FinishedRewrite,
     Ledger, LedgerError, MoveReader, Moved, Page, PayerUpdate, PayerView, Position, Purchased,
-    RechargeReported, Reply, ReportRecharge, SetBlock, Snapshot, Swept, TakeReader, Taken,
-    TenantRecord, TenantView, block_cursor, read_block_cursor,
+    RechargeReported, Reply, ReportRecharge, Restore, Restored, SetBlock, Snapshot, Swept,
+    TakeReader, Taken, TenantRecord, TenantView, block_cursor, read_block_cursor,
 };
 
 /// See the module.
@@ -111,6 +111,10 @@ impl Ledger for MemoryLedger {
 
     async fn end(&self, command: &End) -> Result<Reply<Ended>, LedgerError> {
         Ok(self.on(&command.tenant, |book, now| book.end(now, command)))
+    }
+
+    async fn restore(&self, command: &Restore) -> Result<Reply<Restored>, LedgerError> {
+        Ok(self.on(&command.tenant, |book, now| book.restore(now, command)))
     }
 
     async fn sweep(

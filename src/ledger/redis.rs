@@ -29,8 +29,8 @@ use crate::ledger::redis::codec::{
     AnswerArgs, ApplyPayersArgs, ApplyTenantArgs, AuthorizeArgs, BalanceArgs, BalanceReply,
     BeginRewriteArgs, BlockReply, CallReply, CountReply, EndArgs, ExtendArgs, FinishRewriteArgs,
     MoveReaderArgs, PositionArgs, PositionReply, PurchaseArgs, ReaderReply, ReplaceContextArgs,
-    ReportRechargeArgs, SetBlockArgs, StoredPayer, SweepArgs, SweepReply, TakeReaderArgs, decode,
-    decode_json, encode, encode_json, unknown_tag,
+    ReportRechargeArgs, RestoreArgs, SetBlockArgs, StoredPayer, SweepArgs, SweepReply,
+    TakeReaderArgs, decode, decode_json, encode, encode_json, unknown_tag,
 };
 use crate::ledger::redis::connection::Connection;
 use crate::ledger::redis::keys::Key;
@@ -43,8 +43,8 @@ use crate::ledger::{
     Balance, BlockSet, COPIED_AT_FINISH, ClockOffset, ClockReading, End, EndResult, Ended, Extend,
     Extended, FinishRewrite, FinishedRewrite, Ledger, LedgerError, MoveReader, Moved, Page,
     PayerUpdate, PayerView, Position, Purchased, REWRITE_LEASE, RechargeReported, Reply,
-    ReportRecharge, SetBlock, Snapshot, Swept, TakeReader, Taken, TenantRecord, TenantView,
-    apart_from_overage, block_cursor, read_block_cursor,
+    ReportRecharge, Restore, Restored, SetBlock, Snapshot, Swept, TakeReader, Taken, TenantRecord,
+    TenantView, apart_from_overage, block_cursor, read_block_cursor,
 };
 
 /// How often a snapshot is begun anew because the journal was replaced under it.
@@ -287,6 +287,22 @@ impl Ledger for RedisLedger {
             "parked_again" => done(EndResult::Parked, true)?,
             "answered_already" => Ended::AnsweredAlready(reply.call()?),
             "not_open" => Ended::NotOpen,
+            "unknown" => Ended::Unknown,
+            tag => return Err(unknown_tag(verb.script().name, tag)),
+        };
+        Ok(Reply { now: reply.now, outcome })
+    }
+
+    async fn restore(&self, command: &Restore) -> Result<Reply<Restored>, LedgerError> {
+        let verb = Verb::Restore;
+        let (args, context) = (RestoreArgs::of(command), &command.granted.context);
+        let bytes = self.run_with_others(verb, &command.tenant, &args, context).await?;
+        let reply: CallReply<'_> = decode("answer", &bytes)?;
+        let outcome = match reply.tag {
+            "restored" => Restored::Restored,
+            "known" => Restored::Known,
+            "too_late" => Restored::TooLate,
+            "no_tenant" => Restored::NoTenant,
             tag => return Err(unknown_tag(verb.script().name, tag)),
         };
         Ok(Reply { now: reply.now, outcome })

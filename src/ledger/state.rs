@@ -644,12 +644,15 @@ pub enum EntryKind {
     Opening,
     /// Telephone numbers were erased from older entries and kept calls; its context says which.
     NumbersErased,
+    /// A call that the ledger had no memory of holds again, as its signed grant tells it: the record of a
+    /// decision that was lost.
+    Restored,
 }
 
 impl EntryKind {
     /// Whether such an entry records a decision.
     pub fn is_decision(self) -> bool {
-        matches!(self, EntryKind::Authorized | EntryKind::Refused)
+        matches!(self, EntryKind::Authorized | EntryKind::Refused | EntryKind::Restored)
     }
 }
 
@@ -711,7 +714,7 @@ impl Entry {
         use EntryKind::*;
         match self.kind {
             Authorized | Refused | Extended | Reopened | Settled | SettledLate | Released
-            | Expired | Parked => true,
+            | Expired | Parked | Restored => true,
             Adjusted => self.decision.is_some(),
             Purchased | LotExpired | PoolThreshold | PoolExhausted | CreditsDepleted
             | PayerBlocked | PayerUnblocked | RechargeRequested | RechargeSucceeded

@@ -9,14 +9,14 @@ use tollgate::ledger::state::{
     Block, BlockNote, BlockedBy, Bucket, Call, CallState, Entry, EntryKind, Reader, nuance_code,
 };
 use tollgate::ledger::{
-    Adjusted, Applied, Authorized, BlockSet, CallLimits, EndResult, Ended, Ending, Extended,
-    Ledger, LedgerError, MoneyOffer, MoveReader, Moved, Page, PayerUpdate, Purchased, SetBlock,
-    Snapshot, TakeReader, Taken, Versions, pool_id,
+    Adjusted, Applied, Authorized, BlockSet, CallLimits, End, EndResult, Ended, Ending, Extended,
+    Ledger, LedgerError, MoneyOffer, MoveReader, Moved, Page, PayerUpdate, Purchased, Restore,
+    Restored, SetBlock, Snapshot, TakeReader, Taken, Versions, pool_id,
 };
 
 use crate::support::{
     DAY, DENIED_RETENTION, DOMESTIC, ENDED_RETENTION, INTERNATIONAL, NOON, Request, Stage, UNIT,
-    call_id, credits, is_alert, month_at, payer, payer_profile, request,
+    call_id, credits, is_alert, lost_call, month_at, payer, payer_profile, request,
 };
 
 crate::on_every_ledger! {
@@ -129,6 +129,18 @@ crate::on_every_ledger! {
     overage_itself_is_not_corrected
     a_corrected_post_paid_call_charges_overage_and_gives_it_back_first
     a_correction_counts_for_the_spend_velocity_as_a_settle_does
+    a_lost_call_is_put_back_as_it_was_granted
+    what_is_gone_of_a_lost_call_s_funds_falls_short
+    a_lost_call_goes_on_as_far_as_funds_allow
+    a_lost_call_that_nobody_ends_expires
+    a_lost_pool_is_opened_with_its_call
+    a_lost_call_s_key_is_known_again
+    a_known_call_is_never_put_back
+    a_grant_that_is_too_old_puts_nothing_back
+    nothing_is_put_back_of_an_unknown_tenant
+    a_lost_free_call_is_put_back_and_costs_nothing
+    a_lost_post_paid_call_is_charged_as_overage
+    usage_of_an_unknown_call_waits_for_its_grant
 }
 
 fn at_most(limit: i64) -> MoneyOffer {
@@ -2020,4 +2032,237 @@ async fn a_correction_counts_for_the_spend_velocity_as_a_settle_does<L: Ledger>(
     stage.grant("f", ask()).await;
     stage.adjusted("a-3", "e", 0).await;
     assert_eq!(committed(stage).await, 150_000);
+}
+
+// Signed grants: the ledger has no memory of a call that was granted.
+
+/// A call whose five minutes are on two of the pool's and the wallet, granted, extended and forgotten. The
+/// ledger is as it was before, but for the journal.
+async fn lost<L: Ledger>(stage: &Stage<L>) -> Call {
+    stage.set_pool(DOMESTIC, 120).await;
+    stage.buy("po-1", 10 * UNIT).await;
+    stage.grant("c", request().pool(DOMESTIC).money(credits())).await;
+    let granted = stage.extended("c", 30, 270).await;
+    check_held(&granted, 120, 350_000);
+    stage.ended("c", Ending::Proven, EndResult::Settled).await;
+    assert_eq!(stage.pool(DOMESTIC).await.spent, 60);
+    granted
+}
+
+#[track_caller]
+fn check_held(call: &Call, seconds: i64, money: i64) {
+    let held: i64 = call.pools.iter().map(|line| line.held.0).sum();
+    let found = call.money.as_ref().map_or(0, |money| money.held().0);
+    assert_eq!((held, found), (seconds, money), "{call:?}");
+}
+
+async fn a_lost_call_is_put_back_as_it_was_granted<L: Ledger>(stage: &Stage<L>) {
+    let granted = lost(stage).await;
+    stage.set_pool(DOMESTIC, 600).await;
+    assert_eq!(stage.restore("lost", &granted).await, Restored::Restored);
+    let call = stage.call("lost").await.unwrap();
+    assert_eq!(call, Call { deadline: call.deadline, ..granted.clone() });
+    assert_eq!(call.deadline, granted.deadline.max(stage.now().after(call.terms.grace)));
+    let entry = stage.of_calls().await.pop().unwrap();
+    assert_eq!((entry.kind, entry.used), (EntryKind::Restored, Seconds(30)));
+    assert_eq!((entry.payer, entry.context), (granted.payer.clone(), granted.context.clone()));
+    assert_eq!(stage.snapshot().await.tenant.open, 1);
+    // The pool has more by now; the call was granted two minutes of it, and money for the rest.
+    let call = stage.settled("lost", 300).await;
+    check_charge(&call, 120, 350_000, (0, 0));
+    for (used, result) in [(300, EndResult::Settled), (299, EndResult::AlreadySettled)] {
+        let again = stage.settle("lost", used).await;
+        assert!(matches!(again, Ended::Done { result: r, replayed: true, .. } if r == result));
+    }
+    assert_eq!(stage.restore("lost", &granted).await, Restored::Known);
+    assert_eq!(stage.lot("po-1").await.spent, 350_000);
+}
+
+async fn what_is_gone_of_a_lost_call_s_funds_falls_short<L: Ledger>(stage: &Stage<L>) {
+    let granted = lost(stage).await;
+    // Of two minutes one is left; of the money, the fee and two minutes.
+    let rest = request().money(credits()).lasting(97 * 60);
+    stage.grant("other", rest).await;
+    assert_eq!(stage.restore("lost", &granted).await, Restored::Restored);
+    check_held(&stage.call("lost").await.unwrap(), 60, 250_000);
+    check_charge(&stage.settled("lost", 300).await, 60, 250_000, (120, 200_000));
+}
+
+async fn a_lost_call_goes_on_as_far_as_funds_allow<L: Ledger>(stage: &Stage<L>) {
+    let granted = lost(stage).await;
+    assert_eq!(stage.restore("lost", &granted).await, Restored::Restored);
+    let call = stage.extended("lost", 290, 600).await;
+    assert_eq!((call.granted, call.final_grant()), (Seconds(890), false));
+    check_charge(&stage.settled("lost", 890).await, 60, 1_450_000, (0, 0));
+    // Where nothing is left the client keeps its hard stop.
+    let all = request().money(credits()).lasting(10_000);
+    stage.grant("other", all).await;
+    assert_eq!(stage.restore("late", &granted).await, Restored::Restored);
+    let call = stage.extended("late", 290, 600).await;
+    assert_eq!((call.granted, call.final_grant()), (granted.granted, true));
+    stage.released("other").await;
+    check_charge(&stage.settled("late", 300).await, 0, 550_000, (0, 0));
+}
+
+async fn a_lost_call_that_nobody_ends_expires<L: Ledger>(stage: &Stage<L>) {
+    let granted = lost(stage).await;
+    stage.pass(4_000);
+    assert_eq!(stage.restore("lost", &granted).await, Restored::Restored);
+    stage.pass(granted.terms.grace.0);
+    assert_eq!(stage.sweep().await.expired, 1);
+    check_charge(&stage.call("lost").await.unwrap(), 60, 0, (0, 0));
+    check_charge(&stage.settled("lost", 100).await, 60, 150_000, (0, 0));
+}
+
+async fn a_lost_pool_is_opened_with_its_call<L: Ledger>(stage: &Stage<L>) {
+    stage.set_pool(DOMESTIC, 600).await;
+    let offer = request().pool(DOMESTIC).pool(INTERNATIONAL).closed_by(DOMESTIC).offer;
+    let granted = lost_call(&offer, stage.now(), Seconds(240), Micros::ZERO);
+    assert!(stage.snapshot().await.pools.is_empty());
+    assert_eq!(stage.restore("lost", &granted).await, Restored::Restored);
+    let pool = stage.pool(DOMESTIC).await;
+    assert_eq!((pool.funded, pool.held, pool.ends), (600, 240, stage.month().ends));
+    assert_eq!(stage.pool(INTERNATIONAL).await.funded, 0);
+    check_charge(&stage.settled("lost", 200).await, 240, 0, (0, 0));
+    // A month that has not begun has no pools yet, and one of another month is left alone.
+    let next = month_at(stage.month().ends);
+    let mut offer = request().pool(DOMESTIC).offer;
+    offer.month = next.clone();
+    let early = lost_call(&offer, stage.now(), Seconds(60), Micros::ZERO);
+    assert_eq!(stage.restore("early", &early).await, Restored::Restored);
+    let command = Restore {
+        tenant: stage.tenant.clone(),
+        call: call_id("earlier"),
+        until: stage.now().after(DAY),
+        granted: early,
+        month: next,
+    };
+    let put_back = stage.ledger.restore(&command).await.unwrap().outcome;
+    assert_eq!(put_back, Restored::Restored);
+    assert_eq!(stage.snapshot().await.pools.len(), 2);
+    check_charge(&stage.settled("earlier", 60).await, 0, 0, (60, 0));
+}
+
+async fn a_lost_call_s_key_is_known_again<L: Ledger>(stage: &Stage<L>) {
+    let granted = lost(stage).await;
+    assert_eq!(stage.restore("lost", &granted).await, Restored::Restored);
+    let again = || request().pool(DOMESTIC).money(credits());
+    match stage.authorize("lost", again()).await {
+        Authorized::Replayed(call) => assert_eq!(call.granted, granted.granted),
+        other => panic!("{other:?}"),
+    }
+    let other = stage.authorize("lost", again().other_payload()).await;
+    assert_eq!(other, Authorized::Conflict);
+    stage.settled("lost", 300).await;
+    assert_eq!(stage.authorize("lost", again()).await, Authorized::Ended);
+    assert_eq!(stage.authorize("lost", again().other_payload()).await, Authorized::Conflict);
+}
+
+async fn a_known_call_is_never_put_back<L: Ledger>(stage: &Stage<L>) {
+    let granted = lost(stage).await;
+    stage.refusal("denied", request().refused(Decision::NotEntitled)).await;
+    stage.grant("ringing", request().money(credits())).await;
+    stage.grant("answered", request().money(credits())).await;
+    stage.answer("answered").await;
+    stage.grant("settled", request().money(credits())).await;
+    stage.settled("settled", 60).await;
+    stage.grant("released", request().money(credits())).await;
+    stage.released("released").await;
+    stage.release("ended").await;
+    stage.settle("parked", 60).await;
+    let before = stage.snapshot().await;
+    for call in ["c", "denied", "ringing", "answered", "settled", "released", "ended", "parked"] {
+        assert_eq!(stage.restore(call, &granted).await, Restored::Known, "{call}");
+    }
+    assert_eq!(stage.snapshot().await, before);
+}
+
+async fn a_grant_that_is_too_old_puts_nothing_back<L: Ledger>(stage: &Stage<L>) {
+    let granted = lost(stage).await;
+    // The call ended when the grant was made: nothing can be forgotten sooner.
+    let until = stage.now().after(ENDED_RETENTION - Seconds(60));
+    for _ in 0..24 * 60 - 2 {
+        stage.pass(60);
+        stage.sweep().await;
+        assert_eq!(stage.restore_until("c", &granted, until).await, Restored::Known);
+    }
+    let before = stage.snapshot().await;
+    for _ in 0..60 {
+        stage.pass(60);
+        assert_ne!(stage.restore_until("c", &granted, until).await, Restored::Restored);
+        assert_eq!(stage.restore_until("d", &granted, until).await, Restored::TooLate);
+    }
+    assert_eq!(stage.snapshot().await, before);
+    stage.sweep().await;
+    assert_eq!(stage.call("c").await, None);
+    assert_eq!(stage.restore_until("c", &granted, until).await, Restored::TooLate);
+    assert_eq!(stage.pool(DOMESTIC).await.spent, 60);
+}
+
+async fn nothing_is_put_back_of_an_unknown_tenant<L: Ledger>(stage: &Stage<L>) {
+    let granted = lost(stage).await;
+    let stranger = TenantId::new(&format!("{}-stranger", stage.tenant)).unwrap();
+    let command = Restore {
+        tenant: stranger.clone(),
+        call: call_id("lost"),
+        until: stage.now().after(DAY),
+        granted,
+        month: stage.month(),
+    };
+    let put_back = stage.ledger.restore(&command).await.unwrap().outcome;
+    assert_eq!(put_back, Restored::NoTenant);
+    let nothing = stage.ledger.snapshot(&stranger).await.unwrap().outcome;
+    assert_eq!(nothing, Snapshot::default());
+}
+
+async fn a_lost_free_call_is_put_back_and_costs_nothing<L: Ledger>(stage: &Stage<L>) {
+    let granted = lost_call(&request().free().offer, stage.now(), Seconds::ZERO, Micros::ZERO);
+    assert_eq!(stage.restore("lost", &granted).await, Restored::Restored);
+    let call = stage.settled("lost", 61).await;
+    check_charge(&call, 0, 0, (0, 0));
+    assert_eq!(call.decision, Some(Decision::AllowedFree));
+}
+
+async fn a_lost_post_paid_call_is_charged_as_overage<L: Ledger>(stage: &Stage<L>) {
+    let velocity = SpendVelocity { amount: Micros(UNIT), per: Seconds(600) };
+    let money = MoneyOffer { overage: true, velocity: Some(velocity), ..credits() };
+    let offer = request().money(money).offer;
+    let granted = lost_call(&offer, stage.now(), Seconds::ZERO, Micros(550_000));
+    stage.buy("po-1", 200_000).await;
+    assert_eq!(stage.restore("lost", &granted).await, Restored::Restored);
+    let lots: Vec<_> = stage.call("lost").await.unwrap().money.unwrap().lots;
+    let lots: Vec<_> = lots.iter().map(|line| (line.lot.is_overage(), line.held.0)).collect();
+    assert_eq!(lots, [(false, 200_000), (true, 350_000)]);
+    // It was granted, so it counts for the velocity, and is not limited by it.
+    assert_eq!(stage.snapshot().await.ring.total(), Micros(550_000));
+    check_charge(&stage.settled("lost", 1_200).await, 0, 2_050_000, (0, 0));
+}
+
+async fn usage_of_an_unknown_call_waits_for_its_grant<L: Ledger>(stage: &Stage<L>) {
+    let mut command = End {
+        tenant: stage.tenant.clone(),
+        call: call_id("lost"),
+        how: Ending::Settle(Seconds(60)),
+        report: b"bye".to_vec(),
+        ended_retention: ENDED_RETENTION,
+        has_grant: true,
+    };
+    let before = stage.snapshot().await;
+    assert_eq!(stage.ledger.end(&command).await.unwrap().outcome, Ended::Unknown);
+    assert_eq!(stage.snapshot().await, before);
+    // Never answered, or nobody's: there is nothing that a grant could tell.
+    let unused =
+        End { call: call_id("unused"), how: Ending::Settle(Seconds::ZERO), ..command.clone() };
+    let ended = stage.ledger.end(&unused).await.unwrap().outcome;
+    assert!(matches!(ended, Ended::Done { result: EndResult::Released, .. }));
+    let proven = End { call: call_id("proven"), how: Ending::Proven, ..command.clone() };
+    assert_eq!(stage.ledger.end(&proven).await.unwrap().outcome, Ended::NotOpen);
+    command.has_grant = false;
+    let parked = stage.ledger.end(&command).await.unwrap().outcome;
+    assert!(matches!(parked, Ended::Done { result: EndResult::Parked, replayed: false, .. }));
+    let entry = stage.of_calls().await.pop().unwrap();
+    assert_eq!((entry.kind, entry.report), (EntryKind::Parked, b"bye".to_vec()));
+    command.has_grant = true;
+    let again = stage.ledger.end(&command).await.unwrap().outcome;
+    assert!(matches!(again, Ended::Done { result: EndResult::Parked, replayed: true, .. }));
 }

@@ -21,6 +21,7 @@ use tollgate::ledger::audit::audit;
 use tollgate::ledger::state::{Call, CallState, EntryKind};
 use tollgate::ledger::{
     Adjusted, Answered, Authorized, ClockOffset, EndResult, Ended, Ending, Extended, Ledger,
+    Restored,
 };
 
 use crate::support::{DAY, NEVER_OVERDUE, NOON, Opened, Stage, credits, memory, request};
@@ -154,6 +155,11 @@ impl Tally {
                     self.reported.insert((c.tenant.clone(), c.call.clone()), call.used);
                 }
             }
+            (Command::Restore(c), Outcome::Restored(reply))
+                if reply.outcome == Restored::Restored =>
+            {
+                self.reported.insert((c.tenant.clone(), c.call.clone()), c.granted.used);
+            }
             (Command::Answer(c), Outcome::Answered(reply)) => {
                 if let Answered::Standing(call) = &reply.outcome {
                     let known =
@@ -269,6 +275,7 @@ async fn the_random_commands_meet_every_state_and_leave_every_kind_of_entry() {
             Command::Answer(c) => ("answer", &c.call),
             Command::Extend(c) => ("extend", &c.call),
             Command::End(c) => ("end", &c.call),
+            Command::Restore(c) => ("restore", &c.call),
             Command::Pass(length) => {
                 clock.advance(*length);
                 continue;
@@ -286,13 +293,13 @@ async fn the_random_commands_meet_every_state_and_leave_every_kind_of_entry() {
         met.insert((message, call.map_or("none".to_owned(), |call| call.state.to_string())));
         play(&ledger, &command).await;
     }
-    assert_eq!(met.len(), 4 * 8, "{met:#?}");
+    assert_eq!(met.len(), 5 * 8, "{met:#?}");
     let snapshot = ledger.snapshot(&tenant).await.unwrap().outcome;
     assert!(snapshot.lots.iter().any(|lot| lot.key.is_overage() && lot.bucket.spent > 0));
     assert!(snapshot.ring.width > 0);
     journal.extend(snapshot.journal);
     let kinds: HashSet<_> = journal.iter().map(|entry| entry.kind).collect();
-    assert_eq!(kinds.len(), 23, "{kinds:?}");
+    assert_eq!(kinds.len(), 24, "{kinds:?}");
     let decisions: HashSet<_> = journal.iter().filter_map(|entry| entry.decision).collect();
     assert!(decisions.len() >= 13, "{decisions:?}");
     assert!(decisions.contains(&Decision::FraudSuspected));

@@ -30,6 +30,7 @@ mod redis_ledger;
 mod retention;
 mod rule_book;
 mod server;
+mod signed_grants;
 mod state_table;
 mod stock_client;
 mod support;

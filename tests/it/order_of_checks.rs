@@ -52,6 +52,7 @@ impl World {
             ended_retention: Seconds(86_400),
             ledger_timeout: Duration::from_secs(20),
             emergency_country: None,
+            token_keys: None,
         };
         let control = Arc::new(CreditControl::new(ledger, settings));
         let administration = Administration::new(control.clone(), Seconds(10));
@@ -114,6 +115,7 @@ impl World {
             call: call_id(call),
             how: Ending::Settle(Seconds(used)),
             report: EndReport::default(),
+            token: String::new(),
         };
         let deadline = Instant::now() + Duration::from_secs(20);
         self.control.end(settle, deadline).await.unwrap();

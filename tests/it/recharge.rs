@@ -380,6 +380,7 @@ async fn ends_at_once<L: Ledger>(ledgers: Vec<L>, stage: &Stage<L>) {
             how: Ending::Settle(Seconds(60)),
             report: vec![],
             ended_retention: ENDED_RETENTION,
+            has_grant: false,
         };
         ends.spawn(async move {
             together.wait().await;

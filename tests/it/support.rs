@@ -21,12 +21,15 @@ use tollgate::charging::units::{Micros, Millis, Seconds};
 use tollgate::ledger::audit::{Report, audit};
 use tollgate::ledger::memory::MemoryLedger;
 use tollgate::ledger::redis::RedisLedger;
-use tollgate::ledger::state::{Bucket, Call, CallState, Entry, EntryKind, Terms};
+use tollgate::ledger::state::{
+    Bucket, Call, CallState, Entry, EntryKind, LotLine, MoneyLine, PoolLine, Terms,
+};
 use tollgate::ledger::{
     AdjustBalance, AdjustSettlement, Adjusted, Answer, Answered, Applied, Authorize, Authorized,
     CallLimits, ClockOffset, Correction, End, EndResult, Ended, Ending, Extend, Extended, Ledger,
     MoneyOffer, Offer, PayerUpdate, PoolOffer, Proposal, Purchased, RechargeOutcome,
-    RechargeReported, ReportRecharge, Snapshot, Swept, TenantRecord, Versions,
+    RechargeReported, ReportRecharge, Restore, Restored, Snapshot, Swept, TenantRecord, Versions,
+    pool_id,
 };
 
 /// Makes one test per case and ledger: `memory::name`, and so on. A new ledger is one line here and a
@@ -176,6 +179,36 @@ pub fn payer_profile(name: &str, state: PayerState) -> PayerProfile {
         display_name: String::new(),
         object_id: String::new(),
     }
+}
+
+/// A call as a signed grant may tell it: of each pool of the offer it held so much, and of the wallet.
+pub fn lost_call(offer: &Offer, at: Millis, seconds: Seconds, money: Micros) -> Call {
+    let mut call = Call::new(CallState::Ringing, at);
+    call.decision = Some(offer.decision);
+    call.fingerprint = "f".to_owned();
+    call.payer = "alice".to_owned();
+    call.terms = offer.terms;
+    call.granted = offer.requested;
+    call.pools = offer
+        .pools
+        .iter()
+        .map(|pool| PoolLine {
+            pool: PoolId::of(&pool.family, &offer.month.key),
+            closed_by: match pool.closed_by.as_str() {
+                "" => String::new(),
+                family => pool_id(family, &offer.month.key),
+            },
+            increment: pool.increment,
+            held: seconds.round_down(pool.increment),
+            spent: Seconds::ZERO,
+        })
+        .collect();
+    call.money = offer.money.map(|offered| {
+        let lot = LotId::new("lost").unwrap();
+        let lots = vec![LotLine { lot, held: money, spent: Micros::ZERO }];
+        MoneyLine { lots, ..offered.line(&offer.month.key) }
+    });
+    call
 }
 
 /// An authorize in the making.
@@ -492,8 +525,25 @@ impl<L: Ledger> Stage<L> {
             how,
             report: b"bye".to_vec(),
             ended_retention: ENDED_RETENTION,
+            has_grant: false,
         };
         self.ledger.end(&command).await.unwrap().outcome
+    }
+
+    /// Puts a call back as it was granted, for a day from now.
+    pub async fn restore(&self, call: &str, granted: &Call) -> Restored {
+        self.restore_until(call, granted, self.now().after(DAY)).await
+    }
+
+    pub async fn restore_until(&self, call: &str, granted: &Call, until: Millis) -> Restored {
+        let command = Restore {
+            tenant: self.tenant.clone(),
+            call: call_id(call),
+            until,
+            granted: granted.clone(),
+            month: self.month(),
+        };
+        self.ledger.restore(&command).await.unwrap().outcome
     }
 
     pub async fn settle(&self, call: &str, used: i64) -> Ended {

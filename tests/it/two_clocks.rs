@@ -14,7 +14,9 @@ use tollgate::charging::entitlement::CallType;
 use tollgate::charging::ids::{LotId, TenantId};
 use tollgate::charging::units::{Micros, Millis, Seconds};
 use tollgate::credit_control::answer::{Answer, Charge, EndReport};
-use tollgate::credit_control::{AuthorizeRequest, CreditControl, EndRequest, Settings};
+use tollgate::credit_control::{
+    AuthorizeRequest, CreditControl, EndRequest, ExtendRequest, Settings,
+};
 use tollgate::ledger::state::{Bucket, EntryKind};
 use tollgate::ledger::{ClockOffset, EndResult, Ending, Ledger};
 use tollgate::organisation;
@@ -147,6 +149,7 @@ fn sidecar<L: Ledger>(ledger: &Arc<L>) -> Arc<CreditControl<L>> {
         ended_retention: ENDED_RETENTION,
         ledger_timeout: PATIENCE,
         emergency_country: None,
+        token_keys: None,
     };
     Arc::new(CreditControl::new(ledger.clone(), settings))
 }
@@ -246,12 +249,25 @@ impl<L: Ledger> House<L> {
         }
     }
 
+    async fn extend(&self, tenant: TenantId, call: &str, used: i64, more: i64) -> Answer {
+        let request = ExtendRequest {
+            tenant,
+            call: call_id(call),
+            used: Seconds(used),
+            sequence: None,
+            requested: Some(Seconds(more)),
+            token: String::new(),
+        };
+        self.control.extend(&request, Instant::now() + PATIENCE).await.unwrap()
+    }
+
     async fn settle(&self, place: &str, call: &str, used: i64) -> Charge {
         let settle = EndRequest {
             tenant: self.tenant(place),
             call: call_id(call),
             how: Ending::Settle(Seconds(used)),
             report: EndReport::default(),
+            token: String::new(),
         };
         self.control.end(settle, Instant::now() + PATIENCE).await.unwrap()
     }
@@ -341,11 +357,7 @@ async fn months_end<L: Ledger>(house: &House<L>, place: &str, boundaries: &[&str
 
         // Extended and settled in the new month, paid from the old one.
         house.clock.advance(Seconds(50));
-        let (tenant, id) = (house.tenant(place), call_id(&call("old")));
-        let deadline = Instant::now() + PATIENCE;
-        let (used, more) = (Seconds(50), Some(Seconds(120)));
-        let extended = house.control.extend(&tenant, &id, used, None, more, deadline).await;
-        let extended = extended.unwrap();
+        let extended = house.extend(house.tenant(place), &call("old"), 50, 120).await;
         let lines: Vec<_> = extended.funding.iter().map(|line| line.bucket.as_str()).collect();
         assert_eq!(lines, [pool_of(&old)], "{boundary}");
         house.clock.advance(Seconds(60));
@@ -485,10 +497,8 @@ async fn a_lot_that_lapses_under_a_call_pays_for_it_and_loses_the_rest<L: Ledger
     let lot = house.lot("auckland", "po-1").await;
     assert_eq!((lot.held, lot.expired, lot.spent), (550_000, 10 * UNIT - 550_000, 0));
     // What is held is all that it has: no extension beyond it.
-    let (tenant, deadline) = (house.tenant("auckland"), Instant::now() + PATIENCE);
-    let (id, used, more) = (call_id("a"), Seconds(60), Some(Seconds(600)));
-    let extended = house.control.extend(&tenant, &id, used, None, more, deadline).await;
-    let grant = extended.unwrap().grant.unwrap();
+    let extended = house.extend(house.tenant("auckland"), "a", 60, 600).await;
+    let grant = extended.grant.unwrap();
     assert_eq!((grant.granted, grant.final_grant), (Seconds(300), true));
     house.clock.advance(Seconds(60));
     let charge = house.settle("auckland", "a", 120).await;

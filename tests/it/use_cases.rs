@@ -42,6 +42,7 @@ fn settings(ledger_timeout: Duration) -> Settings {
         ended_retention: Seconds(86_400),
         ledger_timeout,
         emergency_country: None,
+        token_keys: None,
     }
 }
 
@@ -214,6 +215,7 @@ async fn a_settle_is_carried_out_although_its_client_has_no_more_time() {
         call: call_id("a"),
         how: Ending::Settle(Seconds(61)),
         report: EndReport::default(),
+        token: String::new(),
     };
     let deadline = Instant::now() + Duration::from_millis(10);
     desk.control.end(settle, deadline).await.expect_err("the deadline comes first");

@@ -23,8 +23,9 @@ use crate::ledger::{
     Answered, Applied, Authorize, Authorized, Balance, BlockSet, COPIED_AT_FINISH, CallLimits, End,
     EndResult, Ended, Ending, Extend, Extended, FinishRewrite, FinishedRewrite, MoveReader, Moved,
     Offer, PayerUpdate, PayerView, Position, Proposal, Purchased, REWRITE_LEASE, RechargeOutcome,
-    RechargeReported, SWEPT_PER_AUTHORIZE, SetBlock, Snapshot, Swept, TakeReader, Taken,
-    TenantRecord, TenantView, Versions, apart_from_overage, lot_bucket, pool_bucket, pool_id,
+    RechargeReported, Restore, Restored, SWEPT_PER_AUTHORIZE, SetBlock, Snapshot, Swept,
+    TakeReader, Taken, TenantRecord, TenantView, Versions, apart_from_overage, lot_bucket,
+    pool_bucket, pool_id,
 };
 
 /// One tenant's balances, calls and journal.
@@ -290,7 +291,7 @@ impl Book {
         };
         match call.state {
             CallState::Denied => {
-                self.park(now, &command.call, &mut call, command.used);
+                self.park(now, &command.call, &mut call, command.used, &[]);
                 return Extended::Denied(call);
             }
             CallState::Settled | CallState::Released | CallState::Ended => {
@@ -346,10 +347,13 @@ impl Book {
             if command.how == Ending::Proven {
                 return Ended::NotOpen;
             }
+            if command.has_grant && reported.is_positive() {
+                return Ended::Unknown;
+            }
             let mut call = Call::new(CallState::Ended, now);
             self.retain(&command.call, &mut call, keep);
             if reported.is_positive() {
-                self.park(now, &command.call, &mut call, reported);
+                self.park(now, &command.call, &mut call, reported, &command.report);
                 return done(EndResult::Parked, call, false);
             }
             return done(EndResult::Released, call, false);
@@ -365,7 +369,7 @@ impl Book {
                 if !replayed {
                     self.unlist(&command.call, &call);
                     self.retain(&command.call, &mut call, keep);
-                    self.park(now, &command.call, &mut call, reported);
+                    self.park(now, &command.call, &mut call, reported, &command.report);
                 }
                 done(EndResult::Parked, call, replayed)
             }
@@ -423,6 +427,53 @@ impl Book {
                 done(result, call, true)
             }
         }
+    }
+
+    pub(super) fn restore(&mut self, now: Millis, command: &Restore) -> Restored {
+        if self.calls.contains_key(&command.call) {
+            return Restored::Known;
+        }
+        if now >= command.until {
+            return Restored::TooLate;
+        }
+        if self.tenant.version == 0 {
+            return Restored::NoTenant;
+        }
+        let granted = &command.granted;
+        let mut call = command.unfunded();
+        let mut postings = vec![];
+        if !call.terms.free {
+            for line in &call.pools {
+                if let Some(family) = command.family(&line.pool)
+                    && command.month.starts <= now
+                {
+                    self.open_pool(family, &command.month);
+                }
+            }
+            let again = self.still_there(now, &call, granted);
+            postings = self.hold(now, &mut call, &again);
+        }
+        let deadline = granted.deadline.max(now.after(call.terms.grace));
+        self.open(&command.call, &mut call, deadline);
+        self.note_call(now, EntryKind::Restored, &call, &command.call, postings);
+        self.tenant.decisions += 1;
+        Restored::Restored
+    }
+
+    /// What the lines of `granted` held and had spent, as far as it is still there.
+    fn still_there(&self, now: Millis, call: &Call, granted: &Call) -> Reservation {
+        let sides = pool_sides(call, |pool| self.pools.get(pool).copied());
+        let pools = sides.iter().zip(&granted.pools).map(|(side, line)| {
+            let most = (line.held + line.spent).min(side.available);
+            most.round_down(side.increment)
+        });
+        let wanted = granted.money.as_ref().map(|money| money.held() + money.spent());
+        let money = match (wanted, self.credit_side(now, call)) {
+            (Some(wanted), Some(side)) => wanted.min(side.available),
+            _ => Micros::ZERO,
+        };
+        let (covered, reach) = (granted.granted, Reach::Full);
+        Reservation { pools: pools.collect(), money, covered, reach }
     }
 
     pub(super) fn sweep(&mut self, now: Millis, most: u32, ended_retention: Seconds) -> Swept {
@@ -832,13 +883,14 @@ impl Book {
     }
 
     /// Records usage that nothing was granted for.
-    fn park(&mut self, now: Millis, id: &CallId, call: &mut Call, used: Seconds) {
+    fn park(&mut self, now: Millis, id: &CallId, call: &mut Call, used: Seconds, report: &[u8]) {
         if used <= call.parked {
             return;
         }
         call.parked = used;
         self.calls.insert(id.clone(), call.clone());
-        self.note_call(now, EntryKind::Parked, call, id, vec![]);
+        let parked = call_entry(now, EntryKind::Parked, call, id, vec![]);
+        self.note(Entry { report: report.to_vec(), ..parked });
     }
 
     fn stopped(&self, call: &Call) -> Option<Decision> {

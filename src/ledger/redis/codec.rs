@@ -16,13 +16,13 @@ use crate::charging::rating::Tariff;
 use crate::charging::units::{Micros, Millis, Seconds};
 use crate::ledger::recharge::{Recharge, RechargeRequest, RechargeTerms};
 use crate::ledger::state::{
-    Block, Bucket, Call, CallState, Entry, PayerAccount, Reader, SpendRing, TenantAccount, Terms,
-    VelocityLine, at_most_one, nuance_code,
+    Block, Bucket, Call, CallState, Entry, MoneyLine, PayerAccount, PoolLine, Reader, SpendRing,
+    TenantAccount, Terms, VelocityLine, at_most_one, nuance_code,
 };
 use crate::ledger::{
     AdjustBalance, AdjustSettlement, Authorize, Correction, End, Ending, Extend, LedgerError,
-    Offer, PayerUpdate, Proposal, RechargeOutcome, ReportRecharge, SWEPT_PER_AUTHORIZE, lot_bucket,
-    pool_bucket, pool_id,
+    Offer, PayerUpdate, Proposal, RechargeOutcome, ReportRecharge, Restore, SWEPT_PER_AUTHORIZE,
+    lot_bucket, pool_bucket, pool_id,
 };
 
 /// The bytes of a command or value.
@@ -218,6 +218,7 @@ pub(super) struct EndArgs<'a> {
     how: &'a str,
     used: Seconds,
     ended_retention: Seconds,
+    has_grant: bool,
 }
 
 impl<'a> EndArgs<'a> {
@@ -227,7 +228,109 @@ impl<'a> EndArgs<'a> {
             Ending::Release => ("release", Seconds::ZERO),
             Ending::Proven => ("proven", Seconds::ZERO),
         };
-        EndArgs { call: command.call.as_str(), how, used, ended_retention: command.ended_retention }
+        EndArgs {
+            call: command.call.as_str(),
+            how,
+            used,
+            ended_retention: command.ended_retention,
+            has_grant: command.has_grant,
+        }
+    }
+}
+
+#[derive(Serialize)]
+#[cfg_attr(test, derive(Deserialize))]
+pub(super) struct RestoreArgs<'a> {
+    call: &'a str,
+    too_late: Millis,
+    state: u8,
+    fingerprint: &'a str,
+    decision: &'a str,
+    payer: &'a str,
+    trunk: &'a str,
+    authorized_at: Millis,
+    answered_at: Millis,
+    deadline: Millis,
+    sequence: i64,
+    used: Seconds,
+    granted: Seconds,
+    granted_from: Seconds,
+    reach: u8,
+    terms: Terms,
+    month_starts: Millis,
+    month_ends: Millis,
+    #[serde(borrow)]
+    pools: Vec<RestoredPoolArgs<'a>>,
+    /// Nothing or one.
+    #[serde(borrow)]
+    money: Vec<RestoredMoneyArgs<'a>>,
+}
+
+#[derive(Serialize)]
+#[cfg_attr(test, derive(Deserialize))]
+pub(super) struct RestoredPoolArgs<'a> {
+    /// Empty where the pool is not to be opened.
+    family: &'a str,
+    pool: &'a str,
+    closed_by: &'a str,
+    increment: Seconds,
+    taken: Seconds,
+}
+
+#[derive(Serialize)]
+#[cfg_attr(test, derive(Deserialize))]
+pub(super) struct RestoredMoneyArgs<'a> {
+    tariff: Tariff,
+    spend_limit: i64,
+    month: &'a str,
+    overage: bool,
+    /// Nothing or one, with no slots yet.
+    velocity: Vec<VelocityLine>,
+    taken: Micros,
+}
+
+impl<'a> RestoreArgs<'a> {
+    pub(super) fn of(command: &'a Restore) -> Self {
+        let Restore { granted, month, .. } = command;
+        let unfunded = command.unfunded();
+        let pool = |line: &'a PoolLine| RestoredPoolArgs {
+            family: command.family(&line.pool).unwrap_or_default(),
+            pool: line.pool.as_str(),
+            closed_by: &line.closed_by,
+            increment: line.increment,
+            taken: line.held + line.spent,
+        };
+        let velocity = unfunded.money.and_then(|money| money.velocity);
+        let money = |money: &'a MoneyLine| RestoredMoneyArgs {
+            tariff: money.tariff,
+            spend_limit: money.spend_limit,
+            month: &money.month,
+            overage: money.overage,
+            velocity: velocity.clone().into_iter().collect(),
+            taken: money.held() + money.spent(),
+        };
+        RestoreArgs {
+            call: command.call.as_str(),
+            too_late: command.until,
+            state: unfunded.state.into(),
+            fingerprint: &granted.fingerprint,
+            decision: granted.decision.map(Decision::name).unwrap_or_default(),
+            payer: &granted.payer,
+            trunk: &granted.trunk,
+            authorized_at: granted.authorized_at,
+            answered_at: granted.answered_at,
+            deadline: granted.deadline,
+            sequence: granted.sequence,
+            used: granted.used,
+            granted: granted.granted,
+            granted_from: granted.granted_from,
+            reach: granted.reach,
+            terms: granted.terms,
+            month_starts: month.starts,
+            month_ends: month.ends,
+            pools: granted.pools.iter().map(pool).collect(),
+            money: granted.money.iter().map(money).collect(),
+        }
     }
 }
 

@@ -75,6 +75,7 @@ scripts! {
     // What throws away must not wait for memory.
     AbandonRewrite, "abandon_rewrite", "'allow-oom'", [JournalNew, Upkeep];
     ReplaceContext, "replace_context", "'allow-oom'", [Calls];
+    Restore, "restore", "", [Accounts, Sizes, Pools, Lots, Calls, Deadlines, Journal];
 }
 
 const FIELDS: &str = include_str!("scripts/fields.lua");
@@ -186,8 +187,8 @@ mod tests {
         ApplyPayersArgs, ApplyTenantArgs, AuthorizeArgs, BeginRewriteArgs, EndArgs, ExtendArgs,
         FinishRewriteArgs, MoneyOfferArgs, MoveReaderArgs, OfferArgs, PayerUpdateArgs,
         PoolNameArgs, PoolOfMonthArgs, PoolOfferArgs, PositionArgs, PurchaseArgs,
-        ReplaceContextArgs, ReportRechargeArgs, SetBlockArgs, StoredPayer, SweepArgs,
-        TakeReaderArgs,
+        ReplaceContextArgs, ReportRechargeArgs, RestoreArgs, RestoredMoneyArgs, RestoredPoolArgs,
+        SetBlockArgs, StoredPayer, SweepArgs, TakeReaderArgs,
     };
     use crate::ledger::state::{
         Adjustment, Bucket, Call, CallState, Entry, LotLine, MoneyLine, PayerAccount, PoolLine,
@@ -302,6 +303,9 @@ mod tests {
             ("FINISH_REWRITE", numbered::<FinishRewriteArgs<'_>>()),
             ("ABANDON_REWRITE", numbered::<AbandonRewriteArgs<'_>>()),
             ("REPLACE_CONTEXT", numbered::<ReplaceContextArgs<'_>>()),
+            ("RESTORE", numbered::<RestoreArgs<'_>>()),
+            ("RESTORED_POOL", numbered::<RestoredPoolArgs<'_>>()),
+            ("RESTORED_MONEY", numbered::<RestoredMoneyArgs<'_>>()),
             ("STATE", coded(&states, |s| s.to_string(), |s| *s as u8)),
             ("REACH", coded(&reaches, |r| snake(format!("{r:?}")), |r| reach_code(*r))),
             ("NUANCE", coded(&nuances, |n| snake(format!("{n:?}")), |n| nuance_code(*n))),

@@ -17,11 +17,11 @@ use tollgate::ledger::{
     AdjustBalance, AdjustSettlement, Adjusted, Answer, Answered, Applied, Authorize, Authorized,
     Balance, BlockSet, CallLimits, Correction, End, Ended, Ending, Extend, Extended, Ledger,
     MoneyOffer, MoveReader, Moved, Offer, Page, PayerUpdate, PoolOffer, Position, Proposal,
-    Purchased, RechargeOutcome, RechargeReported, Reply, ReportRecharge, SetBlock, Swept,
-    TakeReader, Taken, TenantRecord, Versions,
+    Purchased, RechargeOutcome, RechargeReported, Reply, ReportRecharge, Restore, Restored,
+    SetBlock, Swept, TakeReader, Taken, TenantRecord, Versions,
 };
 
-use crate::support::{call_id, month_at, payer, payer_profile, tenant_record};
+use crate::support::{call_id, lost_call, month_at, payer, payer_profile, tenant_record};
 
 #[derive(Clone, Debug)]
 pub enum Command {
@@ -42,6 +42,7 @@ pub enum Command {
     /// Trims what is older than an instant, and erases one context in three where it says so.
     Rewrite(TenantId, Option<Millis>, bool),
     SetBlock(SetBlock),
+    Restore(Box<Restore>),
     /// Both clocks are moved by so much.
     Pass(Seconds),
 }
@@ -64,6 +65,7 @@ pub enum Outcome {
     TakenReader(Reply<Taken>),
     MovedReader(Reply<Moved>),
     Rewritten(Result<Rewritten, RewriteError>, Reply<Upkeep>),
+    Restored(Reply<Restored>),
     Passed,
 }
 
@@ -149,6 +151,7 @@ pub async fn play<L: Ledger>(ledger: &L, command: &Command) -> Outcome {
             let rewritten = rewrite(ledger, tenant, plan).await;
             Outcome::Rewritten(rewritten, ledger.upkeep(tenant).await.unwrap())
         }
+        Command::Restore(c) => Outcome::Restored(ledger.restore(c).await.unwrap()),
         Command::Pass(_) => Outcome::Passed,
     }
 }
@@ -214,8 +217,9 @@ impl Dealer {
         match lot {
             0..30 => self.authorize(tenant, now, ledger).await,
             30..36 => Command::Answer(Answer { tenant, call: self.call() }),
-            36..56 => self.extend(tenant),
-            56..70 => self.end(tenant),
+            36..38 => self.restore(tenant, now),
+            38..57 => self.extend(tenant),
+            57..70 => self.end(tenant),
             70..72 => self.adjust_balance(tenant, now),
             72..74 => self.adjust_settlement(tenant, ledger).await,
             74..84 => Command::Pass(self.time()),
@@ -480,7 +484,31 @@ impl Dealer {
             how: self.one(&[settle, settle, settle, Ending::Release, Ending::Proven]),
             report: vec![self.random.u8(..); self.random.usize(0..3)],
             ended_retention: self.ended_retention(),
+            has_grant: self.chance(20),
         })
+    }
+
+    /// Mostly of a call that nobody knows, as after a loss of memory.
+    fn restore(&mut self, tenant: TenantId, now: Millis) -> Command {
+        let month = self.month(now);
+        let offer = self.offer(month.clone());
+        let seconds = Seconds(self.one(&[0, 60, 300, 3_600, 14_400]));
+        let money = Micros(self.one(&[0, 150_000, 550_000, 90_000_000]));
+        let ago = now.0 - 1_000 * self.one(&[0, 30, 4_000]);
+        let mut granted = lost_call(&offer, Millis(ago), seconds, money);
+        granted.payer = self.payer().as_str().to_owned();
+        granted.context = vec![self.random.u8(..); self.random.usize(0..3)];
+        granted.deadline = now.after(Seconds(self.one(&[-100, 0, 50, 4_000])));
+        if self.random.bool() {
+            granted.state = CallState::Answered;
+            granted.answered_at = Millis(ago);
+            granted.used = self.used();
+            granted.granted_from = granted.used;
+            granted.sequence = self.random.i64(-1..9);
+        }
+        let until = now.after(Seconds(self.one(&[0, 1, 100, 100, 100])));
+        let call = self.call();
+        Command::Restore(Box::new(Restore { tenant, call, until, granted, month }))
     }
 
     fn payers(&mut self, tenant: TenantId, now: Millis) -> Command {

@@ -10,8 +10,8 @@ use tollgate::ledger::{
     AdjustBalance, AdjustSettlement, Adjusted, Answer, Answered, Applied, Authorize, Authorized,
     Balance, BlockSet, End, Ended, Ending, Extend, Extended, FinishRewrite, FinishedRewrite,
     Ledger, LedgerError, MoveReader, Moved, Page, PayerUpdate, PayerView, Position, Purchased,
-    RechargeReported, Reply, ReportRecharge, SetBlock, Snapshot, Swept, TakeReader, Taken,
-    TenantRecord, TenantView,
+    RechargeReported, Reply, ReportRecharge, Restore, Restored, SetBlock, Snapshot, Swept,
+    TakeReader, Taken, TenantRecord, TenantView,
 };
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,6 +47,10 @@ impl Ledger for Faulty {
             (_, how) => how,
         };
         self.inner.end(&command).await
+    }
+
+    async fn restore(&self, command: &Restore) -> Answers<Reply<Restored>> {
+        self.inner.restore(command).await
     }
 
     async fn tenant(&self, tenant: &TenantId) -> Answers<Reply<TenantView>> {

@@ -27,6 +27,7 @@ async fn release(
         how: Ending::Release,
         report: vec![],
         ended_retention: Seconds(600),
+        has_grant: false,
     };
     ledger.end(&command).await
 }

@@ -18,13 +18,14 @@ use tollgate::charging::rating::Tariff;
 use tollgate::charging::units::{Micros, Millis, Seconds};
 use tollgate::ledger::memory::MemoryLedger;
 use tollgate::ledger::redis::RedisLedger;
-use tollgate::ledger::state::Terms;
+use tollgate::ledger::state::{CallState, Terms};
 use tollgate::ledger::{
     AdjustBalance, AdjustSettlement, Answer, Authorize, CallLimits, ClockOffset, Correction, End,
     Ending, Extend, Ledger, MoneyOffer, Offer, PayerUpdate, PoolOffer, Proposal, RechargeOutcome,
-    ReportRecharge, TenantRecord, Versions,
+    ReportRecharge, Restore, TenantRecord, Versions,
 };
 
+use crate::support::lost_call;
 use crate::support::redis::RedisServer;
 
 const START: Millis = Millis(1_795_000_000_000);
@@ -250,8 +251,33 @@ impl Pair {
             how,
             report: vec![254; self.rng.usize(..3)],
             ended_retention: self.retention(),
+            has_grant: self.rng.bool(),
         };
         both!(self, command, |ledger| ledger.end(&command));
+    }
+
+    async fn restore(&mut self) {
+        let offer = self.offer();
+        let seconds = Seconds(self.rng.i64(0..900));
+        let money = Micros(self.rng.i64(0..30_000));
+        let mut granted = lost_call(&offer, self.now, seconds, money);
+        granted.payer = self.pick(PAYERS).to_owned();
+        granted.context = vec![0, 255, self.rng.u8(..)];
+        granted.deadline = Millis(self.now.0 + self.rng.i64(-50_000..50_000));
+        granted.reach = self.rng.u8(..5);
+        if self.rng.bool() {
+            granted.state = CallState::Answered;
+            granted.answered_at = self.now;
+            granted.used = Seconds(self.rng.i64(0..700));
+        }
+        let command = Restore {
+            tenant: self.tenant.clone(),
+            call: self.call(),
+            until: Millis(self.now.0 + self.rng.i64(-1_000..9_000)),
+            granted,
+            month: offer.month,
+        };
+        both!(self, command, |ledger| ledger.restore(&command));
     }
 
     async fn purchase(&mut self) {
@@ -402,7 +428,8 @@ impl Pair {
                 let command = Answer { tenant: self.tenant.clone(), call: self.call() };
                 both!(self, command, |ledger| ledger.answer(&command));
             }
-            44..60 => self.extend().await,
+            44..48 => self.restore().await,
+            48..60 => self.extend().await,
             60..76 => self.end().await,
             76..80 => self.purchase().await,
             80..82 => self.report_recharge().await,
@@ -574,6 +601,7 @@ async fn more_payers_and_lots_than_one_read_takes_are_equal_too() {
         how: Ending::Settle(Seconds(10_005)),
         report: vec![],
         ended_retention: Seconds(600),
+        has_grant: false,
     };
     both!(pair, end, |ledger| ledger.end(&end));
     pair.clock.advance(Seconds(700));

@@ -15,8 +15,8 @@ use tollgate::ledger::{
     AdjustBalance, AdjustSettlement, Adjusted, Answer, Answered, Applied, Authorize, Authorized,
     Balance, BlockSet, End, Ended, Extend, Extended, FinishRewrite, FinishedRewrite, Ledger,
     LedgerError, MoveReader, Moved, Page, PayerUpdate, PayerView, Position, Purchased,
-    RechargeReported, Reply, ReportRecharge, SetBlock, Snapshot, Swept, TakeReader, Taken,
-    TenantRecord, TenantView,
+    RechargeReported, Reply, ReportRecharge, Restore, Restored, SetBlock, Snapshot, Swept,
+    TakeReader, Taken, TenantRecord, TenantView,
 };
 
 type Answers<T> = Result<T, LedgerError>;
@@ -103,7 +103,11 @@ macro_rules! passed_on {
                 found
             }
 
-            async fn end(&self, command: &End) -> Answers<Reply<Ended>> {
+            async fn restore(&self, command: &Restore) -> Answers<Reply<Restored>> {
+        self.ask(self.inner.restore(command)).await
+    }
+
+    async fn end(&self, command: &End) -> Answers<Reply<Ended>> {
                 pause(&self.end_takes).await;
                 self.ask(self.inner.end(command)).await
             }

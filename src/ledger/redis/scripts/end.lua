@@ -21,11 +21,12 @@
 --   parked_again: the same
 --   answered_already: a release after the answer; nothing changed
 --   not_open: proven only; no such open call
+--   unknown: usage of no known call, and a signed grant of it is at hand; nothing changed
 --
 -- Keeps: a call is charged once, at most what is available, the rest is an explicit shortfall; the
 -- charge is never below the proven usage.
 
-local END = { call = 1, how = 2, used = 3, ended_retention = 4 }
+local END = { call = 1, how = 2, used = 3, ended_retention = 4, has_grant = 5 }
 
 ACCOUNTS, LOTS, CALLS, DEADLINES, RETAINED, JOURNAL = unpack(KEYS)
 now = read_clock(ARGV[1])
@@ -37,12 +38,13 @@ local function finish(command, report)
   -- Read, refuse.
   local call = read(CALLS, id)
   if how == 'proven' and not (call and is_open(call)) then return reply('not_open') end
+  if not call and used > 0 and command[END.has_grant] then return reply('unknown') end
   if not call then
     -- Ended before it was authorized: a late authorize finds this and holds nothing.
     call = tombstone()
     retain(id, call, keep)
     if used <= 0 then return reply('released', id) end
-    park(id, call, used)
+    park(id, call, used, report)
     return reply('parked', id)
   end
   local state = call[CALL.state]
@@ -51,7 +53,7 @@ local function finish(command, report)
     if used <= 0 then return reply('released_again', id) end
     if used <= call[CALL.parked] then return reply('parked_again', id) end
     retain(id, call, keep)
-    park(id, call, used)
+    park(id, call, used, report)
     return reply('parked', id)
   end
   if state == STATE.answered and how == 'release' then return reply('answered_already', id) end

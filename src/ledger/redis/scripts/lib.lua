@@ -1043,11 +1043,11 @@ local function add_lot(kind, id, amount, starts, ends, context)
 end
 
 -- Records usage that nothing was granted for.
-local function park(id, call, used)
+local function park(id, call, used, report)
   if used <= call[CALL.parked] then return end
   call[CALL.parked] = used
   put(CALLS, id, call)
-  note_call('parked', id, call, {})
+  note_call('parked', id, call, {}, report)
 end
 
 -- Holds more, so that the call can run to `target`, and lengthens the grant; never shortens it.
