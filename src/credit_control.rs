@@ -7,9 +7,11 @@
 pub mod answer;
 pub mod directory;
 pub mod emergency;
+pub mod journaled;
 pub mod quote;
 pub mod records;
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::Arc;
@@ -31,6 +33,8 @@ use crate::credit_control::answer::{
 use crate::credit_control::directory::{Directory, Tenant};
 use crate::credit_control::emergency::RawRequest;
 use crate::credit_control::records::Records;
+use crate::journal::Journal;
+use crate::journal::entry::Effect;
 use crate::ledger::state::{Call, Terms};
 use crate::ledger::{
     Answered, Authorize, Authorized, CallLimits, End, EndResult, Ended, Ending, Extend, Extended,
@@ -142,7 +146,9 @@ pub struct CreditControl<L> {
     ledger: Arc<L>,
     directory: Arc<Directory>,
     settings: Settings,
-    records: Records,
+    records: Arc<Records>,
+    /// `None` where there is none.
+    journal: Option<Arc<Journal>>,
     /// Store's clock less this machine's, in milliseconds, as last seen.
     clock_distance: AtomicI64,
 }
@@ -151,19 +157,31 @@ impl<L: Ledger> CreditControl<L> {
     /// Joins a ledger and settings; starts the task that delivers records of calls that were decided
     /// without the ledger, so it must be called within a runtime.
     pub fn new(ledger: Arc<L>, settings: Settings) -> Self {
-        CreditControl::with_directory(ledger, settings, Arc::default())
+        CreditControl::with_journal(ledger, settings, None)
     }
 
-    fn with_directory(ledger: Arc<L>, settings: Settings, directory: Arc<Directory>) -> Self {
-        let records = Records::start(ledger.clone());
-        CreditControl { ledger, directory, settings, records, clock_distance: AtomicI64::new(0) }
+    /// The same with a journal, which [`CreditControl::drain`] brings to the ledger.
+    pub fn with_journal(ledger: Arc<L>, settings: Settings, journal: Option<Arc<Journal>>) -> Self {
+        CreditControl::with_directory(ledger, settings, Arc::default(), journal)
+    }
+
+    fn with_directory(
+        ledger: Arc<L>,
+        settings: Settings,
+        directory: Arc<Directory>,
+        journal: Option<Arc<Journal>>,
+    ) -> Self {
+        let records = Arc::new(Records::start(ledger.clone()));
+        let clock_distance = AtomicI64::new(0);
+        CreditControl { ledger, directory, settings, records, journal, clock_distance }
     }
 
     /// The same on a connection of its own, for the thread that this is called on: what is remembered is
     /// shared, what waits for the ledger is not.
     pub async fn on_this_thread(&self) -> Result<Self, LedgerError> {
         let ledger = self.ledger.on_this_thread().await?;
-        Ok(CreditControl::with_directory(ledger, self.settings.clone(), self.directory.clone()))
+        let (settings, directory) = (self.settings.clone(), self.directory.clone());
+        Ok(CreditControl::with_directory(ledger, settings, directory, self.journal.clone()))
     }
 
     /// The ledger.
@@ -181,6 +199,11 @@ impl<L: Ledger> CreditControl<L> {
         &self.settings
     }
 
+    /// The journal, where there is one.
+    pub fn journal(&self) -> Option<&Arc<Journal>> {
+        self.journal.as_ref()
+    }
+
     /// Decides a call that is no emergency, and holds what it may cost.
     ///
     /// A refusal is an answer; so is a ledger that is out of reach ([`Decision::LedgerUnavailable`]).
@@ -196,7 +219,7 @@ impl<L: Ledger> CreditControl<L> {
                         && Instant::now() < deadline
                         && self.on_failure(request) == OnFailure::RetryThenTerminate;
                     if !retry {
-                        return self.without_ledger(request, &error);
+                        return self.without_ledger(request, &error).await;
                     }
                     tries += 1;
                 }
@@ -225,7 +248,13 @@ impl<L: Ledger> CreditControl<L> {
                 Answer::refused(denial, CallContext::decode(&command.context))
             };
             return Ok(match reply.outcome {
-                Authorized::Decided(call) => Answer::of(&call, profile, reply.now, false),
+                Authorized::Decided(call) => {
+                    self.note(tenant_id, reply.now, || Effect::Authorized {
+                        id: request.call.clone(),
+                        call: Cow::Borrowed(&call),
+                    });
+                    Answer::of(&call, profile, reply.now, false)
+                }
                 Authorized::Replayed(call) => Answer::of(&call, profile, reply.now, true),
                 Authorized::Conflict => refused(Decision::KeyConflict),
                 Authorized::Ended => refused(Decision::CallAlreadyEnded),
@@ -416,7 +445,7 @@ impl<L: Ledger> CreditControl<L> {
 
     /// The answer when the ledger gives none: free calls go through where the rules can be asked without
     /// it (contract rule 13), all others are refused, to be tried elsewhere (D20).
-    fn without_ledger(&self, request: &AuthorizeRequest, error: &LedgerError) -> Answer {
+    async fn without_ledger(&self, request: &AuthorizeRequest, error: &LedgerError) -> Answer {
         tracing::warn!(tenant = %request.tenant, %error, "authorize without ledger");
         if let (Some(tenant), Some(payer)) =
             self.directory.remembered(&request.tenant, &request.payer)
@@ -426,7 +455,7 @@ impl<L: Ledger> CreditControl<L> {
                 && offer.terms.free
             {
                 command.proposal = Proposal::Record(offer.clone());
-                return self.decide_locally(command, tenant.profile());
+                return self.decide_locally(command, tenant.profile()).await;
             }
         }
         let detail = error.to_string();
@@ -435,10 +464,10 @@ impl<L: Ledger> CreditControl<L> {
     }
 
     /// The answer of a command that needs no ledger; its record goes there when it can.
-    fn decide_locally(&self, command: Authorize, tenant: Option<&TenantProfile>) -> Answer {
+    async fn decide_locally(&self, command: Authorize, tenant: Option<&TenantProfile>) -> Answer {
         let now = self.now();
         let call = records::granted_call(&command, now);
-        self.records.keep(command);
+        self.keep_record(command).await;
         Answer::of(&call, tenant, now, false)
     }
 
@@ -471,6 +500,10 @@ impl<L: Ledger> CreditControl<L> {
             Answered::NotFound => Err(UseCaseError::NoSuchCall),
             Answered::Denied(call) => Ok(Answer::of(&call, known.profile(), reply.now, true)),
             Answered::Standing(call) if call.state.is_open() => {
+                self.note(tenant, reply.now, || Effect::Answered {
+                    id: command.call.clone(),
+                    call: Cow::Borrowed(&call),
+                });
                 Ok(Answer::of(&call, known.profile(), reply.now, false))
             }
             Answered::Repeated(call) => Ok(Answer::of(&call, known.profile(), reply.now, true)),
@@ -496,6 +529,16 @@ impl<L: Ledger> CreditControl<L> {
         let reply = self.within(deadline, self.ledger.extend(&command)).await?;
         self.set_clock(reply.now);
         let profile = known.profile();
+        if let Extended::Denied(call)
+        | Extended::Granted { call, replayed: false }
+        | Extended::Stopped(call, _) = &reply.outcome
+        {
+            self.note(tenant, reply.now, || Effect::Extended {
+                id: command.call.clone(),
+                used,
+                call: Cow::Borrowed(call),
+            });
+        }
         let mut answer = match reply.outcome {
             Extended::NotFound => return Err(UseCaseError::NoSuchCall),
             Extended::Denied(call) => {
@@ -528,7 +571,7 @@ impl<L: Ledger> CreditControl<L> {
         deadline: Instant,
     ) -> Result<Charge, UseCaseError> {
         let control = self.clone();
-        let running = tokio::spawn(async move { control.try_end(request).await });
+        let running = tokio::spawn(async move { control.try_end(request, deadline).await });
         let cut_off = |why: &dyn std::fmt::Display| {
             Err(LedgerError::Indeterminate(format!("the settle was cut off: {why}")).into())
         };
@@ -539,20 +582,17 @@ impl<L: Ledger> CreditControl<L> {
         }
     }
 
-    async fn try_end(&self, request: EndRequest) -> Result<Charge, UseCaseError> {
-        // The caller's patience ends the answer, not the settle.
-        let deadline = Instant::now() + 2 * self.settings.ledger_timeout;
-        let known = self.known_tenant(&request.tenant, deadline).await?;
+    /// What becomes of a command to end a call, by the ledger.
+    async fn end_in_ledger(
+        &self,
+        command: &End,
+        deadline: Instant,
+    ) -> Result<Charge, UseCaseError> {
+        let known = self.known_tenant(&command.tenant, deadline).await?;
         let currency = known.profile().map(|t| t.currency.clone()).unwrap_or_default();
-        let command = End {
-            tenant: request.tenant,
-            call: request.call,
-            how: request.how,
-            report: request.report.encode(),
-            ended_retention: self.settings.ended_retention,
-        };
-        let reply = self.within(deadline, self.ledger.end(&command)).await?;
+        let reply = self.within(deadline, self.ledger.end(command)).await?;
         self.set_clock(reply.now);
+        self.note_end(command, &reply);
         match reply.outcome {
             Ended::AnsweredAlready(_) => Err(UseCaseError::AnsweredAlready),
             Ended::NotOpen => Err(UseCaseError::NoSuchCall),
@@ -597,6 +637,7 @@ impl<L: Ledger> CreditControl<L> {
                     ended_retention: self.settings.ended_retention,
                 };
                 let reply = self.within(deadline, self.ledger.end(&command)).await?;
+                self.note_end(&command, &reply);
                 if let Ended::Done { result, call: done, .. } = reply.outcome {
                     ended.released += u32::from(result == EndResult::Released);
                     ended.calls.push((

@@ -65,7 +65,7 @@ pub struct Versions {
 }
 
 /// Decide a call, and hold what it may cost.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Authorize {
     /// Whose ledger.
     pub tenant: TenantId,
@@ -80,6 +80,7 @@ pub struct Authorize {
     /// What the proposal rests on.
     pub versions: Versions,
     /// Kept with the call and its journal entry, never read.
+    #[serde(with = "serde_bytes")]
     pub context: Vec<u8>,
     /// What the rules say, as far as they can say it without balances.
     pub proposal: Proposal,
@@ -90,7 +91,7 @@ pub struct Authorize {
 }
 
 /// What the rules say before balances are looked at.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Proposal {
     /// Refused, whatever the balances are.
     Refuse(Decision, Nuance),
@@ -102,7 +103,7 @@ pub enum Proposal {
 }
 
 /// What a call may take, in funding order.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Offer {
     /// The decision if it is granted.
     pub decision: Decision,
@@ -127,7 +128,7 @@ pub struct Offer {
 }
 
 /// A pool that covers a call.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PoolOffer {
     /// The pool without its month, such as `US:MCOPSTN1:DOMESTIC`.
     pub family: String,
@@ -138,7 +139,7 @@ pub struct PoolOffer {
 }
 
 /// Credits for a call.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MoneyOffer {
     /// To be frozen.
     pub tariff: Tariff,
@@ -165,7 +166,7 @@ impl MoneyOffer {
 }
 
 /// Limits on the number of calls; absent means none.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CallLimits {
     /// The payer's open calls.
     pub payer_calls: Option<u32>,
@@ -250,7 +251,7 @@ pub enum Extended {
 }
 
 /// End a call.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct End {
     /// Whose ledger.
     pub tenant: TenantId,
@@ -259,13 +260,14 @@ pub struct End {
     /// How it ended.
     pub how: Ending,
     /// Kept with the journal entry, never read.
+    #[serde(with = "serde_bytes")]
     pub report: Vec<u8>,
     /// How long the ended call is kept for repeats and late reports.
     pub ended_retention: Seconds,
 }
 
 /// How a call ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Ending {
     /// After so much usage; zero is never answered.
     Settle(Seconds),
@@ -305,6 +307,8 @@ pub enum EndResult {
     Released,
     /// Usage without a grant is recorded, nothing charged.
     Parked,
+    /// In the journal of a sidecar, to be charged when the ledger is back; no ledger answers this.
+    Accepted,
 }
 
 /// What a sweep did.
@@ -330,7 +334,7 @@ pub enum Purchased {
 }
 
 /// What the payment system says of a requested recharge (D16).
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReportRecharge {
     /// Whose ledger.
     pub tenant: TenantId,
@@ -341,7 +345,7 @@ pub struct ReportRecharge {
 }
 
 /// What became of a requested recharge.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum RechargeOutcome {
     /// The money has arrived: it makes a lot.
     Succeeded {

@@ -15,6 +15,7 @@ pub mod credit_control;
 pub mod duration;
 pub mod events;
 pub mod grpc;
+pub mod journal;
 pub mod ledger;
 pub mod notices;
 pub mod ops;

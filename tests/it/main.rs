@@ -11,6 +11,7 @@ mod events;
 mod grpc_account;
 mod grpc_calls;
 mod hostile_bytes;
+mod journal;
 mod killed;
 mod ledger_audit;
 mod ledger_contract;
