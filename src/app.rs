@@ -181,6 +181,11 @@ impl<L: Ledger> Running<L> {
 
     /// Waits until the records of calls that were decided without the ledger are in it; whether they are.
     pub async fn flush_records(&self, limit: Duration) -> bool {
+        if let Some(journal) = self.control.journal()
+            && !journal.drained(None, limit).await
+        {
+            return false;
+        }
         flush_records(&self.call_threads, limit).await
     }
 

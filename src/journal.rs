@@ -31,7 +31,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::{Notify, oneshot};
 
@@ -159,6 +159,8 @@ pub(crate) struct Shared {
 struct TodoList {
     by_sequence: BTreeMap<u64, Arc<Todo>>,
     by_call: HashMap<(TenantId, CallId), VecDeque<u64>>,
+    /// What failed: how often, and until when it is left alone.
+    deferred: HashMap<u64, (u32, Instant)>,
 }
 
 impl Journal {
@@ -190,7 +192,7 @@ impl Journal {
     pub fn note(&self, tenant: &TenantId, now: Millis, effect: Effect<'_>) {
         let done = Done { tenant: tenant.clone(), now, effect };
         let job = encode(&done).map(|payload| Job { kind: Kind::Done, payload, accepted: None });
-        if job.is_none_or(|job| self.shared.queue.put(job).is_err()) {
+        if !job.is_some_and(|job| self.shared.queue.put(job)) {
             self.shared.missed.fetch_add(1, Ordering::Relaxed);
         }
     }
@@ -207,7 +209,9 @@ impl Journal {
         let payload = encode(&accepted).ok_or(JournalError::TooLong)?;
         let (waits, kept) = oneshot::channel();
         let job = Job { kind: Kind::Todo, payload, accepted: Some((accepted, waits)) };
-        self.shared.queue.put(job).map_err(|_| JournalError::Full)?;
+        if !self.shared.queue.put(job) {
+            return Err(JournalError::Full);
+        }
         let gone = |_| Err(JournalError::Unwritable("its thread has ended".to_owned()));
         kept.await.unwrap_or_else(gone)
     }
@@ -233,11 +237,24 @@ impl Journal {
     /// The oldest entries to do, at most one a call and `most` in all.
     pub fn next(&self, most: usize) -> Vec<Arc<Todo>> {
         let todo = self.shared.todo();
-        let is_first = |entry: &&Arc<Todo>| {
+        let now = Instant::now();
+        let is_next = |entry: &&Arc<Todo>| {
             let key = (entry.command.tenant().clone(), entry.command.call().clone());
-            todo.by_call.get(&key).and_then(VecDeque::front) == Some(&entry.sequence)
+            let first = todo.by_call.get(&key).and_then(VecDeque::front);
+            let deferred = todo.deferred.get(&entry.sequence);
+            first == Some(&entry.sequence) && deferred.is_none_or(|(_, until)| *until <= now)
         };
-        todo.by_sequence.values().filter(is_first).take(most).cloned().collect()
+        todo.by_sequence.values().filter(is_next).take(most).cloned().collect()
+    }
+
+    /// An entry failed for a reason of its own: it, and what comes behind it for the same call, is left
+    /// alone for a while: a second, twice as long each time, a minute at most. How often it has failed.
+    pub fn defer(&self, todo: &Todo) -> u32 {
+        let mut list = self.shared.todo();
+        let (times, until) = list.deferred.entry(todo.sequence).or_insert((0, Instant::now()));
+        let pause = Duration::from_secs(1u64 << (*times).min(6)).min(Duration::from_secs(60));
+        (*times, *until) = (*times + 1, Instant::now() + pause);
+        *times
     }
 
     /// An entry is done, or will never be: it is not asked for again. Not waited for: an outcome that a
@@ -247,7 +264,7 @@ impl Journal {
         let outcome = Outcome { of: todo.sequence, at: local_now(), result, refused };
         let job =
             encode(&outcome).map(|payload| Job { kind: Kind::Outcome, payload, accepted: None });
-        if job.is_none_or(|job| self.shared.queue.put(job).is_err()) {
+        if !job.is_some_and(|job| self.shared.queue.put(job)) {
             self.shared.missed.fetch_add(1, Ordering::Relaxed);
         }
         self.shared.remove(todo);
@@ -341,6 +358,7 @@ impl Shared {
         let key = (todo.command.tenant().clone(), todo.command.call().clone());
         let mut list = self.todo();
         list.by_sequence.remove(&todo.sequence);
+        list.deferred.remove(&todo.sequence);
         if let Some(of_call) = list.by_call.get_mut(&key) {
             of_call.retain(|sequence| *sequence != todo.sequence);
             if of_call.is_empty() {
@@ -405,7 +423,7 @@ pub fn read(folder: &Path, mut each: impl FnMut(u64, Done<'_>)) -> std::io::Resu
     let (damage, _) = store::read(folder, &all, |sequence, entry| match entry {
         store::Read::Done(done) => {
             contents.done += 1;
-            each(sequence, done);
+            each(sequence, *done);
         }
         store::Read::Todo(Accepted { at, command }) => {
             todo.insert(sequence, Todo { sequence, at, command });

@@ -16,6 +16,7 @@ use tokio::time::Instant;
 use crate::charging::ids::TenantId;
 use crate::charging::units::{Micros, Millis, Seconds};
 use crate::credit_control::answer::Charge;
+use crate::credit_control::emergency::UNATTRIBUTED;
 use crate::credit_control::{CreditControl, EndRequest, UseCaseError};
 use crate::journal::entry::{Command, Effect};
 use crate::journal::{Journal, Todo};
@@ -32,6 +33,10 @@ const DO_TIMEOUT: Duration = Duration::from_secs(2);
 /// Pauses while the ledger is out of reach: from the first, doubling, to the second; with jitter up to twice
 /// as long.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(25), Duration::from_secs(2));
+
+/// How often an entry may fail for a reason of its own before it is given up, with an error in the log and in
+/// `tollgate journal list`: for about an hour.
+const MOST_TIMES: u32 = 64;
 
 /// Longest wait of an emergency or free call for its record to be on the disk: a disk that hangs must not
 /// keep anybody from calling for help.
@@ -141,7 +146,7 @@ impl<L: Ledger> CreditControl<L> {
     /// none or it takes nothing, in memory.
     pub(super) async fn keep_record(&self, record: Authorize) {
         let Some(journal) = self.journal.clone() else { return self.records.keep(record) };
-        let command = Command::Record(record.clone());
+        let command = Command::Record(Box::new(record.clone()));
         if journal.holds(&command) {
             return;
         }
@@ -178,8 +183,14 @@ impl<L: Ledger> CreditControl<L> {
             journal.added().await;
             // While the ledger is out of reach one asks for all.
             let most = if journal.is_stalled() { 1 } else { AT_A_TIME };
+            let todos = journal.next(most);
+            if todos.is_empty() {
+                // All of them failed for reasons of their own a moment ago.
+                tokio::time::sleep(PAUSES.1).await;
+                continue;
+            }
             let mut round = JoinSet::new();
-            for todo in journal.next(most) {
+            for todo in todos {
                 let (control, journal) = (self.clone(), journal.clone());
                 round.spawn(async move { control.do_one(&journal, &todo).await });
             }
@@ -216,8 +227,16 @@ impl<L: Ledger> CreditControl<L> {
         let late = LedgerError::Indeterminate("no answer within the time limit".to_owned());
         let (result, refused) = match asked.await.unwrap_or(Err(late)) {
             Ok(result) => result,
+            // It may be any error that the store has a word for, and the store may get over it.
             Err(LedgerError::Corrupt(what)) => {
-                tracing::error!(what, "the ledger holds a value that cannot be read");
+                let times = journal.defer(todo);
+                tracing::error!(
+                    what, times, tenant = %todo.command.tenant(), call = %todo.command.call(),
+                    "the ledger cannot do what was accepted: {}", todo.command.name()
+                );
+                if times < MOST_TIMES {
+                    return true;
+                }
                 ("CORRUPT", true)
             }
             Err(_) => return false,
@@ -254,17 +273,24 @@ impl<L: Ledger> CreditControl<L> {
     }
 
     async fn do_end(&self, end: &End) -> Result<(&'static str, bool), LedgerError> {
-        let deadline = Instant::now() + DO_TIMEOUT;
-        match self.end_in_ledger(end, deadline).await {
-            Ok(charge) => Ok(match charge.result {
+        // Not as `known_tenant` does it, which reads the deck too: no end needs one.
+        let known = end.tenant.as_str() == UNATTRIBUTED
+            || self.directory.known(&end.tenant).is_some()
+            || self.ledger.record(&end.tenant).await?.outcome.is_some();
+        if !known {
+            return Ok(("NOT_FOUND", true));
+        }
+        let reply = self.ledger.end(end).await?;
+        self.note_end(end, &reply);
+        Ok(match reply.outcome {
+            Ended::Done { result, .. } => match result {
                 EndResult::Settled | EndResult::Accepted => ("SETTLED", false),
                 EndResult::Released => ("RELEASED", false),
                 EndResult::AlreadySettled => ("ALREADY_SETTLED", true),
                 EndResult::Parked => ("PARKED", true),
-            }),
-            Err(UseCaseError::NoSuchCall) => Ok(("NOT_FOUND", true)),
-            Err(UseCaseError::AnsweredAlready) => Ok(("ANSWERED_ALREADY", true)),
-            Err(UseCaseError::Ledger(error)) => Err(error),
-        }
+            },
+            Ended::AnsweredAlready(_) => ("ANSWERED_ALREADY", true),
+            Ended::NotOpen => ("NOT_FOUND", true),
+        })
     }
 }

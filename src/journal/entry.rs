@@ -84,7 +84,7 @@ pub enum Effect<'a> {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Command {
     /// Keep the record of a call that was decided without it (contract rule 13).
-    Record(Authorize),
+    Record(Box<Authorize>),
     /// End a call.
     End(End),
 }

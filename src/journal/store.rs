@@ -90,7 +90,7 @@ pub(super) struct Opened {
 
 /// An entry as it was read.
 pub(super) enum Read<'a> {
-    Done(Done<'a>),
+    Done(Box<Done<'a>>),
     Todo(Accepted),
     Outcome(Outcome),
 }
@@ -168,7 +168,7 @@ pub(super) fn read(
                 continue;
             }
             let read = match frame.kind {
-                Kind::Done => decode(frame.payload).map(Read::Done),
+                Kind::Done => decode(frame.payload).map(|done| Read::Done(Box::new(done))),
                 Kind::Todo => decode(frame.payload).map(Read::Todo),
                 Kind::Outcome => decode(frame.payload).map(Read::Outcome),
             };
@@ -267,11 +267,11 @@ struct Waiting {
 }
 
 impl Queue {
-    /// Adds one; gives it back where too much waits already.
-    pub(super) fn put(&self, job: Job) -> Result<(), Job> {
+    /// Adds one; `false`, and nothing, where too much waits already.
+    pub(super) fn put(&self, job: Job) -> bool {
         let mut waiting = self.waiting();
         if waiting.closed || waiting.bytes + job.payload.len() > MAX_QUEUED {
-            return Err(job);
+            return false;
         }
         let urgent = job.accepted.is_some();
         // Who writes is woken as seldom as may be: by the first, and by the first that somebody waits for.
@@ -283,7 +283,7 @@ impl Queue {
         if wakes {
             self.arrived.notify_one();
         }
-        Ok(())
+        true
     }
 
     /// Nothing is added any more; what waits is written.

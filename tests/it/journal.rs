@@ -1,5 +1,6 @@
 //! The sidecar's own journal: what is accepted while the ledger is away is charged once, whatever dies.
 
+use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -289,6 +290,44 @@ fn a_second_server_on_a_journal_says_so_and_exits() {
     }
     let said = run(serve).failed(1);
     assert!(said.contains("is used by another process"), "{said}");
+}
+
+#[tokio::test]
+async fn a_journal_that_cannot_be_written_accepts_nothing_and_says_so() {
+    let redis = RedisServer::absent_and_durable();
+    redis.start();
+    let files = Files::default();
+    Sidecar::on(&redis.url()).set_up(&organisation());
+    redis.kill();
+    // The limit that a shell can set stands for a disk that is full: no file may grow.
+    let mut full = Command::new("sh");
+    full.args(["-c", "trap '' XFSZ; ulimit -f 0; exec \"$0\" \"$@\""]);
+    full.arg(env!("CARGO_BIN_EXE_tollgate"));
+    let journal = files.path("journal");
+    let flags = ["--ledger", &redis.url(), "--ledger-timeout", "150ms", "--journal", &journal];
+    let sidecar = Sidecar::start_with(full, &flags);
+    let mut calls = sidecar.calls().await;
+    for _ in 0..3 {
+        let refused = calls.settle_call(settle("call", 60)).await.unwrap_err();
+        assert_eq!(refused.code(), Code::Unavailable, "{refused}");
+    }
+    let help = calls.authorize_call(authorize("help", "alice", "911")).await.unwrap();
+    assert_eq!(help.get_ref().decision(), Decision::AllowedEmergency);
+    let told = |answer: &Option<(u16, String)>| {
+        answer.as_ref().is_some_and(|(_, text)| text.contains("the journal cannot be written"))
+    };
+    wait_until("told", || sidecar.readyz(), told);
+    let said = sidecar.log();
+    assert_eq!(said.matches("the journal takes nothing").count(), 1, "{said}");
+    assert_eq!(listed(&journal), []);
+    // The record is kept in memory, as without a journal.
+    redis.start();
+    sidecar.wait_until_ready();
+    let recorded = || {
+        let found = sidecar.client(&["decisions", "--tenant", "contoso", "--call-id", "help"]);
+        found.stdout.matches("ALLOWED_EMERGENCY").count()
+    };
+    wait_until("recorded", recorded, |count| *count == 1);
 }
 
 // The use cases, on a ledger that is held.

@@ -20,7 +20,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 struct Hands {
     syncs: AtomicU32,
     /// While it is held no sync ends.
-    gate: Mutex<()>,
+    gate: tokio::sync::Mutex<()>,
     /// Whether the disk is full.
     full: std::sync::atomic::AtomicBool,
     /// Whether syncs fail.
@@ -45,7 +45,7 @@ impl Medium for Watched {
 
     fn sync(&mut self, file: &File) -> io::Result<()> {
         self.0.syncs.fetch_add(1, Ordering::SeqCst);
-        drop(self.0.gate.lock().expect("no panic under it"));
+        drop(self.0.gate.blocking_lock());
         match self.0.broken.load(Ordering::SeqCst) {
             true => Err(io::Error::other("input/output error")),
             false => Disk.sync(file),
@@ -122,7 +122,7 @@ fn files(folder: &TempDir) -> Vec<PathBuf> {
 async fn settles_that_come_while_the_disk_is_busy_share_one_sync() {
     let folder = folder();
     let (journal, hands) = watched(&folder);
-    let held = hands.gate.lock().expect("nobody has it");
+    let held = hands.gate.lock().await;
     let keep = |call: String| {
         let journal = journal.clone();
         tokio::spawn(async move { journal.keep(settle(&call, 60)).await })
@@ -307,6 +307,21 @@ async fn what_was_kept_long_enough_goes_but_not_what_is_to_be_done() {
     assert_eq!(files(&folder).len(), 2);
     writer.retain(later(settings.keep * 2));
     assert_eq!(files(&folder).len(), 1, "the one with something to do stays");
+}
+
+#[tokio::test]
+async fn what_fails_for_a_reason_of_its_own_is_left_alone_and_keeps_only_its_own_call_waiting() {
+    let folder = folder();
+    let journal = open(&folder);
+    for (call, seconds) in [("a", 10), ("a", 20), ("b", 30)] {
+        journal.keep(settle(call, seconds)).await.expect("it is kept");
+    }
+    let first = journal.next(1).remove(0);
+    assert_eq!(journal.defer(&first), 1);
+    assert_eq!(used(&journal), [("b".to_owned(), 30)]);
+    assert_eq!(journal.defer(&first), 2);
+    journal.done(&first, "CORRUPT", true);
+    assert_eq!(used(&journal), [("a".to_owned(), 20), ("b".to_owned(), 30)]);
 }
 
 #[tokio::test]
