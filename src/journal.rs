@@ -438,6 +438,7 @@ pub fn read(folder: &Path, mut each: impl FnMut(u64, Done<'_>)) -> std::io::Resu
             contents.refused.push((todo, outcome));
         }
     }
+    contents.refused.sort_by_key(|(todo, _)| todo.sequence);
     contents.todo = todo.into_values().collect();
     contents.damage = damage;
     Ok(contents)
