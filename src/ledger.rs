@@ -4,6 +4,10 @@
 //! its own clock. It decides nothing about entitlement or price: the caller says what may be taken
 //! ([`Offer`]), the ledger whether it is still there, and takes it. Two implementations stand behind
 //! the port, `memory` and `redis`; one contract suite and one model test judge both.
+//!
+//! Commands that can be serialised are kept in the journals of sidecars, as maps by field name: a field that
+//! is added to one of them has `#[serde(default)]`, or a sidecar that was upgraded cannot read what it
+//! accepted before.
 
 pub mod audit;
 pub mod memory;

@@ -206,4 +206,40 @@ mod tests {
             assert_eq!(decode::<Done<'_>>(&bytes), Ok(done));
         }
     }
+
+    /// A settle as the first release with a journal wrote it: fields that came later have defaults.
+    #[test]
+    fn a_settle_that_an_earlier_release_accepted_can_still_be_read() {
+        #[derive(Serialize)]
+        struct Earlier {
+            tenant: &'static str,
+            call: &'static str,
+            how: Ending,
+            #[serde(with = "serde_bytes")]
+            report: &'static [u8],
+            ended_retention: i64,
+        }
+        #[derive(Serialize)]
+        enum EarlierCommand {
+            End(Earlier),
+        }
+        #[derive(Serialize)]
+        struct EarlierEntry {
+            at: i64,
+            command: EarlierCommand,
+        }
+        let end = Earlier {
+            tenant: "contoso",
+            call: "call",
+            how: Ending::Settle(Seconds(60)),
+            report: b"bye",
+            ended_retention: 86_400,
+        };
+        let bytes = encode(&EarlierEntry { at: 7, command: EarlierCommand::End(end) });
+        let read: Accepted = decode(&bytes.expect("it can be written")).expect("it can be read");
+        assert_eq!(read.at, Millis(7));
+        let Command::End(end) = read.command else { panic!("expected an end") };
+        assert_eq!((end.call.as_str(), end.how), ("call", Ending::Settle(Seconds(60))));
+        assert_eq!((&*end.report, end.ended_retention), (&b"bye"[..], Seconds(86_400)));
+    }
 }

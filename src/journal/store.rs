@@ -379,11 +379,15 @@ impl Writer {
         }
     }
 
-    /// Writes and syncs a batch; whoever waits is told.
+    /// Writes and syncs a batch, a segment at a time where it is larger than one; whoever waits is told.
     pub(super) fn append(&mut self, jobs: Vec<Job>) {
-        if jobs.is_empty() {
-            return;
+        let mut jobs = jobs.into_iter().peekable();
+        while jobs.peek().is_some() {
+            self.append_some(&mut jobs);
         }
+    }
+
+    fn append_some(&mut self, jobs: &mut impl Iterator<Item = Job>) {
         let segment = self.most / SEGMENTS;
         if self.current.as_ref().is_some_and(|current| current.about.bytes >= segment) {
             self.leave();
@@ -391,7 +395,9 @@ impl Writer {
         }
         let mut bytes = vec![];
         let mut framed = vec![];
-        for job in jobs {
+        while (bytes.len() as u64) < segment
+            && let Some(job) = jobs.next()
+        {
             let length = segment::frame_length(job.payload.len()) as u64;
             if !self.has_room(bytes.len() as u64 + length, job.kind) {
                 self.refuse(job, JournalError::Full);

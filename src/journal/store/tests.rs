@@ -400,3 +400,24 @@ async fn a_journal_with_any_byte_flipped_loses_that_entry_alone_and_says_so() {
         assert!(damages == 1 || cut, "{damages} told at {at}");
     }
 }
+
+#[tokio::test]
+async fn a_burst_of_more_than_a_small_journal_holds_is_written_segment_by_segment() {
+    let folder = folder();
+    let settings = Settings { most_bytes: 64 << 10, ..settings(&folder) };
+    let hands = Arc::new(Hands::default());
+    let journal = Journal::open_on(&settings, Box::new(Watched(hands.clone())));
+    let journal = journal.expect("it can be opened");
+    let held = hands.gate.lock().await;
+    note(&journal, "first");
+    while hands.syncs.load(Ordering::SeqCst) == 0 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    for number in 0..1_000 {
+        note(&journal, &format!("call-{number}"));
+    }
+    drop(held);
+    let status = until(&journal, |status| status.appended + status.missed == 1_001).await;
+    assert_eq!((status.missed, status.trouble), (0, None));
+    assert!(status.bytes <= 64 << 10, "{}", status.bytes);
+}
