@@ -16,6 +16,7 @@ pub use balance::{CreditLot, Credits, Overage, PoolBalance, RechargeState, Tenan
 pub use blocks::{BlockOutcome, BlockRecord};
 pub use retention::{Erased, ErasureOf};
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -30,6 +31,7 @@ use crate::credit_control::CreditControl;
 use crate::credit_control::answer::{CallContext, FundingLine, FundingSource};
 use crate::credit_control::directory::Tenant;
 use crate::credit_control::emergency::UNATTRIBUTED;
+use crate::journal::entry::Effect;
 use crate::ledger::audit::{self, Report};
 use crate::ledger::state::{Call, Entry, EntryKind, MAX_MONEY, Opening, Posting};
 use crate::ledger::{
@@ -207,8 +209,12 @@ impl<L: Ledger> Administration<L> {
             return Err(refused("amount.amount", wallet_full()));
         }
         let purchase = Purchase { key, amount, purchased_at, payment };
-        let replayed = match self.ledger().purchase(tenant, &purchase, expires_at).await?.outcome {
-            Purchased::Applied => false,
+        let reply = self.ledger().purchase(tenant, &purchase, expires_at).await?;
+        let replayed = match reply.outcome {
+            Purchased::Applied => {
+                self.note_purchase(tenant, reply.now, &purchase, expires_at);
+                false
+            }
             Purchased::Replayed => true,
             Purchased::Conflict if is_dated => {
                 return Err(refused("key", conflict(&purchase.key)));
@@ -231,6 +237,17 @@ impl<L: Ledger> Administration<L> {
             credits: credits(&after.outcome, after.now, &month),
             currency: profile.currency.clone(),
         })
+    }
+
+    fn note_purchase(
+        &self,
+        tenant: &TenantId,
+        now: Millis,
+        purchase: &Purchase,
+        expires_at: Millis,
+    ) {
+        let effect = || Effect::Purchased { purchase: Cow::Borrowed(purchase), expires_at };
+        self.control.note(tenant, now, effect);
     }
 
     /// As the tenant stands now, not as it was last read here.
@@ -277,8 +294,13 @@ impl<L: Ledger> Administration<L> {
         };
         let succeeds = matches!(outcome, RechargeOutcome::Succeeded { .. });
         let report = ReportRecharge { tenant: tenant.clone(), key, outcome };
-        let replayed = match self.ledger().report_recharge(&report).await?.outcome {
-            RechargeReported::Applied => false,
+        let reply = self.ledger().report_recharge(&report).await?;
+        let replayed = match reply.outcome {
+            RechargeReported::Applied => {
+                let effect = || Effect::Recharged { report: Cow::Borrowed(&report) };
+                self.control.note(tenant, reply.now, effect);
+                false
+            }
             RechargeReported::Replayed => true,
             RechargeReported::SucceededBefore => {
                 return Err(refused(format!("recharge {} has succeeded before", report.key)));

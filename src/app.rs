@@ -23,6 +23,7 @@ use crate::credit_control::{CreditControl, Settings};
 use crate::grpc::account::{self, Account};
 use crate::grpc::call_authorization::{self, CallAuthorization};
 use crate::grpc::gate::Gate;
+use crate::journal::{self, Journal};
 use crate::ledger::{Ledger, LedgerError};
 use crate::notices::{self, MailSettings, Notices, WebhookSettings};
 use crate::ops::health::{self, Health};
@@ -67,6 +68,8 @@ pub struct Running<L> {
     shutdown: Shutdown,
     servers: JoinSet<io::Result<()>>,
     tasks: Tasks,
+    /// Of what the journal holds.
+    draining: Tasks,
     notices: JoinSet<()>,
     grace: Duration,
     addresses: Addresses,
@@ -103,7 +106,9 @@ pub async fn start<L: Ledger>(ledger: Arc<L>, config: &Config) -> io::Result<Run
     if config.token_keys_file.is_none() {
         tracing::info!("grants are not signed: there is no token_keys_file");
     }
-    let control = Arc::new(CreditControl::new(ledger, settings(config)));
+    let journal = open_journal(config).await?;
+    let control = CreditControl::with_journal(ledger, settings(config), journal.clone());
+    let control = Arc::new(control);
     let gate = Arc::new(Gate::new(config.max_requests_in_flight));
     let health = Health::new(SERVICES).await;
     let shutdown = Shutdown::default();
@@ -146,6 +151,12 @@ pub async fn start<L: Ledger>(ledger: Arc<L>, config: &Config) -> io::Result<Run
     tasks.spawn(watch(control.clone(), health.clone(), config.ledger_timeout));
     tasks.spawn(sweep(control.clone(), config.sweep_interval, config.sweep_batch));
     tasks.spawn(keep_records(Administration::new(control.clone(), sweep_bound)));
+    // Serving goes on meanwhile: what is asked about a call that the journal holds waits for it.
+    let mut draining = Tasks::default();
+    if let Some(journal) = &journal {
+        tasks.spawn(watch_journal(journal.clone(), health.clone()));
+        draining.spawn(control.clone().drain());
+    }
     let mut notices = JoinSet::new();
     if let Some(settings) = notice_settings(config) {
         let made = Notices::new(control.ledger().clone(), settings, account::event_json);
@@ -160,6 +171,7 @@ pub async fn start<L: Ledger>(ledger: Arc<L>, config: &Config) -> io::Result<Run
         shutdown,
         servers,
         tasks,
+        draining,
         notices,
         grace,
         addresses,
@@ -184,6 +196,11 @@ impl<L: Ledger> Running<L> {
 
     /// Waits until the records of calls that were decided without the ledger are in it; whether they are.
     pub async fn flush_records(&self, limit: Duration) -> bool {
+        if let Some(journal) = self.control.journal()
+            && !journal.drained(None, limit).await
+        {
+            return false;
+        }
         flush_records(&self.call_threads, limit).await
     }
 
@@ -198,12 +215,14 @@ impl<L: Ledger> Running<L> {
     /// An error is a listener that failed.
     pub async fn run_until(self, stop: impl Future<Output = &'static str>) -> io::Result<()> {
         let Running {
+            control,
             call_threads,
             gate,
             health,
             shutdown,
             mut servers,
             tasks,
+            draining,
             mut notices,
             grace,
             ..
@@ -226,7 +245,23 @@ impl<L: Ledger> Running<L> {
         // Others may take the notices over at once where this ends in time, else when the lease is over.
         let _ = tokio::time::timeout(FLUSH_AT_LEAST, notices.join_next()).await;
         let left = stopped_at.map_or(Duration::ZERO, |at| grace.saturating_sub(at.elapsed()));
-        if !flush_records(&call_threads, left.max(FLUSH_AT_LEAST)).await {
+        let flush_until = Instant::now() + left.max(FLUSH_AT_LEAST);
+        if let Some(journal) = control.journal() {
+            let left = flush_until.saturating_duration_since(Instant::now());
+            if !journal.drained(None, left).await {
+                let waiting = journal.status().todo;
+                tracing::warn!(
+                    waiting,
+                    "the journal holds what the ledger has to do until the next start"
+                );
+            }
+        }
+        drop(draining);
+        if let Some(journal) = control.journal().cloned() {
+            tokio::task::spawn_blocking(move || journal.close()).await?;
+        }
+        let left = flush_until.saturating_duration_since(Instant::now());
+        if !flush_records(&call_threads, left).await {
             tracing::error!(
                 "records of calls decided without the ledger are lost: it did not come back"
             );
@@ -323,6 +358,26 @@ impl Drop for Tasks {
 
 fn seconds(length: Duration) -> Seconds {
     Seconds(i64::try_from(length.as_secs()).unwrap_or(i64::MAX))
+}
+
+/// Opens the journal, where one is set up; reading it may take a second for each gigabyte.
+async fn open_journal(config: &Config) -> io::Result<Option<Arc<Journal>>> {
+    let Some(folder) = config.journal.clone() else { return Ok(None) };
+    let settings = journal::Settings {
+        folder,
+        keep: config.journal_keep,
+        most_bytes: config.journal_size.into(),
+    };
+    let opened = tokio::task::spawn_blocking(move || Journal::open(&settings)).await?;
+    opened.map(|journal| Some(Arc::new(journal))).map_err(io::Error::other)
+}
+
+/// Tells for ever, beside whether the server is ready, when its journal takes nothing.
+async fn watch_journal(journal: Arc<Journal>, health: Health) {
+    loop {
+        health.set_journal_trouble(journal.status().trouble).await;
+        tokio::time::sleep(PING_INTERVAL).await;
+    }
 }
 
 /// What notices are sent; `None` where neither of the channels is set up.

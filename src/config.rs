@@ -7,7 +7,7 @@
 mod values;
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use lettre::message::Mailbox;
@@ -17,9 +17,9 @@ use crate::charging::catalogue::CountryCode;
 pub use crate::config::values::SmtpUrl;
 pub use crate::config::values::{LedgerUrl, Listen, LogFormat};
 use crate::config::values::{
-    country_or_none, filter, flag, hours, length, mail_events, mailbox_or_none, millis, minutes,
-    secrets_file_or_none, secrets_or_none, size, smtp_url_or_none, token_keys_file_or_none,
-    url_or_none, webhook_events, whole, word,
+    country_or_none, filter, flag, folder_or_off, hours, length, mail_events, mailbox_or_none,
+    millis, minutes, secrets_file_or_none, secrets_or_none, size, smtp_url_or_none,
+    token_keys_file_or_none, url_or_none, webhook_events, whole, word,
 };
 use crate::credit_control::signed_grant::TokenKeys;
 use crate::notices::kinds::Kinds;
@@ -113,6 +113,12 @@ settings! {
         "Form of the log on standard error: text or json";
     log_filter: String = "info", "TOLLGATE_LOG_FILTER", filter,
         "What is logged: a level, or targets with levels such as warn,tollgate=debug";
+    journal: Option<PathBuf> = "off", "TOLLGATE_JOURNAL", folder_or_off,
+        "Directory of this process alone that keeps what it acknowledged, and what it accepts while the ledger is out of reach; off: settles are UNAVAILABLE then";
+    journal_keep: Duration = "72h", "TOLLGATE_JOURNAL_KEEP", length(minutes(1), hours(31 * 24)),
+        "How long the journal keeps an entry; longer while the ledger has to do it; 1m to 744h";
+    journal_size: u32 = "1024MiB", "TOLLGATE_JOURNAL_SIZE", size(1 << 20, 4095 << 20),
+        "Most bytes of the journal, the oldest entries go first; 1MiB to 4095MiB";
     notices_webhook_url: Option<String> = "none", "TOLLGATE_NOTICES_WEBHOOK_URL", url_or_none,
         "Where webhooks of tenants go that name no receiver of their own: a URL of https, or of http on loopback";
     notices_webhook_secrets_file: Option<Secrets> = "none", "TOLLGATE_NOTICES_WEBHOOK_SECRETS_FILE", secrets_file_or_none,

@@ -8,10 +8,12 @@ pub mod answer;
 pub mod directory;
 pub mod emergency;
 pub mod erasure;
+pub mod journaled;
 pub mod quote;
 pub mod records;
 pub mod signed_grant;
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::Arc;
@@ -34,10 +36,13 @@ use crate::credit_control::directory::{Directory, Tenant};
 use crate::credit_control::emergency::RawRequest;
 use crate::credit_control::records::Records;
 use crate::credit_control::signed_grant::{TokenFault, TokenKeys};
+use crate::journal::Journal;
+use crate::journal::entry::Effect;
 use crate::ledger::state::{Call, Terms};
 use crate::ledger::{
     Answered, Authorize, Authorized, CallLimits, End, EndResult, Ended, Ending, Extend, Extended,
-    Ledger, LedgerError, MoneyOffer, Offer, PayerView, PoolOffer, Proposal, Restored, Versions,
+    Ledger, LedgerError, MoneyOffer, Offer, PayerView, PoolOffer, Proposal, Reply, Restored,
+    Versions,
 };
 
 /// How often a decision is made again because the ledger answered stale, before it counts as away.
@@ -166,7 +171,9 @@ pub struct CreditControl<L> {
     ledger: Arc<L>,
     directory: Arc<Directory>,
     settings: Settings,
-    records: Records,
+    records: Arc<Records>,
+    /// `None` where there is none.
+    journal: Option<Arc<Journal>>,
     /// Store's clock less this machine's, in milliseconds, as last seen.
     clock_distance: AtomicI64,
 }
@@ -175,19 +182,31 @@ impl<L: Ledger> CreditControl<L> {
     /// Joins a ledger and settings; starts the task that delivers records of calls that were decided
     /// without the ledger, so it must be called within a runtime.
     pub fn new(ledger: Arc<L>, settings: Settings) -> Self {
-        CreditControl::with_directory(ledger, settings, Arc::default())
+        CreditControl::with_journal(ledger, settings, None)
     }
 
-    fn with_directory(ledger: Arc<L>, settings: Settings, directory: Arc<Directory>) -> Self {
-        let records = Records::start(ledger.clone());
-        CreditControl { ledger, directory, settings, records, clock_distance: AtomicI64::new(0) }
+    /// The same with a journal, which [`CreditControl::drain`] brings to the ledger.
+    pub fn with_journal(ledger: Arc<L>, settings: Settings, journal: Option<Arc<Journal>>) -> Self {
+        CreditControl::with_directory(ledger, settings, Arc::default(), journal)
+    }
+
+    fn with_directory(
+        ledger: Arc<L>,
+        settings: Settings,
+        directory: Arc<Directory>,
+        journal: Option<Arc<Journal>>,
+    ) -> Self {
+        let records = Arc::new(Records::start(ledger.clone()));
+        let clock_distance = AtomicI64::new(0);
+        CreditControl { ledger, directory, settings, records, journal, clock_distance }
     }
 
     /// The same on a connection of its own, for the thread that this is called on: what is remembered is
     /// shared, what waits for the ledger is not.
     pub async fn on_this_thread(&self) -> Result<Self, LedgerError> {
         let ledger = self.ledger.on_this_thread().await?;
-        Ok(CreditControl::with_directory(ledger, self.settings.clone(), self.directory.clone()))
+        let (settings, directory) = (self.settings.clone(), self.directory.clone());
+        Ok(CreditControl::with_directory(ledger, settings, directory, self.journal.clone()))
     }
 
     /// The ledger.
@@ -205,6 +224,11 @@ impl<L: Ledger> CreditControl<L> {
         &self.settings
     }
 
+    /// The journal, where there is one.
+    pub fn journal(&self) -> Option<&Arc<Journal>> {
+        self.journal.as_ref()
+    }
+
     /// Decides a call that is no emergency, and holds what it may cost.
     ///
     /// A refusal is an answer; so is a ledger that is out of reach ([`Decision::LedgerUnavailable`]).
@@ -220,7 +244,7 @@ impl<L: Ledger> CreditControl<L> {
                         && Instant::now() < deadline
                         && self.on_failure(request) == OnFailure::RetryThenTerminate;
                     if !retry {
-                        return self.without_ledger(request, &error);
+                        return self.without_ledger(request, &error).await;
                     }
                     tries += 1;
                 }
@@ -250,6 +274,10 @@ impl<L: Ledger> CreditControl<L> {
             };
             return Ok(match reply.outcome {
                 Authorized::Decided(call) => {
+                    self.note(tenant_id, reply.now, || Effect::Authorized {
+                        id: request.call.clone(),
+                        call: Cow::Borrowed(&call),
+                    });
                     self.grant(&tenant, (tenant_id, &request.call), &call, reply.now, false)
                 }
                 Authorized::Replayed(call) => {
@@ -444,7 +472,7 @@ impl<L: Ledger> CreditControl<L> {
 
     /// The answer when the ledger gives none: free calls go through where the rules can be asked without
     /// it (contract rule 13), all others are refused, to be tried elsewhere (D20).
-    fn without_ledger(&self, request: &AuthorizeRequest, error: &LedgerError) -> Answer {
+    async fn without_ledger(&self, request: &AuthorizeRequest, error: &LedgerError) -> Answer {
         tracing::warn!(tenant = %request.tenant, %error, "authorize without ledger");
         if let (Some(tenant), Some(payer)) =
             self.directory.remembered(&request.tenant, &request.payer)
@@ -454,7 +482,7 @@ impl<L: Ledger> CreditControl<L> {
                 && offer.terms.free
             {
                 command.proposal = Proposal::Record(offer.clone());
-                return self.decide_locally(command, tenant.profile());
+                return self.decide_locally(command, tenant.profile()).await;
             }
         }
         let detail = error.to_string();
@@ -463,10 +491,10 @@ impl<L: Ledger> CreditControl<L> {
     }
 
     /// The answer of a command that needs no ledger; its record goes there when it can.
-    fn decide_locally(&self, command: Authorize, tenant: Option<&TenantProfile>) -> Answer {
+    async fn decide_locally(&self, command: Authorize, tenant: Option<&TenantProfile>) -> Answer {
         let now = self.now();
         let call = records::granted_call(&command, now);
-        self.records.keep(command);
+        self.keep_record(command).await;
         Answer::of(&call, tenant, now, false)
     }
 
@@ -499,6 +527,10 @@ impl<L: Ledger> CreditControl<L> {
             Answered::NotFound => Err(UseCaseError::NoSuchCall),
             Answered::Denied(call) => Ok(Answer::of(&call, known.profile(), reply.now, true)),
             Answered::Standing(call) if call.state.is_open() => {
+                self.note(tenant, reply.now, || Effect::Answered {
+                    id: command.call.clone(),
+                    call: Cow::Borrowed(&call),
+                });
                 Ok(self.grant(&known, (tenant, &command.call), &call, reply.now, false))
             }
             Answered::Repeated(call) => {
@@ -533,6 +565,16 @@ impl<L: Ledger> CreditControl<L> {
         }
         self.set_clock(reply.now);
         let profile = known.profile();
+        if let Extended::Denied(call)
+        | Extended::Granted { call, replayed: false }
+        | Extended::Stopped(call, _) = &reply.outcome
+        {
+            self.note(tenant, reply.now, || Effect::Extended {
+                id: command.call.clone(),
+                used,
+                call: Cow::Borrowed(call),
+            });
+        }
         let mut answer = match reply.outcome {
             Extended::NotFound => return Err(UseCaseError::NoSuchCall),
             Extended::Denied(call) => {
@@ -565,7 +607,7 @@ impl<L: Ledger> CreditControl<L> {
         deadline: Instant,
     ) -> Result<Charge, UseCaseError> {
         let control = self.clone();
-        let running = tokio::spawn(async move { control.try_end(request).await });
+        let running = tokio::spawn(async move { control.try_end(request, deadline).await });
         let cut_off = |why: &dyn std::fmt::Display| {
             Err(LedgerError::Indeterminate(format!("the settle was cut off: {why}")).into())
         };
@@ -576,31 +618,18 @@ impl<L: Ledger> CreditControl<L> {
         }
     }
 
-    async fn try_end(&self, request: EndRequest) -> Result<Charge, UseCaseError> {
-        // The caller's patience ends the answer, not the settle.
-        let deadline = Instant::now() + 2 * self.settings.ledger_timeout;
-        let known = self.known_tenant(&request.tenant, deadline).await?;
+    /// What becomes of a command to end a call, by the ledger.
+    async fn end_in_ledger(
+        &self,
+        command: &End,
+        token: &str,
+        deadline: Instant,
+    ) -> Result<Charge, UseCaseError> {
+        let known = self.known_tenant(&command.tenant, deadline).await?;
         let currency = known.profile().map(|t| t.currency.clone()).unwrap_or_default();
-        let mut command = End {
-            tenant: request.tenant,
-            call: request.call,
-            how: request.how,
-            report: request.report.encode(),
-            ended_retention: self.settings.ended_retention,
-            has_grant: !request.token.is_empty(),
-        };
-        let mut reply = self.within(deadline, self.ledger.end(&command)).await?;
-        if reply.outcome == Ended::Unknown {
-            command.has_grant = false;
-            let key = (&command.tenant, &command.call);
-            if let Err(fault) = self.restore(key, &request.token, deadline).await? {
-                tracing::warn!(tenant = %key.0, call = %key.1, %fault, "a settle's token");
-                let token_fault = fault.to_string();
-                command.report = EndReport { token_fault, ..request.report }.encode();
-            }
-            reply = self.within(deadline, self.ledger.end(&command)).await?;
-        }
+        let reply = self.end_with(command, token, deadline).await?;
         self.set_clock(reply.now);
+        self.note_end(command, &reply);
         match reply.outcome {
             Ended::AnsweredAlready(_) => Err(UseCaseError::AnsweredAlready),
             Ended::NotOpen | Ended::Unknown => Err(UseCaseError::NoSuchCall),
@@ -613,6 +642,27 @@ impl<L: Ledger> CreditControl<L> {
                 Ok(charge_of(&call, result, replayed, currency))
             }
         }
+    }
+
+    /// Ends a call; one that the ledger has no memory of is put back first, where the token proves it.
+    async fn end_with(
+        &self,
+        command: &End,
+        token: &str,
+        deadline: Instant,
+    ) -> Result<Reply<Ended>, LedgerError> {
+        let reply = self.within(deadline, self.ledger.end(command)).await?;
+        if reply.outcome != Ended::Unknown {
+            return Ok(reply);
+        }
+        let mut known = End { has_grant: false, ..command.clone() };
+        let key = (&command.tenant, &command.call);
+        if let Err(fault) = self.restore(key, token, deadline).await? {
+            tracing::warn!(tenant = %key.0, call = %key.1, %fault, "a settle's token");
+            let token_fault = fault.to_string();
+            known.report = EndReport { token_fault, ..EndReport::decode(&command.report) }.encode();
+        }
+        self.within(deadline, self.ledger.end(&known)).await
     }
 
     /// Ends every open call of a trunk that was authorized before an instant, each charged its last
@@ -646,6 +696,7 @@ impl<L: Ledger> CreditControl<L> {
                     has_grant: false,
                 };
                 let reply = self.within(deadline, self.ledger.end(&command)).await?;
+                self.note_end(&command, &reply);
                 if let Ended::Done { result, call: done, .. } = reply.outcome {
                     ended.released += u32::from(result == EndResult::Released);
                     ended.calls.push((

@@ -4,6 +4,10 @@
 //! its own clock. It decides nothing about entitlement or price: the caller says what may be taken
 //! ([`Offer`]), the ledger whether it is still there, and takes it. Two implementations stand behind
 //! the port, `memory` and `redis`; one contract suite and one model test judge both.
+//!
+//! Commands that can be serialised are kept in the journals of sidecars, as maps by field name: a field that
+//! is added to one of them has `#[serde(default)]`, or a sidecar that was upgraded cannot read what it
+//! accepted before.
 
 pub mod audit;
 pub mod memory;
@@ -66,7 +70,7 @@ pub struct Versions {
 }
 
 /// Decide a call, and hold what it may cost.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Authorize {
     /// Whose ledger.
     pub tenant: TenantId,
@@ -81,6 +85,7 @@ pub struct Authorize {
     /// What the proposal rests on.
     pub versions: Versions,
     /// Kept with the call and its journal entry, never read.
+    #[serde(with = "serde_bytes")]
     pub context: Vec<u8>,
     /// What the rules say, as far as they can say it without balances.
     pub proposal: Proposal,
@@ -91,7 +96,7 @@ pub struct Authorize {
 }
 
 /// What the rules say before balances are looked at.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Proposal {
     /// Refused, whatever the balances are.
     Refuse(Decision, Nuance),
@@ -103,7 +108,7 @@ pub enum Proposal {
 }
 
 /// What a call may take, in funding order.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Offer {
     /// The decision if it is granted.
     pub decision: Decision,
@@ -128,7 +133,7 @@ pub struct Offer {
 }
 
 /// A pool that covers a call.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PoolOffer {
     /// The pool without its month, such as `US:MCOPSTN1:DOMESTIC`.
     pub family: String,
@@ -139,7 +144,7 @@ pub struct PoolOffer {
 }
 
 /// Credits for a call.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MoneyOffer {
     /// To be frozen.
     pub tariff: Tariff,
@@ -166,7 +171,7 @@ impl MoneyOffer {
 }
 
 /// Limits on the number of calls; absent means none.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CallLimits {
     /// The payer's open calls.
     pub payer_calls: Option<u32>,
@@ -251,7 +256,7 @@ pub enum Extended {
 }
 
 /// End a call.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct End {
     /// Whose ledger.
     pub tenant: TenantId,
@@ -260,16 +265,18 @@ pub struct End {
     /// How it ended.
     pub how: Ending,
     /// Kept with the journal entry, never read.
+    #[serde(with = "serde_bytes")]
     pub report: Vec<u8>,
     /// How long the ended call is kept for repeats and late reports.
     pub ended_retention: Seconds,
     /// Whether the client sent a signed grant: usage of a call that the ledger does not know is then
     /// [`Ended::Unknown`] and not parked, since [`Restore`] may follow.
+    #[serde(default)]
     pub has_grant: bool,
 }
 
 /// How a call ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Ending {
     /// After so much usage; zero is never answered.
     Settle(Seconds),
@@ -375,6 +382,8 @@ pub enum EndResult {
     Released,
     /// Usage without a grant is recorded, nothing charged.
     Parked,
+    /// In the journal of a sidecar, to be charged when the ledger is back; no ledger answers this.
+    Accepted,
 }
 
 /// What a sweep did.
@@ -516,7 +525,7 @@ pub enum BlockSet {
 }
 
 /// What the payment system says of a requested recharge (D16).
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReportRecharge {
     /// Whose ledger.
     pub tenant: TenantId,
@@ -527,7 +536,7 @@ pub struct ReportRecharge {
 }
 
 /// What became of a requested recharge.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum RechargeOutcome {
     /// The money has arrived: it makes a lot.
     Succeeded {

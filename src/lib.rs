@@ -1,7 +1,8 @@
 //! Tollgate: real-time call authorization for session border controllers.
 //!
 //! The map, in reading order: [`charging`] decides who pays, without knowing how anything is stored;
-//! [`ledger`] is the port behind which balances, holds and calls live; [`credit_control`] joins the
+//! [`ledger`] is the port behind which balances, holds and calls live, [`journal`] what one process keeps of it on
+//! its own disk; [`credit_control`] joins the
 //! two into the use cases of a call, [`administration`] into those of an operator, and [`records`] makes
 //! usage records of the journal, [`events`] tells what it means, and [`notices`] sends that on. [`grpc`] and [`cli`] are the edges, [`proto`] their wire types, [`transcoding`] puts JSON before the first, [`organisation`] the document that an operator
 //! writes. [`config`] and [`ops`] are the server around them; [`app`] builds it.
@@ -15,6 +16,7 @@ pub mod credit_control;
 pub mod duration;
 pub mod events;
 pub mod grpc;
+pub mod journal;
 pub mod ledger;
 pub mod notices;
 pub mod ops;

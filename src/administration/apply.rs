@@ -247,8 +247,12 @@ impl<L: Ledger> Administration<L> {
         // Purchases come first, so that no recharge is asked for that they make needless.
         for purchase in &document.purchases {
             let expires_at = twelve_months_after(purchase.purchased_at);
-            match self.ledger().purchase(tenant, purchase, expires_at).await?.outcome {
-                Purchased::Applied => outcome.purchases_applied += 1,
+            let reply = self.ledger().purchase(tenant, purchase, expires_at).await?;
+            match reply.outcome {
+                Purchased::Applied => {
+                    self.note_purchase(tenant, reply.now, purchase, expires_at);
+                    outcome.purchases_applied += 1;
+                }
                 Purchased::Replayed => {}
                 Purchased::Conflict => {
                     return Err(AdministrationError::Refused {

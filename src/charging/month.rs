@@ -8,6 +8,7 @@ use std::sync::LazyLock;
 use jiff::civil::Date;
 use jiff::tz::{TimeZone, TimeZoneDatabase};
 use jiff::{Timestamp, ToSpan, Zoned};
+use serde::{Deserialize, Serialize};
 
 use crate::charging::units::Millis;
 
@@ -16,7 +17,7 @@ const EARLIEST: Millis = Millis(-62_135_510_400_000);
 const LATEST: Millis = Millis(253_370_678_400_000);
 
 /// One calendar month of one time zone.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Month {
     /// Year and month, such as `2026-11`.
     pub key: String,

@@ -42,6 +42,8 @@ pub enum Command {
     Demo(DemoArgs),
     /// Measure an installation: calls by the thousand, their latency, and the CPU that they cost
     Loadtest(Box<LoadtestArgs>),
+    /// Look into the journal of a server on this machine, whether or not it runs
+    Journal(JournalArgs),
     /// Ask a running server.
     #[command(flatten)]
     Client(ClientCommand),
@@ -622,6 +624,31 @@ pub struct ReconcileArgs {
     /// The server.
     #[command(flatten)]
     pub server: Server,
+}
+
+/// Arguments of `journal`.
+#[derive(Debug, Args)]
+pub struct JournalArgs {
+    /// What to do with it.
+    #[command(subcommand)]
+    pub command: JournalCommand,
+}
+
+/// What to do with a journal.
+#[derive(Debug, Subcommand)]
+pub enum JournalCommand {
+    /// List what the ledger still has to do, and what it did not do as it was accepted
+    List {
+        /// The directory
+        #[arg(long, env = "TOLLGATE_JOURNAL", value_name = "PATH")]
+        journal: PathBuf,
+    },
+    /// Read every entry; exits with 1 when any cannot be read
+    Verify {
+        /// The directory
+        #[arg(long, env = "TOLLGATE_JOURNAL", value_name = "PATH")]
+        journal: PathBuf,
+    },
 }
 
 /// Form of a file of differences.

@@ -446,6 +446,9 @@ impl Charge<'_> {
     fn table(&self) -> String {
         let parked = match self.result {
             SettleResult::Parked => ": usage without a grant, recorded and not charged",
+            SettleResult::Accepted => {
+                ": the ledger is out of reach; it is charged when that is back"
+            }
             _ => "",
         };
         fields([

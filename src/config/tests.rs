@@ -43,6 +43,9 @@ fn the_defaults_are_those_of_the_documentation() {
     assert_eq!(config.ledger_timeout, Duration::from_millis(250));
     assert_eq!(config.max_message_size, 65_536);
     assert!(!config.require_ledger_at_start);
+    assert_eq!(config.journal, None);
+    assert_eq!(config.journal_keep, Duration::from_secs(72 * 3600));
+    assert_eq!(config.journal_size, 1 << 30);
 }
 
 /// What `samples/tollgate.toml` must be: every key at its default, with its help.

@@ -277,6 +277,14 @@ pub(super) fn size(least: u32, most: u32) -> impl Fn(&str) -> Result<u32, String
     }
 }
 
+pub(super) fn folder_or_off(text: &str) -> Result<Option<PathBuf>, String> {
+    match text {
+        "off" => Ok(None),
+        "" => Err("expected off, or the path of a directory".to_owned()),
+        path => Ok(Some(path.into())),
+    }
+}
+
 pub(super) fn flag(text: &str) -> Result<bool, String> {
     word(&[("true", true), ("false", false)])(text)
 }

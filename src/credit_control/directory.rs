@@ -92,6 +92,11 @@ impl Directory {
         }
     }
 
+    /// The tenant, where it is remembered.
+    pub fn known(&self, tenant: &TenantId) -> Option<Arc<Tenant>> {
+        self.tenants.get(tenant)
+    }
+
     /// The payer of a known tenant; unknown payers are asked for every time, because nothing would tell
     /// an emergency call that its payer has become known.
     pub async fn payer<L: Ledger>(

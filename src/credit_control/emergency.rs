@@ -64,7 +64,7 @@ impl<L: Ledger> CreditControl<L> {
         let (kind, tenant) = self.emergency(raw, deadline).await?;
         let tenant = tenant.as_deref();
         let command = self.emergency_command(raw, kind, tenant);
-        let answer = self.decide_locally(command, tenant.and_then(Tenant::profile));
+        let answer = self.decide_locally(command, tenant.and_then(Tenant::profile)).await;
         tracing::info!(
             tenant = raw.tenant.escape_debug().to_string(),
             decision_id = answer.decision_id,

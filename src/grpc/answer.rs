@@ -178,6 +178,7 @@ fn result(result: EndResult) -> v1::SettleResult {
         EndResult::AlreadySettled => v1::SettleResult::AlreadySettled,
         EndResult::Released => v1::SettleResult::Released,
         EndResult::Parked => v1::SettleResult::Parked,
+        EndResult::Accepted => v1::SettleResult::Accepted,
     }
 }
 

@@ -30,6 +30,8 @@ pub enum State {
 #[derive(Clone, Debug)]
 pub struct Health {
     state: Arc<RwLock<State>>,
+    /// Why the journal takes nothing; calls may be sent here all the same.
+    journal: Arc<RwLock<Option<String>>>,
     reporter: HealthReporter,
     services: &'static [&'static str],
 }
@@ -39,7 +41,8 @@ impl Health {
     pub async fn new(services: &'static [&'static str]) -> Health {
         let starting = State::Waiting("starting".to_owned());
         let state = Arc::new(RwLock::new(starting.clone()));
-        let health = Health { state, reporter: HealthReporter::new(), services };
+        let journal = Arc::default();
+        let health = Health { state, journal, reporter: HealthReporter::new(), services };
         health.set(starting).await;
         health
     }
@@ -57,6 +60,11 @@ impl Health {
     /// The end has begun.
     pub async fn draining(&self) {
         self.set(State::Draining).await;
+    }
+
+    /// Why the journal takes nothing; `None` where it does, or there is none.
+    pub async fn set_journal_trouble(&self, trouble: Option<String>) {
+        *self.journal.write().await = trouble;
     }
 
     /// The state now.
@@ -109,11 +117,15 @@ fn router(health: Health) -> Router {
 }
 
 async fn readyz(Shared(health): Shared<Health>) -> (StatusCode, String) {
-    match health.state().await {
+    let (status, mut text) = match health.state().await {
         State::Ready => (StatusCode::OK, "ready\n".to_owned()),
         State::Waiting(reason) => (StatusCode::SERVICE_UNAVAILABLE, format!("waiting: {reason}\n")),
         State::Draining => (StatusCode::SERVICE_UNAVAILABLE, "draining\n".to_owned()),
+    };
+    if let Some(trouble) = &*health.journal.read().await {
+        text += &format!("{trouble}\n");
     }
+    (status, text)
 }
 
 #[cfg(test)]

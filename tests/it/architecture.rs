@@ -63,6 +63,25 @@ const FORBIDDEN: &[(&str, &[&str])] = &[
         ],
     ),
     (
+        "journal",
+        &[
+            "crate::credit_control",
+            "crate::administration",
+            "crate::records",
+            "crate::grpc",
+            "crate::cli",
+            "crate::app",
+            "crate::config",
+            "crate::ops",
+            "crate::proto",
+            "tonic",
+            "prost",
+            "redis::",
+            "ledger::redis",
+            "ledger::memory",
+        ],
+    ),
+    (
         "administration",
         &[
             "crate::records",

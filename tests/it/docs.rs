@@ -127,9 +127,9 @@ fn every_test_that_the_rule_book_names_exists() {
 }
 
 #[test]
-fn every_test_that_the_ledgers_page_names_exists() {
+fn every_test_that_the_pages_of_promises_name_exists() {
     let tests = tests();
-    let text = read("docs/LEDGER.md");
+    let text = read("docs/LEDGER.md") + &read("docs/RELIABILITY.md");
     let filters = text.split("cargo test --test it ").skip(1);
     let filters: Vec<_> = filters.filter_map(|rest| rest.split(['`', ' ', ';']).next()).collect();
     assert!(!filters.is_empty());

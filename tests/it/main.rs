@@ -13,6 +13,7 @@ mod grpc_account;
 mod grpc_calls;
 mod hostile_bytes;
 mod http_json;
+mod journal;
 mod killed;
 mod ledger_audit;
 mod ledger_contract;

@@ -43,8 +43,13 @@ type Log = Arc<Mutex<String>>;
 impl Sidecar {
     /// Starts one and waits until it listens, whether it is ready or not.
     pub fn start(flags: &[&str]) -> Sidecar {
+        Sidecar::start_with(tollgate(), flags)
+    }
+
+    /// The same by another command, which gets the program's arguments.
+    pub fn start_with(mut program: Command, flags: &[&str]) -> Sidecar {
         let ports = ["--listen", "--admin-listen", "--http-listen"];
-        let mut child = tollgate()
+        let mut child = program
             .args(["serve", "--log-format", "json"])
             .args(ports.iter().flat_map(|flag| [flag, "127.0.0.1:0"]))
             .args(flags)
