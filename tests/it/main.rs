@@ -5,6 +5,7 @@ mod architecture;
 mod audit_under_load;
 mod billing;
 mod blocks;
+mod chart;
 mod cli;
 mod demo;
 mod docs;

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use tollgate::ops::health::{LEDGER, READINESS, STARTUP};
 use tollgate::proto::v1::{
     AuthorizeCallRequest, AuthorizeCallResponse, Decision, GetBalanceRequest, SettleResult,
 };
@@ -51,11 +52,12 @@ fn is_failed_closed(answer: &AuthorizeCallResponse) {
     assert_eq!((status, cause, denial.reroute_allowed), (503, 41, true), "{answer:?}");
 }
 
-async fn health(sidecar: &Sidecar) -> Vec<ServingStatus> {
+async fn health(sidecar: &Sidecar, service: &str) -> Vec<ServingStatus> {
     let mut statuses = Vec::new();
-    for address in [sidecar.calls, sidecar.administration] {
+    for address in [sidecar.calls, sidecar.administration, sidecar.http] {
         let channel = channel(&tollgate::config::Listen::Tcp(address)).await;
-        let answer = HealthClient::new(channel).check(HealthCheckRequest::default()).await;
+        let request = HealthCheckRequest { service: service.to_owned() };
+        let answer = HealthClient::new(channel).check(request).await;
         statuses.push(answer.unwrap().into_inner().status());
     }
     statuses
@@ -69,6 +71,13 @@ fn wait_until_not_ready(sidecar: &Sidecar) {
         |answer| answer.as_ref().is_some_and(|(status, _)| *status == 503),
     );
     assert_eq!(not_ready.unwrap().1, "waiting: the ledger does not answer");
+}
+
+/// Waits until it says so, and that calls may be sent.
+#[track_caller]
+fn readyz_says(sidecar: &Sidecar, text: &str) {
+    let expected = Some((200, text.to_owned()));
+    wait_until(text, || sidecar.readyz(), |answer| *answer == expected);
 }
 
 /// Waits until the record of this call, free or emergency, is among the decisions of the tenant, once.
@@ -99,7 +108,8 @@ async fn a_sidecar_that_starts_before_redis_waits_for_it_and_answers_emergency_c
 
     let sidecar = on(&redis);
     wait_until_not_ready(&sidecar);
-    assert_eq!(health(&sidecar).await, [ServingStatus::NotServing; 2]);
+    assert_eq!(health(&sidecar, STARTUP).await, [ServingStatus::Serving; 3]);
+    assert_eq!(health(&sidecar, READINESS).await, [ServingStatus::NotServing; 3]);
     let mut calls = sidecar.calls().await;
     let answer = in_time(calls.authorize_call(emergency("911"))).await.unwrap().into_inner();
     assert_eq!(answer.decision(), Decision::AllowedEmergency, "{answer:?}");
@@ -110,7 +120,7 @@ async fn a_sidecar_that_starts_before_redis_waits_for_it_and_answers_emergency_c
 
     redis.start();
     sidecar.wait_until_ready();
-    assert_eq!(health(&sidecar).await, [ServingStatus::Serving; 2]);
+    assert_eq!(health(&sidecar, READINESS).await, [ServingStatus::Serving; 3]);
     // The refusal was no decision: the same key is decided now.
     let answer = calls.authorize_call(paid("early")).await.unwrap().into_inner();
     assert_eq!((answer.decision(), answer.replayed), (Decision::Allowed, false), "{answer:?}");
@@ -142,10 +152,12 @@ async fn a_call_that_runs_while_redis_dies_is_settled_once_when_it_is_back() {
     assert_eq!(unsettled.code(), Code::Unavailable, "{unsettled}");
     let answer = in_time(calls.authorize_call(emergency("911"))).await.unwrap().into_inner();
     assert_eq!(answer.decision(), Decision::AllowedEmergency, "{answer:?}");
-    wait_until_not_ready(&sidecar);
+    readyz_says(&sidecar, "ready; the ledger does not answer");
+    assert_eq!(health(&sidecar, READINESS).await, [ServingStatus::Serving; 3]);
+    assert_eq!(health(&sidecar, LEDGER).await, [ServingStatus::NotServing; 3]);
 
     redis.start();
-    sidecar.wait_until_ready();
+    readyz_says(&sidecar, "ready");
     let charge = calls.settle_call(settle("running", 61)).await.unwrap().into_inner();
     assert_eq!((charge.result(), charge.replayed), (SettleResult::Settled, false));
     assert_eq!(charge.charged_money, usd("0.25"));
@@ -176,9 +188,11 @@ async fn while_redis_hangs_answers_come_in_time_and_a_retry_holds_nothing_twice(
     assert!(matches!(unsettled.code(), Code::Unavailable | Code::DeadlineExceeded), "{unsettled}");
     let answer = in_time(calls.authorize_call(emergency("911"))).await.unwrap().into_inner();
     assert_eq!(answer.decision(), Decision::AllowedEmergency, "{answer:?}");
-    wait_until_not_ready(&sidecar);
+    readyz_says(&sidecar, "ready; the ledger does not answer");
+    assert_eq!(health(&sidecar, READINESS).await, [ServingStatus::Serving; 3]);
+    assert_eq!(health(&sidecar, LEDGER).await, [ServingStatus::NotServing; 3]);
     redis.signal("CONT");
-    sidecar.wait_until_ready();
+    readyz_says(&sidecar, "ready");
 
     // Redis may have carried out what nobody waited for.
     let answer = calls.authorize_call(paid("new")).await.unwrap().into_inner();

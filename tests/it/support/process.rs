@@ -43,14 +43,16 @@ type Log = Arc<Mutex<String>>;
 impl Sidecar {
     /// Starts one and waits until it listens, whether it is ready or not.
     pub fn start(flags: &[&str]) -> Sidecar {
-        Sidecar::start_with(tollgate(), flags)
+        let mut serve = tollgate();
+        serve.arg("serve");
+        Sidecar::start_as(serve, flags)
     }
 
-    /// The same by another command, which gets the program's arguments.
-    pub fn start_with(mut program: Command, flags: &[&str]) -> Sidecar {
+    /// The same by this command, which says `serve`.
+    pub fn start_as(mut serve: Command, flags: &[&str]) -> Sidecar {
         let ports = ["--listen", "--admin-listen", "--http-listen"];
-        let mut child = program
-            .args(["serve", "--log-format", "json"])
+        let mut child = serve
+            .args(["--log-format", "json"])
             .args(ports.iter().flat_map(|flag| [flag, "127.0.0.1:0"]))
             .args(flags)
             .stdout(Stdio::null())
@@ -86,6 +88,13 @@ impl Sidecar {
     /// One that calls may be sent to.
     pub fn ready(flags: &[&str]) -> Sidecar {
         let sidecar = Sidecar::start(flags);
+        sidecar.wait_until_ready();
+        sidecar
+    }
+
+    /// One that calls may be sent to, by this command, which says `serve`.
+    pub fn ready_as(serve: Command, flags: &[&str]) -> Sidecar {
+        let sidecar = Sidecar::start_as(serve, flags);
         sidecar.wait_until_ready();
         sidecar
     }
