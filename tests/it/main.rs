@@ -26,7 +26,7 @@ mod recharge;
 mod reconcile;
 mod redis_away;
 mod redis_ledger;
-mod rule_book;
+mod rules;
 mod server;
 mod state_table;
 mod stock_client;
