@@ -837,8 +837,15 @@ fn attempt(request: &AuthorizeRequest, at: Millis) -> Attempt<'_> {
         calling_number: &request.calling_number,
         called_number: &request.called_number,
         transferred: matches!(request.origin.as_str(), "TRANSFER" | "FORWARD"),
+        on_behalf: is_on_behalf(request),
         at,
     }
+}
+
+/// Whether somebody calls out by the payer (rule 72), who is not just named as calling by himself.
+fn is_on_behalf(request: &AuthorizeRequest) -> bool {
+    let of = request.on_behalf_of.as_str();
+    request.origin == "ON_BEHALF" && !of.is_empty() && of != request.payer.as_str()
 }
 
 /// What entitlement looks at of a tenant.
@@ -877,8 +884,8 @@ fn fingerprint(request: &AuthorizeRequest) -> String {
         &request.called_number,
         &request.original_called_number,
         &requested,
-        // Decides which licence of a resource account pays (rules 70 and 73).
-        &request.origin,
+        // Decides which licence of a resource account pays (rules 70, 72 and 73).
+        if is_on_behalf(request) { "ON_BEHALF OF ANOTHER" } else { &request.origin },
     ];
     let mut digest = Sha256::new();
     for field in fields {

@@ -376,8 +376,12 @@ impl<'a> Leg<'a> {
     }
 
     fn called_country(&self) -> Option<&'static catalogue::Country> {
-        let classification = self.context.as_ref()?.classification.as_ref()?;
-        classification.country.and_then(catalogue::country)
+        let context = self.context.as_ref()?;
+        let country = match self.is_inbound() {
+            true => number::read(&context.called_number, self.home()).ok()?.country,
+            false => context.classification.as_ref()?.country,
+        };
+        country.and_then(catalogue::country)
     }
 
     fn home(&self) -> CountryCode {
@@ -414,14 +418,15 @@ impl<'a> Leg<'a> {
             Err(_) => number.to_owned(),
         };
         let caller = read(&context.calling_number);
+        if self.is_inbound() {
+            // Classified by its caller: the called number is the organisation's own.
+            return (masked(&caller, masked_digits), read(&context.called_number));
+        }
         let called = context.classification.as_ref().map_or("", |found| &found.e164);
         let called = match called {
             "" => context.called_number.clone(),
             e164 => e164.to_owned(),
         };
-        if self.is_inbound() {
-            return (masked(&caller, masked_digits), called);
-        }
         match self.class() {
             // The one is nobody's, the other the organisation's own.
             Some(CallClass::Emergency | CallClass::OnNet) => (caller, called),

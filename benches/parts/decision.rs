@@ -58,6 +58,7 @@ impl Decision {
             calling_number: "+14255550100",
             called_number: black_box("+12065550142"),
             transferred: false,
+            on_behalf: false,
             at: NOON,
         };
         let verdict = decide(&attempt, &setup, &mut ());

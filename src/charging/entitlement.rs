@@ -139,6 +139,8 @@ pub struct Attempt<'a> {
     pub called_number: &'a str,
     /// Whether a caller has the payer transfer or forward the call.
     pub transferred: bool,
+    /// Whether somebody else calls out by the payer, as users of shared calling do by a resource account.
+    pub on_behalf: bool,
     /// When, by the store's clock; picks the deck's row.
     pub at: Millis,
 }
@@ -560,7 +562,9 @@ impl Outbound<'_> {
             (_, PayerKind::ResourceAccount) => {
                 (self.attempt.transferred || plans::has_pay_as_you_go(payer), "73")
             }
-            _ => (payer.holds(Licence::CommunicationsCredits) || plans::has_plan(payer), "75"),
+            // Credits only open the wallet (rule 35): they are no plan, and without one calling stops (rule
+            // 79, D25).
+            _ => (plans::has_plan(payer), "75"),
         };
         let id = &payer.id;
         if !entitled {
@@ -588,7 +592,7 @@ impl Outbound<'_> {
         }
     }
 
-    /// The tariff at which credits pay, or why they cannot (rules 33, 60, 70; D28).
+    /// The tariff at which credits pay, or why they cannot (rules 33, 60, 70, 72; D28).
     fn credits(
         &self,
         verdict: &mut Verdict,
@@ -596,12 +600,14 @@ impl Outbound<'_> {
     ) -> Result<Tariff, Decision> {
         const CHECK: &str = "CREDITS";
         let id = &self.payer.id;
-        let licensed = self.payer.kind == PayerKind::ResourceAccount
+        // What a bot sends on or starts needs no licence, shared calling does.
+        let is_bot = self.payer.kind == PayerKind::ResourceAccount;
+        let licensed = (is_bot && !self.attempt.on_behalf)
             || self.payer.holds(Licence::CommunicationsCredits)
             || self.pays_per_minute();
         if !licensed {
             let detail = format_args!("{id} holds no Communications Credits licence");
-            explain.step(CHECK, false, "33", detail);
+            explain.step(CHECK, false, if is_bot { "72" } else { "33" }, detail);
             verdict.detail = detail.to_string();
             return Err(Decision::CreditsNotLicensed);
         }

@@ -568,7 +568,17 @@ fn warnings(tenant: &TenantProfile, payers: &[PayerProfile]) -> Vec<String> {
 fn payer_warnings(payer: &PayerProfile) -> Vec<String> {
     let mut warnings = Vec::new();
     let plan = payer.licences.iter().map(|licence| licence.code()).find(|code| {
-        matches!(*code, "MCOPSTN1" | "MCOPSTN2" | "MCOPSTN5" | "MCOPSTN6" | "MCOPSTN8" | "MCOPSTN9")
+        matches!(
+            *code,
+            "MCOPSTN1"
+                | "MCOPSTN2"
+                | "MCOPSTN5"
+                | "MCOPSTN6"
+                | "MCOPSTN8"
+                | "MCOPSTN9"
+                | "MCOPSTN_PAYG_1"
+                | "MCOPSTN_PAYG_2"
+        )
     });
     if let (PayerKind::User, Some(plan), []) = (payer.kind, plan, payer.numbers.as_slice()) {
         warnings.push(format!("user {} holds {plan} but has no number", payer.id));

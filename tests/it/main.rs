@@ -30,7 +30,7 @@ mod reconcile;
 mod redis_away;
 mod redis_ledger;
 mod retention;
-mod rule_book;
+mod rules;
 mod server;
 mod signed_grants;
 mod state_table;

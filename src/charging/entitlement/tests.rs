@@ -29,6 +29,7 @@ struct Case {
     calling: &'static str,
     deck: bool,
     transferred: bool,
+    on_behalf: bool,
     numbers: HashSet<String>,
     tenant: TenantProfile,
     payer: PayerProfile,
@@ -42,6 +43,7 @@ fn user(country: &str, licences: &[Licence]) -> Case {
         calling: "",
         deck: true,
         transferred: false,
+        on_behalf: false,
         numbers: ["+14255550100".to_owned()].into(),
         tenant: TenantProfile {
             id: TenantId::literal("contoso"),
@@ -132,6 +134,7 @@ impl Case {
         };
         let attempt = Attempt {
             transferred: self.transferred,
+            on_behalf: self.on_behalf,
             call_type: self.call_type,
             calling_number: self.calling,
             called_number: self.called,
@@ -203,7 +206,10 @@ fn only_listed_destinations_are_called_whatever_their_numbers_are() {
     let gb = "0.04, else INSUFFICIENT_CREDITS";
     check(user("GB", &[Phone, Dom, Credits]), "+441481720000", gb);
     // At home nobody asks for the list.
-    check(user("TN", &[Phone, Credits]), "+21671000000", "0.9, else INSUFFICIENT_CREDITS");
+    let at_home = organiser("TN", &[Conf, Credits]);
+    check(at_home, "+21671000000", "0.9, else INSUFFICIENT_CREDITS");
+    // Credits are no plan (rules 35 and 79).
+    check(user("TN", &[Phone, Credits]), "+21671000000", "REFUSED NOT_ENTITLED");
 }
 
 #[test]
@@ -377,6 +383,12 @@ fn a_bot_pays_by_its_plan_for_transfers_and_by_pay_as_you_go_for_its_own_calls()
     check(bot(&[Licence::ResourceAccount, Dom], false), "+12065550100", "REFUSED NOT_ENTITLED");
     let payg = [Licence::ResourceAccount, Licence::PayAsYouGo1];
     check(bot(&payg, false), "+12065550100", credits);
+    // Rule 72: shared calling needs the licence, too.
+    let shared = |licences| bot(licences, false).with(|case| case.on_behalf = true);
+    let unlicensed = "CREDITS_NOT_LICENSED, else CREDITS_NOT_LICENSED";
+    check(shared(&payg), "+12065550100", unlicensed);
+    let licensed = [&payg[..], &[Credits]].concat();
+    check(shared(&licensed), "+12065550100", credits);
 }
 
 #[test]
