@@ -1,14 +1,19 @@
 //! The composition root: builds the parts of a server on a ledger, in order, and takes them down.
 
+use std::convert::Infallible;
 use std::future::ready;
 use std::io;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
+use futures_util::future::{Either, MapOk, TryFutureExt};
 use tokio::sync::oneshot;
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_stream::wrappers::UnixListenerStream;
+use tonic::body::Body;
+use tonic::codegen::Service;
 use tonic::service::{Routes, RoutesBuilder};
 use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
@@ -106,9 +111,9 @@ pub async fn start<L: Ledger>(ledger: Arc<L>, config: &Config) -> io::Result<Run
         let routes = common_routes(&health, call_authorization::NAME)?;
         let begun = shutdown.begun();
         let thread = CallThread::start(n, control, move |control| async move {
-            let mut routes = routes;
-            routes.add_service(CallAuthorization::serve(control, gate, most_bytes));
-            serve_grpc(share.listen()?, routes.routes(), streams, begun).await
+            let calls = CallAuthorization::serve(control, gate, most_bytes);
+            let services = CallsFirst { calls, others: routes.routes().prepare() };
+            serve_grpc(share.listen()?, services, streams, begun).await
         });
         let (thread, served) = thread.await?;
         servers.spawn(async { served.await.map_err(thread_gone)? });
@@ -118,7 +123,7 @@ pub async fn start<L: Ledger>(ledger: Arc<L>, config: &Config) -> io::Result<Run
     let sweep_bound = seconds(config.sweep_interval) + SWEEP_SLACK;
     let administered = Administration::new(control.clone(), sweep_bound);
     routes.add_service(Account::serve(administered, control.clone(), gate.clone()));
-    servers.spawn(serve_grpc(administration, routes.routes(), streams, shutdown.begun()));
+    servers.spawn(serve_grpc(administration, routes.routes().prepare(), streams, shutdown.begun()));
     servers.spawn(health::serve_http(http, health.clone(), shutdown.begun()));
 
     let found = watch_once(&control, &health, config.ledger_timeout).await;
@@ -377,21 +382,67 @@ fn common_routes(health: &Health, service: &str) -> io::Result<RoutesBuilder> {
     Ok(routes)
 }
 
-async fn serve_grpc(
+/// The service for calls, and the others of its listener behind it: what calls take skips the router.
+#[derive(Clone)]
+struct CallsFirst<S> {
+    calls: S,
+    others: Routes,
+}
+
+type Called<F, B> = MapOk<F, fn(http::Response<B>) -> http::Response<Body>>;
+type Routed = <Routes as Service<http::Request<Body>>>::Future;
+
+impl<S, B> Service<http::Request<Body>> for CallsFirst<S>
+where
+    S: Service<http::Request<Body>, Response = http::Response<B>, Error = Infallible>,
+    B: tonic::codegen::Body<Data = bytes::Bytes> + Send + 'static,
+    B::Error: Into<tonic::codegen::StdError>,
+{
+    type Response = http::Response<Body>;
+    type Error = Infallible;
+    type Future = Either<Called<S::Future, B>, Routed>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        match self.calls.poll_ready(cx) {
+            Poll::Ready(Ok(())) => Service::<http::Request<Body>>::poll_ready(&mut self.others, cx),
+            waiting => waiting,
+        }
+    }
+
+    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
+        let path = request.uri().path().strip_prefix('/');
+        let of_calls = path.and_then(|path| path.strip_prefix(call_authorization::NAME));
+        match of_calls {
+            Some(rpc) if rpc.starts_with('/') => {
+                Either::Left(self.calls.call(request).map_ok(|response| response.map(Body::new)))
+            }
+            _ => Either::Right(self.others.call(request)),
+        }
+    }
+}
+
+async fn serve_grpc<S>(
     bound: Bound,
-    routes: Routes,
+    services: S,
     streams: u32,
     stop: impl Future<Output = ()> + Send + 'static,
-) -> io::Result<()> {
-    let server = Server::builder().max_concurrent_streams(streams).add_routes(routes);
+) -> io::Result<()>
+where
+    S: Service<http::Request<Body>, Response = http::Response<Body>, Error = Infallible>
+        + Clone
+        + Send
+        + 'static,
+    S::Future: Send,
+{
+    let server = Server::builder().max_concurrent_streams(streams);
     let served = match bound {
         Bound::Tcp(listener) => {
             let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
-            server.serve_with_incoming_shutdown(incoming, stop).await
+            server.serve_with_incoming_shutdown(services, incoming, stop).await
         }
         Bound::Unix(listener, _file) => {
             let incoming = UnixListenerStream::new(listener);
-            server.serve_with_incoming_shutdown(incoming, stop).await
+            server.serve_with_incoming_shutdown(services, incoming, stop).await
         }
     };
     served.map_err(io::Error::other)
