@@ -1,14 +1,19 @@
 //! The composition root: builds the parts of a server on a ledger, in order, and takes them down.
 
+use std::convert::Infallible;
 use std::future::ready;
 use std::io;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
+use futures_util::future::{Either, MapOk, TryFutureExt};
 use tokio::sync::oneshot;
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_stream::wrappers::UnixListenerStream;
+use tonic::body::Body;
+use tonic::codegen::Service;
 use tonic::service::{Routes, RoutesBuilder};
 use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
@@ -129,9 +134,9 @@ pub async fn start<L: Ledger>(ledger: Arc<L>, config: &Config) -> io::Result<Run
         let routes = common_routes(&health, call_authorization::NAME)?;
         let begun = shutdown.begun();
         let thread = CallThread::start(n, control, move |control| async move {
-            let mut routes = routes;
-            routes.add_service(CallAuthorization::serve(control, gate, most_bytes));
-            serve(share.listen()?, routes.routes(), json, streams, begun).await
+            let calls = CallAuthorization::serve(control, gate, most_bytes);
+            let services = CallsFirst { calls, others: routes.routes().prepare() };
+            serve(share.listen()?, services, json, streams, begun).await
         });
         let (thread, served) = thread.await?;
         servers.spawn(async { served.await.map_err(thread_gone)? });
@@ -142,8 +147,8 @@ pub async fn start<L: Ledger>(ledger: Arc<L>, config: &Config) -> io::Result<Run
     let administered = Administration::new(control.clone(), sweep_bound);
     routes.add_service(Account::serve(administered, control.clone(), gate.clone()));
     let json = Api::of(account::NAME, ADMINISTRATION_JSON).map_err(io::Error::other)?;
-    let stop = shutdown.begun();
-    servers.spawn(serve(administration, routes.routes(), Arc::new(json), streams, stop));
+    let (others, stop) = (routes.routes().prepare(), shutdown.begun());
+    servers.spawn(serve(administration, others, Arc::new(json), streams, stop));
     servers.spawn(health::serve_http(http, health.clone(), shutdown.begun()));
 
     health.started().await;
@@ -455,28 +460,71 @@ fn common_routes(health: &Health, service: &str) -> io::Result<RoutesBuilder> {
     Ok(routes)
 }
 
+/// The service for calls, and the others of its listener behind it: what calls take skips the router.
+#[derive(Clone)]
+struct CallsFirst<S> {
+    calls: S,
+    others: Routes,
+}
+
+type Called<F, B> = MapOk<F, fn(http::Response<B>) -> http::Response<Body>>;
+type Routed = <Routes as Service<http::Request<Body>>>::Future;
+
+impl<S, B> Service<http::Request<Body>> for CallsFirst<S>
+where
+    S: Service<http::Request<Body>, Response = http::Response<B>, Error = Infallible>,
+    B: tonic::codegen::Body<Data = bytes::Bytes> + Send + 'static,
+    B::Error: Into<tonic::codegen::StdError>,
+{
+    type Response = http::Response<Body>;
+    type Error = Infallible;
+    type Future = Either<Called<S::Future, B>, Routed>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        match self.calls.poll_ready(cx) {
+            Poll::Ready(Ok(())) => Service::<http::Request<Body>>::poll_ready(&mut self.others, cx),
+            waiting => waiting,
+        }
+    }
+
+    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
+        let path = request.uri().path().strip_prefix('/');
+        let of_calls = path.and_then(|path| path.strip_prefix(call_authorization::NAME));
+        match of_calls {
+            Some(rpc) if rpc.starts_with('/') => {
+                Either::Left(self.calls.call(request).map_ok(|response| response.map(Body::new)))
+            }
+            _ => Either::Right(self.others.call(request)),
+        }
+    }
+}
+
 /// Serves gRPC, and the same in JSON over HTTP/1.1 and HTTP/2. Which it is of the two is found out once
 /// for each connection, by its first bytes.
-async fn serve(
+async fn serve<S>(
     bound: Bound,
-    routes: Routes,
+    services: S,
     json: Arc<Api>,
     streams: u32,
     stop: impl Future<Output = ()> + Send + 'static,
-) -> io::Result<()> {
-    let server = Server::builder()
-        .max_concurrent_streams(streams)
-        .accept_http1(true)
-        .layer(JsonLayer(json))
-        .add_routes(routes);
+) -> io::Result<()>
+where
+    S: Service<http::Request<Body>, Response = http::Response<Body>, Error = Infallible>
+        + Clone
+        + Send
+        + 'static,
+    S::Future: Send,
+{
+    let server =
+        Server::builder().max_concurrent_streams(streams).accept_http1(true).layer(JsonLayer(json));
     let served = match bound {
         Bound::Tcp(listener) => {
             let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
-            server.serve_with_incoming_shutdown(incoming, stop).await
+            server.serve_with_incoming_shutdown(services, incoming, stop).await
         }
         Bound::Unix(listener, _file) => {
             let incoming = UnixListenerStream::new(listener);
-            server.serve_with_incoming_shutdown(incoming, stop).await
+            server.serve_with_incoming_shutdown(services, incoming, stop).await
         }
     };
     served.map_err(io::Error::other)

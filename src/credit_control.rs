@@ -263,22 +263,24 @@ impl<L: Ledger> CreditControl<L> {
             if tenant.profile().is_none() {
                 return Ok(self.refuse_stranger(request, &tenant, &payer));
             }
-            let command = self.command(request, &tenant, &payer);
+            let (command, context) = self.command(request, &tenant, &payer);
             let reply = self.within(deadline, self.ledger.authorize(&command)).await?;
             self.set_clock(reply.now);
             let profile = tenant.profile();
             let refused = |decision: Decision| {
                 let detail = explain(decision).to_owned();
                 let denial = denial(decision, Nuance::None, detail, trunk(profile, &request.trunk));
-                Answer::refused(denial, CallContext::decode(&command.context))
+                Answer::refused(denial, Some(context.clone()))
             };
             return Ok(match reply.outcome {
+                // The ledger keeps the context as it was sent.
                 Authorized::Decided(call) => {
                     self.note(tenant_id, reply.now, || Effect::Authorized {
                         id: request.call.clone(),
                         call: Cow::Borrowed(&call),
                     });
-                    self.grant(&tenant, (tenant_id, &request.call), &call, reply.now, false)
+                    let answer = Answer::with(&call, Some(context), profile, reply.now, false);
+                    self.sign(answer, &tenant, (tenant_id, &request.call), &call, reply.now)
                 }
                 Authorized::Replayed(call) => {
                     self.grant(&tenant, (tenant_id, &request.call), &call, reply.now, true)
@@ -290,7 +292,7 @@ impl<L: Ledger> CreditControl<L> {
                     if !is_of_another_month(&command, reply.now) {
                         let (ledger, stale) = (&self.ledger, command.versions);
                         let read = self.directory.refresh(ledger, tenant_id, payer_id, stale);
-                        self.within(deadline, read).await?;
+                        Box::pin(self.within(deadline, read)).await?;
                     }
                     // By what is known now it may be an emergency call after all.
                     if let Some(answer) = self.authorize_emergency(&raw(request), deadline).await {
@@ -337,15 +339,20 @@ impl<L: Ledger> CreditControl<L> {
             };
             Ok((found, payer))
         };
-        self.within(deadline, read).await
+        Box::pin(self.within(deadline, read)).await
     }
 
-    /// The rules' verdict as a command to the ledger.
-    fn command(&self, request: &AuthorizeRequest, tenant: &Tenant, payer: &PayerView) -> Authorize {
+    /// The rules' verdict as a command to the ledger, and what travels with it.
+    fn command(
+        &self,
+        request: &AuthorizeRequest,
+        tenant: &Tenant,
+        payer: &PayerView,
+    ) -> (Authorize, CallContext) {
         let now = self.now();
         let verdict = entitlement::decide(&attempt(request, now), &setup(tenant, payer), &mut ());
         let (proposal, context) = self.propose(request, tenant, payer, verdict, now);
-        Authorize {
+        let command = Authorize {
             tenant: request.tenant.clone(),
             call: request.call.clone(),
             fingerprint: fingerprint(request),
@@ -356,7 +363,8 @@ impl<L: Ledger> CreditControl<L> {
             proposal,
             denied_retention: self.settings.denied_retention,
             ended_retention: self.settings.ended_retention,
-        }
+        };
+        (command, context)
     }
 
     fn propose(
@@ -477,7 +485,7 @@ impl<L: Ledger> CreditControl<L> {
         if let (Some(tenant), Some(payer)) =
             self.directory.remembered(&request.tenant, &request.payer)
         {
-            let mut command = self.command(request, &tenant, &payer);
+            let (mut command, _) = self.command(request, &tenant, &payer);
             if let Proposal::Grant(offer) = &command.proposal
                 && offer.terms.free
             {
@@ -722,7 +730,18 @@ impl<L: Ledger> CreditControl<L> {
         now: Millis,
         replayed: bool,
     ) -> Answer {
-        let mut answer = Answer::of(call, tenant.profile(), now, replayed);
+        let answer = Answer::of(call, tenant.profile(), now, replayed);
+        self.sign(answer, tenant, (tenant_id, id), call, now)
+    }
+
+    fn sign(
+        &self,
+        mut answer: Answer,
+        tenant: &Tenant,
+        (tenant_id, id): (&TenantId, &CallId),
+        call: &Call,
+        now: Millis,
+    ) -> Answer {
         let Settings { token_keys, ended_retention, .. } = &self.settings;
         if let Some(keys) = token_keys
             && answer.grant.is_some()

@@ -194,19 +194,22 @@ pub fn read(dialled: &str, context: CountryCode) -> Result<Number, NumberError> 
     }
 }
 
-/// Compiles what [`read`] compiles at the first number of each country, so that no call waits for it.
+/// Compiles what [`read`] compiles at the first number of the North American plan, which is that of some
+/// twenty countries, so that no call waits for it.
+///
+/// Any other country has fewer patterns, compiled in 1.3 ms on average at its first number. All of
+/// them together would take a third of a second and a hundred MiB, whether or not anybody ever calls there.
 pub fn warm_up() {
     is_emergency_anywhere("112");
-    for country in catalogue::countries() {
-        let example =
-            region_of(country.code).and_then(|r| PHONE_NUMBER_UTIL.get_example_number(r).ok());
-        if let Some(example) = example {
-            let _ = read(
-                &format!("+{}{}", example.country_code, example.national_number),
-                country.code,
-            );
-        }
+    for country in catalogue::countries().iter().filter(|country| country.calling_code == 1) {
+        let _ = read_example(country.code);
     }
+}
+
+/// A number of that country, as the metadata gives one; `None` where it has none.
+fn read_example(country: CountryCode) -> Option<Result<Number, NumberError>> {
+    let example = PHONE_NUMBER_UTIL.get_example_number(region_of(country)?).ok()?;
+    Some(read(&format!("+{}{}", example.country_code, example.national_number), country))
 }
 
 /// Digits of a dialled text, with a leading plus, so that it can be handed on as text.

@@ -301,8 +301,19 @@ impl Answer {
 
     /// What a call that is denied, ringing or answered stands at.
     pub fn of(call: &Call, tenant: Option<&TenantProfile>, now: Millis, replayed: bool) -> Answer {
-        let decision = call.decision.unwrap_or(Decision::CallAlreadyEnded);
         let context = CallContext::decode(&call.context);
+        Answer::with(call, context, tenant, now, replayed)
+    }
+
+    /// The same of a call whose context is at hand.
+    pub fn with(
+        call: &Call,
+        context: Option<CallContext>,
+        tenant: Option<&TenantProfile>,
+        now: Millis,
+        replayed: bool,
+    ) -> Answer {
+        let decision = call.decision.unwrap_or(Decision::CallAlreadyEnded);
         if !decision.allowed() {
             let detail = detail(decision, context.as_ref());
             let nuance = nuance_of(call.nuance);

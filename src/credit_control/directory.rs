@@ -3,12 +3,14 @@
 //! Nothing here is trusted: every command carries the versions it rests on, and the ledger answers
 //! stale when one moved. Then the entry is read again, once for all who wait for it.
 
+use std::convert::Infallible;
 use std::future::Future;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use jiff::tz::TimeZone;
-use moka::sync::Cache;
+use quick_cache::Equivalent;
+use quick_cache::sync::Cache;
 use tokio::sync::{Mutex, OwnedMutexGuard};
 
 use crate::charging::deck::Deck;
@@ -19,9 +21,9 @@ use crate::charging::units::Millis;
 use crate::ledger::{Ledger, LedgerError, PayerView, TenantView, Versions};
 
 /// Most tenants, payers and decks remembered at a time; the least used is read again when needed.
-const MAX_TENANTS: u64 = 10_000;
-const MAX_PAYERS: u64 = 200_000;
-const MAX_DECKS: u64 = 64;
+const MAX_TENANTS: usize = 10_000;
+const MAX_PAYERS: usize = 200_000;
+const MAX_DECKS: usize = 64;
 
 /// A known tenant with everything derived from it once.
 pub struct Tenant {
@@ -60,7 +62,9 @@ impl Tenant {
 
 /// See the module. Clones share what is remembered.
 #[derive(Clone)]
-pub struct Directory {
+pub struct Directory(Arc<Remembered>);
+
+struct Remembered {
     tenants: Cache<TenantId, Arc<Tenant>>,
     payers: Cache<(TenantId, PayerId), Arc<PayerView>>,
     decks: Cache<String, Arc<Deck>>,
@@ -68,14 +72,24 @@ pub struct Directory {
     reading: Cache<String, Arc<Mutex<()>>>,
 }
 
+/// The key of a payer, borrowed.
+#[derive(Hash)]
+struct PayerKey<'a>(&'a TenantId, &'a PayerId);
+
+impl Equivalent<(TenantId, PayerId)> for PayerKey<'_> {
+    fn equivalent(&self, (tenant, payer): &(TenantId, PayerId)) -> bool {
+        (self.0, self.1) == (tenant, payer)
+    }
+}
+
 impl Default for Directory {
     fn default() -> Self {
-        Directory {
+        Directory(Arc::new(Remembered {
             tenants: Cache::new(MAX_TENANTS),
             payers: Cache::new(MAX_PAYERS),
             decks: Cache::new(MAX_DECKS),
             reading: Cache::new(MAX_TENANTS),
-        }
+        }))
     }
 }
 
@@ -86,15 +100,16 @@ impl Directory {
         ledger: &Arc<L>,
         tenant: &TenantId,
     ) -> Result<Arc<Tenant>, LedgerError> {
-        match self.tenants.get(tenant) {
+        match self.0.tenants.get(tenant) {
             Some(known) => Ok(known),
-            None => self.read_tenant(ledger, tenant, None).await,
+            // Boxed, here and below: it is rare and large, and every call would carry it along.
+            None => Box::pin(self.read_tenant(ledger, tenant, None)).await,
         }
     }
 
     /// The tenant, where it is remembered.
     pub fn known(&self, tenant: &TenantId) -> Option<Arc<Tenant>> {
-        self.tenants.get(tenant)
+        self.0.tenants.get(tenant)
     }
 
     /// The payer of a known tenant; unknown payers are asked for every time, because nothing would tell
@@ -105,9 +120,9 @@ impl Directory {
         tenant: &TenantId,
         payer: &PayerId,
     ) -> Result<Arc<PayerView>, LedgerError> {
-        match self.payers.get(&(tenant.clone(), payer.clone())) {
+        match self.0.payers.get(&PayerKey(tenant, payer)) {
             Some(known) => Ok(known),
-            None => self.read_payer(ledger, tenant, payer).await,
+            None => Box::pin(self.read_payer(ledger, tenant, payer)).await,
         }
     }
 
@@ -137,8 +152,8 @@ impl Directory {
         let found = Arc::new(ledger.payer(tenant, payer).await?.outcome);
         let key = (tenant.clone(), payer.clone());
         match found.profile {
-            Some(_) => self.payers.insert(key, found.clone()),
-            None => self.payers.invalidate(&key),
+            Some(_) => self.0.payers.insert(key, found.clone()),
+            None => drop(self.0.payers.remove(&key)),
         }
         Ok(found)
     }
@@ -153,7 +168,7 @@ impl Directory {
     ) -> Result<Arc<Tenant>, LedgerError> {
         let alone = self.alone(format!("t:{tenant}")).await;
         let fresh = |known: &Arc<Tenant>| stale != Some(known.view.version);
-        if let Some(known) = self.tenants.get(tenant).filter(fresh) {
+        if let Some(known) = self.0.tenants.get(tenant).filter(fresh) {
             return Ok(known);
         }
         let (directory, ledger, tenant) = (self.clone(), ledger.clone(), tenant.clone());
@@ -167,8 +182,8 @@ impl Directory {
             };
             let found = Arc::new(Tenant::new(reply.outcome, deck, reply.now));
             match found.view.record {
-                Some(_) => directory.tenants.insert(tenant, found.clone()),
-                None => directory.tenants.invalidate(&tenant),
+                Some(_) => directory.0.tenants.insert(tenant, found.clone()),
+                None => drop(directory.0.tenants.remove(&tenant)),
             }
             Ok(found)
         })
@@ -181,11 +196,11 @@ impl Directory {
         ledger: &Arc<L>,
         version: &str,
     ) -> Result<Arc<Deck>, LedgerError> {
-        if let Some(known) = self.decks.get(version) {
+        if let Some(known) = self.0.decks.get(version) {
             return Ok(known);
         }
         let alone = self.alone(format!("d:{version}")).await;
-        if let Some(known) = self.decks.get(version) {
+        if let Some(known) = self.0.decks.get(version) {
             return Ok(known);
         }
         let (directory, ledger, version) = (self.clone(), ledger.clone(), version.to_owned());
@@ -207,12 +222,14 @@ impl Directory {
 
     /// Remembers a deck that was read here.
     pub fn keep_deck(&self, deck: Arc<Deck>) {
-        self.decks.insert(deck.version().to_owned(), deck);
+        self.0.decks.insert(deck.version().to_owned(), deck);
     }
 
     /// Waits until nobody else reads what has that name.
     async fn alone(&self, name: String) -> OwnedMutexGuard<()> {
-        self.reading.get_with(name, Arc::default).lock_owned().await
+        let made = || Ok::<_, Infallible>(Arc::default());
+        let Ok(reading) = self.0.reading.get_or_insert_with(&name, made);
+        reading.lock_owned().await
     }
 
     /// What is remembered, without asking anybody: for decisions while the ledger is away.
@@ -221,12 +238,12 @@ impl Directory {
         tenant: &TenantId,
         payer: &PayerId,
     ) -> (Option<Arc<Tenant>>, Option<Arc<PayerView>>) {
-        (self.tenants.get(tenant), self.payers.get(&(tenant.clone(), payer.clone())))
+        (self.0.tenants.get(tenant), self.0.payers.get(&PayerKey(tenant, payer)))
     }
 
     /// Forgets a tenant, because it was changed here.
     pub fn forget_tenant(&self, tenant: &TenantId) {
-        self.tenants.invalidate(tenant);
+        self.0.tenants.remove(tenant);
     }
 }
 

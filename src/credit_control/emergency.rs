@@ -61,7 +61,11 @@ impl<L: Ledger> CreditControl<L> {
         raw: &RawRequest<'_>,
         deadline: Instant,
     ) -> Option<Answer> {
-        let (kind, tenant) = self.emergency(raw, deadline).await?;
+        if !may_be_emergency(raw) {
+            return None;
+        }
+        // Boxed: it is rare and large, and every call would carry it along.
+        let (kind, tenant) = Box::pin(self.emergency(raw, deadline)).await?;
         let tenant = tenant.as_deref();
         let command = self.emergency_command(raw, kind, tenant);
         let answer = self.decide_locally(command, tenant.and_then(Tenant::profile)).await;
@@ -99,16 +103,7 @@ impl<L: Ledger> CreditControl<L> {
         raw: &RawRequest<'_>,
         deadline: Instant,
     ) -> Option<(Emergency, Option<Arc<Tenant>>)> {
-        let dialled = [raw.called_number, raw.original_called_number];
-        if !dialled.iter().any(|number| number::is_emergency_anywhere(number)) {
-            return None;
-        }
-        if raw.call_type.is_some_and(|of| {
-            matches!(
-                of,
-                CallType::UserInbound | CallType::TollFreeInbound | CallType::ConferenceDialIn
-            )
-        }) {
+        if !may_be_emergency(raw) {
             return None;
         }
         let (country, tenant) = self.emergency_country(raw, deadline).await;
@@ -253,6 +248,18 @@ impl<L: Ledger> CreditControl<L> {
             ended_retention: self.settings().ended_retention,
         }
     }
+}
+
+/// Whether a number is an emergency number somewhere, and the call one that somebody makes.
+fn may_be_emergency(raw: &RawRequest<'_>) -> bool {
+    let dialled = [raw.called_number, raw.original_called_number];
+    dialled.iter().any(|number| number::is_emergency_anywhere(number))
+        && !raw.call_type.is_some_and(|of| {
+            matches!(
+                of,
+                CallType::UserInbound | CallType::TollFreeInbound | CallType::ConferenceDialIn
+            )
+        })
 }
 
 /// Which number makes it an emergency call.

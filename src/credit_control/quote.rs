@@ -33,7 +33,7 @@ impl<L: Ledger> CreditControl<L> {
                 return Ok(quoted(answer));
             }
             let (tenant, payer) = self.look_up(&request.tenant, &request.payer, deadline).await?;
-            let command = self.command(request, &tenant, &payer);
+            let (command, _) = self.command(request, &tenant, &payer);
             let (families, month) = match &command.proposal {
                 Proposal::Refuse(..) => (vec![], tenant.month(self.now()).as_ref().clone()),
                 Proposal::Grant(offer) | Proposal::Record(offer) => {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use prost_types::Duration;
 use tonic::service::interceptor::InterceptedService;
 use tonic::{Request, Response, Status};
-use tracing::{Instrument, Span, field, info_span};
+use tracing::{Instrument, Span, info_span};
 
 use crate::charging::ids::{CallId, PayerId, TenantId};
 use crate::charging::number::masked;
@@ -111,9 +111,9 @@ impl<L: Ledger> CallAuthorizationService for CallAuthorization<L> {
         request: Request<v1::AuthorizeCallRequest>,
     ) -> Result<Response<v1::AuthorizeCallResponse>, Status> {
         let message = request.get_ref();
-        let span = span("AuthorizeCall", &message.tenant_id, &message.call_id);
-        span.record("called", masked(&message.called_number));
-        span.record("attempt", message.attempt);
+        let called = Some(masked(&message.called_number));
+        let attempt = Some(message.attempt);
+        let span = span("AuthorizeCall", &message.tenant_id, &message.call_id, called, attempt);
         let answer = logged(self.try_authorize(request)).instrument(span).await?;
         Ok(Response::new(answer::authorized(answer)))
     }
@@ -123,7 +123,7 @@ impl<L: Ledger> CallAuthorizationService for CallAuthorization<L> {
         request: Request<v1::ReportAnswerRequest>,
     ) -> Result<Response<v1::ReportAnswerResponse>, Status> {
         let message = request.get_ref();
-        let span = span("ReportAnswer", &message.tenant_id, &message.call_id);
+        let span = span("ReportAnswer", &message.tenant_id, &message.call_id, None, None);
         let answer = async {
             let deadline = deadline::of(request.extensions());
             let _entered = self.gate.enter()?;
@@ -142,7 +142,7 @@ impl<L: Ledger> CallAuthorizationService for CallAuthorization<L> {
         request: Request<v1::ExtendCallRequest>,
     ) -> Result<Response<v1::ExtendCallResponse>, Status> {
         let message = request.get_ref();
-        let span = span("ExtendCall", &message.tenant_id, &message.call_id);
+        let span = span("ExtendCall", &message.tenant_id, &message.call_id, None, None);
         let answer = logged(self.try_extend(request)).instrument(span).await?;
         Ok(Response::new(answer::extended(answer)))
     }
@@ -151,7 +151,8 @@ impl<L: Ledger> CallAuthorizationService for CallAuthorization<L> {
         &self,
         request: Request<v1::SettleCallRequest>,
     ) -> Result<Response<v1::SettleCallResponse>, Status> {
-        let span = span("SettleCall", &request.get_ref().tenant_id, &request.get_ref().call_id);
+        let message = request.get_ref();
+        let span = span("SettleCall", &message.tenant_id, &message.call_id, None, None);
         let charge = async {
             let deadline = deadline::of(request.extensions());
             let _entered = self.gate.enter()?;
@@ -167,7 +168,7 @@ impl<L: Ledger> CallAuthorizationService for CallAuthorization<L> {
         request: Request<v1::ReleaseCallRequest>,
     ) -> Result<Response<v1::ReleaseCallResponse>, Status> {
         let message = request.get_ref();
-        let span = span("ReleaseCall", &message.tenant_id, &message.call_id);
+        let span = span("ReleaseCall", &message.tenant_id, &message.call_id, None, None);
         let charge = async {
             let deadline = deadline::of(request.extensions());
             let _entered = self.gate.enter()?;
@@ -190,8 +191,8 @@ impl<L: Ledger> CallAuthorizationService for CallAuthorization<L> {
         request: Request<v1::QuoteCallRequest>,
     ) -> Result<Response<v1::QuoteCallResponse>, Status> {
         let message = request.get_ref();
-        let span = span("QuoteCall", &message.tenant_id, &message.call_id);
-        span.record("called", masked(&message.called_number));
+        let called = Some(masked(&message.called_number));
+        let span = span("QuoteCall", &message.tenant_id, &message.call_id, called, None);
         let answer = logged(self.try_quote(request)).instrument(span).await?;
         Ok(Response::new(answer::quoted(answer)))
     }
@@ -201,7 +202,7 @@ impl<L: Ledger> CallAuthorizationService for CallAuthorization<L> {
         request: Request<v1::EndCallsRequest>,
     ) -> Result<Response<v1::EndCallsResponse>, Status> {
         let message = request.get_ref();
-        let span = span("EndCalls", &message.tenant_id, "");
+        let span = span("EndCalls", &message.tenant_id, "", None, None);
         let ended = async {
             let deadline = deadline::of(request.extensions());
             let _entered = self.gate.enter()?;
@@ -221,10 +222,18 @@ impl<L: Ledger> CallAuthorizationService for CallAuthorization<L> {
 }
 
 /// The span of one request. What the client sent is cut and escaped: it is not checked yet.
-fn span(rpc: &'static str, tenant: &str, call: &str) -> Span {
-    let cut = |text: &'_ str| text[..text.floor_char_boundary(MAX_NAME_BYTES)].to_owned();
-    let (tenant, call) = (cut(tenant), cut(call));
-    info_span!("rpc", rpc, tenant = ?tenant, call = ?call, called = field::Empty, attempt = field::Empty)
+///
+/// Made with all of its fields at once: each that is added later has the log write all of them anew.
+fn span(
+    rpc: &'static str,
+    tenant: &str,
+    call: &str,
+    called: Option<String>,
+    attempt: Option<u32>,
+) -> Span {
+    let tenant = &tenant[..tenant.floor_char_boundary(MAX_NAME_BYTES)];
+    let call = &call[..call.floor_char_boundary(MAX_NAME_BYTES)];
+    info_span!("rpc", rpc, tenant = ?tenant, call = ?call, called, attempt)
 }
 
 /// Notes what was decided, within the request's span.

@@ -386,7 +386,7 @@ fn masking_keeps_the_first_part_and_hides_the_last_four_characters() {
 }
 
 #[test]
-fn warming_up_reads_a_number_of_every_country() {
+fn warming_up_meets_no_pattern_that_cannot_be_compiled() {
     warm_up();
 }
 

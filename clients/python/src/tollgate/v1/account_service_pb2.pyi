@@ -154,12 +154,14 @@ class ListDecisionsRequest(_message.Message):
     def __init__(self, tenant_id: _Optional[str] = ..., page_size: _Optional[int] = ..., page_token: _Optional[str] = ...) -> None: ...
 
 class ListDecisionsResponse(_message.Message):
-    __slots__ = ("decisions", "next_page_token")
+    __slots__ = ("decisions", "next_page_token", "records_kept_since")
     DECISIONS_FIELD_NUMBER: _ClassVar[int]
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    RECORDS_KEPT_SINCE_FIELD_NUMBER: _ClassVar[int]
     decisions: _containers.RepeatedCompositeFieldContainer[_account_pb2.DecisionRecord]
     next_page_token: str
-    def __init__(self, decisions: _Optional[_Iterable[_Union[_account_pb2.DecisionRecord, _Mapping]]] = ..., next_page_token: _Optional[str] = ...) -> None: ...
+    records_kept_since: _timestamp_pb2.Timestamp
+    def __init__(self, decisions: _Optional[_Iterable[_Union[_account_pb2.DecisionRecord, _Mapping]]] = ..., next_page_token: _Optional[str] = ..., records_kept_since: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
 
 class ExportUsageRequest(_message.Message):
     __slots__ = ("tenant_id", "to")
@@ -171,10 +173,12 @@ class ExportUsageRequest(_message.Message):
     def __init__(self, tenant_id: _Optional[str] = ..., to: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., **kwargs) -> None: ...
 
 class ExportUsageResponse(_message.Message):
-    __slots__ = ("record",)
+    __slots__ = ("record", "records_kept_since")
     RECORD_FIELD_NUMBER: _ClassVar[int]
+    RECORDS_KEPT_SINCE_FIELD_NUMBER: _ClassVar[int]
     record: _account_pb2.UsageRecord
-    def __init__(self, record: _Optional[_Union[_account_pb2.UsageRecord, _Mapping]] = ...) -> None: ...
+    records_kept_since: _timestamp_pb2.Timestamp
+    def __init__(self, record: _Optional[_Union[_account_pb2.UsageRecord, _Mapping]] = ..., records_kept_since: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
 
 class CheckDeckRequest(_message.Message):
     __slots__ = ("csv",)
@@ -253,10 +257,36 @@ class WatchEventsRequest(_message.Message):
     def __init__(self, tenant_id: _Optional[str] = ..., after_cursor: _Optional[str] = ..., until_now: bool = ...) -> None: ...
 
 class WatchEventsResponse(_message.Message):
-    __slots__ = ("event",)
+    __slots__ = ("event", "records_kept_since")
     EVENT_FIELD_NUMBER: _ClassVar[int]
+    RECORDS_KEPT_SINCE_FIELD_NUMBER: _ClassVar[int]
     event: _account_pb2.Event
-    def __init__(self, event: _Optional[_Union[_account_pb2.Event, _Mapping]] = ...) -> None: ...
+    records_kept_since: _timestamp_pb2.Timestamp
+    def __init__(self, event: _Optional[_Union[_account_pb2.Event, _Mapping]] = ..., records_kept_since: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+
+class EraseNumbersRequest(_message.Message):
+    __slots__ = ("tenant_id", "number", "before", "reason", "operator")
+    TENANT_ID_FIELD_NUMBER: _ClassVar[int]
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    BEFORE_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    OPERATOR_FIELD_NUMBER: _ClassVar[int]
+    tenant_id: str
+    number: str
+    before: _timestamp_pb2.Timestamp
+    reason: str
+    operator: str
+    def __init__(self, tenant_id: _Optional[str] = ..., number: _Optional[str] = ..., before: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., reason: _Optional[str] = ..., operator: _Optional[str] = ...) -> None: ...
+
+class EraseNumbersResponse(_message.Message):
+    __slots__ = ("entry_count", "call_count", "call_id_count")
+    ENTRY_COUNT_FIELD_NUMBER: _ClassVar[int]
+    CALL_COUNT_FIELD_NUMBER: _ClassVar[int]
+    CALL_ID_COUNT_FIELD_NUMBER: _ClassVar[int]
+    entry_count: int
+    call_count: int
+    call_id_count: int
+    def __init__(self, entry_count: _Optional[int] = ..., call_count: _Optional[int] = ..., call_id_count: _Optional[int] = ...) -> None: ...
 
 class AdjustBalanceRequest(_message.Message):
     __slots__ = ("tenant_id", "key", "bucket_id", "money", "duration", "reason", "operator")
@@ -325,12 +355,14 @@ class ListAdjustmentsRequest(_message.Message):
     def __init__(self, tenant_id: _Optional[str] = ..., page_size: _Optional[int] = ..., page_token: _Optional[str] = ...) -> None: ...
 
 class ListAdjustmentsResponse(_message.Message):
-    __slots__ = ("adjustments", "next_page_token")
+    __slots__ = ("adjustments", "next_page_token", "records_kept_since")
     ADJUSTMENTS_FIELD_NUMBER: _ClassVar[int]
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    RECORDS_KEPT_SINCE_FIELD_NUMBER: _ClassVar[int]
     adjustments: _containers.RepeatedCompositeFieldContainer[_account_pb2.Adjustment]
     next_page_token: str
-    def __init__(self, adjustments: _Optional[_Iterable[_Union[_account_pb2.Adjustment, _Mapping]]] = ..., next_page_token: _Optional[str] = ...) -> None: ...
+    records_kept_since: _timestamp_pb2.Timestamp
+    def __init__(self, adjustments: _Optional[_Iterable[_Union[_account_pb2.Adjustment, _Mapping]]] = ..., next_page_token: _Optional[str] = ..., records_kept_since: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
 
 class BlockUserRequest(_message.Message):
     __slots__ = ("tenant_id", "user_id", "reason", "operator")
@@ -390,9 +422,11 @@ class ListBlockedUsersRequest(_message.Message):
     def __init__(self, tenant_id: _Optional[str] = ..., page_size: _Optional[int] = ..., page_token: _Optional[str] = ..., include_unblocked: bool = ..., to: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., **kwargs) -> None: ...
 
 class ListBlockedUsersResponse(_message.Message):
-    __slots__ = ("blocks", "next_page_token")
+    __slots__ = ("blocks", "next_page_token", "records_kept_since")
     BLOCKS_FIELD_NUMBER: _ClassVar[int]
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    RECORDS_KEPT_SINCE_FIELD_NUMBER: _ClassVar[int]
     blocks: _containers.RepeatedCompositeFieldContainer[_account_pb2.BlockRecord]
     next_page_token: str
-    def __init__(self, blocks: _Optional[_Iterable[_Union[_account_pb2.BlockRecord, _Mapping]]] = ..., next_page_token: _Optional[str] = ...) -> None: ...
+    records_kept_since: _timestamp_pb2.Timestamp
+    def __init__(self, blocks: _Optional[_Iterable[_Union[_account_pb2.BlockRecord, _Mapping]]] = ..., next_page_token: _Optional[str] = ..., records_kept_since: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...

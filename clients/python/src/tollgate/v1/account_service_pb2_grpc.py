@@ -89,6 +89,11 @@ class AccountServiceStub(object):
                 request_serializer=tollgate_dot_v1_dot_account__service__pb2.WatchEventsRequest.SerializeToString,
                 response_deserializer=tollgate_dot_v1_dot_account__service__pb2.WatchEventsResponse.FromString,
                 _registered_method=True)
+        self.EraseNumbers = channel.unary_unary(
+                '/tollgate.v1.AccountService/EraseNumbers',
+                request_serializer=tollgate_dot_v1_dot_account__service__pb2.EraseNumbersRequest.SerializeToString,
+                response_deserializer=tollgate_dot_v1_dot_account__service__pb2.EraseNumbersResponse.FromString,
+                _registered_method=True)
         self.CheckDeck = channel.unary_unary(
                 '/tollgate.v1.AccountService/CheckDeck',
                 request_serializer=tollgate_dot_v1_dot_account__service__pb2.CheckDeckRequest.SerializeToString,
@@ -225,6 +230,16 @@ class AccountServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def EraseNumbers(self, request, context):
+        """Erases telephone numbers from records and kept calls, but for their country code; SIP Call-IDs and
+        labels of the same records are cleared. Balances, charges and replays stay as they are. Calls go on
+        meanwhile; UNAVAILABLE while another erasure of the tenant is under way. Runs to its end even if the
+        client leaves. May be repeated.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def CheckDeck(self, request, context):
         """Checks a rate deck whole, without activating it: a deck with mistakes is an answer that lists them.
         """
@@ -270,7 +285,7 @@ class AccountServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def ListAdjustments(self, request, context):
-        """The corrections of a tenant, newest first.
+        """The corrections of a tenant, newest first, as far back as records are kept (retention).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -294,7 +309,7 @@ class AccountServiceServicer(object):
 
     def ListBlockedUsers(self, request, context):
         """The blocks that stand, by user; or everything that was blocked and unblocked in a window of time,
-        oldest first.
+        oldest first, as far back as records are kept (retention).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -347,6 +362,11 @@ def add_AccountServiceServicer_to_server(servicer, server):
                     servicer.WatchEvents,
                     request_deserializer=tollgate_dot_v1_dot_account__service__pb2.WatchEventsRequest.FromString,
                     response_serializer=tollgate_dot_v1_dot_account__service__pb2.WatchEventsResponse.SerializeToString,
+            ),
+            'EraseNumbers': grpc.unary_unary_rpc_method_handler(
+                    servicer.EraseNumbers,
+                    request_deserializer=tollgate_dot_v1_dot_account__service__pb2.EraseNumbersRequest.FromString,
+                    response_serializer=tollgate_dot_v1_dot_account__service__pb2.EraseNumbersResponse.SerializeToString,
             ),
             'CheckDeck': grpc.unary_unary_rpc_method_handler(
                     servicer.CheckDeck,
@@ -647,6 +667,33 @@ class AccountService(object):
             '/tollgate.v1.AccountService/WatchEvents',
             tollgate_dot_v1_dot_account__service__pb2.WatchEventsRequest.SerializeToString,
             tollgate_dot_v1_dot_account__service__pb2.WatchEventsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def EraseNumbers(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tollgate.v1.AccountService/EraseNumbers',
+            tollgate_dot_v1_dot_account__service__pb2.EraseNumbersRequest.SerializeToString,
+            tollgate_dot_v1_dot_account__service__pb2.EraseNumbersResponse.FromString,
             options,
             channel_credentials,
             insecure,

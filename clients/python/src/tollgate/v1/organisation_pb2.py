@@ -26,7 +26,7 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1etollgate/v1/organisation.proto\x12\x0btollgate.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"4\n\x0cOrganisation\x12$\n\x07tenants\x18\x01 \x03(\x0b\x32\x13.tollgate.v1.Tenant\"\xb6\x07\n\x06Tenant\x12\n\n\x02id\x18\x01 \x01(\t\x12\x10\n\x08\x63urrency\x18\x02 \x01(\t\x12\x0f\n\x07\x63ountry\x18\x03 \x01(\t\x12\x11\n\ttime_zone\x18\x04 \x01(\t\x12\x0f\n\x07\x62illing\x18\x05 \x01(\t\x12\x0f\n\x07overage\x18\x06 \x01(\x08\x12\x11\n\trate_deck\x18\x07 \x01(\t\x12\x34\n\x0foutbound_policy\x18\x08 \x01(\x0b\x32\x1b.tollgate.v1.OutboundPolicy\x12\x36\n\x10\x66\x61ilure_handling\x18\t \x01(\x0b\x32\x1c.tollgate.v1.FailureHandling\x12\x16\n\x0eon_lost_settle\x18\n \x01(\t\x12)\n\x06limits\x18\x0b \x01(\x0b\x32\x19.tollgate.v1.TenantLimits\x12\x32\n\x0espend_velocity\x18\x0c \x01(\x0b\x32\x1a.tollgate.v1.SpendVelocity\x12\x18\n\x10\x62locked_prefixes\x18\r \x03(\t\x12\x30\n\rauto_recharge\x18\x0e \x01(\x0b\x32\x19.tollgate.v1.AutoRecharge\x12,\n\x07\x63redits\x18\x0f \x03(\x0b\x32\x1b.tollgate.v1.CreditPurchase\x12 \n\x05users\x18\x10 \x03(\x0b\x32\x11.tollgate.v1.User\x12\x33\n\x0fservice_numbers\x18\x11 \x03(\x0b\x32\x1a.tollgate.v1.ServiceNumber\x12\x37\n\x11resource_accounts\x18\x12 \x03(\x0b\x32\x1c.tollgate.v1.ResourceAccount\x12\"\n\x06trunks\x18\x13 \x03(\x0b\x32\x12.tollgate.v1.Trunk\x12\r\n\x05state\x18\x14 \x01(\t\x12\x19\n\x11international_cap\x18\x15 \x01(\t\x12#\n\x1b\x61llow_unlisted_destinations\x18\x16 \x01(\x08\x12@\n\x0fpool_increments\x18\x17 \x03(\x0b\x32\'.tollgate.v1.Tenant.PoolIncrementsEntry\x12\x18\n\x10\x64\x65\x64uct_shortfall\x18\x19 \x01(\x08\x12%\n\x07notices\x18\x18 \x01(\x0b\x32\x14.tollgate.v1.Notices\x1aP\n\x13PoolIncrementsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12(\n\x05value\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration:\x02\x38\x01\"*\n\x07Notices\x12\x0e\n\x06\x65mails\x18\x01 \x03(\t\x12\x0f\n\x07webhook\x18\x02 \x01(\t\"2\n\x0eOutboundPolicy\x12\x12\n\nconference\x18\x01 \x01(\t\x12\x0c\n\x04user\x18\x02 \x01(\t\"`\n\x0f\x46\x61ilureHandling\x12\x15\n\ruser_outbound\x18\x01 \x01(\t\x12\x1b\n\x13\x63onference_dial_out\x18\x02 \x01(\t\x12\x19\n\x11toll_free_inbound\x18\x03 \x01(\t\"\xe8\x01\n\x0cTenantLimits\x12\x1d\n\x10\x63oncurrent_calls\x18\x01 \x01(\rH\x00\x88\x01\x01\x12\x1d\n\x10\x63\x61lls_per_second\x18\x02 \x01(\rH\x01\x88\x01\x01\x12 \n\x13max_rate_per_minute\x18\x03 \x01(\tH\x02\x88\x01\x01\x12\x1f\n\x12max_connection_fee\x18\x04 \x01(\tH\x03\x88\x01\x01\x42\x13\n\x11_concurrent_callsB\x13\n\x11_calls_per_secondB\x16\n\x14_max_rate_per_minuteB\x15\n\x13_max_connection_fee\"G\n\rSpendVelocity\x12\x0e\n\x06\x61mount\x18\x01 \x01(\t\x12&\n\x03per\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"j\n\x0c\x41utoRecharge\x12\x0f\n\x07trigger\x18\x01 \x01(\t\x12\x0e\n\x06\x61mount\x18\x02 \x01(\t\x12\x16\n\tdaily_cap\x18\x03 \x01(\tH\x00\x88\x01\x01\x12\x13\n\x0brecharge_on\x18\x04 \x01(\tB\x0c\n\n_daily_cap\"\x86\x01\n\x0e\x43reditPurchase\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x0e\n\x06\x61mount\x18\x02 \x01(\t\x12\x30\n\x0cpurchased_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12%\n\x07payment\x18\x04 \x01(\x0b\x32\x14.tollgate.v1.Payment\"4\n\x07Payment\x12\x11\n\tagreement\x18\x01 \x01(\t\x12\x16\n\x0epurchase_order\x18\x02 \x01(\t\"\x9b\x02\n\x04User\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0b\n\x03upn\x18\x02 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x03 \x01(\t\x12\x11\n\tobject_id\x18\x04 \x01(\t\x12\x16\n\x0eusage_location\x18\x05 \x01(\t\x12\x10\n\x08licences\x18\x06 \x03(\t\x12\x0f\n\x07numbers\x18\x07 \x03(\t\x12\x34\n\x0foutbound_policy\x18\x08 \x01(\x0b\x32\x1b.tollgate.v1.OutboundPolicy\x12\x18\n\x0bspend_limit\x18\t \x01(\tH\x00\x88\x01\x01\x12\'\n\x06limits\x18\n \x01(\x0b\x32\x17.tollgate.v1.UserLimits\x12\r\n\x05state\x18\x0b \x01(\tB\x0e\n\x0c_spend_limit\"@\n\nUserLimits\x12\x1d\n\x10\x63oncurrent_calls\x18\x01 \x01(\rH\x00\x88\x01\x01\x42\x13\n\x11_concurrent_calls\"F\n\rServiceNumber\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04\x65\x31\x36\x34\x18\x02 \x01(\t\x12\x0c\n\x04kind\x18\x03 \x01(\t\x12\r\n\x05state\x18\x04 \x01(\t\"g\n\x0fResourceAccount\x12\n\n\x02id\x18\x01 \x01(\t\x12\x16\n\x0eusage_location\x18\x02 \x01(\t\x12\x10\n\x08licences\x18\x03 \x03(\t\x12\x0f\n\x07numbers\x18\x04 \x03(\t\x12\r\n\x05state\x18\x05 \x01(\t\"\xb2\x01\n\x05Trunk\x12\n\n\x02id\x18\x01 \x01(\t\x12\x19\n\x11\x65mergency_country\x18\x02 \x01(\t\x12\x34\n\tresponses\x18\x03 \x03(\x0b\x32!.tollgate.v1.Trunk.ResponsesEntry\x1aL\n\x0eResponsesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12)\n\x05value\x18\x02 \x01(\x0b\x32\x1a.tollgate.v1.TrunkResponse:\x02\x38\x01\"K\n\rTrunkResponse\x12\x12\n\nsip_status\x18\x01 \x01(\r\x12\x17\n\nq850_cause\x18\x02 \x01(\rH\x00\x88\x01\x01\x42\r\n\x0b_q850_causeb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1etollgate/v1/organisation.proto\x12\x0btollgate.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"4\n\x0cOrganisation\x12$\n\x07tenants\x18\x01 \x03(\x0b\x32\x13.tollgate.v1.Tenant\"\xe1\x07\n\x06Tenant\x12\n\n\x02id\x18\x01 \x01(\t\x12\x10\n\x08\x63urrency\x18\x02 \x01(\t\x12\x0f\n\x07\x63ountry\x18\x03 \x01(\t\x12\x11\n\ttime_zone\x18\x04 \x01(\t\x12\x0f\n\x07\x62illing\x18\x05 \x01(\t\x12\x0f\n\x07overage\x18\x06 \x01(\x08\x12\x11\n\trate_deck\x18\x07 \x01(\t\x12\x34\n\x0foutbound_policy\x18\x08 \x01(\x0b\x32\x1b.tollgate.v1.OutboundPolicy\x12\x36\n\x10\x66\x61ilure_handling\x18\t \x01(\x0b\x32\x1c.tollgate.v1.FailureHandling\x12\x16\n\x0eon_lost_settle\x18\n \x01(\t\x12)\n\x06limits\x18\x0b \x01(\x0b\x32\x19.tollgate.v1.TenantLimits\x12\x32\n\x0espend_velocity\x18\x0c \x01(\x0b\x32\x1a.tollgate.v1.SpendVelocity\x12\x18\n\x10\x62locked_prefixes\x18\r \x03(\t\x12\x30\n\rauto_recharge\x18\x0e \x01(\x0b\x32\x19.tollgate.v1.AutoRecharge\x12,\n\x07\x63redits\x18\x0f \x03(\x0b\x32\x1b.tollgate.v1.CreditPurchase\x12 \n\x05users\x18\x10 \x03(\x0b\x32\x11.tollgate.v1.User\x12\x33\n\x0fservice_numbers\x18\x11 \x03(\x0b\x32\x1a.tollgate.v1.ServiceNumber\x12\x37\n\x11resource_accounts\x18\x12 \x03(\x0b\x32\x1c.tollgate.v1.ResourceAccount\x12\"\n\x06trunks\x18\x13 \x03(\x0b\x32\x12.tollgate.v1.Trunk\x12\r\n\x05state\x18\x14 \x01(\t\x12\x19\n\x11international_cap\x18\x15 \x01(\t\x12#\n\x1b\x61llow_unlisted_destinations\x18\x16 \x01(\x08\x12@\n\x0fpool_increments\x18\x17 \x03(\x0b\x32\'.tollgate.v1.Tenant.PoolIncrementsEntry\x12\x18\n\x10\x64\x65\x64uct_shortfall\x18\x19 \x01(\x08\x12%\n\x07notices\x18\x18 \x01(\x0b\x32\x14.tollgate.v1.Notices\x12)\n\tretention\x18\x1a \x01(\x0b\x32\x16.tollgate.v1.Retention\x1aP\n\x13PoolIncrementsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12(\n\x05value\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration:\x02\x38\x01\"c\n\tRetention\x12*\n\x07numbers\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12*\n\x07records\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"*\n\x07Notices\x12\x0e\n\x06\x65mails\x18\x01 \x03(\t\x12\x0f\n\x07webhook\x18\x02 \x01(\t\"2\n\x0eOutboundPolicy\x12\x12\n\nconference\x18\x01 \x01(\t\x12\x0c\n\x04user\x18\x02 \x01(\t\"`\n\x0f\x46\x61ilureHandling\x12\x15\n\ruser_outbound\x18\x01 \x01(\t\x12\x1b\n\x13\x63onference_dial_out\x18\x02 \x01(\t\x12\x19\n\x11toll_free_inbound\x18\x03 \x01(\t\"\xe8\x01\n\x0cTenantLimits\x12\x1d\n\x10\x63oncurrent_calls\x18\x01 \x01(\rH\x00\x88\x01\x01\x12\x1d\n\x10\x63\x61lls_per_second\x18\x02 \x01(\rH\x01\x88\x01\x01\x12 \n\x13max_rate_per_minute\x18\x03 \x01(\tH\x02\x88\x01\x01\x12\x1f\n\x12max_connection_fee\x18\x04 \x01(\tH\x03\x88\x01\x01\x42\x13\n\x11_concurrent_callsB\x13\n\x11_calls_per_secondB\x16\n\x14_max_rate_per_minuteB\x15\n\x13_max_connection_fee\"G\n\rSpendVelocity\x12\x0e\n\x06\x61mount\x18\x01 \x01(\t\x12&\n\x03per\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"j\n\x0c\x41utoRecharge\x12\x0f\n\x07trigger\x18\x01 \x01(\t\x12\x0e\n\x06\x61mount\x18\x02 \x01(\t\x12\x16\n\tdaily_cap\x18\x03 \x01(\tH\x00\x88\x01\x01\x12\x13\n\x0brecharge_on\x18\x04 \x01(\tB\x0c\n\n_daily_cap\"\x86\x01\n\x0e\x43reditPurchase\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x0e\n\x06\x61mount\x18\x02 \x01(\t\x12\x30\n\x0cpurchased_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12%\n\x07payment\x18\x04 \x01(\x0b\x32\x14.tollgate.v1.Payment\"4\n\x07Payment\x12\x11\n\tagreement\x18\x01 \x01(\t\x12\x16\n\x0epurchase_order\x18\x02 \x01(\t\"\x9b\x02\n\x04User\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0b\n\x03upn\x18\x02 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x03 \x01(\t\x12\x11\n\tobject_id\x18\x04 \x01(\t\x12\x16\n\x0eusage_location\x18\x05 \x01(\t\x12\x10\n\x08licences\x18\x06 \x03(\t\x12\x0f\n\x07numbers\x18\x07 \x03(\t\x12\x34\n\x0foutbound_policy\x18\x08 \x01(\x0b\x32\x1b.tollgate.v1.OutboundPolicy\x12\x18\n\x0bspend_limit\x18\t \x01(\tH\x00\x88\x01\x01\x12\'\n\x06limits\x18\n \x01(\x0b\x32\x17.tollgate.v1.UserLimits\x12\r\n\x05state\x18\x0b \x01(\tB\x0e\n\x0c_spend_limit\"@\n\nUserLimits\x12\x1d\n\x10\x63oncurrent_calls\x18\x01 \x01(\rH\x00\x88\x01\x01\x42\x13\n\x11_concurrent_calls\"F\n\rServiceNumber\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04\x65\x31\x36\x34\x18\x02 \x01(\t\x12\x0c\n\x04kind\x18\x03 \x01(\t\x12\r\n\x05state\x18\x04 \x01(\t\"g\n\x0fResourceAccount\x12\n\n\x02id\x18\x01 \x01(\t\x12\x16\n\x0eusage_location\x18\x02 \x01(\t\x12\x10\n\x08licences\x18\x03 \x03(\t\x12\x0f\n\x07numbers\x18\x04 \x03(\t\x12\r\n\x05state\x18\x05 \x01(\t\"\xb2\x01\n\x05Trunk\x12\n\n\x02id\x18\x01 \x01(\t\x12\x19\n\x11\x65mergency_country\x18\x02 \x01(\t\x12\x34\n\tresponses\x18\x03 \x03(\x0b\x32!.tollgate.v1.Trunk.ResponsesEntry\x1aL\n\x0eResponsesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12)\n\x05value\x18\x02 \x01(\x0b\x32\x1a.tollgate.v1.TrunkResponse:\x02\x38\x01\"K\n\rTrunkResponse\x12\x12\n\nsip_status\x18\x01 \x01(\r\x12\x17\n\nq850_cause\x18\x02 \x01(\rH\x00\x88\x01\x01\x42\r\n\x0b_q850_causeb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -40,37 +40,39 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ORGANISATION']._serialized_start=112
   _globals['_ORGANISATION']._serialized_end=164
   _globals['_TENANT']._serialized_start=167
-  _globals['_TENANT']._serialized_end=1117
-  _globals['_TENANT_POOLINCREMENTSENTRY']._serialized_start=1037
-  _globals['_TENANT_POOLINCREMENTSENTRY']._serialized_end=1117
-  _globals['_NOTICES']._serialized_start=1119
-  _globals['_NOTICES']._serialized_end=1161
-  _globals['_OUTBOUNDPOLICY']._serialized_start=1163
-  _globals['_OUTBOUNDPOLICY']._serialized_end=1213
-  _globals['_FAILUREHANDLING']._serialized_start=1215
-  _globals['_FAILUREHANDLING']._serialized_end=1311
-  _globals['_TENANTLIMITS']._serialized_start=1314
-  _globals['_TENANTLIMITS']._serialized_end=1546
-  _globals['_SPENDVELOCITY']._serialized_start=1548
-  _globals['_SPENDVELOCITY']._serialized_end=1619
-  _globals['_AUTORECHARGE']._serialized_start=1621
-  _globals['_AUTORECHARGE']._serialized_end=1727
-  _globals['_CREDITPURCHASE']._serialized_start=1730
-  _globals['_CREDITPURCHASE']._serialized_end=1864
-  _globals['_PAYMENT']._serialized_start=1866
-  _globals['_PAYMENT']._serialized_end=1918
-  _globals['_USER']._serialized_start=1921
-  _globals['_USER']._serialized_end=2204
-  _globals['_USERLIMITS']._serialized_start=2206
-  _globals['_USERLIMITS']._serialized_end=2270
-  _globals['_SERVICENUMBER']._serialized_start=2272
-  _globals['_SERVICENUMBER']._serialized_end=2342
-  _globals['_RESOURCEACCOUNT']._serialized_start=2344
-  _globals['_RESOURCEACCOUNT']._serialized_end=2447
-  _globals['_TRUNK']._serialized_start=2450
-  _globals['_TRUNK']._serialized_end=2628
-  _globals['_TRUNK_RESPONSESENTRY']._serialized_start=2552
-  _globals['_TRUNK_RESPONSESENTRY']._serialized_end=2628
-  _globals['_TRUNKRESPONSE']._serialized_start=2630
-  _globals['_TRUNKRESPONSE']._serialized_end=2705
+  _globals['_TENANT']._serialized_end=1160
+  _globals['_TENANT_POOLINCREMENTSENTRY']._serialized_start=1080
+  _globals['_TENANT_POOLINCREMENTSENTRY']._serialized_end=1160
+  _globals['_RETENTION']._serialized_start=1162
+  _globals['_RETENTION']._serialized_end=1261
+  _globals['_NOTICES']._serialized_start=1263
+  _globals['_NOTICES']._serialized_end=1305
+  _globals['_OUTBOUNDPOLICY']._serialized_start=1307
+  _globals['_OUTBOUNDPOLICY']._serialized_end=1357
+  _globals['_FAILUREHANDLING']._serialized_start=1359
+  _globals['_FAILUREHANDLING']._serialized_end=1455
+  _globals['_TENANTLIMITS']._serialized_start=1458
+  _globals['_TENANTLIMITS']._serialized_end=1690
+  _globals['_SPENDVELOCITY']._serialized_start=1692
+  _globals['_SPENDVELOCITY']._serialized_end=1763
+  _globals['_AUTORECHARGE']._serialized_start=1765
+  _globals['_AUTORECHARGE']._serialized_end=1871
+  _globals['_CREDITPURCHASE']._serialized_start=1874
+  _globals['_CREDITPURCHASE']._serialized_end=2008
+  _globals['_PAYMENT']._serialized_start=2010
+  _globals['_PAYMENT']._serialized_end=2062
+  _globals['_USER']._serialized_start=2065
+  _globals['_USER']._serialized_end=2348
+  _globals['_USERLIMITS']._serialized_start=2350
+  _globals['_USERLIMITS']._serialized_end=2414
+  _globals['_SERVICENUMBER']._serialized_start=2416
+  _globals['_SERVICENUMBER']._serialized_end=2486
+  _globals['_RESOURCEACCOUNT']._serialized_start=2488
+  _globals['_RESOURCEACCOUNT']._serialized_end=2591
+  _globals['_TRUNK']._serialized_start=2594
+  _globals['_TRUNK']._serialized_end=2772
+  _globals['_TRUNK_RESPONSESENTRY']._serialized_start=2696
+  _globals['_TRUNK_RESPONSESENTRY']._serialized_end=2772
+  _globals['_TRUNKRESPONSE']._serialized_start=2774
+  _globals['_TRUNKRESPONSE']._serialized_end=2849
 # @@protoc_insertion_point(module_scope)

@@ -17,7 +17,7 @@ class Organisation(_message.Message):
     def __init__(self, tenants: _Optional[_Iterable[_Union[Tenant, _Mapping]]] = ...) -> None: ...
 
 class Tenant(_message.Message):
-    __slots__ = ("id", "currency", "country", "time_zone", "billing", "overage", "rate_deck", "outbound_policy", "failure_handling", "on_lost_settle", "limits", "spend_velocity", "blocked_prefixes", "auto_recharge", "credits", "users", "service_numbers", "resource_accounts", "trunks", "state", "international_cap", "allow_unlisted_destinations", "pool_increments", "deduct_shortfall", "notices")
+    __slots__ = ("id", "currency", "country", "time_zone", "billing", "overage", "rate_deck", "outbound_policy", "failure_handling", "on_lost_settle", "limits", "spend_velocity", "blocked_prefixes", "auto_recharge", "credits", "users", "service_numbers", "resource_accounts", "trunks", "state", "international_cap", "allow_unlisted_destinations", "pool_increments", "deduct_shortfall", "notices", "retention")
     class PoolIncrementsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -50,6 +50,7 @@ class Tenant(_message.Message):
     POOL_INCREMENTS_FIELD_NUMBER: _ClassVar[int]
     DEDUCT_SHORTFALL_FIELD_NUMBER: _ClassVar[int]
     NOTICES_FIELD_NUMBER: _ClassVar[int]
+    RETENTION_FIELD_NUMBER: _ClassVar[int]
     id: str
     currency: str
     country: str
@@ -75,7 +76,16 @@ class Tenant(_message.Message):
     pool_increments: _containers.MessageMap[str, _duration_pb2.Duration]
     deduct_shortfall: bool
     notices: Notices
-    def __init__(self, id: _Optional[str] = ..., currency: _Optional[str] = ..., country: _Optional[str] = ..., time_zone: _Optional[str] = ..., billing: _Optional[str] = ..., overage: bool = ..., rate_deck: _Optional[str] = ..., outbound_policy: _Optional[_Union[OutboundPolicy, _Mapping]] = ..., failure_handling: _Optional[_Union[FailureHandling, _Mapping]] = ..., on_lost_settle: _Optional[str] = ..., limits: _Optional[_Union[TenantLimits, _Mapping]] = ..., spend_velocity: _Optional[_Union[SpendVelocity, _Mapping]] = ..., blocked_prefixes: _Optional[_Iterable[str]] = ..., auto_recharge: _Optional[_Union[AutoRecharge, _Mapping]] = ..., credits: _Optional[_Iterable[_Union[CreditPurchase, _Mapping]]] = ..., users: _Optional[_Iterable[_Union[User, _Mapping]]] = ..., service_numbers: _Optional[_Iterable[_Union[ServiceNumber, _Mapping]]] = ..., resource_accounts: _Optional[_Iterable[_Union[ResourceAccount, _Mapping]]] = ..., trunks: _Optional[_Iterable[_Union[Trunk, _Mapping]]] = ..., state: _Optional[str] = ..., international_cap: _Optional[str] = ..., allow_unlisted_destinations: bool = ..., pool_increments: _Optional[_Mapping[str, _duration_pb2.Duration]] = ..., deduct_shortfall: bool = ..., notices: _Optional[_Union[Notices, _Mapping]] = ...) -> None: ...
+    retention: Retention
+    def __init__(self, id: _Optional[str] = ..., currency: _Optional[str] = ..., country: _Optional[str] = ..., time_zone: _Optional[str] = ..., billing: _Optional[str] = ..., overage: bool = ..., rate_deck: _Optional[str] = ..., outbound_policy: _Optional[_Union[OutboundPolicy, _Mapping]] = ..., failure_handling: _Optional[_Union[FailureHandling, _Mapping]] = ..., on_lost_settle: _Optional[str] = ..., limits: _Optional[_Union[TenantLimits, _Mapping]] = ..., spend_velocity: _Optional[_Union[SpendVelocity, _Mapping]] = ..., blocked_prefixes: _Optional[_Iterable[str]] = ..., auto_recharge: _Optional[_Union[AutoRecharge, _Mapping]] = ..., credits: _Optional[_Iterable[_Union[CreditPurchase, _Mapping]]] = ..., users: _Optional[_Iterable[_Union[User, _Mapping]]] = ..., service_numbers: _Optional[_Iterable[_Union[ServiceNumber, _Mapping]]] = ..., resource_accounts: _Optional[_Iterable[_Union[ResourceAccount, _Mapping]]] = ..., trunks: _Optional[_Iterable[_Union[Trunk, _Mapping]]] = ..., state: _Optional[str] = ..., international_cap: _Optional[str] = ..., allow_unlisted_destinations: bool = ..., pool_increments: _Optional[_Mapping[str, _duration_pb2.Duration]] = ..., deduct_shortfall: bool = ..., notices: _Optional[_Union[Notices, _Mapping]] = ..., retention: _Optional[_Union[Retention, _Mapping]] = ...) -> None: ...
+
+class Retention(_message.Message):
+    __slots__ = ("numbers", "records")
+    NUMBERS_FIELD_NUMBER: _ClassVar[int]
+    RECORDS_FIELD_NUMBER: _ClassVar[int]
+    numbers: _duration_pb2.Duration
+    records: _duration_pb2.Duration
+    def __init__(self, numbers: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., records: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
 
 class Notices(_message.Message):
     __slots__ = ("emails", "webhook")
