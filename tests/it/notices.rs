@@ -419,7 +419,8 @@ async fn another_sidecar_goes_on_where_one_that_is_killed_has_stopped() {
 
 #[tokio::test]
 async fn of_two_sidecars_one_sends_and_a_stop_hands_over_at_once() {
-    let server = RedisServer::shared();
+    // Its own: who sends looks at every tenant.
+    let server = RedisServer::started();
     let clock = frozen();
     let receiver = Receiver::start([]).await;
     let ledger = Arc::new(server.ledger(&clock).await);

@@ -360,7 +360,7 @@ mod tests {
                 let is_listed = comment.contains(argument);
                 // A verb without fields reads none; one that takes many commands reads them by `carry_out`.
                 let is_read =
-                    body.contains(argument) || n == 0 || body.contains("return carry_out(");
+                    body.contains(argument) || n == 0 || body.contains("return carry_out(ARGV, ");
                 assert_eq!(is_listed, is_read, "{argument} of {}.lua", script.name);
             }
         }
