@@ -153,6 +153,7 @@ impl<W: Write> Day<W> {
     fn invite(&mut self, server: &Server) -> Result<()> {
         let address = server.endpoint.to_string();
         let address = address.trim_start_matches("http://");
+        let program = std::env::args().next().unwrap_or_default();
         writeln!(
             self.out,
             r#"
@@ -163,7 +164,7 @@ Serving on, calls at {address}, by the clock of the day above; Ctrl-C stops. Try
     {address} tollgate.v1.CallAuthorizationService/AuthorizeCall
 
   tollgate quote --tenant contoso --payer bob --called +12065550142
-  tollgate decisions --tenant contoso        (tollgate is target/release/tollgate)"#
+  tollgate decisions --tenant contoso        (tollgate is {program})"#
         )
         .context("standard output")
     }

@@ -151,6 +151,7 @@ fn user(raw: &RawUser) -> Result<User> {
         spend_limit: raw.spend_limit.as_ref().map(value),
         limits: unless_default(user_limits(&raw.limits)?),
         state: text(&raw.state),
+        emergency_address: text(&raw.emergency_address),
     })
 }
 

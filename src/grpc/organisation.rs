@@ -140,6 +140,7 @@ fn user(of: v1::User) -> RawUser {
             concurrent_calls: of.limits.and_then(|limits| limits.concurrent_calls).map(number),
             ..RawUserLimits::default()
         },
+        emergency_address: given(of.emergency_address),
         ..RawUser::default()
     }
 }

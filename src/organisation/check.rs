@@ -1,6 +1,6 @@
 //! The raw document judged: every fault listed, profiles only when there is none.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use crate::charging::catalogue::{CountryCode, Licence};
 use crate::charging::ids::{LotId, PayerId, TenantId};
@@ -117,7 +117,8 @@ fn check_tenant(f: &mut Faults, at: &At<'_>, raw: &RawTenant) -> Option<TenantDo
         pool_increments,
         deduct_shortfall: deduct.unwrap_or(false),
     };
-    let warnings = warnings(&profile, &payers);
+    let mut warnings = warnings(&profile, &payers);
+    warnings.extend(without_address(&raw.users, &payers));
     Some(TenantDocument {
         profile,
         names_deck: raw.rate_deck.is_some(),
@@ -393,6 +394,7 @@ fn check_user(f: &mut Faults, at: &At<'_>, raw: &RawUser) -> Option<PayerProfile
     let upn = f.optional(&at.key("upn"), raw.upn.as_ref(), text);
     let display_name = f.optional(&at.key("display_name"), raw.display_name.as_ref(), text);
     let object_id = f.optional(&at.key("object_id"), raw.object_id.as_ref(), text);
+    f.optional(&at.key("emergency_address"), raw.emergency_address.as_ref(), text);
     let licences = check_licences(f, &at.key("licences"), &raw.licences);
     if let (Some(location), false) = (usage_location, state == Some(PayerState::Removed)) {
         check_assignment(f, at, &raw.licences, &licences, PayerKind::User, location);
@@ -564,10 +566,32 @@ fn warnings(tenant: &TenantProfile, payers: &[PayerProfile]) -> Vec<String> {
     warnings
 }
 
-/// Rule 78: a calling plan is of no use without a number.
-fn payer_warnings(payer: &PayerProfile) -> Vec<String> {
-    let mut warnings = Vec::new();
-    let plan = payer.licences.iter().map(|licence| licence.code()).find(|code| {
+/// Rule 78: a user with a calling plan and a number needs an emergency address. One warning for all.
+fn without_address(raw: &[RawUser], payers: &[PayerProfile]) -> Option<String> {
+    /// Users that the warning names.
+    const NAMED: usize = 5;
+    let given = raw.iter().filter(|user| user.emergency_address.is_some());
+    let given: HashSet<&str> =
+        given.filter_map(|user| Some(user.id.as_ref()?.value.as_str())).collect();
+    let without = payers.iter().filter(|payer| {
+        payer.kind == PayerKind::User
+            && payer.state != PayerState::Removed
+            && calling_plan(payer).is_some()
+            && !payer.numbers.is_empty()
+            && !given.contains(payer.id.as_str())
+    });
+    let without: Vec<&str> = without.map(|payer| payer.id.as_str()).collect();
+    let mut named = without.iter().take(NAMED).copied().collect::<Vec<_>>().join(", ");
+    if let more @ 1.. = without.len().saturating_sub(NAMED) {
+        named += &format!(" and {more} more");
+    }
+    let warning = format!("users with a number but no emergency_address (rule 78): {named}");
+    (!without.is_empty()).then_some(warning)
+}
+
+/// The code of a licence that is for calling out, where there is one.
+fn calling_plan(payer: &PayerProfile) -> Option<&'static str> {
+    payer.licences.iter().map(|licence| licence.code()).find(|code| {
         matches!(
             *code,
             "MCOPSTN1"
@@ -579,7 +603,13 @@ fn payer_warnings(payer: &PayerProfile) -> Vec<String> {
                 | "MCOPSTN_PAYG_1"
                 | "MCOPSTN_PAYG_2"
         )
-    });
+    })
+}
+
+/// Rule 78: a calling plan is of no use without a number.
+fn payer_warnings(payer: &PayerProfile) -> Vec<String> {
+    let mut warnings = Vec::new();
+    let plan = calling_plan(payer);
     if let (PayerKind::User, Some(plan), []) = (payer.kind, plan, payer.numbers.as_slice()) {
         warnings.push(format!("user {} holds {plan} but has no number", payer.id));
     }

@@ -307,6 +307,8 @@ mapping! {
         spend_limit: Option<Text>,
         /// Limits of the user.
         limits: RawUserLimits,
+        /// As it is registered; looked at, not kept.
+        emergency_address: Option<Text>,
     }
 }
 

@@ -38,8 +38,8 @@ fn organisation_with(tenant: &str, settings: &str, credits: &str) -> String {
     {settings}
     credits: [{credits}]
     users:
-      - {{ id: alice, usage_location: US, licences: [MCOEV, MCOPSTN1], numbers: [\"+14255550100\"] }}
-      - {{ id: carol, usage_location: US, licences: [MCOEV, MCOPSTNPP, MCOPSTN_PAYG_1], numbers: [\"+14255550101\"] }}
+      - {{ id: alice, usage_location: US, licences: [MCOEV, MCOPSTN1], numbers: [\"+14255550100\"], emergency_address: Redmond }}
+      - {{ id: carol, usage_location: US, licences: [MCOEV, MCOPSTNPP, MCOPSTN_PAYG_1], numbers: [\"+14255550101\"], emergency_address: Redmond }}
     service_numbers:
       - {{ id: support, e164: \"+18005550199\", kind: toll_free }}
 "

@@ -446,7 +446,10 @@ async fn d20_out_of_reach_of_the_ledger_only_emergency_and_free_calls_go_through
     let of = "failure_handling: { user_outbound: continue_capped }";
     let memory = Town::on_memory().await;
     let warnings = memory.apply(of).await.warnings;
-    assert_eq!(warnings, ["failure_handling: continue_capped behaves like terminate yet"]);
+    assert!(
+        warnings
+            .contains(&"failure_handling: continue_capped behaves like terminate yet".to_owned())
+    );
 }
 
 async fn d21_premium_prefixes_outside_the_documented_countries_are_refused(town: Town) {

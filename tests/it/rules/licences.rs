@@ -11,7 +11,7 @@ on_every_ledger! {
 
 on_any_ledger! {
     rule_75_a_calling_plan_requires_phone_system
-    rule_78_a_plan_user_without_a_number_is_warned_of
+    rule_78_a_plan_user_without_a_number_or_an_address_is_warned_of
     rule_80_the_partners_plans_have_no_minutes_here
     every_wrong_combination_is_refused_with_the_rule_that_it_breaks
 }
@@ -52,7 +52,7 @@ async fn rule_77_each_user_may_have_a_different_plan(town: Town) {
     }
 }
 
-async fn rule_78_a_plan_user_without_a_number_is_warned_of(town: Town) {
+async fn rule_78_a_plan_user_without_a_number_or_an_address_is_warned_of(town: Town) {
     for plan in &PLANS[..6] {
         let without = user("alice", "US", &format!("MCOEV, {plan}"));
         let warnings = town.apply(&users([without])).await.warnings;
@@ -60,7 +60,10 @@ async fn rule_78_a_plan_user_without_a_number_is_warned_of(town: Town) {
     }
     let with = "{ id: alice, usage_location: US, licences: [MCOEV, MCOPSTN1], \
                 numbers: [\"+14255550100\"] }";
-    assert_eq!(town.apply(&format!("users: [{with}]")).await.warnings, Vec::<String>::new());
+    let address = "users with a number but no emergency_address (rule 78): alice";
+    assert_eq!(town.apply(&format!("users: [{with}]")).await.warnings, [address]);
+    let whole = with.replace(" }", ", emergency_address: \"1 Main Street\" }");
+    assert_eq!(town.apply(&format!("users: [{whole}]")).await.warnings, Vec::<String>::new());
     // A service number is nobody's: the same number cannot be both.
     let service = "service_numbers: [{ id: line, e164: \"+14255550100\", kind: toll }]";
     let faults = town.faults(&format!("users: [{with}], {service}")).await;

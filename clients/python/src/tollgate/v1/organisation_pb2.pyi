@@ -166,7 +166,7 @@ class Payment(_message.Message):
     def __init__(self, agreement: _Optional[str] = ..., purchase_order: _Optional[str] = ...) -> None: ...
 
 class User(_message.Message):
-    __slots__ = ("id", "upn", "display_name", "object_id", "usage_location", "licences", "numbers", "outbound_policy", "spend_limit", "limits", "state")
+    __slots__ = ("id", "upn", "display_name", "object_id", "usage_location", "licences", "numbers", "outbound_policy", "spend_limit", "limits", "state", "emergency_address")
     ID_FIELD_NUMBER: _ClassVar[int]
     UPN_FIELD_NUMBER: _ClassVar[int]
     DISPLAY_NAME_FIELD_NUMBER: _ClassVar[int]
@@ -178,6 +178,7 @@ class User(_message.Message):
     SPEND_LIMIT_FIELD_NUMBER: _ClassVar[int]
     LIMITS_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
+    EMERGENCY_ADDRESS_FIELD_NUMBER: _ClassVar[int]
     id: str
     upn: str
     display_name: str
@@ -189,7 +190,8 @@ class User(_message.Message):
     spend_limit: str
     limits: UserLimits
     state: str
-    def __init__(self, id: _Optional[str] = ..., upn: _Optional[str] = ..., display_name: _Optional[str] = ..., object_id: _Optional[str] = ..., usage_location: _Optional[str] = ..., licences: _Optional[_Iterable[str]] = ..., numbers: _Optional[_Iterable[str]] = ..., outbound_policy: _Optional[_Union[OutboundPolicy, _Mapping]] = ..., spend_limit: _Optional[str] = ..., limits: _Optional[_Union[UserLimits, _Mapping]] = ..., state: _Optional[str] = ...) -> None: ...
+    emergency_address: str
+    def __init__(self, id: _Optional[str] = ..., upn: _Optional[str] = ..., display_name: _Optional[str] = ..., object_id: _Optional[str] = ..., usage_location: _Optional[str] = ..., licences: _Optional[_Iterable[str]] = ..., numbers: _Optional[_Iterable[str]] = ..., outbound_policy: _Optional[_Union[OutboundPolicy, _Mapping]] = ..., spend_limit: _Optional[str] = ..., limits: _Optional[_Union[UserLimits, _Mapping]] = ..., state: _Optional[str] = ..., emergency_address: _Optional[str] = ...) -> None: ...
 
 class UserLimits(_message.Message):
     __slots__ = ("concurrent_calls",)
