@@ -117,7 +117,8 @@ class Handler:
         if answer.grant is not None:
             # Kamailio's clock has whole seconds; 0 would mean its default.
             KSR.pv.seti("$avp(tg_hard_stop)", max(1, answer.grant.hard_stop))
-            KSR.pv.seti("$avp(tg_ring)", max(1, answer.grant.ringing_timeout) * 1000)
+            # Given up a second before the hold expires.
+            KSR.pv.seti("$avp(tg_ring)", max(1, answer.grant.ringing_timeout - 1) * 1000)
         put("$avp(tg_verdict)", "allow")
         return 1
 
@@ -193,7 +194,8 @@ class Switch:
 
     def set_timeout(self, dialog, seconds):
         """Ends the call so many seconds from now."""
-        KSR.dialog.dlg_set_timeout_id(dialog[0], dialog[1], seconds)
+        if KSR.dialog.dlg_set_timeout_id(seconds, *dialog) < 0:
+            KSR.warn(f"tollgate: dialog {dialog} is over\n")
 
     def log(self, level, text):
         """Writes to Kamailio's log."""

@@ -208,7 +208,7 @@ def messages(path):
     text = path.read_text(errors="replace").replace("\r\n", "\n") if path.exists() else ""
     marks = list(_MARK.finditer(text))
     found = []
-    for mark, after in zip(marks, [*marks[1:], None], strict=True):
+    for mark, after in zip(marks, [*marks[1:], None], strict=False):
         body = text[mark.end() : after.start() if after else len(text)]
         head, _, message = body.strip("\n").partition("\n\n")
         at = datetime.datetime.fromisoformat(f"{mark.group(1)} {mark.group(2)[:15]}").timestamp()

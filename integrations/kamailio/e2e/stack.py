@@ -18,7 +18,7 @@ HERE = Path(__file__).resolve().parent
 INTEGRATION = HERE.parent
 REPOSITORY = INTEGRATION.parents[1]
 REALM = "kamailio-e2e"
-PATIENCE = 60.0
+PATIENCE = 90.0
 """Longest wait, in seconds, for what a process should do; the machine may be busy."""
 
 DECK = """\
