@@ -5,7 +5,7 @@ import re
 import time
 import uuid
 
-from stack import PATIENCE, Failed, Process, free_port, until
+from stack import PATIENCE, Failed, Process, free_port, media_port, until
 
 SDP = """\
 Content-Type: application/sdp
@@ -227,7 +227,7 @@ class Sipp(Process):
         file.write_text(scenario(name, steps))
         self.trace = stack.directory / f"{unique}.trace"
         arguments = ["sipp", *([to] if to else []), "-sf", file, "-i", "127.0.0.1", "-p", self.port]
-        arguments += ["-cp", free_port(), "-mp", free_port(), "-m", calls, "-nostdin", "-aa"]
+        arguments += ["-cp", free_port(), "-mp", media_port(), "-m", calls, "-nostdin", "-aa"]
         arguments += ["-trace_msg", "-message_file", self.trace, "-message_overwrite", "true"]
         arguments += ["-trace_err", "-error_file", stack.directory / f"{unique}.err"]
         # 180 may overtake 200, and a BYE the end of a pause.
@@ -253,6 +253,8 @@ class Sipp(Process):
         """Waits for it."""
 
         def there():
+            if self.process.poll() not in (None, 0) and not self.messages():
+                raise Failed(f"{self.name} did not start: {self.errors.read_text(errors='replace')[-300:]}")
             try:
                 return self.final()
             except Failed:

@@ -4,6 +4,7 @@ Only what was started here is ever stopped, by its own process object.
 """
 
 import contextlib
+import itertools
 import json
 import os
 import shutil
@@ -68,6 +69,25 @@ def free_port():
                 udp.bind(("127.0.0.1", port))
                 _handed_out.add(port)
                 return port
+
+
+_media = itertools.count(10_000 + os.getpid() % 4_000 * 4, 4)
+
+
+def media_port():
+    """A port that is free with the three after it, all of which SIPp takes though no media flows; below those that the
+    kernel hands out."""
+    for port in _media:
+        sockets = [socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(4)]
+        try:
+            for offset, udp in enumerate(sockets):
+                udp.bind(("127.0.0.1", port + offset))
+            return port
+        except OSError:
+            continue
+        finally:
+            for udp in sockets:
+                udp.close()
 
 
 class Process:
