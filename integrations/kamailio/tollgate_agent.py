@@ -179,9 +179,7 @@ class Agent:
 
     async def _report_answer(self, call):
         try:
-            await self._client.report_answer(
-                tenant_id=call.tenant_id, call_id=call.call_id, timeout=EXTEND_TIMEOUT
-            )
+            await self._client.report_answer(tenant_id=call.tenant_id, call_id=call.call_id, timeout=EXTEND_TIMEOUT)
         except TollgateError as error:
             # The first extension, or the settle, proves the answer as well.
             log.warning("the answer of %s is not reported: %s", call.call_id, error)

@@ -24,9 +24,9 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [p for p in os.environ.get("TOLLGATE_PYTHONPATH", "").split(":") if p] + [str(HERE)]
 
-import KSR  # noqa: E402  (a module that Kamailio makes)
-import tollgate_agent as agents  # noqa: E402
-from tollgate import NoDecisionError, Tollgate, call_id  # noqa: E402
+import KSR
+import tollgate_agent as agents
+from tollgate import NoDecisionError, Tollgate, call_id
 
 FIELDS = {
     "tenant_id": "$avp(tg_tenant)",

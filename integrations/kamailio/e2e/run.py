@@ -17,8 +17,8 @@ sys.path[:0] = [str(Path(__file__).resolve().parents[3] / "clients/python/src")]
 os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
 os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
 
-import scenarios  # noqa: E402
-from stack import GRACE, GRANT, RINGING, Failed, Stack  # noqa: E402
+import scenarios
+from stack import GRACE, GRANT, RINGING, Failed, Stack, stop_all_on_sigterm
 
 AT_A_TIME = 12
 """Scenarios at a time on one stack; most of them wait."""
@@ -76,6 +76,7 @@ def table(rows):
 
 def main():
     """The command line."""
+    stop_all_on_sigterm()
     words = [w.lower() for w in sys.argv[1:]]
     chosen = [s for s in scenarios.ALL if not words or any(w in s.name.lower() for w in words)]
     started = time.monotonic()

@@ -438,7 +438,10 @@ refusal(
     480,
     31,
     tenant(
-        "d-tollfree", credit="", users=(), extra='service_numbers: [{ id: help, e164: "+18005550112", kind: toll_free }]'
+        "d-tollfree",
+        credit="",
+        users=(),
+        extra='service_numbers: [{ id: help, e164: "+18005550112", kind: toll_free }]',
     ),
     dialled="+18005550112",
     numbers=[("+18005550112", "d-tollfree help TOLL_FREE_INBOUND")],
@@ -606,4 +609,3 @@ def tenants_of(stack):
 def numbers_of(stack):
     """The numbers of ours that they have."""
     return [n for s in ALL if s.stack == stack for n in s.numbers]
-

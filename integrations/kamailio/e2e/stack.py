@@ -71,6 +71,7 @@ def free_port():
                 return port
 
 
+_started = set()
 _media = itertools.count(10_000 + os.getpid() % 4_000 * 4, 4)
 
 
@@ -103,6 +104,7 @@ class Process:
 
     def start(self):
         """Starts it."""
+        _started.add(self)
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 self.arguments,
@@ -139,6 +141,26 @@ class Process:
             self.process.wait()
 
 
+def stop_all_on_sigterm():
+    """When a time limit ends the run, nothing that it started stays behind."""
+
+    def stop(number, frame):
+        del frame
+        running = [p for p in list(_started) if p.running]
+        for process in running:
+            process.process.terminate()
+        end = time.monotonic() + 3
+        while any(p.running for p in running) and time.monotonic() < end:
+            time.sleep(0.05)
+        for process in running:
+            if process.running:
+                process.process.kill()
+        os._exit(128 + number)
+
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, stop)
+
+
 def children_of(pid):
     """The processes that this one started, by the kernel's word."""
     with contextlib.suppress(OSError):
@@ -149,12 +171,12 @@ def children_of(pid):
 class Stack:
     """Redis, Tollgate and Kamailio. `tenants`: the YAML of the organisations, a list below `tenants:`."""
 
-    def __init__(self, name, tenants, numbers=(), *, defines=(), tollgate=(), workers=2, askers=6):
+    def __init__(self, name, tenants, numbers=(), *, defines=(), tollgate=(), workers=2, askers=6, agent=True):
         # Short: the path of a socket has at most 107 bytes.
         self.directory = Path(tempfile.mkdtemp(prefix=f"tg-{name}-", dir="/tmp"))
         self.name = name
         self._tenants = tenants
-        self._numbers = numbers
+        self._agent = agent
         self.redis_port, self.port, self.admin, self.http, self.sip = (free_port() for _ in range(5))
         self.binary = Path(os.environ.get("TOLLGATE_BINARY") or REPOSITORY / "target/debug/tollgate")
         if not self.binary.is_file():
@@ -213,7 +235,8 @@ class Stack:
             organisation.write_text("tenants:\n" + self._tenants)
             self.cli("apply", "-f", organisation)
             until("kamailio answers", self._sip_answers)
-            until("the agent runs", lambda: "the agent runs" in self.kamailio.log.read_text(errors="replace"))
+            if self._agent:
+                until("the agent runs", lambda: "the agent runs" in self.kamailio.log.read_text(errors="replace"))
         except BaseException:
             self.__exit__(None, None, None)
             raise
