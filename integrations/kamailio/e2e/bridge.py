@@ -5,6 +5,7 @@ import re
 import runpy
 import time
 import uuid
+from typing import ClassVar
 
 from stack import REPOSITORY
 
@@ -17,7 +18,7 @@ def leg_class(sbc, answerer):
     class SipLeg(EXAMPLE["Leg"]):
         """One INVITE, and what becomes of it."""
 
-        talks = []
+        talks: ClassVar[list] = []
         """Seconds from 200 OK to BYE of the legs that were answered."""
 
         async def _be_called(self, ring, talk):

@@ -47,7 +47,7 @@ def play(stack, rate, calls, traced=False):
 
 
 def steps(stack, rates):
-    """Raises the rate until calls are lost or the rate is not reached; the highest that was kept, and all calls made."""
+    """Raises the rate until it is not kept; the highest that was, and how many calls were made."""
     best, made = 0, 0
     for rate in rates:
         calls = rate * SECONDS
@@ -106,7 +106,7 @@ def main():
         seconds = sum(int(r["duration"].removesuffix("s")) for r in records)
         audit = stack.audit()
         print(
-            f"  {made} calls ended by SIPp, {settled} settled, {seconds} s talked, {spent.normalize():f} s charged, audit {audit}"
+            f"  {made} calls ended by SIPp, {settled} settled, {seconds} s used, {spent:.0f} s charged, audit {audit}"
         )
     print("post-dial delay, INVITE to 180, in SIPp's trace")
     before, after = tell("without Tollgate", plain), tell("with Tollgate", asked)

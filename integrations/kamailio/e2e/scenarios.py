@@ -429,7 +429,8 @@ refusal(
     tenant(
         "d-trunk",
         credit="0.001",
-        extra=f"trunks: [{{ id: {REALM}, responses: {{ INSUFFICIENT_CREDITS: {{ sip_status: 480, q850_cause: 18 }} }} }}]",
+        extra=f"trunks: [{{ id: {REALM}, responses: {{ INSUFFICIENT_CREDITS: "
+        "{ sip_status: 480, q850_cause: 18 } } }]",
     ),
     label=" (the trunk's own response)",
 )
@@ -497,7 +498,7 @@ def _finals(sipp):
 # Things that fail, each on a stack of its own.
 
 
-def _outage(stack, what, process, decisions):
+def _outage(stack, what, process):
     """A call runs across the outage, one ends in it; meanwhile ordinary calls are refused, and 911 is not."""
     away, long, short = f"{what}-away", f"{what}-long", f"{what}-short"
     with (
@@ -534,6 +535,35 @@ def _outage(stack, what, process, decisions):
         return rows
 
 
+def _hangs(stack, name):
+    """Tollgate stands still: no decision, and what it holds when it goes on is given back."""
+    rows = []
+    stack.tollgate.process.send_signal(signal.SIGSTOP)
+    try:
+        with sip.Call(stack, f"{name}-refused", f"alice@{name}", LONDON, sip.caller_refused(503)) as call:
+            outcome = refused(call.caller, 503, 41)
+            call.wait()
+            seen = call.caller.messages()
+            waited = next(m.at for m in seen if m.status == 503) - seen[0].at
+            check(waited < 5, f"the caller waited for {waited:.1f} s")
+    finally:
+        stack.tollgate.process.send_signal(signal.SIGCONT)
+    stack.ready()
+    rows.append(("Tollgate hangs", settled(stack, name, [], outcome=f"{outcome}, after {waited:.1f} s")))
+    time.sleep(1.5)  # the workers leave it out for a second
+    steps = sip.caller_cancels_at_once(0.1)
+    stack.tollgate.process.send_signal(signal.SIGSTOP)
+    try:
+        with sip.Call(stack, f"{name}-cancels", f"alice@{name}", LONDON, steps) as call:
+            until("CANCEL is sent", lambda: any(m.first.startswith("CANCEL") for m in call.caller.messages()))
+            stack.tollgate.process.send_signal(signal.SIGCONT)
+            call.wait()
+    finally:
+        stack.tollgate.process.send_signal(signal.SIGCONT)
+    rows.append(("cancelled while Tollgate is asked", settled(stack, name, [], outcome="CANCEL, 487")))
+    return rows
+
+
 def _all(stack, name):
     return [d["decision"].removeprefix("DECISION_") for d in stack.decisions(name)]
 
@@ -550,16 +580,16 @@ def _outage_tenants(what):
     return tenant(f"{what}-long") + tenant(f"{what}-short") + poor
 
 
-@scenario("Tollgate is restarted", _outage_tenants("Tollgate"), stack="tollgate")
+@scenario("Tollgate is restarted", _outage_tenants("Tollgate") + tenant("hangs"), stack="tollgate")
 def tollgate_restarted(stack):
     """Settles wait in the journal; extensions are asked again."""
-    return _outage(stack, "Tollgate", stack.tollgate, None)
+    return _hangs(stack, "hangs") + _outage(stack, "Tollgate", stack.tollgate)
 
 
 @scenario("Redis is restarted", _outage_tenants("Redis"), stack="redis")
 def redis_restarted(stack):
     """Tollgate answers LEDGER_UNAVAILABLE, and 911 from what it knows."""
-    rows = _outage(stack, "Redis", stack.redis, None)
+    rows = _outage(stack, "Redis", stack.redis)
     check("LEDGER_UNAVAILABLE" not in _all(stack, "Redis-long"), "a running call was refused")
     # At last with nothing at all.
     stack.redis.stop()

@@ -147,6 +147,14 @@ def caller_cancels(after):
     return invite() + rings + _pause(after) + _send("\n".join(lines)) + end
 
 
+def caller_cancels_at_once(after):
+    """Calls and hangs up before it rings."""
+    early = caller_cancels(after).replace('<recv response="180"/>\n', "", 1)
+    # The INVITE may be refused before the CANCEL is answered.
+    early = early.replace('<recv response="200"/>', '<recv response="200" optional="true"/>', 1)
+    return early.replace('<recv response="100" optional="true"/>', '<recv response="100"/>', 1)
+
+
 def caller_again(talk, pause, other):
     """Talks; when Kamailio has forgotten the transaction, sends the very same INVITE again, and then one of the same
     name that dials another number."""
