@@ -187,7 +187,7 @@ class Agent:
     async def _tell_emergency(self, leg, fields):
         until = time.monotonic() + EMERGENCY_KEEP
         while True:
-            answer = await self._client.authorize(**fields, emergency=True, reports_answer=True)
+            answer = await self._client.authorize(**fields, emergency=True)
             if not answer.local or time.monotonic() >= until:
                 return
             log.error("an emergency call went through and is not recorded yet: %s", fields["call_id"])

@@ -28,11 +28,11 @@ CALLED = "+442079460958"
 
 def play(stack, rate, calls, traced=False):
     """Makes so many calls at that rate; the caller, and how long it took."""
-    answers = sip.Sipp(stack, "load-uas", sip.answerer(ring=0), calls=calls, traced=False, extra=["-l", "20000"])
+    answers = sip.Sipp(stack, "load-uas", sip.answerer(ring=0), calls=calls, traced=False, extra=["-l", "10000"])
     answers.start()
     time.sleep(1)
     keys = [("from", f"alice@{NAME}"), ("dialled", CALLED), ("answerer", f"127.0.0.1:{answers.port}")]
-    to, more = f"127.0.0.1:{stack.sip}", ["-l", "20000"]
+    to, more = f"127.0.0.1:{stack.sip}", ["-l", "10000", "-recv_timeout", "20000"]
     caller = sip.Sipp(
         stack, "load-uac", sip.caller(1), calls=calls, to=to, keys=keys, rate=rate, traced=traced, extra=more
     )
@@ -40,7 +40,9 @@ def play(stack, rate, calls, traced=False):
     caller.start()
     try:
         caller.wait(calls / rate * 3 + 60)
-        return caller, time.monotonic() - started
+        took = time.monotonic() - started
+        until("SIPp's counters", caller.statistics.exists)
+        return caller, took
     finally:
         caller.stop(timeout=3)
         answers.stop(timeout=3)
