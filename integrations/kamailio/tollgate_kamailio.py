@@ -45,6 +45,12 @@ FIELDS = {
 SEND_PATIENCE = 0.5
 """Longest wait, in seconds, for room on the way to the agent; it is full only when the agent stands still."""
 
+PROC_RPC = -2
+"""Kamailio's rank of async workers, and of those of its control sockets."""
+
+WARM_UP = "kamailio-starts"
+"""Whom nobody knows: asked about by a quote, which holds and records nothing."""
+
 CAUSES = {
     400: 41, 401: 21, 402: 21, 403: 21, 404: 1, 405: 63, 406: 79, 408: 102, 410: 22, 413: 127, 415: 79,
     420: 127, 480: 18, 481: 41, 482: 25, 483: 25, 484: 28, 485: 1, 486: 17, 487: 16, 488: 31, 500: 41,
@@ -78,7 +84,14 @@ class Handler:
         self._client = None
 
     def child_init(self, rank):
-        """Called by Kamailio in each process."""
+        """Called by Kamailio in each process; async workers are of that rank."""
+        if rank == PROC_RPC:
+            # The first question of a process opens its connection, which takes a while: not a caller's.
+            try:
+                self._ask().quote(tenant_id=WARM_UP, call_id=WARM_UP, payer_id=WARM_UP, called_number="",
+                                  call_type="USER_OUTBOUND")  # fmt: skip
+            except Exception as error:
+                KSR.info(f"tollgate: not asked yet: {error}\n")
         return 0
 
     # Async workers.
