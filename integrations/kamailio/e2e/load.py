@@ -1,8 +1,9 @@
 """How many calls a second Kamailio sets up with Tollgate in front, and what that adds to the post-dial delay.
 
 `python load.py [CALLS_A_SECOND ...]`. Calls ring for nothing, talk for a second, and hang up. A rate is kept when each
-of its calls was set up and ended without a retransmission being needed for more than one in a hundred, at no less
-than 95 % of the rate. Afterwards every call that SIPp made must be settled, and the audit clean. Exit code 1 if not.
+of its calls was set up and ended, at most one in a hundred needed a retransmission, and 85 % of the rate was reached,
+SIPp's start and end counted in. Afterwards every call that SIPp made must be settled, and the audit clean. Exit code 1
+if not.
 """
 
 import os
@@ -60,7 +61,7 @@ def steps(stack, rates):
         made += good
         print(f"  {rate:4} calls/s: {good} of {calls} set up and ended, {failed} failed, {again} retransmissions, "
               f"{reached:.0f} calls/s", flush=True)  # fmt: skip
-        if failed or reached < 0.9 * rate or again > calls / 100:
+        if failed or reached < 0.85 * rate or again > calls / 100:
             break
         best = rate
     return best, made
