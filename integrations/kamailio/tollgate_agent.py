@@ -29,6 +29,10 @@ EMERGENCY_KEEP = 3600.0
 """How long such attempts go on; in seconds."""
 
 
+LOOK_AGAIN = (1.0, 5.0, 10.0, 30.0)
+"""Pauses between two looks for a call whose dialog has ended without its name; in seconds."""
+
+
 @dataclass(frozen=True)
 class Settings:
     """Of this Kamailio, from the environment."""
@@ -78,6 +82,7 @@ class Leg:
         self.asked = asked
         """Completes when Tollgate has answered; of an emergency call that may be after its end."""
         self.dialog = None
+        self.answered_at = None
         self.timer = None
 
 
@@ -119,6 +124,7 @@ class Agent:
         if leg is None or leg.call is None:
             return
         leg.dialog = dialog
+        leg.answered_at = at
         leg.call.answered(at)
         self._begin(self._report_answer(leg.call))
         self._arm(leg)
@@ -129,6 +135,23 @@ class Agent:
 
     def _on_failed(self, fields, cause):
         self._finish(fields, 0.0, time.monotonic(), cause)
+
+    def _on_vanished(self, at):
+        self._look(at, LOOK_AGAIN)
+
+    def _look(self, at, pauses):
+        """Settles the calls whose dialog is gone without a word; it may take a while to go."""
+        answered = [leg for leg in self._legs.values() if leg.dialog and leg.answered_at <= at]
+        gone = [leg for leg in answered if not self._move_timeout(leg)]
+        for leg in gone:
+            fields = {"tenant_id": leg.call.tenant_id, "call_id": leg.call.call_id}
+            self._finish(fields, max(0.001, at - leg.answered_at), at, 102)
+        if pauses and not gone:
+            self._loop.call_later(pauses[0], self._look, at, pauses[1:])
+
+    def _move_timeout(self, leg):
+        left = leg.call.hard_stop_at - leg.call.now()
+        return self._switch.set_timeout(leg.dialog, max(1, round(left)))
 
     def _finish(self, fields, used, at, cause):
         leg = self._legs.pop(fields["call_id"], None)
@@ -172,7 +195,9 @@ class Agent:
                 log.warning("%s is ended: %s", call.call_id, answer.decision)
                 self._switch.set_timeout(leg.dialog, 1)
                 return
-            self._switch.set_timeout(leg.dialog, max(1, round(call.hard_stop_at - call.now())))
+            if not self._move_timeout(leg):
+                self._look(call.now(), LOOK_AGAIN)
+                return
             log.info("%s may run to %s s", call.call_id, call.grant.hard_stop)
         if call.call_id in self._legs:
             self._arm(leg)

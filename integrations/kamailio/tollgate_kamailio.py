@@ -172,8 +172,13 @@ class Handler:
 
     def ended(self, msg):
         """BYE, the hard stop, or a party that is gone."""
-        at = KSR.pv.get("$dlg_var(tg_answered)")
-        self._tell("ended", _leg(), at=time.monotonic(), answered=float(at) if at else None, cause=_cause(16))
+        leg, at = _leg(), KSR.pv.get("$dlg_var(tg_answered)")
+        if not leg["call_id"]:
+            # Kamailio's own BYE was answered before this event was run, and the dialog is forgotten: the agent
+            # looks which of its calls that was.
+            self._send("vanished", {"at": time.monotonic()})
+            return 1
+        self._tell("ended", leg, at=time.monotonic(), answered=float(at) if at else None, cause=_cause(16))
         return 1
 
     def failed(self, msg):
@@ -185,11 +190,13 @@ class Handler:
     def _tell(self, what, fields, **more):
         if not fields.get("call_id"):
             return  # a dialog that Tollgate was not asked about
-        packet = json.dumps({"what": what, "fields": fields, **more}).encode()
+        self._send(what, {"fields": fields, **more})
+
+    def _send(self, what, told):
         try:
-            self.to_agent.send(packet)
+            self.to_agent.send(json.dumps({"what": what, **told}).encode())
         except OSError as error:
-            KSR.err(f"tollgate: {what} of {fields['call_id']} is left to the hold's expiry: {error}\n")
+            KSR.err(f"tollgate: {what} {told} is left to the hold's expiry: {error}\n")
 
     # The agent's process.
 
@@ -206,9 +213,8 @@ class Switch:
     """What the agent wants of Kamailio."""
 
     def set_timeout(self, dialog, seconds):
-        """Ends the call so many seconds from now."""
-        if KSR.dialog.dlg_set_timeout_id(seconds, *dialog) < 0:
-            KSR.warn(f"tollgate: dialog {dialog} is over\n")
+        """Ends the call so many seconds from now; whether there is such a dialog."""
+        return KSR.dialog.dlg_set_timeout_id(seconds, *dialog) >= 0
 
     def log(self, level, text):
         """Writes to Kamailio's log."""
