@@ -23,12 +23,19 @@ PYTHON := .cache/python
 PYTHON_PINS := clients/python/requirements-test.txt
 PYTHON_INSTALLED := $(PYTHON)/.installed-$(firstword $(shell cksum $(PYTHON_PINS)))
 
-.PHONY: test lint tools redis bench chart python python-stubs
+# Kamailio embeds the distribution's Python: what its module needs is installed for that one.
+KAMAILIO := .cache/kamailio
+KAMAILIO_PINS := integrations/kamailio/requirements.txt
+KAMAILIO_INSTALLED := $(KAMAILIO)/.installed-$(firstword $(shell cksum $(KAMAILIO_PINS)))
+E2E := $(KAMAILIO)/bin/python integrations/kamailio/e2e
+
+.PHONY: test lint tools redis bench chart python python-stubs e2e e2e-load sip
 
 ## test: formatting, lints, protocol lint, and every test
 test: redis tools lint
 	cargo test --locked --all-targets
 	$(MAKE) python
+	$(MAKE) e2e
 
 ## python: the Python client: formatting, lints, types, and its tests against the program
 python: $(PYTHON_INSTALLED)
@@ -45,6 +52,29 @@ $(PYTHON_INSTALLED): $(PYTHON_PINS)
 	rm -rf $(PYTHON)
 	python3 -m venv $(PYTHON)
 	$(PYTHON)/bin/pip install --quiet --disable-pip-version-check -r $(PYTHON_PINS)
+	touch $@
+
+## e2e: real calls by SIPp through a real Kamailio with Tollgate in front; prints what became of each
+e2e: redis sip $(KAMAILIO_INSTALLED) $(PYTHON_INSTALLED)
+	$(PYTHON)/bin/ruff check --config integrations/kamailio/ruff.toml integrations/kamailio
+	$(PYTHON)/bin/ruff format --check --config integrations/kamailio/ruff.toml integrations/kamailio
+	cargo build --locked
+	timeout 600 $(E2E)/run.py
+
+## e2e-load: how many calls a second that Kamailio sets up, and what Tollgate adds to the post-dial delay
+e2e-load: redis sip $(KAMAILIO_INSTALLED)
+	cargo build --locked --release
+	TOLLGATE_BINARY=$(CURDIR)/target/release/tollgate timeout 1800 $(E2E)/load.py
+
+sip:
+	command -v sipp >/dev/null && ls /usr/lib/*/kamailio/modules/app_python3.so >/dev/null 2>&1 || \
+		$(call apt,kamailio kamailio-python3-modules sip-tester)
+
+$(KAMAILIO_INSTALLED): $(KAMAILIO_PINS)
+	/usr/bin/python3 -c 'import venv, ensurepip' 2>/dev/null || $(call apt,python3-venv)
+	rm -rf $(KAMAILIO)
+	/usr/bin/python3 -m venv $(KAMAILIO)
+	$(KAMAILIO)/bin/pip install --quiet --disable-pip-version-check -r $(KAMAILIO_PINS)
 	touch $@
 
 ## lint: rustfmt, clippy without warnings, buf lint STANDARD

@@ -83,12 +83,15 @@ class Invited:
 
 
 class Conference:
-    """Invites people on the organiser's account."""
+    """Invites people on the organiser's account. `leg`: what makes a call."""
 
-    def __init__(self, tollgate: AsyncTollgate, tenant_id: str, organiser: str) -> None:
+    def __init__(
+        self, tollgate: AsyncTollgate, tenant_id: str, organiser: str, leg: type[Leg] = Leg
+    ) -> None:
         self._tollgate = tollgate
         self._tenant_id = tenant_id
         self._organiser = organiser
+        self._leg = leg
         self.conference_id = uuid.uuid4().hex
 
     async def invite(
@@ -112,7 +115,7 @@ class Conference:
         if not answer.allowed:
             return Invited(number, answer, None)
         call = Call(self._tenant_id, name, answer, reports_answer=True)
-        leg = Leg(number, ring=ring, talk=talk)
+        leg = self._leg(number, ring=ring, talk=talk)
         ended = await run_call(
             self._tollgate,
             call,
