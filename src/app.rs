@@ -11,7 +11,8 @@ use futures_util::future::{Either, MapOk, TryFutureExt};
 use tokio::sync::oneshot;
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, MissedTickBehavior};
-use tokio_stream::wrappers::UnixListenerStream;
+use tokio_stream::StreamExt;
+use tokio_stream::wrappers::{ReceiverStream, UnixListenerStream};
 use tonic::body::Body;
 use tonic::codegen::Service;
 use tonic::service::{Routes, RoutesBuilder};
@@ -22,7 +23,7 @@ use crate::administration::Administration;
 use crate::charging::ids::TenantId;
 use crate::charging::number;
 use crate::charging::units::Seconds;
-use crate::config::{Config, Listen};
+use crate::config::{Config, HttpTls, Listen};
 use crate::credit_control::emergency::UNATTRIBUTED;
 use crate::credit_control::{CreditControl, Settings};
 use crate::grpc::account::{self, Account};
@@ -35,6 +36,9 @@ use crate::ops::health::{self, Health};
 use crate::ops::listener::{Bound, bind};
 use crate::ops::shutdown::{Ended, Shutdown, serve_until};
 use crate::proto;
+use crate::security::Security;
+use crate::security::guard::GuardLayer;
+use crate::security::tls::Accepted;
 use crate::transcoding::{Api, JsonLayer};
 
 /// Every service whose health is told.
@@ -72,6 +76,7 @@ const FLUSH_AT_LEAST: Duration = Duration::from_secs(1);
 
 /// A server that runs.
 pub struct Running<L> {
+    security: Arc<Security>,
     control: Arc<CreditControl<L>>,
     call_threads: Vec<CallThread<L>>,
     gate: Arc<Gate>,
@@ -111,6 +116,8 @@ pub async fn start<L: Ledger>(ledger: Arc<L>, config: &Config) -> io::Result<Run
         administration: administration.address()?,
         http: http.address()?,
     };
+    let security = Arc::new(Security::load(config.security()).map_err(io::Error::other)?);
+    warn_of_open_doors(&security, &addresses);
     // The first number read compiles patterns, which no call should wait for.
     tokio::task::spawn_blocking(number::warm_up).await?;
 
@@ -132,11 +139,12 @@ pub async fn start<L: Ledger>(ledger: Arc<L>, config: &Config) -> io::Result<Run
     for (n, share) in calls.shares(config.call_threads)?.into_iter().enumerate() {
         let (control, gate, json) = (control.clone(), gate.clone(), json.clone());
         let routes = common_routes(&health, call_authorization::NAME)?;
-        let begun = shutdown.begun();
+        let (begun, closing) = (shutdown.begun(), shutdown.begun());
+        let guard = GuardLayer { security: security.clone(), most_bytes };
         let thread = CallThread::start(n, control, move |control| async move {
             let calls = CallAuthorization::serve(control, gate, most_bytes);
             let services = CallsFirst { calls, others: routes.routes().prepare() };
-            serve(share.listen()?, services, json, streams, begun).await
+            serve(share.listen()?, services, json, guard, streams, begun, closing).await
         });
         let (thread, served) = thread.await?;
         servers.spawn(async { served.await.map_err(thread_gone)? });
@@ -148,8 +156,22 @@ pub async fn start<L: Ledger>(ledger: Arc<L>, config: &Config) -> io::Result<Run
     routes.add_service(Account::serve(administered, control.clone(), gate.clone()));
     let json = Api::of(account::NAME, ADMINISTRATION_JSON).map_err(io::Error::other)?;
     let (others, stop) = (routes.routes().prepare(), shutdown.begun());
-    servers.spawn(serve(administration, others, Arc::new(json), streams, stop));
-    servers.spawn(health::serve_http(http, health.clone(), shutdown.begun()));
+    let (json, closing) = (Arc::new(json), shutdown.begun());
+    let guard = GuardLayer { security: security.clone(), most_bytes: account::MAX_MESSAGE_BYTES };
+    servers.spawn(serve(administration, others, json, guard, streams, stop, closing));
+    let (stop, closing) = (shutdown.begun(), shutdown.begun());
+    match (http, security.tls(), config.tls_http) {
+        (Bound::Tcp(listener), Some(tls), HttpTls::On | HttpTls::Mutual) => {
+            let address = listener.local_addr()?;
+            let mutual = config.tls_http == HttpTls::Mutual;
+            let connections = tls.accept(listener, mutual, security.clone(), closing);
+            let accepted = Accepted { connections, address };
+            servers.spawn(health::serve_http_on(accepted, health.clone(), stop));
+        }
+        (http, ..) => {
+            servers.spawn(health::serve_http(http, health.clone(), stop));
+        }
+    }
 
     health.started().await;
     let found = watch_once(&control, &health, config.ledger_timeout).await;
@@ -162,6 +184,7 @@ pub async fn start<L: Ledger>(ledger: Arc<L>, config: &Config) -> io::Result<Run
     let mut tasks = Tasks::default();
     tasks.spawn(watch(control.clone(), health.clone(), config.ledger_timeout));
     tasks.spawn(sweep(control.clone(), config.sweep_interval, config.sweep_batch));
+    tasks.spawn(keep_security(security.clone(), config.reload_interval));
     tasks.spawn(keep_records(Administration::new(control.clone(), sweep_bound)));
     // Serving goes on meanwhile: what is asked about a call that the journal holds waits for it.
     let mut draining = Tasks::default();
@@ -176,6 +199,7 @@ pub async fn start<L: Ledger>(ledger: Arc<L>, config: &Config) -> io::Result<Run
     }
     let grace = config.shutdown_grace;
     Ok(Running {
+        security,
         control,
         call_threads,
         gate,
@@ -199,6 +223,11 @@ impl<L: Ledger> Running<L> {
     /// Its use cases, as administration has them; each thread for calls has its own.
     pub fn control(&self) -> &Arc<CreditControl<L>> {
         &self.control
+    }
+
+    /// Who may ask it for what.
+    pub fn security(&self) -> &Arc<Security> {
+        &self.security
     }
 
     /// Whether calls should be sent to it.
@@ -505,8 +534,10 @@ async fn serve<S>(
     bound: Bound,
     services: S,
     json: Arc<Api>,
+    guard: GuardLayer,
     streams: u32,
     stop: impl Future<Output = ()> + Send + 'static,
+    closing: impl Future<Output = ()> + Send + 'static,
 ) -> io::Result<()>
 where
     S: Service<http::Request<Body>, Response = http::Response<Body>, Error = Infallible>
@@ -515,14 +546,23 @@ where
         + 'static,
     S::Future: Send,
 {
-    let server =
-        Server::builder().max_concurrent_streams(streams).accept_http1(true).layer(JsonLayer(json));
-    let served = match bound {
-        Bound::Tcp(listener) => {
+    let security = guard.security.clone();
+    let server = Server::builder()
+        .max_concurrent_streams(streams)
+        .accept_http1(true)
+        .layer(JsonLayer(json))
+        .layer(guard);
+    let served = match (bound, security.tls()) {
+        (Bound::Tcp(listener), Some(tls)) => {
+            let accepted = tls.accept(listener, true, security.clone(), closing);
+            let incoming = ReceiverStream::new(accepted).map(Ok::<_, io::Error>);
+            server.serve_with_incoming_shutdown(services, incoming, stop).await
+        }
+        (Bound::Tcp(listener), None) => {
             let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
             server.serve_with_incoming_shutdown(services, incoming, stop).await
         }
-        Bound::Unix(listener, _file) => {
+        (Bound::Unix(listener, _file), _) => {
             let incoming = UnixListenerStream::new(listener);
             server.serve_with_incoming_shutdown(services, incoming, stop).await
         }
@@ -633,6 +673,31 @@ async fn sweep_tenant<L: Ledger>(
         if swept.expired < batch && swept.forgotten < batch {
             return Ok(());
         }
+    }
+}
+
+/// Says loudly what is open to everybody.
+fn warn_of_open_doors(security: &Security, addresses: &Addresses) {
+    if !security.has_identities() {
+        tracing::warn!(
+            "NO IDENTITIES ARE CONFIGURED: whoever reaches a listener may authorize calls and move money; \
+             set identities_file"
+        );
+    }
+    let plain = [&addresses.calls, &addresses.administration].into_iter().filter(|listen| {
+        matches!(listen, Listen::Tcp(address) if !address.ip().is_loopback())
+            && security.tls().is_none()
+    });
+    for listen in plain {
+        tracing::warn!(%listen, "A LISTENER IS NOT ENCRYPTED and not on loopback; set tls_cert and tls_key");
+    }
+}
+
+/// Looks for changed identities and certificates, for ever.
+async fn keep_security(security: Arc<Security>, interval: Duration) {
+    loop {
+        tokio::time::sleep(interval).await;
+        security.reload().await;
     }
 }
 

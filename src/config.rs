@@ -15,15 +15,16 @@ use toml::de::{DeTable, DeValue};
 
 use crate::charging::catalogue::CountryCode;
 pub use crate::config::values::SmtpUrl;
-pub use crate::config::values::{LedgerUrl, Listen, LogFormat};
+pub use crate::config::values::{HttpTls, LedgerUrl, Listen, LogFormat};
 use crate::config::values::{
     country_or_none, filter, flag, folder_or_off, hours, length, mail_events, mailbox_or_none,
-    millis, minutes, secrets_file_or_none, secrets_or_none, size, smtp_url_or_none,
+    millis, minutes, path_or_none, secrets_file_or_none, secrets_or_none, size, smtp_url_or_none,
     token_keys_file_or_none, url_or_none, webhook_events, whole, word,
 };
 use crate::credit_control::signed_grant::TokenKeys;
 use crate::notices::kinds::Kinds;
 use crate::notices::webhook::{Secrets, check_own};
+use crate::security::{self, Security};
 
 /// Declares the settings: the flags, the checked form and the way from one to the other.
 macro_rules! settings {
@@ -149,6 +150,20 @@ settings! {
         "How old an event may become while its receiver fails; after that it is given up, with an error in the log; 1m to 744h";
     token_keys_file: Option<TokenKeys> = "none", "TOLLGATE_TOKEN_KEYS_FILE", token_keys_file_or_none,
         "File with what grants are signed with, a line each: ID BASE64 of 32 to 128 bytes; the first signs, all verify. Grants carry no token without";
+    identities_file: Option<PathBuf> = "none", "TOLLGATE_IDENTITIES_FILE", path_or_none,
+        "File (TOML) of callers: how they are known, role, tenants, limits; who is not in it is refused. Read again when it changes. none: everybody may do everything";
+    open_health: bool = "false", "TOLLGATE_OPEN_HEALTH", flag,
+        "true: health on the gRPC listeners is told to callers that nobody knows too; that of the HTTP listener always is";
+    tls_cert: Option<PathBuf> = "none", "TOLLGATE_TLS_CERT", path_or_none,
+        "File (PEM) with the certificate of the listeners for calls and administration, those that certify it behind it; unix sockets stay plain. Read again when it changes";
+    tls_key: Option<PathBuf> = "none", "TOLLGATE_TLS_KEY", path_or_none,
+        "File (PEM) with the private key of tls_cert";
+    tls_client_ca: Option<PathBuf> = "none", "TOLLGATE_TLS_CLIENT_CA", path_or_none,
+        "File (PEM) with the authorities that a client's certificate must be of; with it no client connects without one";
+    tls_http: HttpTls = "off", "TOLLGATE_TLS_HTTP", word(&[("off", HttpTls::Off), ("on", HttpTls::On), ("mutual", HttpTls::Mutual)]),
+        "TLS on the HTTP listener: off, which the probes of Kubernetes need; on; or mutual, with tls_client_ca";
+    reload_interval: Duration = "10s", "TOLLGATE_RELOAD_INTERVAL", length(millis(100), hours(24)),
+        "Time between two looks for changed identities and certificates; 100ms to 24h";
 }
 
 /// Tables of the file: what stands in one has its name before the key, as in `notices_interval`.
@@ -248,10 +263,35 @@ fn contradictions(config: &Config) -> Vec<Mistake> {
     if config.notices_retry_longest < config.notices_retry_first {
         add("notices_retry_longest", "expected at least notices_retry_first");
     }
+    if config.tls_cert.is_some() != config.tls_key.is_some() {
+        add("tls_cert", "expected tls_key with it, and neither alone");
+    }
+    if config.tls_client_ca.is_some() && config.tls_cert.is_none() {
+        add("tls_client_ca", "expected tls_cert with it");
+    }
+    if config.tls_http != HttpTls::Off && config.tls_cert.is_none() {
+        add("tls_http", "expected tls_cert with it");
+    }
+    if config.tls_http == HttpTls::Mutual && config.tls_client_ca.is_none() {
+        add("tls_http", "expected tls_client_ca with it");
+    }
+    if let Err(error) = Security::load(config.security()) {
+        add("security", &error.to_string());
+    }
     mistakes
 }
 
 impl Config {
+    /// Who may ask for what.
+    pub fn security(&self) -> security::Settings {
+        security::Settings {
+            identities: self.identities_file.clone(),
+            certificate: self.tls_cert.clone().zip(self.tls_key.clone()),
+            client_ca: self.tls_client_ca.clone(),
+            open_health: self.open_health,
+        }
+    }
+
     /// What webhooks are signed with.
     pub fn webhook_secrets(&self) -> Option<&Secrets> {
         self.notices_webhook_secrets_file.as_ref().or(self.notices_webhook_secrets.as_ref())

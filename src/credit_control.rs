@@ -846,6 +846,7 @@ fn raw(request: &AuthorizeRequest) -> RawRequest<'_> {
         original_called_number: &request.original_called_number,
         trunk: &request.trunk,
         reports_answer: request.reports_answer,
+        unvouched: "",
     }
 }
 

@@ -5,7 +5,7 @@
 //! its own disk; [`credit_control`] joins the
 //! two into the use cases of a call, [`administration`] into those of an operator, and [`records`] makes
 //! usage records of the journal, [`events`] tells what it means, and [`notices`] sends that on. [`grpc`] and [`cli`] are the edges, [`proto`] their wire types, [`transcoding`] puts JSON before the first, [`organisation`] the document that an operator
-//! writes. [`config`] and [`ops`] are the server around them; [`app`] builds it.
+//! writes. [`security`] says who may ask for what. [`config`] and [`ops`] are the server around them; [`app`] builds it.
 
 pub mod administration;
 pub mod app;
@@ -23,4 +23,5 @@ pub mod ops;
 pub mod organisation;
 pub mod proto;
 pub mod records;
+pub mod security;
 pub mod transcoding;

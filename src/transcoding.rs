@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use futures_util::future::{BoxFuture, Either, FutureExt};
-use http::header::{ALLOW, CONTENT_TYPE, ORIGIN, TE};
+use http::header::{ALLOW, AUTHORIZATION, CONTENT_TYPE, ORIGIN, TE};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use prost::{Message, Name};
@@ -133,6 +133,9 @@ impl Api {
         *asked.version_mut() = Version::HTTP_2;
         *asked.uri_mut() = binding.uri.clone();
         *asked.extensions_mut() = parts.extensions;
+        for token in parts.headers.get_all(AUTHORIZATION) {
+            asked.headers_mut().append(AUTHORIZATION, token.clone());
+        }
         asked.extensions_mut().insert(violations);
         asked.headers_mut().insert(CONTENT_TYPE, GRPC_CONTENT);
         asked.headers_mut().insert(TE, HeaderValue::from_static("trailers"));

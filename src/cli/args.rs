@@ -110,7 +110,7 @@ pub enum Output {
 /// Where the server is, and how long to wait for it.
 #[derive(Clone, Debug, Args)]
 pub struct Server {
-    /// Listener for calls: http://HOST:PORT or unix:PATH
+    /// Listener for calls: http://HOST:PORT, https://HOST:PORT or unix:PATH
     #[arg(
         long,
         env = "TOLLGATE_ENDPOINT",
@@ -118,7 +118,7 @@ pub struct Server {
         default_value = "http://127.0.0.1:7601"
     )]
     pub endpoint: Endpoint,
-    /// Listener for administration: http://HOST:PORT or unix:PATH
+    /// Listener for administration: http://HOST:PORT, https://HOST:PORT or unix:PATH
     #[arg(
         long,
         env = "TOLLGATE_ADMIN_ENDPOINT",
@@ -129,12 +129,32 @@ pub struct Server {
     /// How long to wait for an answer
     #[arg(long, env = "TOLLGATE_TIMEOUT", value_name = "TIME", default_value = "10s", value_parser = length)]
     pub timeout: Duration,
+    /// Who the client is, and whom it trusts.
+    #[command(flatten)]
+    pub trust: Trust,
+}
+
+/// What a client shows to a server, and what it expects of it. Files in PEM.
+#[derive(Clone, Debug, Default, Args)]
+pub struct Trust {
+    /// Authorities that certify the server at https://; those of the system without it
+    #[arg(long, env = "TOLLGATE_CLIENT_TLS_CA", value_name = "FILE")]
+    pub tls_ca: Option<PathBuf>,
+    /// Certificate that the client shows
+    #[arg(long, env = "TOLLGATE_CLIENT_TLS_CERT", value_name = "FILE", requires = "tls_key")]
+    pub tls_cert: Option<PathBuf>,
+    /// Private key of --tls-cert
+    #[arg(long, env = "TOLLGATE_CLIENT_TLS_KEY", value_name = "FILE", requires = "tls_cert")]
+    pub tls_key: Option<PathBuf>,
+    /// File with the bearer token that the client shows; the end of its line is left out
+    #[arg(long, env = "TOLLGATE_CLIENT_TOKEN_FILE", value_name = "FILE")]
+    pub token_file: Option<PathBuf>,
 }
 
 /// An address to connect to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Endpoint {
-    /// `http://HOST:PORT`.
+    /// `http://HOST:PORT` or `https://HOST:PORT`.
     Url(String),
     /// A socket of the file system.
     Unix(PathBuf),
@@ -148,10 +168,12 @@ impl FromStr for Endpoint {
             Some(path) => (!path.is_empty()).then(|| Endpoint::Unix(path.into())),
             None => text
                 .strip_prefix("http://")
+                .or_else(|| text.strip_prefix("https://"))
                 .filter(|rest| rest.parse::<axum::http::uri::Authority>().is_ok())
                 .map(|_| Endpoint::Url(text.to_owned())),
         };
-        endpoint.ok_or_else(|| "expected http://HOST:PORT or unix:PATH".to_owned())
+        endpoint
+            .ok_or_else(|| "expected http://HOST:PORT, https://HOST:PORT or unix:PATH".to_owned())
     }
 }
 

@@ -3,15 +3,17 @@
 use std::error::Error;
 use std::fmt::Debug;
 use std::io;
+use std::path::Path;
 use std::time::Duration;
 
+use tonic::metadata::{Ascii, MetadataValue};
 use tonic::service::Interceptor;
 use tonic::service::interceptor::InterceptedService;
-use tonic::transport::{self, Channel};
+use tonic::transport::{self, Certificate, Channel, ClientTlsConfig, Identity};
 use tonic::{Code, Request, Status, TimeoutExpired};
 use tonic_types::StatusExt;
 
-use crate::cli::args::{Endpoint, Server};
+use crate::cli::args::{Endpoint, Server, Trust};
 use crate::cli::output::Failure;
 use crate::proto::v1::account_service_client::AccountServiceClient;
 use crate::proto::v1::call_authorization_service_client::CallAuthorizationServiceClient;
@@ -30,32 +32,69 @@ pub type Accounts = AccountServiceClient<InterceptedService<Channel, Deadline>>;
 
 /// Connects to the listener for calls.
 pub async fn calls(server: &Server) -> Result<Calls, Failure> {
-    let channel = connect(&server.endpoint).await?;
-    Ok(CallAuthorizationServiceClient::with_interceptor(channel, Deadline(server.timeout)))
+    let channel = connect(&server.endpoint, &server.trust).await?;
+    let deadline = Deadline(server.timeout, token(&server.trust)?);
+    Ok(CallAuthorizationServiceClient::with_interceptor(channel, deadline))
 }
 
 /// Connects to the listener for administration.
 pub async fn accounts(server: &Server) -> Result<Accounts, Failure> {
-    let channel = connect(&server.admin_endpoint).await?;
-    Ok(AccountServiceClient::with_interceptor(channel, Deadline(server.timeout))
+    let channel = connect(&server.admin_endpoint, &server.trust).await?;
+    let deadline = Deadline(server.timeout, token(&server.trust)?);
+    Ok(AccountServiceClient::with_interceptor(channel, deadline)
         .max_encoding_message_size(MAX_MESSAGE_BYTES)
         .max_decoding_message_size(MAX_MESSAGE_BYTES))
 }
 
-/// Tells the server how long the client waits (`grpc-timeout`); the channel waits no longer either.
-#[derive(Clone, Copy, Debug)]
-pub struct Deadline(Duration);
+/// Tells the server how long the client waits (`grpc-timeout`), and who it is; the channel waits no longer
+/// either.
+#[derive(Clone, Debug)]
+pub struct Deadline(Duration, Option<MetadataValue<Ascii>>);
 
 impl Interceptor for Deadline {
     fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
         request.set_timeout(self.0);
+        if let Some(token) = &self.1 {
+            request.metadata_mut().insert("authorization", token.clone());
+        }
         Ok(request)
     }
 }
 
-async fn connect(endpoint: &Endpoint) -> Result<Channel, Failure> {
+/// What `authorization` says of the token, where there is one.
+fn token(trust: &Trust) -> Result<Option<MetadataValue<Ascii>>, Failure> {
+    let Some(path) = &trust.token_file else { return Ok(None) };
+    let text = read(path)?;
+    let bearer = String::from_utf8(text).ok().map(|text| format!("Bearer {}", text.trim_end()));
+    let bearer = bearer.and_then(|bearer| MetadataValue::try_from(bearer).ok());
+    let expected = || Failure::new(format!("{}: expected a token of one line", path.display()));
+    let mut bearer = bearer.ok_or_else(expected)?;
+    bearer.set_sensitive(true);
+    Ok(Some(bearer))
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, Failure> {
+    let cannot = |error| Failure::new(format!("cannot read {}: {error}", path.display()));
+    std::fs::read(path).map_err(cannot)
+}
+
+fn tls(trust: &Trust) -> Result<ClientTlsConfig, Failure> {
+    let mut tls = match &trust.tls_ca {
+        Some(path) => ClientTlsConfig::new().ca_certificate(Certificate::from_pem(read(path)?)),
+        None => ClientTlsConfig::new().with_native_roots(),
+    };
+    if let (Some(certificate), Some(key)) = (&trust.tls_cert, &trust.tls_key) {
+        tls = tls.identity(Identity::from_pem(read(certificate)?, read(key)?));
+    }
+    Ok(tls)
+}
+
+async fn connect(endpoint: &Endpoint, trust: &Trust) -> Result<Channel, Failure> {
     let failed = |error: transport::Error| unreachable(endpoint, &error);
-    let channel = transport::Endpoint::from_shared(endpoint.to_string()).map_err(failed)?;
+    let mut channel = transport::Endpoint::from_shared(endpoint.to_string()).map_err(failed)?;
+    if matches!(endpoint, Endpoint::Url(url) if url.starts_with("https:")) {
+        channel = channel.tls_config(tls(trust)?).map_err(failed)?;
+    }
     channel.connect_timeout(CONNECT_TIMEOUT).connect().await.map_err(failed)
 }
 
@@ -182,7 +221,7 @@ mod tests {
             Endpoint::Unix(directory.path().join("no.sock")),
             Endpoint::Url(format!("http://{}", free.expect("a free port"))),
         ] {
-            let failure = connect(&endpoint).await.expect_err("nothing listens");
+            let failure = connect(&endpoint, &Trust::default()).await.expect_err("nothing listens");
             let expected = format!("nothing listens on {endpoint}; start it with `tollgate serve`");
             assert_eq!(failure.0, [expected]);
         }

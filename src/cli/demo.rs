@@ -13,7 +13,7 @@ use jiff::Timestamp;
 
 use crate::app;
 use crate::charging::units::{Millis, Seconds};
-use crate::cli::args::{DemoArgs, Endpoint, Server};
+use crate::cli::args::{DemoArgs, Endpoint, Server, Trust};
 use crate::cli::client::{self, Accounts, Calls};
 use crate::cli::organisation::message;
 use crate::cli::output::{Failure, Outcome, Word, length, money};
@@ -70,6 +70,7 @@ async fn play_and_serve(args: &DemoArgs, config: &Config) -> Result<(), Failure>
         endpoint: endpoint(calls)?,
         admin_endpoint: endpoint(administration)?,
         timeout: Duration::from_secs(10),
+        trust: Trust::default(),
     };
     let (calls, accounts) = (client::calls(&server).await?, client::accounts(&server).await?);
     let mut day = Day { calls, accounts, clock, out: io::stdout(), legs: 0 };

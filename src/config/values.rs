@@ -91,6 +91,17 @@ pub enum LogFormat {
     Json,
 }
 
+/// TLS on the HTTP listener.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HttpTls {
+    /// Plain.
+    Off,
+    /// Clients need no certificate.
+    On,
+    /// They do.
+    Mutual,
+}
+
 /// The text itself is not repeated: it may hold a password.
 pub(super) fn ledger(text: &str) -> Result<LedgerUrl, String> {
     let expected = "expected memory, redis://HOST:PORT, rediss://HOST:PORT or redis+unix://PATH";
@@ -281,6 +292,14 @@ pub(super) fn folder_or_off(text: &str) -> Result<Option<PathBuf>, String> {
     match text {
         "off" => Ok(None),
         "" => Err("expected off, or the path of a directory".to_owned()),
+        path => Ok(Some(path.into())),
+    }
+}
+
+pub(super) fn path_or_none(text: &str) -> Result<Option<PathBuf>, String> {
+    match text {
+        "none" => Ok(None),
+        "" => Err("expected none, or the path of a file".to_owned()),
         path => Ok(Some(path.into())),
     }
 }

@@ -49,6 +49,9 @@ pub struct RawRequest<'a> {
     pub trunk: &'a str,
     /// Whether the answer will be reported.
     pub reports_answer: bool,
+    /// Why nobody vouches for the tenant; empty where somebody does. The call is then decided all the same, by
+    /// whoever it says that it is of, and recorded with this flag under [`UNATTRIBUTED`].
+    pub unvouched: &'a str,
 }
 
 impl<L: Ledger> CreditControl<L> {
@@ -172,7 +175,8 @@ impl<L: Ledger> CreditControl<L> {
         });
         // Nobody sweeps or lists a tenant that does not exist. Under the common name call ids may meet
         // that have nothing to do with each other.
-        let known = found.is_none_or(|tenant| tenant.profile().is_some());
+        let known =
+            raw.unvouched.is_empty() && found.is_none_or(|tenant| tenant.profile().is_some());
         let (tenant, call) = match known && tenant.as_str() != UNATTRIBUTED {
             true => (tenant, call),
             false => (TenantId::literal(UNATTRIBUTED), CallId::new(&decision_id)),
@@ -191,12 +195,15 @@ impl<L: Ledger> CreditControl<L> {
         if raw.call_type.is_none() {
             warn("call_type");
         }
-        let (requested, flags) = match kind {
+        let (requested, mut flags) = match kind {
             Emergency::Dialled => (EMERGENCY_GRANT, vec![]),
             Emergency::Rewritten => {
                 (REWRITTEN_GRANT, vec!["ORIGINAL_NUMBER_IS_EMERGENCY".to_owned()])
             }
         };
+        if !raw.unvouched.is_empty() {
+            flags.push(raw.unvouched.to_owned());
+        }
         let context = CallContext {
             decision_id: decision_id.clone(),
             call_type: raw.call_type.unwrap_or(CallType::UserOutbound),
@@ -251,7 +258,7 @@ impl<L: Ledger> CreditControl<L> {
 }
 
 /// Whether a number is an emergency number somewhere, and the call one that somebody makes.
-fn may_be_emergency(raw: &RawRequest<'_>) -> bool {
+pub fn may_be_emergency(raw: &RawRequest<'_>) -> bool {
     let dialled = [raw.called_number, raw.original_called_number];
     dialled.iter().any(|number| number::is_emergency_anywhere(number))
         && !raw.call_type.is_some_and(|of| {
@@ -317,6 +324,7 @@ mod tests {
             original_called_number: "",
             trunk: "",
             reports_answer: false,
+            unvouched: "",
         };
         let id = emergency_id(&raw);
         assert_eq!(uuid::Uuid::parse_str(&id).map(|id| id.get_version_num()), Ok(8), "{id}");

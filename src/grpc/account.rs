@@ -49,7 +49,7 @@ use crate::records::export::Export;
 pub const NAME: &str = "tollgate.v1.AccountService";
 
 /// Largest message: the largest deck, and what is around it.
-const MAX_MESSAGE_BYTES: usize = MAX_BYTES + (64 << 10);
+pub const MAX_MESSAGE_BYTES: usize = MAX_BYTES + (64 << 10);
 
 /// Most requests at a time: each may hold the largest message.
 const MAX_REQUESTS: u32 = 16;

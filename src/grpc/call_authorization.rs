@@ -6,8 +6,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use prost_types::Duration;
+use tokio::time::Instant;
 use tonic::service::interceptor::InterceptedService;
-use tonic::{Request, Response, Status};
+use tonic::{Extensions, Request, Response, Status};
 use tracing::{Instrument, Span, info_span};
 
 use crate::charging::ids::{CallId, PayerId, TenantId};
@@ -15,7 +16,7 @@ use crate::charging::number::masked;
 use crate::charging::rating::MAX_USAGE;
 use crate::charging::units::Seconds;
 use crate::credit_control::answer::{Answer, EndReport};
-use crate::credit_control::emergency::RawRequest;
+use crate::credit_control::emergency::{RawRequest, may_be_emergency};
 use crate::credit_control::{AuthorizeRequest, CreditControl, EndRequest, ExtendRequest};
 use crate::grpc::convert::{
     MAX_NAME_BYTES, MAX_NUMBER_BYTES, MAX_REQUESTED, MAX_TEXT_BYTES, MAX_TOKEN_BYTES, cause,
@@ -30,6 +31,7 @@ use crate::proto::v1;
 use crate::proto::v1::call_authorization_service_server::{
     CallAuthorizationService, CallAuthorizationServiceServer,
 };
+use crate::security::guard::{Caller, Deferred};
 
 /// The full name of the service.
 pub const NAME: &str = "tollgate.v1.CallAuthorizationService";
@@ -62,22 +64,54 @@ impl<L: Ledger> CallAuthorization<L> {
         let deadline = deadline::of(&extensions);
         // Fields of JSON that could not be put into the message.
         let unread = extensions.get::<FieldViolations>();
-        if let Some(answer) = self.control.authorize_emergency(&raw(&message), deadline).await {
+        let deferred = extensions.get::<Deferred>();
+        let unvouched = deferred.map_or("", Deferred::flag);
+        let facts = RawRequest { unvouched, ..raw(&message) };
+        if deferred.is_some_and(|refusal| may_be_emergency(&facts) && !refusal.admits_emergency()) {
+            return Err(Status::unauthenticated("too many emergency calls of unknown callers"));
+        }
+        if let Some(answer) = self.control.authorize_emergency(&facts, deadline).await {
             // What would refuse any other call is told, all of it.
             let (_, violations) = read_authorize(message);
             return Ok(Answer { warnings: violations.after(unread).into_warnings(), ..answer });
         }
+        if let Some(refusal) = deferred {
+            return Err(refusal.refuse());
+        }
         let _entered = self.gate.enter_new()?;
         let (request, violations) = read_authorize(message);
         let request = violations.after(unread).finish(request)?;
+        self.refuse_strangers(&extensions, &request.tenant, deadline).await?;
         Ok(self.control.authorize(&request, deadline).await)
     }
 
+    /// Refuses a tenant that does not exist, where callers are known. Where the ledger cannot say, what
+    /// follows says so.
+    async fn refuse_strangers(
+        &self,
+        extensions: &Extensions,
+        tenant: &TenantId,
+        deadline: Instant,
+    ) -> Result<(), Status> {
+        let Some(caller) = extensions.get::<Caller>() else { return Ok(()) };
+        let directory = self.control.directory();
+        if directory.known(tenant).is_some() {
+            return Ok(());
+        }
+        let asked = directory.tenant(self.control.ledger(), tenant);
+        match tokio::time::timeout_at(deadline, asked).await {
+            Ok(Ok(found)) if found.profile().is_none() => Err(caller.refuse_tenant()),
+            _ => Ok(()),
+        }
+    }
+
     async fn try_quote(&self, request: Request<v1::QuoteCallRequest>) -> Result<Answer, Status> {
-        let deadline = deadline::of(request.extensions());
+        let (_, extensions, message) = request.into_parts();
+        let deadline = deadline::of(&extensions);
         let _entered = self.gate.enter_new()?;
-        let (request, violations) = read_quote(request.into_inner());
+        let (request, violations) = read_quote(message);
         let request = violations.finish(request)?;
+        self.refuse_strangers(&extensions, &request.tenant, deadline).await?;
         self.control.quote(&request, deadline).await.map_err(ledger)
     }
 
@@ -254,6 +288,7 @@ fn raw(message: &v1::AuthorizeCallRequest) -> RawRequest<'_> {
         original_called_number: &message.original_called_number,
         trunk: &message.trunk_id,
         reports_answer: message.reports_answer,
+        unvouched: "",
     }
 }
 

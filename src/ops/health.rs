@@ -153,6 +153,18 @@ pub async fn serve_http(
     }
 }
 
+/// The same on a listener that accepts by itself, as those of TLS do.
+pub async fn serve_http_on<L>(
+    listener: L,
+    health: Health,
+    stop: impl Future<Output = ()> + Send + 'static,
+) -> io::Result<()>
+where
+    L: axum::serve::Listener<Addr: std::fmt::Debug>,
+{
+    axum::serve(listener, router(health)).with_graceful_shutdown(stop).await
+}
+
 fn router(health: Health) -> Router {
     let grpc = Routes::new(health.grpc()).into_axum_router().reset_fallback();
     Router::new()

@@ -172,6 +172,24 @@ const FORBIDDEN: &[(&str, &[&str])] = &[
         ],
     ),
     (
+        "security",
+        &[
+            "crate::charging",
+            "crate::ledger",
+            "crate::credit_control",
+            "crate::administration",
+            "crate::records",
+            "crate::organisation",
+            "crate::grpc",
+            "crate::transcoding",
+            "crate::cli",
+            "crate::app",
+            "crate::config",
+            "crate::ops",
+            "redis::",
+        ],
+    ),
+    (
         "transcoding",
         &[
             "crate::charging",

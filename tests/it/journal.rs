@@ -497,6 +497,7 @@ async fn an_emergency_call_and_its_end_reach_the_ledger_in_order() {
         original_called_number: "",
         trunk: "",
         reports_answer: false,
+        unvouched: "",
     };
     for _ in 0..2 {
         let answer = desk.control.authorize_emergency(&raw, Instant::now() + PATIENCE).await;

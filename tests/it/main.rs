@@ -31,6 +31,7 @@ mod redis_away;
 mod redis_ledger;
 mod retention;
 mod rules;
+mod security;
 mod server;
 mod signed_grants;
 mod state_table;

@@ -107,6 +107,7 @@ async fn call_on(control: &CreditControl<Watched>, request: &AuthorizeRequest) -
         original_called_number: "",
         trunk: "",
         reports_answer: false,
+        unvouched: "",
     };
     match control.authorize_emergency(&raw, deadline).await {
         Some(answer) => answer,
