@@ -177,6 +177,7 @@ fn ledgers(c: &mut Criterion) {
         url: server.url(),
         response_timeout: Duration::from_secs(10),
         connect_timeout: Duration::from_secs(5),
+        probe_timeout: Duration::from_secs(2),
     };
     let ledger = runtime.block_on(RedisLedger::connect(&settings, ClockOffset::default()));
     commands(c, "redis", &runtime, ledger.unwrap());

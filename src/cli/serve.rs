@@ -18,6 +18,9 @@ use crate::ops::{shutdown, telemetry};
 /// than `ledger_timeout`.
 const REDIS_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// However short `ledger_timeout` is: a connection is not given up for a moment's silence.
+const SHORTEST_PROBE: Duration = Duration::from_millis(100);
+
 /// Serves; what goes wrong is told on standard error.
 pub fn run(config: &Config) -> ExitCode {
     match try_run(config) {
@@ -45,6 +48,7 @@ fn try_run(config: &Config) -> anyhow::Result<()> {
                     url: url.clone(),
                     response_timeout: REDIS_TIMEOUT,
                     connect_timeout: REDIS_TIMEOUT,
+                    probe_timeout: config.ledger_timeout.max(SHORTEST_PROBE),
                 };
                 let ledger = RedisLedger::connect(&settings, ClockOffset::default()).await?;
                 serve(Arc::new(ledger), config).await

@@ -69,9 +69,14 @@ impl fmt::Display for LedgerUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let LedgerUrl::Redis(url) = self else { return f.write_str("memory") };
         let (scheme, rest) = url.split_once("://").unwrap_or(("redis", url));
-        let address = rest.rsplit_once('@').map_or(rest, |(_, address)| address);
-        // A query may hold a password too (redis+unix://PATH?pass=...).
-        let address = address.split_once('?').map_or(address, |(address, _)| address);
+        // A query may hold a password too (redis+unix://PATH?pass=...), and so may, against the rules, what
+        // stands before a question mark in a user's.
+        let place = rest.split_once('?').map_or(rest, |(place, _)| place);
+        let address = match place.rsplit_once('@') {
+            Some((_, address)) => address,
+            None if rest.contains('@') => "",
+            None => place,
+        };
         write!(f, "{scheme}://{address}")
     }
 }
@@ -104,15 +109,16 @@ pub enum HttpTls {
 
 /// The text itself is not repeated: it may hold a password.
 pub(super) fn ledger(text: &str) -> Result<LedgerUrl, String> {
-    let expected = "expected memory, redis://HOST:PORT, rediss://HOST:PORT or redis+unix://PATH";
+    let expected = "expected memory, redis://HOST:PORT, rediss://HOST:PORT, redis+unix://PATH, \
+                    redis+sentinel://HOST:PORT,HOST:PORT/MASTER or redis+cluster://HOST:PORT,HOST:PORT";
     if text == "memory" {
         return Ok(LedgerUrl::Memory);
     }
     match text.split_once(':') {
-        Some((scheme @ ("redis+sentinel" | "redis+cluster" | "file"), _)) => {
+        Some((scheme @ "file", _)) => {
             Err(format!("{scheme}: is not supported in this version, {expected}"))
         }
-        Some(("redis" | "rediss" | "redis+unix", rest))
+        Some(("redis" | "rediss" | "redis+unix" | "redis+sentinel" | "redis+cluster", rest))
             if rest.strip_prefix("//").is_some_and(|rest| !rest.is_empty()) =>
         {
             Ok(LedgerUrl::Redis(text.to_owned()))

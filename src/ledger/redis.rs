@@ -4,11 +4,15 @@
 //! knows nothing about calls or money: it packs commands, sends them, and unpacks answers. Needs
 //! Redis 7.0 or newer.
 
+mod address;
 mod batch;
+mod cluster;
 mod codec;
 mod connection;
 mod keys;
+mod node;
 mod scripts;
+mod sentinels;
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -24,6 +28,7 @@ use crate::charging::profile::{Purchase, TenantState};
 use crate::charging::units::{Millis, Seconds};
 use crate::ledger::recharge::RechargeTerms;
 use crate::ledger::redis::batch::Sender;
+use crate::ledger::redis::cluster::Slot;
 use crate::ledger::redis::codec::{
     AbandonRewriteArgs, AddRewrittenArgs, AdjustBalanceArgs, AdjustReply, AdjustSettlementArgs,
     AnswerArgs, ApplyPayersArgs, ApplyTenantArgs, AuthorizeArgs, BalanceArgs, BalanceReply,
@@ -60,17 +65,24 @@ const ID_SLACK: Seconds = Seconds(60);
 /// Where Redis is, and how long to wait for it.
 #[derive(Clone, Debug)]
 pub struct RedisSettings {
-    /// `redis://`, `rediss://` or `redis+unix://`.
+    /// `redis://`, `rediss://`, `redis+unix://`, `redis+sentinel://` or `redis+cluster://`.
     pub url: String,
     /// Longest wait for the answer to one command.
     pub response_timeout: Duration,
     /// Longest wait for a connection.
     pub connect_timeout: Duration,
+    /// For ledgers of a thread: when half of this has passed without an answer, Redis is asked whether it
+    /// lives; when that is not answered within this either, commands fail at once until it answers again.
+    /// Others, whose answers may be long, have `response_timeout` in its place.
+    pub probe_timeout: Duration,
 }
 
 /// A URL that names no Redis.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("expected redis://, rediss:// or redis+unix:// and an address: {0}")]
+#[error(
+    "expected redis://, rediss://, redis+unix://, redis+sentinel:// or redis+cluster:// and an \
+     address: {0}"
+)]
 pub struct BadRedisUrl(String);
 
 /// See the module.
@@ -90,8 +102,9 @@ impl RedisLedger {
     ) -> Result<RedisLedger, BadRedisUrl> {
         // What rediss:// encrypts with; an error says that the program has chosen before.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let opened = Connection::open(settings).await;
-        let connection = opened.map_err(|error| BadRedisUrl(error.to_string()))?;
+        let patient =
+            RedisSettings { probe_timeout: settings.response_timeout, ..settings.clone() };
+        let connection = Connection::open(&patient).await?;
         let sender = Sender::new(connection, offset.clone());
         Ok(RedisLedger { sender, settings: settings.clone(), offset })
     }
@@ -166,9 +179,11 @@ impl RedisLedger {
 
 impl Ledger for RedisLedger {
     async fn on_this_thread(self: &Arc<Self>) -> Result<Arc<Self>, LedgerError> {
-        let connected = RedisLedger::connect(&self.settings, self.offset.clone()).await;
-        let ledger = connected.map_err(|error| LedgerError::Unavailable(error.to_string()))?;
-        Ok(Arc::new(ledger))
+        let (settings, offset) = (self.settings.clone(), self.offset.clone());
+        let opened = Connection::open(&settings).await;
+        let connection = opened.map_err(|error| LedgerError::Unavailable(error.to_string()))?;
+        let sender = Sender::new(connection, offset.clone());
+        Ok(Arc::new(RedisLedger { sender, settings, offset }))
     }
 
     async fn tenant(&self, tenant: &TenantId) -> Result<Reply<TenantView>, LedgerError> {
@@ -178,7 +193,7 @@ impl Ledger for RedisLedger {
         commands.cmd("HGET").arg(Key::Accounts.of(tenant)).arg(keys::TENANT);
         commands.cmd("HGET").arg(Key::Profiles.of(tenant)).arg(keys::TENANT);
         commands.cmd("HKEYS").arg(Key::Numbers.of(tenant));
-        let found: Found = self.connection().query_all(&commands).await?;
+        let found: Found = self.connection().query_all(slot_of(tenant), &commands).await?;
         let (time, account, record, numbers) = found;
         let account: Option<TenantAccount> = decode_if("tenant account", account.as_deref())?;
         let record = record.map(|text| decode_json("tenant record", &text)).transpose()?;
@@ -198,7 +213,8 @@ impl Ledger for RedisLedger {
         commands.atomic().cmd("TIME");
         commands.cmd("HMGET").arg(Key::Accounts.of(tenant)).arg(&fields);
         commands.cmd("HMGET").arg(Key::Profiles.of(tenant)).arg(&fields);
-        let (time, accounts, profiles): Found = self.connection().query_all(&commands).await?;
+        let (time, accounts, profiles): Found =
+            self.connection().query_all(slot_of(tenant), &commands).await?;
         let view = |(account, stored): (Option<Vec<u8>>, Option<Vec<u8>>)| {
             let account: Option<PayerAccount> = decode_if("payer account", account.as_deref())?;
             let stored: Option<StoredPayer> = decode_if("payer", stored.as_deref())?;
@@ -214,8 +230,10 @@ impl Ledger for RedisLedger {
     }
 
     async fn tenants(&self) -> Result<Vec<TenantId>, LedgerError> {
-        let names: Vec<String> =
-            self.connection().query(cmd("SMEMBERS").arg(keys::TENANTS)).await?;
+        let names: Vec<String> = self
+            .connection()
+            .query(Slot::of(keys::TENANTS), cmd("SMEMBERS").arg(keys::TENANTS))
+            .await?;
         let mut tenants = read_ids(names, TenantId::new)?;
         tenants.sort();
         Ok(tenants)
@@ -333,7 +351,10 @@ impl Ledger for RedisLedger {
         // Listed first: a tenant that is listed and not applied does no harm, one that is applied
         // and not listed would never be swept.
         let mut list = cmd("SADD");
-        let _: i64 = self.connection().query(list.arg(keys::TENANTS).arg(tenant.as_str())).await?;
+        let _: i64 = self
+            .connection()
+            .query(Slot::of(keys::TENANTS), list.arg(keys::TENANTS).arg(tenant.as_str()))
+            .await?;
         let record_json = encode_json(record)?;
         let suspended = record.profile.state == TenantState::Suspended;
         let over = over.into_iter().collect();
@@ -410,22 +431,28 @@ impl Ledger for RedisLedger {
     }
 
     async fn put_deck(&self, version: &str, csv: &[u8]) -> Result<(), LedgerError> {
-        self.connection().query(cmd("SET").arg(keys::deck(version)).arg(csv)).await
+        self.connection()
+            .query(Slot::of(&keys::deck(version)), cmd("SET").arg(keys::deck(version)).arg(csv))
+            .await
     }
 
     async fn deck(&self, version: &str) -> Result<Option<Vec<u8>>, LedgerError> {
-        self.connection().query(cmd("GET").arg(keys::deck(version))).await
+        self.connection()
+            .query(Slot::of(&keys::deck(version)), cmd("GET").arg(keys::deck(version)))
+            .await
     }
 
     async fn name_deck(&self, name: &str, version: &str) -> Result<(), LedgerError> {
         let mut command = cmd("HSET");
-        let _: i64 =
-            self.connection().query(command.arg(keys::DECKS).arg(name).arg(version)).await?;
+        let _: i64 = self
+            .connection()
+            .query(Slot::of(keys::DECKS), command.arg(keys::DECKS).arg(name).arg(version))
+            .await?;
         Ok(())
     }
 
     async fn named_deck(&self, name: &str) -> Result<Option<String>, LedgerError> {
-        self.connection().query(cmd("HGET").arg(keys::DECKS).arg(name)).await
+        self.connection().query(Slot::of(keys::DECKS), cmd("HGET").arg(keys::DECKS).arg(name)).await
     }
 
     async fn balance(&self, tenant: &TenantId) -> Result<Reply<Balance>, LedgerError> {
@@ -482,7 +509,7 @@ impl Ledger for RedisLedger {
     async fn call(&self, tenant: &TenantId, call: &CallId) -> Result<Option<Call>, LedgerError> {
         let mut command = cmd("HGET");
         command.arg(Key::Calls.of(tenant)).arg(call.as_str());
-        let found: Option<Vec<u8>> = self.connection().query(&command).await?;
+        let found: Option<Vec<u8>> = self.connection().query(slot_of(tenant), &command).await?;
         decode_if("call", found.as_deref())
     }
 
@@ -505,7 +532,8 @@ impl Ledger for RedisLedger {
             for (_, id) in &listed {
                 command.arg(id.as_str());
             }
-            let found: Vec<Option<Vec<u8>>> = self.connection().query(&command).await?;
+            let found: Vec<Option<Vec<u8>>> =
+                self.connection().query(slot_of(tenant), &command).await?;
             for ((_, id), bytes) in listed.into_iter().zip(found) {
                 let call: Option<Call> = decode_if("call", bytes.as_deref())?;
                 // It may have ended since it was listed.
@@ -528,7 +556,8 @@ impl Ledger for RedisLedger {
         };
         let mut command = cmd("XREVRANGE");
         command.arg(Key::Journal.of(tenant)).arg(newest).arg("-").arg("COUNT").arg(most + 1);
-        let mut found: StreamRangeReply = self.connection().query(&command).await?;
+        let mut found: StreamRangeReply =
+            self.connection().query(slot_of(tenant), &command).await?;
         let more = found.ids.len() > most;
         found.ids.truncate(most);
         let next = found.ids.last().map(|last| last.id.clone()).filter(|_| more);
@@ -549,7 +578,8 @@ impl Ledger for RedisLedger {
         };
         let mut command = cmd("XRANGE");
         command.arg(Key::Journal.of(tenant)).arg(oldest).arg("+").arg("COUNT").arg(most + 1);
-        let mut found: StreamRangeReply = self.connection().query(&command).await?;
+        let mut found: StreamRangeReply =
+            self.connection().query(slot_of(tenant), &command).await?;
         let more = found.ids.len() > most;
         found.ids.truncate(most);
         let next = found.ids.last().map(|last| last.id.clone()).filter(|_| more);
@@ -580,7 +610,8 @@ impl Ledger for RedisLedger {
         }
         let mut command = cmd("HSCAN");
         command.arg(Key::Calls.of(tenant)).arg(from).arg("COUNT").arg(most);
-        let found: (String, Vec<(String, Vec<u8>)>) = self.connection().query(&command).await?;
+        let found: (String, Vec<(String, Vec<u8>)>) =
+            self.connection().query(slot_of(tenant), &command).await?;
         let (next, found) = found;
         let read = |(id, bytes): (String, Vec<u8>)| {
             Ok((CallId::new(&id).map_err(|_| stray(&id))?, decode("call", &bytes)?))
@@ -601,14 +632,15 @@ impl Ledger for RedisLedger {
         if calls.is_empty() {
             return Ok(vec![]);
         }
-        self.connection().query_all(&commands).await
+        self.connection().query_all(slot_of(tenant), &commands).await
     }
 
     async fn upkeep(&self, tenant: &TenantId) -> Result<Reply<Upkeep>, LedgerError> {
         let mut commands = pipe();
         commands.atomic().cmd("TIME");
         commands.cmd("HGET").arg(Key::Upkeep.of(tenant)).arg(keys::UPKEEP);
-        let found: ((i64, i64), Option<Vec<u8>>) = self.connection().query_all(&commands).await?;
+        let found: ((i64, i64), Option<Vec<u8>>) =
+            self.connection().query_all(slot_of(tenant), &commands).await?;
         let (time, bytes) = found;
         let outcome = decode_if("upkeep", bytes.as_deref())?.unwrap_or_default();
         Ok(Reply { now: self.instant(time), outcome })
@@ -669,7 +701,8 @@ impl Ledger for RedisLedger {
         let mut commands = pipe();
         commands.atomic().cmd("TIME");
         commands.cmd("HGET").arg(Key::Profiles.of(tenant)).arg(keys::TENANT);
-        let found: ((i64, i64), Option<Vec<u8>>) = self.connection().query_all(&commands).await?;
+        let found: ((i64, i64), Option<Vec<u8>>) =
+            self.connection().query_all(slot_of(tenant), &commands).await?;
         let record = found.1.map(|text| decode_json("tenant record", &text)).transpose()?;
         Ok(Reply { now: self.instant(found.0), outcome: record })
     }
@@ -707,7 +740,7 @@ impl Ledger for RedisLedger {
         commands.atomic().cmd("TIME");
         commands.cmd("HGETALL").arg(Key::Readers.of(tenant));
         type Found = ((i64, i64), Vec<(String, Vec<u8>)>);
-        let (time, found): Found = self.connection().query_all(&commands).await?;
+        let (time, found): Found = self.connection().query_all(slot_of(tenant), &commands).await?;
         let read = |(name, bytes): (String, Vec<u8>)| Ok((name, decode("reader", &bytes)?));
         let readers = found.into_iter().map(read).collect::<Result<Vec<_>, LedgerError>>();
         let mut readers: Vec<(String, Reader)> = readers?;
@@ -783,8 +816,10 @@ impl Ledger for RedisLedger {
         most: usize,
     ) -> Result<Page<(PayerId, BlockedBy, Block)>, LedgerError> {
         let after = after.map(read_block_cursor).transpose()?;
-        let fields: Vec<String> =
-            self.connection().query(cmd("HKEYS").arg(Key::Blocks.of(tenant))).await?;
+        let fields: Vec<String> = self
+            .connection()
+            .query(slot_of(tenant), cmd("HKEYS").arg(Key::Blocks.of(tenant)))
+            .await?;
         let known = |field: &String| keys::blocked(field).ok_or_else(|| stray(field));
         let mut listed = fields.iter().map(known).collect::<Result<Vec<_>, _>>()?;
         listed.retain(|key| after.as_ref().is_none_or(|after| key > after));
@@ -799,7 +834,8 @@ impl Ledger for RedisLedger {
             for (payer, by) in &listed {
                 command.arg(keys::block(payer.as_str(), *by));
             }
-            let found: Vec<Option<Vec<u8>>> = self.connection().query(&command).await?;
+            let found: Vec<Option<Vec<u8>>> =
+                self.connection().query(slot_of(tenant), &command).await?;
             for ((payer, by), bytes) in listed.into_iter().zip(found) {
                 // It may have been lifted since it was listed.
                 let block: Option<Block> = decode_if("block", bytes.as_deref())?;
@@ -826,8 +862,7 @@ impl Ledger for RedisLedger {
     }
 
     async fn ping(&self) -> Result<(), LedgerError> {
-        let _: redis::Value = self.connection().query(&cmd("PING")).await?;
-        Ok(())
+        self.connection().ping().await
     }
 }
 
@@ -859,7 +894,7 @@ impl RedisLedger {
         commands.cmd("ZRANGE").arg(Key::Deadlines.of(tenant)).arg(0).arg(-1).arg("WITHSCORES");
         commands.cmd("XREVRANGE").arg(Key::Journal.of(tenant)).arg("+").arg("-");
         commands.arg("COUNT").arg(1);
-        let found: Found = self.connection().query_all(&commands).await?;
+        let found: Found = self.connection().query_all(slot_of(tenant), &commands).await?;
         let (time, accounts, sizes, lots, calls, adjustments, blocks, deadlines, last) = found;
         let mut snapshot = Snapshot::default();
         let mut pools: Vec<(String, Bucket)> = vec![];
@@ -937,7 +972,8 @@ impl RedisLedger {
             let mut command = cmd("ZRANGE");
             command.arg(Key::Deadlines.of(tenant)).arg(&from).arg("+inf").arg("BYSCORE");
             command.arg("LIMIT").arg(skipped).arg(most).arg("WITHSCORES");
-            let found: Vec<(String, i64)> = self.connection().query(&command).await?;
+            let found: Vec<(String, i64)> =
+                self.connection().query(slot_of(tenant), &command).await?;
             let ended = found.len() < most;
             skipped += found.len();
             for (id, at) in found {
@@ -965,7 +1001,8 @@ impl RedisLedger {
             let mut command = cmd("XRANGE");
             command.arg(Key::Journal.of(tenant)).arg(&from).arg(last);
             command.arg("COUNT").arg(JOURNAL_CHUNK);
-            let chunk: StreamRangeReply = self.connection().query(&command).await?;
+            let chunk: StreamRangeReply =
+                self.connection().query(slot_of(tenant), &command).await?;
             for found in &chunk.ids {
                 journal.push(read_entry(found)?);
             }
@@ -975,6 +1012,11 @@ impl RedisLedger {
             }
         }
     }
+}
+
+/// Where all keys of a tenant are, whose hash tag is its id.
+fn slot_of(tenant: &TenantId) -> Slot {
+    Slot::of(tenant.as_str())
 }
 
 /// What a script of corrections answered.

@@ -3,6 +3,8 @@
 pub mod messages;
 pub mod process;
 pub mod redis;
+pub mod redis_group;
+pub mod traffic;
 pub mod watched;
 
 use std::any::Any;

@@ -9,11 +9,12 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use redis::{RedisError, Value, cmd};
+use redis::{Value, cmd};
 use tokio::sync::oneshot;
 
 use crate::charging::ids::TenantId;
-use crate::ledger::redis::connection::{self, Connection};
+use crate::ledger::redis::cluster::Slot;
+use crate::ledger::redis::connection::Connection;
 use crate::ledger::redis::scripts::{Library, Verb};
 use crate::ledger::{ClockOffset, ClockReading, LedgerError};
 
@@ -22,6 +23,10 @@ const UNDER_WAY: u32 = 2;
 
 /// Most commands of a run, so that other tenants do not wait long for the store.
 const MOST: usize = 64;
+
+/// Most commands that wait in a lane. While Redis hangs, those whose caller has left are still there until
+/// the run before them has ended.
+const MOST_WAITING: usize = 10_000;
 
 /// Sends scripts to Redis.
 pub(super) struct Sender {
@@ -86,6 +91,10 @@ impl Sender {
         let starts = {
             let mut lanes = self.lanes();
             let queue = lanes.entry(lane.clone()).or_default();
+            if queue.waiting.len() >= MOST_WAITING {
+                let reason = format!("{MOST_WAITING} commands of tenant {tenant} wait already");
+                return Err(LedgerError::Unavailable(reason));
+            }
             queue.waiting.push_back(Request { args, opaque, answer });
             let starts = queue.under_way < UNDER_WAY;
             queue.under_way += u32::from(starts);
@@ -184,15 +193,7 @@ impl Sender {
             command.arg(key.of(tenant));
         }
         command.arg(arguments);
-        match self.connection.try_query(&command).await? {
-            Err(error) if is_unknown_function(&error) => {
-                let mut load = cmd("FUNCTION");
-                load.arg("LOAD").arg("REPLACE").arg(&library.text);
-                let _: Value = self.connection.query(&load).await?;
-                self.connection.query(&command).await
-            }
-            known => known.map_err(connection::fault),
-        }
+        self.connection.call(Slot::of(tenant.as_str()), &command, script.writes()).await
     }
 
     /// What `read_clock` of the scripts expects.
@@ -207,12 +208,6 @@ impl Sender {
         // Nothing that is done under the lock leaves a lane half changed.
         self.lanes.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// Whether Redis does not have this version's library: a new one, or one that was flushed.
-fn is_unknown_function(error: &RedisError) -> bool {
-    error.code() == Some("ERR")
-        && error.detail().is_some_and(|text| text.contains("Function not found"))
 }
 
 fn bytes(verb: Verb, answer: Value) -> Result<Vec<u8>, LedgerError> {

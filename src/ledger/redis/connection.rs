@@ -1,170 +1,97 @@
-//! One connection to Redis that is always either usable or being made again.
-//!
-//! A task keeps it: it connects, asks every second whether the store still answers, and connects
-//! again when it does not. Commands never wait for that: without a connection they fail at once.
+//! The way to Redis: one connection, or one to each node of a cluster.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
-use arc_swap::ArcSwapOption;
-use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, Client, Cmd, ErrorKind, FromRedisValue, Pipeline, RedisError};
-use tokio::sync::Notify;
-use tokio::task::JoinHandle;
+use redis::{Cmd, ErrorKind, FromRedisValue, Pipeline, RedisError, cmd, from_redis_value};
 
 use crate::ledger::LedgerError;
-use crate::ledger::redis::RedisSettings;
+use crate::ledger::redis::address::Address;
+use crate::ledger::redis::cluster::{Cluster, Slot};
+use crate::ledger::redis::node::{Node, Place, Request, Treatment};
+use crate::ledger::redis::sentinels::Sentinels;
+use crate::ledger::redis::{BadRedisUrl, RedisSettings};
 
-/// How often an idle connection is asked whether it lives.
-const HEARTBEAT: Duration = Duration::from_secs(1);
+/// Longest wait for one sentinel.
+const SENTINEL_LIMIT: Duration = Duration::from_millis(500);
 
-/// Pauses between attempts to connect: from the first, doubling, to the second.
-const PAUSES: (Duration, Duration) = (Duration::from_millis(25), Duration::from_secs(1));
-
-pub(super) struct Connection {
-    link: Arc<Link>,
-    keeper: JoinHandle<()>,
-}
-
-struct Link {
-    client: Client,
-    config: AsyncConnectionConfig,
-    connect_timeout: Duration,
-    live: ArcSwapOption<MultiplexedConnection>,
-    /// Why there is none.
-    trouble: Mutex<String>,
-    /// Wakes the keeper: somebody doubts the connection.
-    doubted: Notify,
+/// See the module.
+pub(super) enum Connection {
+    One(Node),
+    Cluster(Cluster),
 }
 
 impl Connection {
     /// Connects, or starts trying to.
-    pub(super) async fn open(settings: &RedisSettings) -> Result<Connection, RedisError> {
-        let config = AsyncConnectionConfig::new()
-            .set_connection_timeout(Some(settings.connect_timeout))
-            .set_response_timeout(Some(settings.response_timeout));
-        let link = Arc::new(Link {
-            client: Client::open(settings.url.as_str())?,
-            config,
-            connect_timeout: settings.connect_timeout,
-            live: ArcSwapOption::empty(),
-            trouble: Mutex::new("not connected yet".to_owned()),
-            doubted: Notify::new(),
-        });
-        link.connect().await;
-        let keeper = tokio::spawn(keep(link.clone()));
-        Ok(Connection { link, keeper })
+    pub(super) async fn open(settings: &RedisSettings) -> Result<Connection, BadRedisUrl> {
+        let (address, replicas) = Address::parse(&settings.url)?;
+        let of_cluster = matches!(address, Address::Cluster { .. });
+        let treatment = Treatment { settings: settings.clone(), replicas, of_cluster };
+        Ok(match address {
+            Address::One(place) => Connection::One(Node::open(Place::At(place), treatment).await),
+            Address::Sentinels { sentinels, master, redis } => {
+                let limit = settings.connect_timeout.min(SENTINEL_LIMIT);
+                let sentinels = Sentinels::new(sentinels, master, redis, limit);
+                let sentinels = sentinels.map_err(|error| BadRedisUrl(error.to_string()))?;
+                let place = Place::Named(Arc::new(sentinels));
+                Connection::One(Node::open(place, treatment).await)
+            }
+            Address::Cluster { seeds, redis } => {
+                Connection::Cluster(Cluster::open(seeds, redis, treatment).await)
+            }
+        })
     }
 
-    /// Sends one command.
-    pub(super) async fn query<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, LedgerError> {
-        self.try_query(command).await?.map_err(fault)
-    }
-
-    /// Sends one command; an error is left to the caller.
-    pub(super) async fn try_query<T: FromRedisValue>(
+    /// Sends one command on keys of a slot.
+    pub(super) async fn query<T: FromRedisValue>(
         &self,
+        slot: Slot,
         command: &Cmd,
-    ) -> Result<Result<T, RedisError>, LedgerError> {
-        let live = self.link.current()?;
-        let outcome = command.query_async(&mut MultiplexedConnection::clone(&live)).await;
-        Ok(outcome.inspect_err(|error| self.link.consider(error, &live)))
+    ) -> Result<T, LedgerError> {
+        self.send(slot, Request::Command(command)).await
     }
 
-    /// Sends several commands at once.
+    /// Sends several commands on keys of a slot at once.
     pub(super) async fn query_all<T: FromRedisValue>(
         &self,
+        slot: Slot,
         commands: &Pipeline,
     ) -> Result<T, LedgerError> {
-        let live = self.link.current()?;
-        let outcome = commands.query_async(&mut MultiplexedConnection::clone(&live)).await;
-        outcome.inspect_err(|error| self.link.consider(error, &live)).map_err(fault)
-    }
-}
-
-impl Drop for Connection {
-    fn drop(&mut self) {
-        self.keeper.abort();
-    }
-}
-
-impl Link {
-    fn current(&self) -> Result<Arc<MultiplexedConnection>, LedgerError> {
-        self.live.load_full().ok_or_else(|| LedgerError::Unavailable(self.trouble()))
+        self.send(slot, Request::Many(commands)).await
     }
 
-    fn trouble(&self) -> String {
-        self.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    /// Calls a function of the library, which is loaded where it is missing.
+    pub(super) async fn call<T: FromRedisValue>(
+        &self,
+        slot: Slot,
+        command: &Cmd,
+        writes: bool,
+    ) -> Result<T, LedgerError> {
+        self.send(slot, Request::Function(command, writes)).await
     }
 
-    async fn connect(&self) -> bool {
-        let attempt = self.client.get_multiplexed_async_connection_with_config(&self.config);
-        let connected = tokio::time::timeout(self.connect_timeout, attempt).await;
-        let trouble = match connected {
-            Ok(Ok(connection)) => {
-                self.live.store(Some(Arc::new(connection)));
-                return true;
+    /// Whether all of Redis answers.
+    pub(super) async fn ping(&self) -> Result<(), LedgerError> {
+        match self {
+            Connection::One(node) => {
+                let answer = node.send(Request::Command(&cmd("PING")), false).await?;
+                answer.map(drop).map_err(fault)
             }
-            Ok(Err(error)) => error.to_string(),
-            Err(_) => format!("no connection within {:?}", self.connect_timeout),
+            Connection::Cluster(cluster) => cluster.ping().await,
+        }
+    }
+
+    async fn send<T: FromRedisValue>(
+        &self,
+        slot: Slot,
+        request: Request<'_>,
+    ) -> Result<T, LedgerError> {
+        let answer = match self {
+            Connection::One(node) => node.send(request, false).await?,
+            Connection::Cluster(cluster) => cluster.send(slot, request).await?,
         };
-        self.explain(trouble);
-        false
-    }
-
-    /// Looks at an error of a connection: drops one that is broken, so that nobody else meets the
-    /// same, and has the keeper ask one that is late whether it lives.
-    fn consider(&self, error: &RedisError, connection: &Arc<MultiplexedConnection>) {
-        if error.is_unrecoverable_error() && !error.is_timeout() {
-            self.lose(error, connection);
-        } else if error.is_io_error() {
-            self.doubted.notify_one();
-        }
-    }
-
-    fn lose(&self, error: &RedisError, connection: &Arc<MultiplexedConnection>) {
-        let current = self.live.load();
-        if !current.as_ref().is_some_and(|current| Arc::ptr_eq(current, connection)) {
-            return;
-        }
-        self.explain(error.to_string());
-        self.live.compare_and_swap(&*current, None);
-        self.doubted.notify_one();
-    }
-
-    fn explain(&self, trouble: String) {
-        *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = trouble;
-    }
-
-    /// Asks whether the store answers, and drops the connection if it does not.
-    async fn check(&self) {
-        let Some(live) = self.live.load_full() else { return };
-        let mut connection = MultiplexedConnection::clone(&live);
-        let answer = redis::cmd("PING").query_async::<redis::Value>(&mut connection).await;
-        // A refusal, such as LOADING, is an answer too.
-        if let Err(error) = answer
-            && error.code().is_none()
-        {
-            tracing::warn!(%error, "redis no longer answers; connecting again");
-            self.lose(&error, &live);
-        }
-    }
-}
-
-async fn keep(link: Arc<Link>) {
-    let (mut pause, longest) = PAUSES;
-    loop {
-        if link.live.load().is_none() {
-            if link.connect().await {
-                pause = PAUSES.0;
-            } else {
-                tokio::time::sleep(pause).await;
-                pause = (pause * 2).min(longest);
-            }
-            continue;
-        }
-        let _ = tokio::time::timeout(HEARTBEAT, link.doubted.notified()).await;
-        link.check().await;
+        let unread = |error| LedgerError::Corrupt(RedisError::from(error).to_string());
+        from_redis_value(answer.map_err(fault)?).map_err(unread)
     }
 }
 

@@ -25,6 +25,13 @@ pub(super) struct Script {
     pub(super) source: &'static str,
 }
 
+impl Script {
+    /// Whether it may change something.
+    pub(super) fn writes(&self) -> bool {
+        !self.flags.contains("no-writes")
+    }
+}
+
 macro_rules! scripts {
     ($($name:ident, $file:literal, $flags:literal, [$($key:ident),*];)*) => {
         /// Every script.

@@ -105,6 +105,7 @@ async fn a_redis_that_hangs_leaves_a_command_undecided_within_the_bound() {
         url: server.url(),
         response_timeout: Duration::from_millis(100),
         connect_timeout: Duration::from_millis(100),
+        probe_timeout: Duration::from_millis(100),
     };
     let clock = ClockOffset::default();
     let ledger = RedisLedger::connect(&settings, clock).await.expect("a redis url");
@@ -218,6 +219,7 @@ async fn a_url_that_names_no_redis_is_an_error_at_start() {
         url: "http://localhost".to_owned(),
         response_timeout: Duration::from_millis(100),
         connect_timeout: Duration::from_millis(100),
+        probe_timeout: Duration::from_millis(100),
     };
     let refused = RedisLedger::connect(&settings, ClockOffset::default()).await.err();
     let text = refused.expect("a refusal").to_string();

@@ -103,6 +103,7 @@ impl RedisServer {
             url: self.url(),
             response_timeout: Duration::from_millis(2_000),
             connect_timeout: Duration::from_millis(500),
+            probe_timeout: Duration::from_secs(2),
         };
         RedisLedger::connect(&settings, clock.clone()).await.expect("a redis url")
     }
