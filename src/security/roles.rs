@@ -254,7 +254,8 @@ mod tests {
                     .into(),
             }),
         };
-        let read = tenants(Scope::Document, &framed(&document));
+        let framed = framed(&document);
+        let read = tenants(Scope::Document, &framed);
         assert_eq!(read, Some(vec![&b"x"[..], b"y"]));
         for malformed in [
             &[][..],

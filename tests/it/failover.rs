@@ -63,17 +63,17 @@ async fn a_master_that_is_made_a_replica_is_left_for_the_one_that_the_sentinels_
     let guarded = Guarded::start(&[]);
     let sidecar = on(&guarded.url());
     let traffic = Traffic::start(&sidecar, "contoso").await;
-    // What a promoted replica does not have is loaded there.
-    for replica in &guarded.replicas {
-        let _: Value = replica.ask(&["CONFIG", "SET", "replica-read-only", "no"]);
-        let _: Value = replica.ask(&["FUNCTION", "FLUSH"]);
-    }
+    // Sentinels do not stop the old master at once when they are told to fail over.
+    let _: Value = guarded.master.ask(&["CLIENT", "PAUSE", "5000", "WRITE"]);
     let _: Value = guarded.sentinels[0].ask(&["SENTINEL", "FAILOVER", "main"]);
     wait_until("failed over", || guarded.named(), |port| *port != guarded.master.port);
+    // What the promoted one does not have is loaded there.
+    let promoted = guarded.replicas.iter().find(|one| one.port == guarded.named()).unwrap();
+    let _: Value = promoted.ask(&["FUNCTION", "FLUSH"]);
     let outcome = traffic.end(Duration::from_millis(1500)).await;
     let lost = outcome.lost(&sidecar, "contoso").await;
     eprintln!("ordered failover: outage {:?}, lost {lost}", outcome.outage());
     assert!(outcome.outage() < BOUND, "{:?}", outcome.outage());
-    let promoted = guarded.replicas.iter().find(|one| one.port == guarded.named()).unwrap();
+    assert_eq!(lost + outcome.forgotten, 0);
     assert_ne!(promoted.ask::<Vec<Value>>(&["FUNCTION", "LIST"]), []);
 }

@@ -30,6 +30,7 @@ mod postpaid;
 mod recharge;
 mod reconcile;
 mod redis_away;
+mod redis_full;
 mod redis_ledger;
 mod retention;
 mod rules;

@@ -206,6 +206,70 @@ async fn while_redis_hangs_answers_come_in_time_and_a_retry_holds_nothing_twice(
     assert_spent(&sidecar, "0.25").await;
 }
 
+/// A store that hangs is known to: only the first calls wait for `--ledger-timeout`, all others are
+/// answered at once, and nothing piles up.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn while_redis_hangs_calls_are_answered_at_once_and_memory_stays_flat() {
+    const CALLS: usize = 3_000;
+    const AT_A_TIME: usize = 30;
+    let redis = RedisServer::started();
+    let sidecar = Sidecar::ready(&["--ledger", &redis.url(), "--ledger-timeout", "1s"]);
+    sidecar.set_up(&organisation());
+    let mut calls = sidecar.calls().await;
+    calls.authorize_call(paid("running")).await.unwrap();
+    let free = |call: &str| authorize(call, "carol", "+18005550100");
+    calls.authorize_call(free("free before")).await.unwrap();
+
+    redis.signal("STOP");
+    // Each thread of the server finds out for itself, by the first call that it has.
+    let mut tasks = tokio::task::JoinSet::new();
+    let storm = |tasks: &mut tokio::task::JoinSet<_>, round: usize, each: usize| {
+        for caller in 0..AT_A_TIME {
+            let address = tollgate::config::Listen::Tcp(sidecar.calls);
+            tasks.spawn(async move {
+                use tollgate::proto::v1::call_authorization_service_client as client;
+                let channel = channel(&address).await;
+                let mut calls = client::CallAuthorizationServiceClient::new(channel);
+                let mut longest = Duration::ZERO;
+                for number in 0..each {
+                    let begun = Instant::now();
+                    let call = format!("hung-{round}-{caller}-{number}");
+                    let answer = calls.authorize_call(paid(&call)).await.unwrap().into_inner();
+                    is_failed_closed(&answer);
+                    longest = longest.max(begun.elapsed());
+                }
+                longest
+            });
+        }
+    };
+    storm(&mut tasks, 0, 3);
+    let first = std::mem::take(&mut tasks).join_all().await.into_iter().max().unwrap();
+    assert!(first < 2 * BOUND, "{first:?}");
+    let before = sidecar.memory();
+    storm(&mut tasks, 1, CALLS / AT_A_TIME);
+    let longest = tasks.join_all().await.into_iter().max().unwrap();
+    let grown = sidecar.memory().saturating_sub(before);
+    eprintln!("redis hangs: first {first:?}, later {longest:?}, memory +{grown} KiB");
+    assert!(longest < Duration::from_millis(800), "{longest:?}");
+    assert!(grown < 16 * 1024, "{grown} KiB");
+    let answer = in_time(calls.authorize_call(emergency("911"))).await.unwrap().into_inner();
+    assert_eq!(answer.decision(), Decision::AllowedEmergency, "{answer:?}");
+    let answer = in_time(calls.authorize_call(free("free"))).await.unwrap().into_inner();
+    assert_eq!(answer.decision(), Decision::AllowedFree, "{answer:?}");
+
+    redis.signal("CONT");
+    readyz_says(&sidecar, "ready");
+    let settled = || async { sidecar.calls().await.settle_call(settle("running", 61)).await };
+    let begun = Instant::now();
+    let charge = loop {
+        match settled().await {
+            Ok(charge) => break charge.into_inner(),
+            Err(error) => assert!(begun.elapsed() < Duration::from_secs(10), "{error}"),
+        }
+    };
+    assert_eq!((charge.result(), charge.charged_money), (SettleResult::Settled, usd("0.25")));
+}
+
 #[test]
 fn a_sidecar_that_requires_its_ledger_says_so_and_exits() {
     let redis = RedisServer::absent();

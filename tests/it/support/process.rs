@@ -159,6 +159,15 @@ impl Sidecar {
         self.log.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// Resident memory of the process, in KiB.
+    pub fn memory(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()));
+        let status = status.expect("a running process on Linux");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let number = line.and_then(|line| line.split_whitespace().next()?.parse().ok());
+        number.expect("a number of KiB")
+    }
+
     /// Whether the process runs.
     pub fn runs(&mut self) -> bool {
         matches!(self.child.try_wait(), Ok(None))
