@@ -23,10 +23,10 @@ PYTHON := .cache/python
 PYTHON_PINS := clients/python/requirements-test.txt
 PYTHON_INSTALLED := $(PYTHON)/.installed-$(firstword $(shell cksum $(PYTHON_PINS)))
 
-.PHONY: test lint tools redis bench chart python python-stubs
+.PHONY: test lint tools redis prometheus bench chart python python-stubs
 
 ## test: formatting, lints, protocol lint, and every test
-test: redis tools lint
+test: redis prometheus tools lint
 	cargo test --locked --all-targets
 	$(MAKE) python
 
@@ -83,6 +83,10 @@ $(INSTALLED):
 ## redis: the server that the tests start, from the distribution's packages
 redis:
 	command -v redis-server >/dev/null || $(call apt,redis-server)
+
+## prometheus: the server and promtool, which read /metrics and judge the alert rules in the tests
+prometheus:
+	{ command -v prometheus && command -v promtool; } >/dev/null || $(call apt,prometheus)
 
 # Debian's package starts no server on a machine without a service manager; the tests start their own.
 define apt

@@ -1,5 +1,7 @@
 //! The composition root: builds the parts of a server on a ledger, in order, and takes them down.
 
+mod figures;
+
 use std::convert::Infallible;
 use std::future::ready;
 use std::io;
@@ -28,8 +30,10 @@ use crate::credit_control::{CreditControl, Settings};
 use crate::grpc::account::{self, Account};
 use crate::grpc::call_authorization::{self, CallAuthorization};
 use crate::grpc::gate::Gate;
+use crate::grpc::measured::{Measured, Rpcs};
 use crate::journal::{self, Journal};
 use crate::ledger::{Ledger, LedgerError};
+use crate::metrics::{self, Command};
 use crate::notices::{self, MailSettings, Notices, WebhookSettings};
 use crate::ops::health::{self, Health};
 use crate::ops::listener::{Bound, bind};
@@ -127,6 +131,7 @@ pub async fn start<L: Ledger>(ledger: Arc<L>, config: &Config) -> io::Result<Run
     let most_bytes = usize::try_from(config.max_message_size).unwrap_or(usize::MAX);
     let streams = config.max_requests_in_flight.saturating_add(SPARE_STREAMS);
     let json = Arc::new(Api::of(call_authorization::NAME, most_bytes).map_err(io::Error::other)?);
+    let rpcs = Rpcs::of(call_authorization::NAME).map_err(io::Error::other)?;
     let mut servers = JoinSet::new();
     let mut call_threads = vec![];
     for (n, share) in calls.shares(config.call_threads)?.into_iter().enumerate() {
@@ -136,6 +141,7 @@ pub async fn start<L: Ledger>(ledger: Arc<L>, config: &Config) -> io::Result<Run
         let thread = CallThread::start(n, control, move |control| async move {
             let calls = CallAuthorization::serve(control, gate, most_bytes);
             let services = CallsFirst { calls, others: routes.routes().prepare() };
+            let services = Measured::new(services, rpcs);
             serve(share.listen()?, services, json, streams, begun).await
         });
         let (thread, served) = thread.await?;
@@ -147,9 +153,12 @@ pub async fn start<L: Ledger>(ledger: Arc<L>, config: &Config) -> io::Result<Run
     let administered = Administration::new(control.clone(), sweep_bound);
     routes.add_service(Account::serve(administered, control.clone(), gate.clone()));
     let json = Api::of(account::NAME, ADMINISTRATION_JSON).map_err(io::Error::other)?;
-    let (others, stop) = (routes.routes().prepare(), shutdown.begun());
+    let rpcs = Rpcs::of(account::NAME).map_err(io::Error::other)?;
+    let others = Measured::new(routes.routes().prepare(), rpcs);
+    let stop = shutdown.begun();
     servers.spawn(serve(administration, others, Arc::new(json), streams, stop));
-    servers.spawn(health::serve_http(http, health.clone(), shutdown.begun()));
+    let page = figures::page(journal.clone(), health.clone());
+    servers.spawn(health::serve_http(http, health.clone(), page, shutdown.begun()));
 
     health.started().await;
     let found = watch_once(&control, &health, config.ledger_timeout).await;
@@ -162,6 +171,14 @@ pub async fn start<L: Ledger>(ledger: Arc<L>, config: &Config) -> io::Result<Run
     let mut tasks = Tasks::default();
     tasks.spawn(watch(control.clone(), health.clone(), config.ledger_timeout));
     tasks.spawn(sweep(control.clone(), config.sweep_interval, config.sweep_batch));
+    if !config.metrics_survey.is_zero() {
+        let surveys = figures::Surveys {
+            control: control.clone(),
+            interval: config.metrics_survey,
+            named: config.metrics_tenants,
+        };
+        tasks.spawn(surveys.run());
+    }
     tasks.spawn(keep_records(Administration::new(control.clone(), sweep_bound)));
     // Serving goes on meanwhile: what is asked about a call that the journal holds waits for it.
     let mut draining = Tasks::default();
@@ -549,7 +566,10 @@ async fn watch_once<L: Ledger>(
     health: &Health,
     limit: Duration,
 ) -> Result<(), LedgerError> {
+    let begun = Instant::now();
     let answered = within(limit, control.ledger().ping()).await;
+    let fault = answered.as_ref().err().map(LedgerError::fault);
+    metrics::get().asked(Command::Ping, begun.elapsed(), fault);
     let answered_before = health.ledger_answers(answered.is_ok()).await;
     let ready = health.state().await == health::State::Ready;
     match &answered {
@@ -626,7 +646,12 @@ async fn sweep_tenant<L: Ledger>(
     let retention = control.settings().ended_retention;
     loop {
         let step = control.ledger().sweep(tenant, batch, retention);
-        let swept = within(SWEEP_TIMEOUT, step).await?.outcome;
+        let begun = Instant::now();
+        let swept = within(SWEEP_TIMEOUT, step).await;
+        let fault = swept.as_ref().err().map(LedgerError::fault);
+        metrics::get().asked(Command::Sweep, begun.elapsed(), fault);
+        let swept = swept?.outcome;
+        metrics::get().expired(swept.expired);
         if swept.expired > 0 {
             tracing::info!(%tenant, expired = swept.expired, "holds expired");
         }

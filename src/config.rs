@@ -78,7 +78,7 @@ settings! {
     admin_listen: Listen = "127.0.0.1:7602", "TOLLGATE_ADMIN_LISTEN", values::listen,
         "Listener for administration: IP:PORT or unix:PATH";
     http_listen: Listen = "127.0.0.1:7603", "TOLLGATE_HTTP_LISTEN", values::listen,
-        "Listener for HTTP /livez and /readyz: IP:PORT or unix:PATH";
+        "Listener for HTTP /livez, /readyz and /metrics: IP:PORT or unix:PATH";
     emergency_country: Option<CountryCode> = "none", "TOLLGATE_EMERGENCY_COUNTRY", country_or_none,
         "ISO 3166-1 alpha-2 country whose emergency numbers count when neither payer nor trunk is known; 112 and 911 always do";
     default_grant: Duration = "5m", "TOLLGATE_DEFAULT_GRANT", length(millis(1000), hours(24)),
@@ -149,6 +149,10 @@ settings! {
         "How old an event may become while its receiver fails; after that it is given up, with an error in the log; 1m to 744h";
     token_keys_file: Option<TokenKeys> = "none", "TOLLGATE_TOKEN_KEYS_FILE", token_keys_file_or_none,
         "File with what grants are signed with, a line each: ID BASE64 of 32 to 128 bytes; the first signs, all verify. Grants carry no token without";
+    metrics_survey: Duration = "30s", "TOLLGATE_METRICS_SURVEY", length(Duration::ZERO, hours(1)),
+        "Time between two looks at the ledger's open holds and funds for /metrics; 0s: never, else up to 1h";
+    metrics_tenants: u32 = "0", "TOLLGATE_METRICS_TENANTS", whole(0, 1000),
+        "Of how many tenants, in the order of their names, funds are told one by one at /metrics; 0 to 1000";
 }
 
 /// Tables of the file: what stands in one has its name before the key, as in `notices_interval`.

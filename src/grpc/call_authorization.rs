@@ -14,7 +14,7 @@ use crate::charging::ids::{CallId, PayerId, TenantId};
 use crate::charging::number::masked;
 use crate::charging::rating::MAX_USAGE;
 use crate::charging::units::Seconds;
-use crate::credit_control::answer::{Answer, EndReport};
+use crate::credit_control::answer::{Answer, Charge, EndReport};
 use crate::credit_control::emergency::RawRequest;
 use crate::credit_control::{AuthorizeRequest, CreditControl, EndRequest, ExtendRequest};
 use crate::grpc::convert::{
@@ -25,7 +25,8 @@ use crate::grpc::convert::{
 use crate::grpc::gate::Gate;
 use crate::grpc::status::{FieldViolations, ledger, use_case};
 use crate::grpc::{answer, deadline};
-use crate::ledger::{Ending, Ledger};
+use crate::ledger::{EndResult, Ending, Ledger};
+use crate::metrics::{self, Decider, Settled};
 use crate::proto::v1;
 use crate::proto::v1::call_authorization_service_server::{
     CallAuthorizationService, CallAuthorizationServiceServer,
@@ -113,8 +114,11 @@ impl<L: Ledger> CallAuthorizationService for CallAuthorization<L> {
         let message = request.get_ref();
         let called = Some(masked(&message.called_number));
         let attempt = Some(message.attempt);
+        let call_type = message.call_type;
         let span = span("AuthorizeCall", &message.tenant_id, &message.call_id, called, attempt);
-        let answer = logged(self.try_authorize(request)).instrument(span).await?;
+        let answer = logged(Decider::Authorize, call_type, self.try_authorize(request))
+            .instrument(span)
+            .await?;
         Ok(Response::new(answer::authorized(answer)))
     }
 
@@ -133,7 +137,7 @@ impl<L: Ledger> CallAuthorizationService for CallAuthorization<L> {
             let (tenant, call) = violations.finish(key)?;
             self.control.report_answer(&tenant, &call, deadline).await.map_err(use_case)
         };
-        let answer = logged(answer).instrument(span).await?;
+        let answer = answer.instrument(span).await?;
         Ok(Response::new(answer::answer_reported(answer)))
     }
 
@@ -143,7 +147,7 @@ impl<L: Ledger> CallAuthorizationService for CallAuthorization<L> {
     ) -> Result<Response<v1::ExtendCallResponse>, Status> {
         let message = request.get_ref();
         let span = span("ExtendCall", &message.tenant_id, &message.call_id, None, None);
-        let answer = logged(self.try_extend(request)).instrument(span).await?;
+        let answer = logged(Decider::Extend, 0, self.try_extend(request)).instrument(span).await?;
         Ok(Response::new(answer::extended(answer)))
     }
 
@@ -157,7 +161,7 @@ impl<L: Ledger> CallAuthorizationService for CallAuthorization<L> {
             let deadline = deadline::of(request.extensions());
             let _entered = self.gate.enter()?;
             let request = read_settle(request.into_inner())?;
-            self.control.end(request, deadline).await.map_err(use_case)
+            self.control.end(request, deadline).await.map(counted).map_err(use_case)
         };
         let charge = charge.instrument(span).await?;
         Ok(Response::new(answer::settled(charge)))
@@ -180,7 +184,7 @@ impl<L: Ledger> CallAuthorizationService for CallAuthorization<L> {
             let report = EndReport { q850_cause, ..EndReport::default() };
             let (how, token) = (Ending::Release, String::new());
             let request = EndRequest { tenant, call, how, report, token };
-            self.control.end(request, deadline).await.map_err(use_case)
+            self.control.end(request, deadline).await.map(counted).map_err(use_case)
         };
         let charge = charge.instrument(span).await?;
         Ok(Response::new(answer::released(charge)))
@@ -192,8 +196,10 @@ impl<L: Ledger> CallAuthorizationService for CallAuthorization<L> {
     ) -> Result<Response<v1::QuoteCallResponse>, Status> {
         let message = request.get_ref();
         let called = Some(masked(&message.called_number));
+        let call_type = message.call_type;
         let span = span("QuoteCall", &message.tenant_id, &message.call_id, called, None);
-        let answer = logged(self.try_quote(request)).instrument(span).await?;
+        let answer =
+            logged(Decider::Quote, call_type, self.try_quote(request)).instrument(span).await?;
         Ok(Response::new(answer::quoted(answer)))
     }
 
@@ -236,11 +242,33 @@ fn span(
     info_span!("rpc", rpc, tenant = ?tenant, call = ?call, called, attempt)
 }
 
-/// Notes what was decided, within the request's span.
-async fn logged(decided: impl Future<Output = Result<Answer, Status>>) -> Result<Answer, Status> {
+/// Notes what was decided, within the request's span; `call_type` as it was sent.
+async fn logged(
+    by: Decider,
+    call_type: i32,
+    decided: impl Future<Output = Result<Answer, Status>>,
+) -> Result<Answer, Status> {
     let answer = decided.await?;
+    let class = answer.classification.as_ref().map(|found| found.class);
+    let call_type = v1::CallType::try_from(call_type).ok().and_then(answer::from_call_type);
+    metrics::get().decided(by, answer.decision, class, call_type, answer.replayed);
     tracing::debug!(decision = %answer.decision, replayed = answer.replayed, "decided");
     Ok(answer)
+}
+
+/// Counts what became of a call.
+fn counted(charge: Charge) -> Charge {
+    if !charge.replayed {
+        let result = match charge.result {
+            EndResult::Settled => Settled::Settled,
+            EndResult::AlreadySettled => Settled::AlreadySettled,
+            EndResult::Released => Settled::Released,
+            EndResult::Parked => Settled::Parked,
+            EndResult::Accepted => Settled::Accepted,
+        };
+        metrics::get().settled(result, charge.shortfall_duration.is_positive());
+    }
+    charge
 }
 
 fn raw(message: &v1::AuthorizeCallRequest) -> RawRequest<'_> {

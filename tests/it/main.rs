@@ -20,6 +20,7 @@ mod ledger_audit;
 mod ledger_contract;
 mod ledger_model;
 mod loadtest;
+mod metrics;
 mod notices;
 mod number_oracle;
 mod one_unit_left;

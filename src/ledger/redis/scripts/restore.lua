@@ -118,4 +118,4 @@ local function restore(command, context)
   return reply('restored')
 end
 
-return carry_out(fetch_calls, restore)
+return carry_out(ARGV, fetch_calls, restore)
