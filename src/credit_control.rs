@@ -22,6 +22,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use sha2::{Digest, Sha256};
 use tokio::time::Instant;
+use tracing::{Instrument, Level, Span};
 
 use crate::charging::catalogue::CountryCode;
 use crate::charging::decision::{Decision, Nuance};
@@ -624,7 +625,8 @@ impl<L: Ledger> CreditControl<L> {
         deadline: Instant,
     ) -> Result<Charge, UseCaseError> {
         let control = self.clone();
-        let running = tokio::spawn(async move { control.try_end(request, deadline).await });
+        let work = async move { control.try_end(request, deadline).await };
+        let running = tokio::spawn(work.in_current_span());
         let cut_off = |why: &dyn std::fmt::Display| {
             Err(LedgerError::Indeterminate(format!("the settle was cut off: {why}")).into())
         };
@@ -821,7 +823,13 @@ impl<L: Ledger> CreditControl<L> {
         let begun = Instant::now();
         let limit = deadline.min(begun + self.settings.ledger_timeout);
         let late = || LedgerError::Indeterminate("no answer within the time limit".to_owned());
-        let answer = tokio::time::timeout_at(limit, command).await.unwrap_or_else(|_| Err(late()));
+        let command = tokio::time::timeout_at(limit, command);
+        let span = command_span(asked);
+        let answer = match span.is_none() {
+            true => command.await,
+            false => command.instrument(span).await,
+        };
+        let answer = answer.unwrap_or_else(|_| Err(late()));
         metrics::get().asked(asked, begun.elapsed(), answer.as_ref().err().map(LedgerError::fault));
         answer
     }
@@ -839,6 +847,16 @@ impl<L: Ledger> CreditControl<L> {
     /// Delivers what is still waiting for the ledger; `false` where time ran out first.
     pub async fn flush_records(&self, limit: Duration) -> bool {
         self.records.flush(limit).await
+    }
+}
+
+/// The part of a trace that a command to the ledger is; none where the request is not traced.
+fn command_span(asked: Command) -> Span {
+    const TRACED: &str = "tollgate::trace";
+    let is_traced = || Span::current().metadata().is_some_and(|about| about.target() == TRACED);
+    match tracing::enabled!(target: TRACED, Level::TRACE) && is_traced() {
+        true => tracing::trace_span!(target: TRACED, "ledger", command = asked.word()),
+        false => Span::none(),
     }
 }
 

@@ -5,13 +5,14 @@
 use std::convert::Infallible;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, ready};
 
 use pin_project_lite::pin_project;
 use tonic::codegen::Service;
 
 use crate::metrics::{self, Begun, Rpc};
+use crate::ops::traces;
 use crate::proto::json::{JsonError, descriptors};
 
 /// The RPCs of a service, and one for all else.
@@ -53,9 +54,16 @@ impl<S> Measured<S> {
     }
 }
 
-/// The trace that a request was a part of, where it is one that is kept: noted on the answer.
-#[derive(Clone, Debug)]
-pub struct KeptTrace(pub Arc<str>);
+/// The trace that a request is a part of, where it is one that is kept: noted by who serves it.
+#[derive(Clone, Debug, Default)]
+pub struct KeptTrace(Arc<OnceLock<String>>);
+
+impl KeptTrace {
+    /// Notes the trace's id.
+    pub fn set(&self, trace: String) {
+        let _ = self.0.set(trace);
+    }
+}
 
 impl<S, B, R> Service<http::Request<B>> for Measured<S>
 where
@@ -69,9 +77,13 @@ where
         self.inner.poll_ready(cx)
     }
 
-    fn call(&mut self, request: http::Request<B>) -> Self::Future {
+    fn call(&mut self, mut request: http::Request<B>) -> Self::Future {
         let begun = self.rpcs.find(request.uri().path()).begin();
-        Measuring { answer: self.inner.call(request), begun }
+        let trace = traces::is_on().then(KeptTrace::default);
+        if let Some(trace) = &trace {
+            request.extensions_mut().insert(trace.clone());
+        }
+        Measuring { answer: self.inner.call(request), begun, trace }
     }
 }
 
@@ -81,6 +93,7 @@ pin_project! {
         #[pin]
         answer: F,
         begun: Begun,
+        trace: Option<KeptTrace>,
     }
 }
 
@@ -94,8 +107,8 @@ where
         let this = self.project();
         let answered = ready!(this.answer.poll(cx));
         if let Ok(response) = &answered {
-            let trace = response.extensions().get::<KeptTrace>();
-            this.begun.answered(code(response), trace.map(|trace| trace.0.to_string()));
+            let trace = this.trace.as_ref().and_then(|trace| trace.0.get().cloned());
+            this.begun.answered(code(response), trace);
         }
         Poll::Ready(answered)
     }

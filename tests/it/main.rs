@@ -37,6 +37,7 @@ mod signed_grants;
 mod state_table;
 mod stock_client;
 mod support;
+mod traces;
 mod two_clocks;
 mod usage;
 mod use_cases;

@@ -26,10 +26,25 @@ struct Scrape {
     text: String,
 }
 
-fn get(address: SocketAddr, path: &str) -> (String, String) {
+/// What an HTTP server answers: head and body.
+pub fn get(address: SocketAddr, path: &str) -> (String, String) {
+    http(address, "GET", path, "Accept: */*", "")
+}
+
+/// The same of any method, with a line of headers and a body.
+pub fn http(
+    address: SocketAddr,
+    method: &str,
+    path: &str,
+    headers: &str,
+    body: &str,
+) -> (String, String) {
     let mut stream = TcpStream::connect(address).expect("it listens");
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
-    let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+    let length = body.len();
+    let request = format!(
+        "{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{headers}\r\nContent-Length: {length}\r\n\r\n{body}"
+    );
     stream.write_all(request.as_bytes()).unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).unwrap();
