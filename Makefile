@@ -29,10 +29,10 @@ KAMAILIO_PINS := integrations/kamailio/requirements.txt
 KAMAILIO_INSTALLED := $(KAMAILIO)/.installed-$(firstword $(shell cksum $(KAMAILIO_PINS)))
 E2E := $(KAMAILIO)/bin/python integrations/kamailio/e2e
 
-.PHONY: test lint tools redis bench chart python python-stubs e2e e2e-load sip
+.PHONY: test lint tools redis prometheus bench chart python python-stubs e2e e2e-load sip
 
 ## test: formatting, lints, protocol lint, and every test
-test: redis tools lint
+test: redis prometheus tools lint
 	cargo test --locked --all-targets
 	$(MAKE) python
 	$(MAKE) e2e
@@ -113,6 +113,10 @@ $(INSTALLED):
 ## redis: the server that the tests start, from the distribution's packages
 redis:
 	command -v redis-server >/dev/null || $(call apt,redis-server)
+
+## prometheus: the server and promtool, which read /metrics and judge the alert rules in the tests
+prometheus:
+	{ command -v prometheus && command -v promtool; } >/dev/null || $(call apt,prometheus)
 
 # Debian's package starts no server on a machine without a service manager; the tests start their own.
 define apt

@@ -1,5 +1,7 @@
 //! The composition root: builds the parts of a server on a ledger, in order, and takes them down.
 
+mod figures;
+
 use std::convert::Infallible;
 use std::future::ready;
 use std::io;
@@ -29,8 +31,10 @@ use crate::credit_control::{CreditControl, Settings};
 use crate::grpc::account::{self, Account};
 use crate::grpc::call_authorization::{self, CallAuthorization};
 use crate::grpc::gate::Gate;
+use crate::grpc::measured::{MeasuredLayer, Rpcs};
 use crate::journal::{self, Journal};
 use crate::ledger::{Ledger, LedgerError};
+use crate::metrics::{self, Command};
 use crate::notices::{self, MailSettings, Notices, WebhookSettings};
 use crate::ops::health::{self, Health};
 use crate::ops::listener::{Bound, bind};
@@ -134,6 +138,7 @@ pub async fn start<L: Ledger>(ledger: Arc<L>, config: &Config) -> io::Result<Run
     let most_bytes = usize::try_from(config.max_message_size).unwrap_or(usize::MAX);
     let streams = config.max_requests_in_flight.saturating_add(SPARE_STREAMS);
     let json = Arc::new(Api::of(call_authorization::NAME, most_bytes).map_err(io::Error::other)?);
+    let rpcs = Rpcs::of(call_authorization::NAME).map_err(io::Error::other)?;
     let mut servers = JoinSet::new();
     let mut call_threads = vec![];
     for (n, share) in calls.shares(config.call_threads)?.into_iter().enumerate() {
@@ -144,7 +149,8 @@ pub async fn start<L: Ledger>(ledger: Arc<L>, config: &Config) -> io::Result<Run
         let thread = CallThread::start(n, control, move |control| async move {
             let calls = CallAuthorization::serve(control, gate, most_bytes);
             let services = CallsFirst { calls, others: routes.routes().prepare() };
-            serve(share.listen()?, services, json, guard, streams, begun, closing).await
+            let layers = Layers { json, rpcs, guard };
+            serve(share.listen()?, services, layers, streams, begun, closing).await
         });
         let (thread, served) = thread.await?;
         servers.spawn(async { served.await.map_err(thread_gone)? });
@@ -155,10 +161,12 @@ pub async fn start<L: Ledger>(ledger: Arc<L>, config: &Config) -> io::Result<Run
     let administered = Administration::new(control.clone(), sweep_bound);
     routes.add_service(Account::serve(administered, control.clone(), gate.clone()));
     let json = Api::of(account::NAME, ADMINISTRATION_JSON).map_err(io::Error::other)?;
-    let (others, stop) = (routes.routes().prepare(), shutdown.begun());
-    let (json, closing) = (Arc::new(json), shutdown.begun());
+    let rpcs = Rpcs::of(account::NAME).map_err(io::Error::other)?;
     let guard = GuardLayer { security: security.clone(), most_bytes: account::MAX_MESSAGE_BYTES };
-    servers.spawn(serve(administration, others, json, guard, streams, stop, closing));
+    let layers = Layers { json: Arc::new(json), rpcs, guard };
+    let (others, stop, closing) = (routes.routes().prepare(), shutdown.begun(), shutdown.begun());
+    servers.spawn(serve(administration, others, layers, streams, stop, closing));
+    let page = figures::page(journal.clone(), health.clone());
     let (stop, closing) = (shutdown.begun(), shutdown.begun());
     match (http, security.tls(), config.tls_http) {
         (Bound::Tcp(listener), Some(tls), HttpTls::On | HttpTls::Mutual) => {
@@ -166,10 +174,10 @@ pub async fn start<L: Ledger>(ledger: Arc<L>, config: &Config) -> io::Result<Run
             let mutual = config.tls_http == HttpTls::Mutual;
             let connections = tls.accept(listener, mutual, security.clone(), closing);
             let accepted = Accepted { connections, address };
-            servers.spawn(health::serve_http_on(accepted, health.clone(), stop));
+            servers.spawn(health::serve_http_on(accepted, health.clone(), page, stop));
         }
         (http, ..) => {
-            servers.spawn(health::serve_http(http, health.clone(), stop));
+            servers.spawn(health::serve_http(http, health.clone(), page, stop));
         }
     }
 
@@ -185,6 +193,14 @@ pub async fn start<L: Ledger>(ledger: Arc<L>, config: &Config) -> io::Result<Run
     tasks.spawn(watch(control.clone(), health.clone(), config.ledger_timeout));
     tasks.spawn(sweep(control.clone(), config.sweep_interval, config.sweep_batch));
     tasks.spawn(keep_security(security.clone(), config.reload_interval));
+    if !config.metrics_survey.is_zero() {
+        let surveys = figures::Surveys {
+            control: control.clone(),
+            interval: config.metrics_survey,
+            named: config.metrics_tenants,
+        };
+        tasks.spawn(surveys.run());
+    }
     tasks.spawn(keep_records(Administration::new(control.clone(), sweep_bound)));
     // Serving goes on meanwhile: what is asked about a call that the journal holds waits for it.
     let mut draining = Tasks::default();
@@ -528,13 +544,19 @@ where
     }
 }
 
+/// What a request passes on its way to the services of a listener, in this order.
+struct Layers {
+    json: Arc<Api>,
+    rpcs: &'static Rpcs,
+    guard: GuardLayer,
+}
+
 /// Serves gRPC, and the same in JSON over HTTP/1.1 and HTTP/2. Which it is of the two is found out once
 /// for each connection, by its first bytes.
 async fn serve<S>(
     bound: Bound,
     services: S,
-    json: Arc<Api>,
-    guard: GuardLayer,
+    Layers { json, rpcs, guard }: Layers,
     streams: u32,
     stop: impl Future<Output = ()> + Send + 'static,
     closing: impl Future<Output = ()> + Send + 'static,
@@ -551,6 +573,7 @@ where
         .max_concurrent_streams(streams)
         .accept_http1(true)
         .layer(JsonLayer(json))
+        .layer(MeasuredLayer(rpcs))
         .layer(guard);
     let served = match (bound, security.tls()) {
         (Bound::Tcp(listener), Some(tls)) => {
@@ -589,7 +612,10 @@ async fn watch_once<L: Ledger>(
     health: &Health,
     limit: Duration,
 ) -> Result<(), LedgerError> {
+    let begun = Instant::now();
     let answered = within(limit, control.ledger().ping()).await;
+    let fault = answered.as_ref().err().map(LedgerError::fault);
+    metrics::get().asked(Command::Ping, begun.elapsed(), fault);
     let answered_before = health.ledger_answers(answered.is_ok()).await;
     let ready = health.state().await == health::State::Ready;
     match &answered {
@@ -666,7 +692,12 @@ async fn sweep_tenant<L: Ledger>(
     let retention = control.settings().ended_retention;
     loop {
         let step = control.ledger().sweep(tenant, batch, retention);
-        let swept = within(SWEEP_TIMEOUT, step).await?.outcome;
+        let begun = Instant::now();
+        let swept = within(SWEEP_TIMEOUT, step).await;
+        let fault = swept.as_ref().err().map(LedgerError::fault);
+        metrics::get().asked(Command::Sweep, begun.elapsed(), fault);
+        let swept = swept?.outcome;
+        metrics::get().expired(swept.expired);
         if swept.expired > 0 {
             tracing::info!(%tenant, expired = swept.expired, "holds expired");
         }

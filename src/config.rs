@@ -17,9 +17,9 @@ use crate::charging::catalogue::CountryCode;
 pub use crate::config::values::SmtpUrl;
 pub use crate::config::values::{HttpTls, LedgerUrl, Listen, LogFormat};
 use crate::config::values::{
-    country_or_none, filter, flag, folder_or_off, hours, length, mail_events, mailbox_or_none,
-    millis, minutes, path_or_none, secrets_file_or_none, secrets_or_none, size, smtp_url_or_none,
-    token_keys_file_or_none, url_or_none, webhook_events, whole, word,
+    collector_or_none, country_or_none, filter, flag, folder_or_off, hours, length, mail_events,
+    mailbox_or_none, millis, minutes, path_or_none, secrets_file_or_none, secrets_or_none, share,
+    size, smtp_url_or_none, token_keys_file_or_none, url_or_none, webhook_events, whole, word,
 };
 use crate::credit_control::signed_grant::TokenKeys;
 use crate::notices::kinds::Kinds;
@@ -79,7 +79,7 @@ settings! {
     admin_listen: Listen = "127.0.0.1:7602", "TOLLGATE_ADMIN_LISTEN", values::listen,
         "Listener for administration: IP:PORT or unix:PATH";
     http_listen: Listen = "127.0.0.1:7603", "TOLLGATE_HTTP_LISTEN", values::listen,
-        "Listener for HTTP /livez and /readyz: IP:PORT or unix:PATH";
+        "Listener for HTTP /livez, /readyz and /metrics: IP:PORT or unix:PATH";
     emergency_country: Option<CountryCode> = "none", "TOLLGATE_EMERGENCY_COUNTRY", country_or_none,
         "ISO 3166-1 alpha-2 country whose emergency numbers count when neither payer nor trunk is known; 112 and 911 always do";
     default_grant: Duration = "5m", "TOLLGATE_DEFAULT_GRANT", length(millis(1000), hours(24)),
@@ -164,6 +164,16 @@ settings! {
         "TLS on the HTTP listener: off, which the probes of Kubernetes need; on; or mutual, with tls_client_ca";
     reload_interval: Duration = "10s", "TOLLGATE_RELOAD_INTERVAL", length(millis(100), hours(24)),
         "Time between two looks for changed identities and certificates; 100ms to 24h";
+    metrics_survey: Duration = "30s", "TOLLGATE_METRICS_SURVEY", length(Duration::ZERO, hours(1)),
+        "Time between two looks at the ledger's open holds and funds for /metrics; 0s: never, else up to 1h";
+    metrics_tenants: u32 = "0", "TOLLGATE_METRICS_TENANTS", whole(0, 1000),
+        "Of how many tenants, in the order of their names, funds are told one by one at /metrics; 0 to 1000";
+    otlp_endpoint: Option<String> = "none", "TOLLGATE_OTLP_ENDPOINT", collector_or_none,
+        "OpenTelemetry collector that traces are sent to by OTLP over gRPC: http://HOST:PORT; none: no traces";
+    trace_sample: u32 = "0.01", "TOLLGATE_TRACE_SAMPLE", share,
+        "Which share of the requests about calls is traced, of those whose caller has no trace; 0 to 1, up to six decimals";
+    log_decisions: u32 = "0", "TOLLGATE_LOG_DECISIONS", share,
+        "Which share of the allowed decisions is logged at info; refusals always are; 0 to 1, up to six decimals";
 }
 
 /// Tables of the file: what stands in one has its name before the key, as in `notices_interval`.

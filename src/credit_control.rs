@@ -22,6 +22,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use sha2::{Digest, Sha256};
 use tokio::time::Instant;
+use tracing::{Instrument, Level, Span};
 
 use crate::charging::catalogue::CountryCode;
 use crate::charging::decision::{Decision, Nuance};
@@ -44,6 +45,7 @@ use crate::ledger::{
     Ledger, LedgerError, MoneyOffer, Offer, PayerView, PoolOffer, Proposal, Reply, Restored,
     Versions,
 };
+use crate::metrics::{self, Command, Degraded, Entry};
 
 /// How often a decision is made again because the ledger answered stale, before it counts as away.
 const MAX_DECISIONS: usize = 4;
@@ -264,7 +266,8 @@ impl<L: Ledger> CreditControl<L> {
                 return Ok(self.refuse_stranger(request, &tenant, &payer));
             }
             let (command, context) = self.command(request, &tenant, &payer);
-            let reply = self.within(deadline, self.ledger.authorize(&command)).await?;
+            let reply =
+                self.within(Command::Authorize, deadline, self.ledger.authorize(&command)).await?;
             self.set_clock(reply.now);
             let profile = tenant.profile();
             let refused = |decision: Decision| {
@@ -292,7 +295,7 @@ impl<L: Ledger> CreditControl<L> {
                     if !is_of_another_month(&command, reply.now) {
                         let (ledger, stale) = (&self.ledger, command.versions);
                         let read = self.directory.refresh(ledger, tenant_id, payer_id, stale);
-                        Box::pin(self.within(deadline, read)).await?;
+                        Box::pin(self.within(Command::Directory, deadline, read)).await?;
                     }
                     // By what is known now it may be an emergency call after all.
                     if let Some(answer) = self.authorize_emergency(&raw(request), deadline).await {
@@ -329,6 +332,8 @@ impl<L: Ledger> CreditControl<L> {
         deadline: Instant,
     ) -> Result<(Arc<Tenant>, Arc<PayerView>), LedgerError> {
         if let (Some(tenant), Some(payer)) = self.directory.remembered(tenant, payer) {
+            metrics::get().looked_up(Entry::Tenant, true);
+            metrics::get().looked_up(Entry::Payer, true);
             return Ok((tenant, payer));
         }
         let read = async {
@@ -339,7 +344,7 @@ impl<L: Ledger> CreditControl<L> {
             };
             Ok((found, payer))
         };
-        Box::pin(self.within(deadline, read)).await
+        Box::pin(self.within(Command::Directory, deadline, read)).await
     }
 
     /// The rules' verdict as a command to the ledger, and what travels with it.
@@ -490,9 +495,11 @@ impl<L: Ledger> CreditControl<L> {
                 && offer.terms.free
             {
                 command.proposal = Proposal::Record(offer.clone());
+                metrics::get().degraded(Degraded::Recorded);
                 return self.decide_locally(command, tenant.profile()).await;
             }
         }
+        metrics::get().degraded(Degraded::Refused);
         let detail = error.to_string();
         let denial = denial(Decision::LedgerUnavailable, Nuance::None, detail, None);
         Answer::refused(denial, None)
@@ -529,7 +536,7 @@ impl<L: Ledger> CreditControl<L> {
     ) -> Result<Answer, UseCaseError> {
         let known = self.known_tenant(tenant, deadline).await?;
         let command = crate::ledger::Answer { tenant: tenant.clone(), call: call.clone() };
-        let reply = self.within(deadline, self.ledger.answer(&command)).await?;
+        let reply = self.within(Command::Answer, deadline, self.ledger.answer(&command)).await?;
         self.set_clock(reply.now);
         match reply.outcome {
             Answered::NotFound => Err(UseCaseError::NoSuchCall),
@@ -561,12 +568,15 @@ impl<L: Ledger> CreditControl<L> {
         let requested = self.clamp(requested.unwrap_or(self.settings.default_grant), &mut warnings);
         let command =
             Extend { tenant: tenant.clone(), call: call.clone(), used, sequence, requested };
-        let mut reply = self.within(deadline, self.ledger.extend(&command)).await?;
+        let mut reply =
+            self.within(Command::Extend, deadline, self.ledger.extend(&command)).await?;
         if reply.outcome == Extended::NotFound && !token.is_empty() {
             match self.restore((tenant, call), token, deadline).await? {
                 Ok(()) => {
                     warnings.push("the ledger had no memory of the call, its token has".to_owned());
-                    reply = self.within(deadline, self.ledger.extend(&command)).await?;
+                    reply = self
+                        .within(Command::Extend, deadline, self.ledger.extend(&command))
+                        .await?;
                 }
                 Err(fault) => tracing::warn!(%tenant, %call, %fault, "an extension's token"),
             }
@@ -615,7 +625,8 @@ impl<L: Ledger> CreditControl<L> {
         deadline: Instant,
     ) -> Result<Charge, UseCaseError> {
         let control = self.clone();
-        let running = tokio::spawn(async move { control.try_end(request, deadline).await });
+        let work = async move { control.try_end(request, deadline).await };
+        let running = tokio::spawn(work.in_current_span());
         let cut_off = |why: &dyn std::fmt::Display| {
             Err(LedgerError::Indeterminate(format!("the settle was cut off: {why}")).into())
         };
@@ -659,7 +670,7 @@ impl<L: Ledger> CreditControl<L> {
         token: &str,
         deadline: Instant,
     ) -> Result<Reply<Ended>, LedgerError> {
-        let reply = self.within(deadline, self.ledger.end(command)).await?;
+        let reply = self.within(Command::End, deadline, self.ledger.end(command)).await?;
         if reply.outcome != Ended::Unknown {
             return Ok(reply);
         }
@@ -670,7 +681,7 @@ impl<L: Ledger> CreditControl<L> {
             let token_fault = fault.to_string();
             known.report = EndReport { token_fault, ..EndReport::decode(&command.report) }.encode();
         }
-        self.within(deadline, self.ledger.end(&known)).await
+        self.within(Command::End, deadline, self.ledger.end(&known)).await
     }
 
     /// Ends every open call of a trunk that was authorized before an instant, each charged its last
@@ -689,7 +700,7 @@ impl<L: Ledger> CreditControl<L> {
         let mut cursor = None;
         loop {
             let page = self.ledger.open_calls(tenant, cursor.as_deref(), PAGE);
-            let page = self.within(deadline, page).await?;
+            let page = self.within(Command::OpenCalls, deadline, page).await?;
             let of_trunk = page
                 .items
                 .into_iter()
@@ -703,7 +714,7 @@ impl<L: Ledger> CreditControl<L> {
                     ended_retention: self.settings.ended_retention,
                     has_grant: false,
                 };
-                let reply = self.within(deadline, self.ledger.end(&command)).await?;
+                let reply = self.within(Command::End, deadline, self.ledger.end(&command)).await?;
                 self.note_end(&command, &reply);
                 if let Ended::Done { result, call: done, .. } = reply.outcome {
                     ended.released += u32::from(result == EndResult::Released);
@@ -770,7 +781,8 @@ impl<L: Ledger> CreditControl<L> {
             Ok(command) => command,
             Err(fault) => return Ok(Err(fault)),
         };
-        match self.within(deadline, self.ledger.restore(&command)).await?.outcome {
+        match self.within(Command::Restore, deadline, self.ledger.restore(&command)).await?.outcome
+        {
             Restored::Restored => {
                 tracing::warn!(%tenant, %call, "the ledger had no memory of a call, its token has");
                 Ok(Ok(()))
@@ -789,7 +801,11 @@ impl<L: Ledger> CreditControl<L> {
         tenant: &TenantId,
         deadline: Instant,
     ) -> Result<Arc<Tenant>, UseCaseError> {
-        let found = self.within(deadline, self.directory.tenant(&self.ledger, tenant)).await?;
+        let read = self.directory.tenant(&self.ledger, tenant);
+        let found = match self.directory.known(tenant) {
+            Some(known) => known,
+            None => self.within(Command::Directory, deadline, read).await?,
+        };
         let emergencies = tenant.as_str() == emergency::UNATTRIBUTED;
         if found.profile().is_none() && !emergencies {
             return Err(UseCaseError::NoSuchCall);
@@ -797,15 +813,25 @@ impl<L: Ledger> CreditControl<L> {
         Ok(found)
     }
 
-    /// Waits for the ledger no longer than it may take.
+    /// Waits for the ledger no longer than it may take; how long that was is counted as that command's.
     async fn within<T>(
         &self,
+        asked: Command,
         deadline: Instant,
         command: impl Future<Output = Result<T, LedgerError>>,
     ) -> Result<T, LedgerError> {
-        let limit = deadline.min(Instant::now() + self.settings.ledger_timeout);
+        let begun = Instant::now();
+        let limit = deadline.min(begun + self.settings.ledger_timeout);
         let late = || LedgerError::Indeterminate("no answer within the time limit".to_owned());
-        tokio::time::timeout_at(limit, command).await.unwrap_or_else(|_| Err(late()))
+        let command = tokio::time::timeout_at(limit, command);
+        let span = command_span(asked);
+        let answer = match span.is_none() {
+            true => command.await,
+            false => command.instrument(span).await,
+        };
+        let answer = answer.unwrap_or_else(|_| Err(late()));
+        metrics::get().asked(asked, begun.elapsed(), answer.as_ref().err().map(LedgerError::fault));
+        answer
     }
 
     /// The store's clock as far as it is known here: picks the month and the deck's row, which the
@@ -821,6 +847,16 @@ impl<L: Ledger> CreditControl<L> {
     /// Delivers what is still waiting for the ledger; `false` where time ran out first.
     pub async fn flush_records(&self, limit: Duration) -> bool {
         self.records.flush(limit).await
+    }
+}
+
+/// The part of a trace that a command to the ledger is; none where the request is not traced.
+fn command_span(asked: Command) -> Span {
+    const TRACED: &str = "tollgate::trace";
+    let is_traced = || Span::current().metadata().is_some_and(|about| about.target() == TRACED);
+    match tracing::enabled!(target: TRACED, Level::TRACE) && is_traced() {
+        true => tracing::trace_span!(target: TRACED, "ledger", command = asked.word()),
+        false => Span::none(),
     }
 }
 

@@ -8,5 +8,6 @@ pub mod call_authorization;
 pub mod convert;
 pub mod deadline;
 pub mod gate;
+pub mod measured;
 pub mod organisation;
 pub mod status;

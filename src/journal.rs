@@ -310,6 +310,11 @@ impl Journal {
         tokio::time::timeout(limit, all).await.is_ok()
     }
 
+    /// When the oldest entry that the ledger has to do was accepted, by the clock of this machine.
+    pub fn oldest_todo(&self) -> Option<Millis> {
+        self.shared.todo().by_sequence.values().next().map(|todo| todo.at)
+    }
+
     /// How it stands.
     pub fn status(&self) -> Status {
         let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);

@@ -33,6 +33,7 @@ use crate::ledger::state::{
     Adjustment, Block, BlockNote, BlockedBy, Bucket, Call, CallState, Entry, Lot, MoneyLine,
     PayerAccount, PoolLine, Reader, SpendRing, TenantAccount, Terms, Upkeep, VelocityLine, Wallet,
 };
+use crate::metrics::LedgerFault;
 
 /// Why a command has no outcome.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -49,6 +50,18 @@ pub enum LedgerError {
     /// A page was asked for with a cursor that no page ever gave.
     #[error("expected a cursor from an earlier page, found {0:?}")]
     BadCursor(String),
+}
+
+impl LedgerError {
+    /// As figures tell it.
+    pub fn fault(&self) -> LedgerFault {
+        match self {
+            LedgerError::Unavailable(_) => LedgerFault::Unavailable,
+            LedgerError::Indeterminate(_) => LedgerFault::Indeterminate,
+            LedgerError::Corrupt(_) => LedgerFault::Corrupt,
+            LedgerError::BadCursor(_) => LedgerFault::BadCursor,
+        }
+    }
 }
 
 /// An outcome with the instant of the store's clock at which it was decided.

@@ -5,7 +5,7 @@
 //! its own disk; [`credit_control`] joins the
 //! two into the use cases of a call, [`administration`] into those of an operator, and [`records`] makes
 //! usage records of the journal, [`events`] tells what it means, and [`notices`] sends that on. [`grpc`] and [`cli`] are the edges, [`proto`] their wire types, [`transcoding`] puts JSON before the first, [`organisation`] the document that an operator
-//! writes. [`security`] says who may ask for what. [`config`] and [`ops`] are the server around them; [`app`] builds it.
+//! writes. [`security`] says who may ask for what. [`config`] and [`ops`] are the server around them, [`metrics`] what it tells of itself; [`app`] builds it.
 
 pub mod administration;
 pub mod app;
@@ -18,6 +18,7 @@ pub mod events;
 pub mod grpc;
 pub mod journal;
 pub mod ledger;
+pub mod metrics;
 pub mod notices;
 pub mod ops;
 pub mod organisation;

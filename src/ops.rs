@@ -6,3 +6,4 @@ pub mod health;
 pub mod listener;
 pub mod shutdown;
 pub mod telemetry;
+pub mod traces;

@@ -43,6 +43,9 @@ const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const GRPC_CONTENT: HeaderValue = HeaderValue::from_static("application/grpc");
 const GRPC_TIMEOUT: &str = "grpc-timeout";
 
+/// What names the trace that a request is a part of (W3C Trace Context).
+const TRACE: [&str; 2] = ["traceparent", "tracestate"];
+
 /// Longest wait for a body where the caller names no deadline.
 const BODY_PATIENCE: Duration = Duration::from_secs(10);
 
@@ -139,6 +142,11 @@ impl Api {
         asked.extensions_mut().insert(violations);
         asked.headers_mut().insert(CONTENT_TYPE, GRPC_CONTENT);
         asked.headers_mut().insert(TE, HeaderValue::from_static("trailers"));
+        for name in TRACE {
+            if let Some(value) = parts.headers.get(name) {
+                asked.headers_mut().insert(name, value.clone());
+            }
+        }
         if allowed.is_some() {
             let left = until.saturating_duration_since(Instant::now());
             asked.headers_mut().insert(GRPC_TIMEOUT, deadline::header(left));

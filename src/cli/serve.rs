@@ -12,7 +12,7 @@ use crate::config::{Config, LedgerUrl};
 use crate::ledger::memory::MemoryLedger;
 use crate::ledger::redis::{BadRedisUrl, RedisLedger, RedisSettings};
 use crate::ledger::{ClockOffset, Ledger};
-use crate::ops::{shutdown, telemetry};
+use crate::ops::{shutdown, telemetry, traces};
 
 /// Longest wait for Redis by those who may wait: administration and the sweeper. Calls wait no longer
 /// than `ledger_timeout`.
@@ -33,8 +33,16 @@ pub fn run(config: &Config) -> ExitCode {
 }
 
 fn try_run(config: &Config) -> anyhow::Result<()> {
-    telemetry::init(config.log_format, &config.log_filter)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let (format, filter) = (config.log_format, &config.log_filter);
+    match &config.otlp_endpoint {
+        None => telemetry::init(format, filter)?,
+        Some(endpoint) => {
+            let _within = runtime.enter();
+            telemetry::init_with_traces(format, filter, endpoint, config.trace_sample)?;
+        }
+    }
+    traces::log_decisions(config.log_decisions);
     runtime.block_on(async {
         match &config.ledger {
             LedgerUrl::Memory => {
@@ -64,6 +72,7 @@ async fn serve<L: Ledger>(ledger: Arc<L>, config: &Config) -> anyhow::Result<()>
     let app::Addresses { calls, administration, http } = running.addresses();
     tracing::info!(ledger = %config.ledger, %calls, %administration, %http, "serving");
     running.run_until(stop).await?;
+    tokio::task::spawn_blocking(traces::flush).await?;
     tracing::info!("stopped");
     Ok(())
 }

@@ -9,6 +9,7 @@ use std::time::Duration;
 use jiff::SignedDuration;
 use lettre::message::Mailbox;
 use lettre::{AsyncSmtpTransport, Tokio1Executor};
+use rust_decimal::Decimal;
 use tracing_subscriber::EnvFilter;
 use url::Url;
 
@@ -270,6 +271,28 @@ pub(super) fn whole(least: u32, most: u32) -> impl Fn(&str) -> Result<u32, Strin
         text.parse().ok().filter(|number| (least..=most).contains(number)).ok_or_else(|| {
             format!("expected a whole number from {least} to {most}, found {text:?}")
         })
+    }
+}
+
+/// A share from 0 to 1 with up to six decimals, in parts of a million.
+pub(super) fn share(text: &str) -> Result<u32, String> {
+    let expected = || format!("expected a share from 0 to 1 such as 0.01, found {text:?}");
+    let share = Decimal::from_str(text).map_err(|_| expected())?;
+    let millionths = share.checked_mul(Decimal::from(1_000_000)).filter(Decimal::is_integer);
+    let millionths = millionths.and_then(|share| u32::try_from(share).ok());
+    millionths.filter(|share| *share <= 1_000_000).ok_or_else(expected)
+}
+
+/// A collector: nothing but an address, since there is no encryption on the way to it.
+pub(super) fn collector_or_none(text: &str) -> Result<Option<String>, String> {
+    if text == "none" {
+        return Ok(None);
+    }
+    match Url::parse(text) {
+        Ok(url) if url.scheme() == "http" && url.has_host() && url.username().is_empty() => {
+            Ok(Some(text.to_owned()))
+        }
+        _ => Err("expected http://HOST:PORT such as http://127.0.0.1:4317".to_owned()),
     }
 }
 

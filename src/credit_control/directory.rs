@@ -19,6 +19,7 @@ use crate::charging::month::{self, Month};
 use crate::charging::profile::TenantProfile;
 use crate::charging::units::Millis;
 use crate::ledger::{Ledger, LedgerError, PayerView, TenantView, Versions};
+use crate::metrics::{self, Entry};
 
 /// Most tenants, payers and decks remembered at a time; the least used is read again when needed.
 const MAX_TENANTS: usize = 10_000;
@@ -100,7 +101,9 @@ impl Directory {
         ledger: &Arc<L>,
         tenant: &TenantId,
     ) -> Result<Arc<Tenant>, LedgerError> {
-        match self.0.tenants.get(tenant) {
+        let known = self.0.tenants.get(tenant);
+        metrics::get().looked_up(Entry::Tenant, known.is_some());
+        match known {
             Some(known) => Ok(known),
             // Boxed, here and below: it is rare and large, and every call would carry it along.
             None => Box::pin(self.read_tenant(ledger, tenant, None)).await,
@@ -120,7 +123,9 @@ impl Directory {
         tenant: &TenantId,
         payer: &PayerId,
     ) -> Result<Arc<PayerView>, LedgerError> {
-        match self.0.payers.get(&PayerKey(tenant, payer)) {
+        let known = self.0.payers.get(&PayerKey(tenant, payer));
+        metrics::get().looked_up(Entry::Payer, known.is_some());
+        match known {
             Some(known) => Ok(known),
             None => Box::pin(self.read_payer(ledger, tenant, payer)).await,
         }
@@ -196,7 +201,9 @@ impl Directory {
         ledger: &Arc<L>,
         version: &str,
     ) -> Result<Arc<Deck>, LedgerError> {
-        if let Some(known) = self.0.decks.get(version) {
+        let known = self.0.decks.get(version);
+        metrics::get().looked_up(Entry::Deck, known.is_some());
+        if let Some(known) = known {
             return Ok(known);
         }
         let alone = self.alone(format!("d:{version}")).await;

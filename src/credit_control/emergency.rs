@@ -18,6 +18,7 @@ use crate::credit_control::directory::Tenant;
 use crate::credit_control::records::granted_call;
 use crate::ledger::state::Terms;
 use crate::ledger::{Authorize, CallLimits, Ledger, Offer, Proposal, Versions};
+use crate::metrics::Command as Asked;
 
 /// Where the record of an emergency call goes that names no tenant, or none that exists.
 pub const UNATTRIBUTED: &str = "unattributed";
@@ -139,7 +140,9 @@ impl<L: Ledger> CreditControl<L> {
             Ok(payer) => self.look_up(&tenant_id, payer, deadline).await,
             Err(_) => {
                 let tenant = self.directory().tenant(self.ledger(), &tenant_id);
-                self.within(deadline, tenant).await.map(|tenant| (tenant, Default::default()))
+                self.within(Asked::Directory, deadline, tenant)
+                    .await
+                    .map(|tenant| (tenant, Default::default()))
             }
         };
         let Ok((tenant, payer)) = found else { return (Country::Unreachable, None) };

@@ -18,6 +18,7 @@ use crate::ledger::state::{
 use crate::ledger::{
     Authorize, Ledger, LedgerError, Offer, Position, Proposal, Reply, Versions, pool_id,
 };
+use crate::metrics::Command as Asked;
 
 impl<L: Ledger> CreditControl<L> {
     /// What [`CreditControl::authorize`] would answer now, and why; holds and records nothing.
@@ -42,14 +43,14 @@ impl<L: Ledger> CreditControl<L> {
             };
             let (name, payer_id, call) = (&request.tenant, &request.payer, &request.call);
             let position = self.ledger().position(name, payer_id, call, &month, &families);
-            let reply = self.within(deadline, position).await?;
+            let reply = self.within(Asked::Position, deadline, position).await?;
             self.set_clock(reply.now);
             let found = &reply.outcome;
             let versions = Versions { tenant: found.tenant.version, payer: found.payer.version };
             if versions != command.versions {
                 let stale = command.versions;
                 let read = self.directory().refresh(self.ledger(), name, payer_id, stale);
-                self.within(deadline, read).await?;
+                self.within(Asked::Directory, deadline, read).await?;
             } else if month.contains(reply.now) {
                 let setup = setup(&tenant, &payer);
                 let mut steps: Vec<Step> = vec![];

@@ -9,13 +9,14 @@ use prost_types::Duration;
 use tokio::time::Instant;
 use tonic::service::interceptor::InterceptedService;
 use tonic::{Extensions, Request, Response, Status};
+use tracing::field::Empty;
 use tracing::{Instrument, Span, info_span};
 
 use crate::charging::ids::{CallId, PayerId, TenantId};
 use crate::charging::number::masked;
 use crate::charging::rating::MAX_USAGE;
 use crate::charging::units::Seconds;
-use crate::credit_control::answer::{Answer, EndReport};
+use crate::credit_control::answer::{Answer, Charge, EndReport};
 use crate::credit_control::emergency::{RawRequest, may_be_emergency};
 use crate::credit_control::{AuthorizeRequest, CreditControl, EndRequest, ExtendRequest};
 use crate::grpc::convert::{
@@ -24,9 +25,12 @@ use crate::grpc::convert::{
     stated, text,
 };
 use crate::grpc::gate::Gate;
+use crate::grpc::measured::KeptTrace;
 use crate::grpc::status::{FieldViolations, ledger, use_case};
 use crate::grpc::{answer, deadline};
-use crate::ledger::{Ending, Ledger};
+use crate::ledger::{EndResult, Ending, Ledger};
+use crate::metrics::{self, Decider, Settled};
+use crate::ops::traces::{self, Parent};
 use crate::proto::v1;
 use crate::proto::v1::call_authorization_service_server::{
     CallAuthorizationService, CallAuthorizationServiceServer,
@@ -147,8 +151,12 @@ impl<L: Ledger> CallAuthorizationService for CallAuthorization<L> {
         let message = request.get_ref();
         let called = Some(masked(&message.called_number));
         let attempt = Some(message.attempt);
-        let span = span("AuthorizeCall", &message.tenant_id, &message.call_id, called, attempt);
-        let answer = logged(self.try_authorize(request)).instrument(span).await?;
+        let call_type = message.call_type;
+        let span =
+            span(&request, "AuthorizeCall", &message.tenant_id, &message.call_id, called, attempt);
+        let answer = logged(Decider::Authorize, call_type, self.try_authorize(request))
+            .instrument(span)
+            .await?;
         Ok(Response::new(answer::authorized(answer)))
     }
 
@@ -157,7 +165,7 @@ impl<L: Ledger> CallAuthorizationService for CallAuthorization<L> {
         request: Request<v1::ReportAnswerRequest>,
     ) -> Result<Response<v1::ReportAnswerResponse>, Status> {
         let message = request.get_ref();
-        let span = span("ReportAnswer", &message.tenant_id, &message.call_id, None, None);
+        let span = span(&request, "ReportAnswer", &message.tenant_id, &message.call_id, None, None);
         let answer = async {
             let deadline = deadline::of(request.extensions());
             let _entered = self.gate.enter()?;
@@ -167,7 +175,7 @@ impl<L: Ledger> CallAuthorizationService for CallAuthorization<L> {
             let (tenant, call) = violations.finish(key)?;
             self.control.report_answer(&tenant, &call, deadline).await.map_err(use_case)
         };
-        let answer = logged(answer).instrument(span).await?;
+        let answer = answer.instrument(span).await?;
         Ok(Response::new(answer::answer_reported(answer)))
     }
 
@@ -176,8 +184,8 @@ impl<L: Ledger> CallAuthorizationService for CallAuthorization<L> {
         request: Request<v1::ExtendCallRequest>,
     ) -> Result<Response<v1::ExtendCallResponse>, Status> {
         let message = request.get_ref();
-        let span = span("ExtendCall", &message.tenant_id, &message.call_id, None, None);
-        let answer = logged(self.try_extend(request)).instrument(span).await?;
+        let span = span(&request, "ExtendCall", &message.tenant_id, &message.call_id, None, None);
+        let answer = logged(Decider::Extend, 0, self.try_extend(request)).instrument(span).await?;
         Ok(Response::new(answer::extended(answer)))
     }
 
@@ -186,12 +194,12 @@ impl<L: Ledger> CallAuthorizationService for CallAuthorization<L> {
         request: Request<v1::SettleCallRequest>,
     ) -> Result<Response<v1::SettleCallResponse>, Status> {
         let message = request.get_ref();
-        let span = span("SettleCall", &message.tenant_id, &message.call_id, None, None);
+        let span = span(&request, "SettleCall", &message.tenant_id, &message.call_id, None, None);
         let charge = async {
             let deadline = deadline::of(request.extensions());
             let _entered = self.gate.enter()?;
             let request = read_settle(request.into_inner())?;
-            self.control.end(request, deadline).await.map_err(use_case)
+            self.control.end(request, deadline).await.map(counted).map_err(use_case)
         };
         let charge = charge.instrument(span).await?;
         Ok(Response::new(answer::settled(charge)))
@@ -202,7 +210,7 @@ impl<L: Ledger> CallAuthorizationService for CallAuthorization<L> {
         request: Request<v1::ReleaseCallRequest>,
     ) -> Result<Response<v1::ReleaseCallResponse>, Status> {
         let message = request.get_ref();
-        let span = span("ReleaseCall", &message.tenant_id, &message.call_id, None, None);
+        let span = span(&request, "ReleaseCall", &message.tenant_id, &message.call_id, None, None);
         let charge = async {
             let deadline = deadline::of(request.extensions());
             let _entered = self.gate.enter()?;
@@ -214,7 +222,7 @@ impl<L: Ledger> CallAuthorizationService for CallAuthorization<L> {
             let report = EndReport { q850_cause, ..EndReport::default() };
             let (how, token) = (Ending::Release, String::new());
             let request = EndRequest { tenant, call, how, report, token };
-            self.control.end(request, deadline).await.map_err(use_case)
+            self.control.end(request, deadline).await.map(counted).map_err(use_case)
         };
         let charge = charge.instrument(span).await?;
         Ok(Response::new(answer::released(charge)))
@@ -226,8 +234,10 @@ impl<L: Ledger> CallAuthorizationService for CallAuthorization<L> {
     ) -> Result<Response<v1::QuoteCallResponse>, Status> {
         let message = request.get_ref();
         let called = Some(masked(&message.called_number));
-        let span = span("QuoteCall", &message.tenant_id, &message.call_id, called, None);
-        let answer = logged(self.try_quote(request)).instrument(span).await?;
+        let call_type = message.call_type;
+        let span = span(&request, "QuoteCall", &message.tenant_id, &message.call_id, called, None);
+        let answer =
+            logged(Decider::Quote, call_type, self.try_quote(request)).instrument(span).await?;
         Ok(Response::new(answer::quoted(answer)))
     }
 
@@ -236,7 +246,7 @@ impl<L: Ledger> CallAuthorizationService for CallAuthorization<L> {
         request: Request<v1::EndCallsRequest>,
     ) -> Result<Response<v1::EndCallsResponse>, Status> {
         let message = request.get_ref();
-        let span = span("EndCalls", &message.tenant_id, "", None, None);
+        let span = span(&request, "EndCalls", &message.tenant_id, "", None, None);
         let ended = async {
             let deadline = deadline::of(request.extensions());
             let _entered = self.gate.enter()?;
@@ -257,8 +267,10 @@ impl<L: Ledger> CallAuthorizationService for CallAuthorization<L> {
 
 /// The span of one request. What the client sent is cut and escaped: it is not checked yet.
 ///
-/// Made with all of its fields at once: each that is added later has the log write all of them anew.
-fn span(
+/// Made with all of its fields at once: each that is added later has the log write all of them anew. Only what
+/// is traced learns more on its way.
+fn span<T>(
+    request: &Request<T>,
     rpc: &'static str,
     tenant: &str,
     call: &str,
@@ -267,14 +279,62 @@ fn span(
 ) -> Span {
     let tenant = &tenant[..tenant.floor_char_boundary(MAX_NAME_BYTES)];
     let call = &call[..call.floor_char_boundary(MAX_NAME_BYTES)];
-    info_span!("rpc", rpc, tenant = ?tenant, call = ?call, called, attempt)
+    let Some(parent) = Parent::of(request.metadata().as_ref()) else {
+        return info_span!("rpc", rpc, tenant = ?tenant, call = ?call, called, attempt);
+    };
+    let span = info_span!(target: traces::TARGET, "rpc", rpc, tenant = ?tenant, call = ?call, called, attempt,
+        otel.name = rpc, otel.kind = "server", trace_id = Empty, decision = Empty, class = Empty,
+        result = Empty);
+    if let Some(trace) = parent.adopt(&span) {
+        span.record("trace_id", &trace);
+        if let Some(kept) = request.extensions().get::<KeptTrace>() {
+            kept.set(trace);
+        }
+    }
+    span
 }
 
-/// Notes what was decided, within the request's span.
-async fn logged(decided: impl Future<Output = Result<Answer, Status>>) -> Result<Answer, Status> {
+/// Notes what was decided, within the request's span; `call_type` as it was sent.
+async fn logged(
+    by: Decider,
+    call_type: i32,
+    decided: impl Future<Output = Result<Answer, Status>>,
+) -> Result<Answer, Status> {
     let answer = decided.await?;
-    tracing::debug!(decision = %answer.decision, replayed = answer.replayed, "decided");
+    let class = answer.classification.as_ref().map(|found| found.class);
+    let call_type = v1::CallType::try_from(call_type).ok().and_then(answer::from_call_type);
+    metrics::get().decided(by, answer.decision, class, call_type, answer.replayed);
+    traces::note("decision", answer.decision.name());
+    traces::note("class", class.map_or("", |class| class.name()));
+    let (decision, replayed) = (answer.decision.name(), answer.replayed);
+    if !answer.decision.allowed() || traces::tells_decision() {
+        let granted = answer.grant.as_ref().map(|grant| grant.granted.0);
+        let class = class.map(|class| class.name());
+        tracing::info!(decision, replayed, class, granted, "decided");
+    } else {
+        tracing::debug!(decision, replayed, "decided");
+    }
     Ok(answer)
+}
+
+/// Counts what became of a call.
+fn counted(charge: Charge) -> Charge {
+    traces::note("result", settled_word(charge.result).word());
+    if !charge.replayed {
+        metrics::get()
+            .settled(settled_word(charge.result), charge.shortfall_duration.is_positive());
+    }
+    charge
+}
+
+fn settled_word(result: EndResult) -> Settled {
+    match result {
+        EndResult::Settled => Settled::Settled,
+        EndResult::AlreadySettled => Settled::AlreadySettled,
+        EndResult::Released => Settled::Released,
+        EndResult::Parked => Settled::Parked,
+        EndResult::Accepted => Settled::Accepted,
+    }
 }
 
 fn raw(message: &v1::AuthorizeCallRequest) -> RawRequest<'_> {

@@ -7,6 +7,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tonic::Status;
 
+use crate::metrics::{self, Shed};
+
 /// See the module.
 #[derive(Debug)]
 pub struct Gate {
@@ -38,8 +40,10 @@ impl Gate {
     /// Lets in a request about a call that runs; to be held until it is answered.
     #[allow(clippy::result_large_err, reason = "a status is what the caller gets")]
     pub fn enter(&self) -> Result<SemaphorePermit<'_>, Status> {
-        let shed =
-            |_| Status::resource_exhausted("too many requests in flight; no decision was made");
+        let shed = |_| {
+            metrics::get().shed(Shed::InFlight);
+            Status::resource_exhausted("too many requests in flight; no decision was made")
+        };
         self.permits.try_acquire().map_err(shed)
     }
 
@@ -47,6 +51,7 @@ impl Gate {
     #[allow(clippy::result_large_err, reason = "a status is what the caller gets")]
     pub fn enter_new(&self) -> Result<SemaphorePermit<'_>, Status> {
         if self.draining.load(Ordering::Acquire) {
+            metrics::get().shed(Shed::Draining);
             return Err(Status::unavailable("shutting down; ask another server"));
         }
         self.enter()

@@ -111,6 +111,11 @@ impl Health {
         self.state.read().await.clone()
     }
 
+    /// Whether the ledger answered when it was last asked.
+    pub fn is_ledger_up(&self) -> bool {
+        self.ledger.load(Ordering::Relaxed)
+    }
+
     /// `grpc.health.v1.Health`, for each listener one.
     pub fn grpc(&self) -> HealthServer<HealthService> {
         HealthServer::new(HealthService::from_health_reporter(self.reporter.clone()))
@@ -135,16 +140,18 @@ impl Health {
     }
 }
 
-/// Serves `/livez` (the process runs), `/readyz` (calls should be sent here) and `grpc.health.v1` until `stop`.
+/// Serves `/livez` (the process runs), `/readyz` (calls should be sent here), `grpc.health.v1` and what `more`
+/// has until `stop`.
 ///
 /// gRPC too, because who probes cannot always reach the other listeners: those of a sidecar are on loopback
 /// or a Unix socket, which Kubernetes does not probe.
 pub async fn serve_http(
     bound: Bound,
     health: Health,
+    more: Router,
     stop: impl Future<Output = ()> + Send + 'static,
 ) -> io::Result<()> {
-    let router = router(health);
+    let router = router(health).merge(more);
     match bound {
         Bound::Tcp(listener) => axum::serve(listener, router).with_graceful_shutdown(stop).await,
         Bound::Unix(listener, _file) => {
@@ -157,12 +164,13 @@ pub async fn serve_http(
 pub async fn serve_http_on<L>(
     listener: L,
     health: Health,
+    more: Router,
     stop: impl Future<Output = ()> + Send + 'static,
 ) -> io::Result<()>
 where
     L: axum::serve::Listener<Addr: std::fmt::Debug>,
 {
-    axum::serve(listener, router(health)).with_graceful_shutdown(stop).await
+    axum::serve(listener, router(health).merge(more)).with_graceful_shutdown(stop).await
 }
 
 fn router(health: Health) -> Router {
@@ -242,7 +250,8 @@ mod tests {
         let bound = bind(&Listen::Tcp(([127, 0, 0, 1], 0).into())).await.expect("a port is free");
         let address = bound.address().expect("it is bound");
         let shutdown = Shutdown::default();
-        let server = tokio::spawn(serve_http(bound, health.clone(), shutdown.begun()));
+        let server =
+            tokio::spawn(serve_http(bound, health.clone(), Router::new(), shutdown.begun()));
 
         let not_serving = [ServingStatus::NotServing; 2];
         assert_eq!(http(&address, "/readyz").await, "503 waiting: starting");
@@ -302,7 +311,8 @@ mod tests {
         let bound = bind(&Listen::Tcp(([127, 0, 0, 1], 0).into())).await.expect("a port is free");
         let Ok(Listen::Tcp(address)) = bound.address() else { panic!("expected TCP") };
         let shutdown = Shutdown::default();
-        let server = tokio::spawn(serve_http(bound, health.clone(), shutdown.begun()));
+        let server =
+            tokio::spawn(serve_http(bound, health.clone(), Router::new(), shutdown.begun()));
         let url = format!("http://{address}");
         let endpoint = Endpoint::try_from(url).expect("an address");
         let channel = endpoint.connect().await.expect("it listens");

@@ -5,8 +5,10 @@ use std::io::IsTerminal;
 use tracing::Subscriber;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::layer::{Layer, SubscriberExt};
 
 use crate::config::LogFormat;
+use crate::ops::traces::{self, TracesError};
 
 /// Why there is no log.
 #[derive(Debug, thiserror::Error)]
@@ -17,6 +19,9 @@ pub enum TelemetryError {
     /// The process has a log already.
     #[error("cannot set up the log: {0}")]
     AlreadySet(#[from] tracing::subscriber::SetGlobalDefaultError),
+    /// There is no way to send traces.
+    #[error(transparent)]
+    Traces(#[from] TracesError),
 }
 
 /// Sets up the log of the process; once.
@@ -24,6 +29,25 @@ pub fn init(format: LogFormat, filter: &str) -> Result<(), TelemetryError> {
     let colours = std::io::stderr().is_terminal();
     let subscriber = subscriber(format, filter, colours, std::io::stderr)?;
     tracing::subscriber::set_global_default(subscriber)?;
+    Ok(())
+}
+
+/// The same, with traces that are sent to a collector, of so many requests of a million. Within a runtime.
+pub fn init_with_traces(
+    format: LogFormat,
+    filter: &str,
+    endpoint: &str,
+    share: u32,
+) -> Result<(), TelemetryError> {
+    let log = tracing_subscriber::fmt::layer();
+    let log = log.with_ansi(std::io::stderr().is_terminal()).with_writer(std::io::stderr);
+    let log = match format {
+        LogFormat::Text => log.boxed(),
+        LogFormat::Json => log.json().flatten_event(true).boxed(),
+    };
+    let log = log.with_filter(EnvFilter::try_new(filter)?);
+    let all = tracing_subscriber::registry().with(log).with(traces::layer(endpoint, share)?);
+    tracing::subscriber::set_global_default(all)?;
     Ok(())
 }
 

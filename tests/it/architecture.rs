@@ -190,6 +190,23 @@ const FORBIDDEN: &[(&str, &[&str])] = &[
         ],
     ),
     (
+        "metrics",
+        &[
+            "crate::ledger",
+            "crate::credit_control",
+            "crate::administration",
+            "crate::grpc",
+            "crate::cli",
+            "crate::app",
+            "crate::config",
+            "crate::ops",
+            "crate::proto",
+            "tokio",
+            "tonic",
+            "redis::",
+        ],
+    ),
+    (
         "transcoding",
         &[
             "crate::charging",

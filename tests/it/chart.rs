@@ -324,6 +324,11 @@ fn what_is_optional_can_be_left_out_and_nothing_else_is_rendered() {
         assert!(all.contains(&kind), "{all:?}");
     }
     assert_eq!(all.iter().filter(|kind| **kind == "Service").count(), 3, "{all:?}");
+    let rules = everything.iter().find(|object| object["kind"] == "PrometheusRule").unwrap();
+    let groups = rules["spec"]["groups"].as_array().unwrap();
+    let names: Vec<_> = groups.iter().map(|group| group["name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["tollgate", "yours"]);
+    assert!(groups[0]["rules"].as_array().unwrap().len() > 10, "{rules}");
     // Alone the sidecar shape is a configuration: the pods are the SBC's.
     assert_eq!(kinds(&of(&format!("{REDIS}\nshape: sidecar"))), ["ConfigMap"]);
 }
@@ -575,7 +580,7 @@ fn wrong_values_are_refused_with_what_is_wrong() {
         ("podDisruptionBudget: { maxUnavailable: 0 }", "at '/podDisruptionBudget/maxUnavailable'"),
         ("networkPolicy: { callers: [{}] }", "at '/networkPolicy/callers/0'"),
         (
-            "prometheusRule: { enabled: true }",
+            "prometheusRule: { enabled: true, bundled: false }",
             "at '/prometheusRule/groups': minItems: got 0, want 1",
         ),
         ("probes: { liveness: { periodSeconds: 0 } }", "at '/probes/liveness/periodSeconds'"),

@@ -17,6 +17,7 @@ use crate::ledger::redis::cluster::Slot;
 use crate::ledger::redis::connection::Connection;
 use crate::ledger::redis::scripts::{Library, Verb};
 use crate::ledger::{ClockOffset, ClockReading, LedgerError};
+use crate::metrics;
 
 /// Runs of a lane that are under way at a time: one is being decided while the next one travels.
 const UNDER_WAY: u32 = 2;
@@ -166,6 +167,7 @@ impl Sender {
         (verb, tenant): &Lane,
         requests: &[Request],
     ) -> Result<Vec<Vec<u8>>, LedgerError> {
+        metrics::get().run(*verb as usize, verb.script().name, requests.len());
         let clock = self.clock_argument();
         let mut arguments = Vec::with_capacity(1 + 2 * requests.len());
         arguments.push(clock.as_bytes());

@@ -1,0 +1,144 @@
+//! What a collector of traces is sent, by OTLP.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+
+use opentelemetry_proto::tonic::collector::trace::v1::trace_service_server::{
+    TraceService, TraceServiceServer,
+};
+use opentelemetry_proto::tonic::collector::trace::v1::{
+    ExportTraceServiceRequest, ExportTraceServiceResponse,
+};
+use opentelemetry_proto::tonic::common::v1::any_value::Value;
+use opentelemetry_proto::tonic::trace::v1::Span;
+use tokio::net::TcpListener;
+use tokio_stream::wrappers::TcpListenerStream;
+use tonic::{Request, Response, Status};
+
+use crate::metrics::{get, http};
+use crate::server::organisation;
+use crate::support::messages::{authorize, settle};
+use crate::support::process::{Sidecar, wait_until};
+
+const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
+const PARENT: &str = "00f067aa0ba902b7";
+
+/// A collector in this process: the spans that it was sent.
+#[derive(Clone, Default)]
+struct Collector(Arc<Mutex<Vec<Span>>>);
+
+#[tonic::async_trait]
+impl TraceService for Collector {
+    async fn export(
+        &self,
+        request: Request<ExportTraceServiceRequest>,
+    ) -> Result<Response<ExportTraceServiceResponse>, Status> {
+        let scopes = request.into_inner().resource_spans.into_iter().flat_map(|r| r.scope_spans);
+        self.0.lock().unwrap().extend(scopes.flat_map(|scope| scope.spans));
+        Ok(Response::new(ExportTraceServiceResponse::default()))
+    }
+}
+
+impl Collector {
+    async fn start() -> (Collector, SocketAddr) {
+        let collector = Collector::default();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let service = TraceServiceServer::new(collector.clone());
+        let server = tonic::transport::Server::builder().add_service(service);
+        tokio::spawn(server.serve_with_incoming(TcpListenerStream::new(listener)));
+        (collector, address)
+    }
+
+    fn spans(&self) -> Vec<Span> {
+        self.0.lock().unwrap().clone()
+    }
+}
+
+fn attribute(span: &Span, key: &str) -> Option<String> {
+    let found = span.attributes.iter().find(|attribute| attribute.key == key)?;
+    match found.value.as_ref()?.value.as_ref()? {
+        Value::StringValue(text) => Some(text.clone()),
+        other => Some(format!("{other:?}")),
+    }
+}
+
+fn of_trace<T>(message: T, flags: &str) -> Request<T> {
+    let mut request = Request::new(message);
+    let parent = format!("00-{TRACE}-{PARENT}-{flags}");
+    request.metadata_mut().insert("traceparent", parent.parse().unwrap());
+    request
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_collector_receives_the_callers_trace_and_no_number() {
+    let (collector, address) = Collector::start().await;
+    let endpoint = format!("http://{address}");
+    // Nothing is sampled but what its caller samples.
+    let mut sidecar = Sidecar::ready(&["--otlp-endpoint", &endpoint, "--trace-sample", "0"]);
+    sidecar.set_up(&organisation());
+    let mut calls = sidecar.calls().await;
+    calls.authorize_call(authorize("untraced", "alice", "+12065550100")).await.unwrap();
+    let request = of_trace(authorize("unsampled", "alice", "+12065550100"), "00");
+    calls.authorize_call(request).await.unwrap();
+    calls
+        .authorize_call(of_trace(authorize("traced", "alice", "+12065550100"), "01"))
+        .await
+        .unwrap();
+    calls.settle_call(of_trace(settle("traced", 5), "01")).await.unwrap();
+    // The same in JSON, over HTTP/1.1.
+    let head = format!("traceparent: 00-{TRACE}-{PARENT}-01\r\nContent-Type: application/json");
+    let path = "/v1/tenants/contoso/calls/traced:settle";
+    let answer = http(sidecar.calls, "POST", path, &head, r#"{"usedDuration":"5s"}"#);
+    assert!(answer.0.starts_with("HTTP/1.1 200"), "{answer:?}");
+    let page = get(sidecar.http, "/metrics").1;
+    assert!(page.contains(&format!("# {{trace_id=\"{TRACE}\"}}")), "an exemplar: {page}");
+    assert!(sidecar.stop().success());
+
+    let all = |spans: &Vec<Span>| spans.iter().filter(|span| span.name != "ledger").count() == 3;
+    let spans = wait_until("the spans", || collector.spans(), all);
+    let decided = spans.iter().find(|span| span.name == "AuthorizeCall").expect("its span");
+    assert_eq!(hex::encode(&decided.trace_id), TRACE);
+    assert_eq!(hex::encode(&decided.parent_span_id), PARENT);
+    assert_eq!(attribute(decided, "decision").as_deref(), Some("ALLOWED"));
+    assert_eq!(attribute(decided, "class").as_deref(), Some("DOMESTIC"));
+    assert!(attribute(decided, "tenant").unwrap().contains("contoso"));
+    let asked = spans.iter().filter(|span| span.parent_span_id == decided.span_id);
+    let asked: Vec<_> = asked.filter_map(|span| attribute(span, "command")).collect();
+    assert!(asked.contains(&"authorize".to_owned()), "{spans:#?}");
+    assert!(spans.iter().all(|span| hex::encode(&span.trace_id) == TRACE), "{spans:#?}");
+    let text = format!("{spans:?}");
+    assert!(!text.contains("2065550100") && !text.contains("untraced"), "{text}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_collector_that_is_away_keeps_nobody_waiting() {
+    let nobody = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let endpoint = format!("http://{nobody}");
+    let mut sidecar = Sidecar::ready(&["--otlp-endpoint", &endpoint, "--trace-sample", "1"]);
+    sidecar.set_up(&organisation());
+    let mut calls = sidecar.calls().await;
+    let answer = calls.authorize_call(authorize("a", "alice", "+12065550100")).await.unwrap();
+    assert!(answer.into_inner().allowed);
+    assert!(sidecar.stop().success());
+}
+
+#[tokio::test]
+async fn refusals_are_logged_always_and_the_rest_as_often_as_asked() {
+    for (share, allowed) in [("0", 0), ("1", 3)] {
+        let sidecar = Sidecar::ready(&["--log-decisions", share]);
+        sidecar.set_up(&organisation());
+        let mut calls = sidecar.calls().await;
+        for call in ["a", "b", "c"] {
+            calls.authorize_call(authorize(call, "alice", "+12065550100")).await.unwrap();
+        }
+        calls.authorize_call(authorize("d", "dave", "+12065550100")).await.unwrap();
+        let lines = |decision: &str| {
+            let told = format!("\"decision\":\"{decision}\"");
+            sidecar.log().lines().filter(|line| line.contains(&told)).count()
+        };
+        wait_until("the refusal is logged", || lines("NOT_ENTITLED"), |n| *n == 1);
+        assert_eq!(lines("ALLOWED"), allowed, "{}", sidecar.log());
+        assert!(!sidecar.log().contains("2065550100"), "{}", sidecar.log());
+    }
+}
