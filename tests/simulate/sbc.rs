@@ -14,7 +14,7 @@ use tollgate::charging::units::{Millis, Seconds};
 use tollgate::credit_control::answer::{Answer, Charge, EndReport};
 use tollgate::credit_control::emergency::RawRequest;
 use tollgate::credit_control::{AuthorizeRequest, EndRequest, EndedCalls, UseCaseError};
-use tollgate::ledger::{EndResult, Ending};
+use tollgate::ledger::{EndResult, Ending, Ledger};
 
 use crate::places::Place;
 use crate::tally::{Facts, Money};
@@ -69,8 +69,15 @@ impl Sbc {
         world.point("SBC restarts", "EndCalls");
         world.note(|| format!("{} restarts", self.trunk));
         let of_mine = format!("{}|", self.trunk);
+        // Where nothing arrives late, nothing can begin to hold again after it was ended.
+        let is_orderly = world.plan.ledger_faults == 0 && world.plan.client_faults == 0;
+        let mut running = vec![];
         for (call, facts) in &mut locked(&world.tally).calls {
             if call.starts_with(&of_mine) {
+                let told = facts.decided.as_ref().map(|(answer, _)| answer.decision);
+                if is_orderly && told == Some(Decision::Allowed) && !facts.ending {
+                    running.push((facts.tenant.clone(), facts.call.clone()));
+                }
                 facts.ending = true;
                 facts.in_time = false;
             }
@@ -98,6 +105,12 @@ impl Sbc {
                 }
             }
         }
+        for (tenant, call) in running {
+            let found = world.store.call(&tenant, &call).await.unwrap();
+            if found.is_some_and(|found| found.state.is_open()) {
+                world.find(format!("{call} runs on after its SBC has restarted"));
+            }
+        }
     }
 }
 
@@ -121,6 +134,10 @@ enum Habit {
     NeverSettles,
     /// Sends each settle twice, the second time with less.
     SettlesTwice,
+    /// Settles with less than it has reported.
+    SettlesLess,
+    /// Releases a call that it has reported answered.
+    ReleasesAnswered,
 }
 
 /// One call leg.
@@ -136,6 +153,10 @@ struct Leg {
     talks: i64,
     is_answered: bool,
     sequence: i64,
+    /// The last one that was acknowledged.
+    heard_sequence: i64,
+    /// Every report had a sequence and was acknowledged.
+    is_tidy: bool,
     answered_at: Option<Instant>,
 }
 
@@ -173,6 +194,8 @@ impl Leg {
             Habit::CrossesCancelAndAnswer,
             Habit::NeverSettles,
             Habit::SettlesTwice,
+            Habit::SettlesLess,
+            Habit::ReleasesAnswered,
         ];
         let habit = if dice.bool() { Habit::Good } else { habits[dice.usize(..habits.len())] };
         let requested =
@@ -207,6 +230,8 @@ impl Leg {
             is_answered: dice.u8(..5) > 0,
             dice,
             sequence: 0,
+            heard_sequence: 0,
+            is_tidy: true,
             answered_at: None,
         }
     }
@@ -359,6 +384,13 @@ impl Leg {
             }
             _ => {}
         }
+        if self.habit == Habit::SettlesLess {
+            self.world.point("SBC misbehaves", "settles with less than it has reported");
+            return self.end(Ending::Settle(Seconds((used / 3).max(1)))).await;
+        }
+        if self.habit == Habit::ReleasesAnswered {
+            self.release_though_answered().await;
+        }
         self.end(Ending::Settle(Seconds(used))).await;
         if self.habit == Habit::SettlesTwice && used > 1 {
             self.world.point("SBC misbehaves", "settles again with less");
@@ -458,6 +490,7 @@ impl Leg {
                     as _
             };
             let reply: Reply<Answer> = self.world.message("report_answer", Arc::new(handle)).await;
+            self.is_tidy &= matches!(reply, Some(Ok(_)));
             self.heard("report_answer", 1, &reply, sent);
             if matches!(reply, Some(Ok(_))) {
                 return;
@@ -471,9 +504,8 @@ impl Leg {
         let sequence = if self.dice.u8(..5) == 0 { None } else { Some(self.sequence) };
         let requested = [None, Some(60), Some(300), Some(1800)][self.dice.usize(..4)];
         let requested = requested.map(Seconds);
-        if self.habit == Habit::RepeatsOldReports && self.sequence > 1 {
-            self.world.point("SBC misbehaves", "repeats an old report");
-            self.send_extend((used / 2).max(1), Some(self.sequence - 1), requested).await;
+        if self.habit == Habit::RepeatsOldReports {
+            self.repeat_an_old_report(used).await;
         }
         for _ in 0..self.dice.u8(1..4) {
             if self.is_forgotten() {
@@ -481,10 +513,45 @@ impl Leg {
             }
             let reply = self.send_extend(used, sequence, requested).await;
             if let Some(Ok(answer)) = reply {
+                self.heard_sequence = self.heard_sequence.max(sequence.unwrap_or_default());
                 return Some(answer.grant.map(|grant| grant.granted.0));
             }
         }
         None
+    }
+
+    /// An old sequence is answered with the grant in force, whatever it asks for.
+    async fn repeat_an_old_report(&mut self, used: i64) {
+        if self.heard_sequence == 0 || self.place == Place::Emergency {
+            return;
+        }
+        self.world.point("SBC misbehaves", "repeats an old report");
+        let before = self.world.facts(self.call(), |facts| facts.granted);
+        let old = Some(self.heard_sequence);
+        let reply = self.send_extend((used / 2).max(1), old, Some(Seconds(7_200))).await;
+        let Some(Ok(answer)) = reply else { return };
+        let Some(grant) = answer.grant else { return };
+        let in_time = self.world.facts(self.call(), |facts| facts.in_time);
+        if in_time && self.is_tidy && (grant.granted.0 != before || !answer.replayed) {
+            let call = self.call();
+            self.world.find(format!("{call} was granted {before} s, an old report got {grant:?}"));
+        }
+    }
+
+    async fn release_though_answered(&mut self) {
+        let proven = self.world.facts(self.call(), |facts| facts.acknowledged);
+        if proven == 0 || self.place == Place::Emergency {
+            return;
+        }
+        self.world.point("SBC misbehaves", "releases an answered call");
+        self.world.reporting(&self.request.call.clone(), proven);
+        let reply = self.send_end(Ending::Release).await;
+        let in_time = self
+            .world
+            .facts(self.call(), |facts| facts.in_time && self.world.now() < facts.held_until);
+        if let (true, Some(Ok(charge))) = (in_time, reply) {
+            self.world.find(format!("{} is answered and released: {charge:?}", self.call()));
+        }
     }
 
     async fn send_extend(
@@ -506,6 +573,7 @@ impl Leg {
             }) as _
         };
         let reply: Reply<Answer> = self.world.message("extend", Arc::new(handle)).await;
+        self.is_tidy &= sequence.is_some() && matches!(reply, Some(Ok(_)));
         self.heard("extend", used, &reply, sent);
         reply
     }
@@ -628,6 +696,7 @@ async fn authorize(world: &Arc<World>, request: AuthorizeRequest) -> Option<Answ
                 trunk: &request.trunk,
                 reports_answer: request.reports_answer,
             };
+            let was_quiet = world.is_quiet();
             let answer = match at.control.authorize_emergency(&raw, deadline).await {
                 Some(answer) => answer,
                 None => at.control.authorize(&request, deadline).await,
@@ -641,6 +710,9 @@ async fn authorize(world: &Arc<World>, request: AuthorizeRequest) -> Option<Answ
                 let kept = (request.tenant.clone(), request.call.clone());
                 let key = (at.number, answer.decision_id.clone());
                 locked(&world.tally).emergencies.insert(key, kept);
+            }
+            if was_quiet && world.is_quiet() && answer.decision == Decision::LedgerUnavailable {
+                world.find(format!("{} is refused without any trouble", request.call));
             }
             let of_contoso = request.tenant.as_str() == "contoso";
             world.judge_decision(request.payer.as_str(), of_contoso, &answer, from);

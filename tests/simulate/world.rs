@@ -157,6 +157,8 @@ pub struct World {
     started: Instant,
     dice: Mutex<Rng>,
     away: Mutex<Away>,
+    /// When something last went wrong between a sidecar and the ledger.
+    trouble: Mutex<Option<Instant>>,
     calm: AtomicBool,
     sidecars: Mutex<Vec<Option<Arc<Sidecar>>>>,
     starts: AtomicU64,
@@ -190,6 +192,7 @@ impl World {
             started: Instant::now(),
             dice: Mutex::new(dice.fork()),
             away: Mutex::new(Away::No),
+            trouble: Mutex::default(),
             calm: AtomicBool::new(true),
             sidecars: Mutex::new(vec![None; plan.sidecars]),
             starts: AtomicU64::new(0),
@@ -265,7 +268,7 @@ impl World {
     pub fn set_calm(&self, calm: bool) {
         self.calm.store(calm, Ordering::Relaxed);
         if calm {
-            *locked(&self.away) = Away::No;
+            self.set_away(Away::No);
         }
     }
 
@@ -277,7 +280,14 @@ impl World {
         *locked(&self.away)
     }
 
+    /// Whether nothing has gone wrong between a sidecar and the ledger for some time.
+    pub fn is_quiet(&self) -> bool {
+        let last = *locked(&self.trouble);
+        last.is_none_or(|at| at.elapsed() > Duration::from_secs(10))
+    }
+
     pub fn set_away(&self, away: Away) {
+        *locked(&self.trouble) = Some(Instant::now());
         *locked(&self.away) = away;
     }
 
@@ -285,6 +295,9 @@ impl World {
     pub fn fault(&self, verb: &'static str, keyed: bool) -> Fault {
         let fault = self.draw_fault(keyed);
         let away = self.away();
+        if away != Away::No || fault != Fault::None {
+            *locked(&self.trouble) = Some(Instant::now());
+        }
         if away != Away::No {
             self.point(if away == Away::Hangs { "ledger hangs" } else { "ledger away" }, verb);
         }
