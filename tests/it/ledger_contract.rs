@@ -1896,7 +1896,7 @@ async fn what_only_gives_back_drops_what_is_too_old<L: Ledger>(stage: &Stage<L>)
     let ask = || request().money(velocity(UNIT, 720)).lasting(60);
     stage.grant("old", ask()).await;
     stage.settled("old", 60).await;
-    stage.pass(600);
+    stage.pass(620);
     stage.grant("young", ask()).await;
     stage.grant("ringing", ask()).await;
     stage.pass(170);

@@ -58,6 +58,7 @@ fn play(seed: u64) -> Outcome {
         world
     });
     drop(runtime);
+    world.stop();
     let mut findings = world.findings();
     if PANICS.get() > 0 {
         findings.push(format!("{} panics", PANICS.get()));

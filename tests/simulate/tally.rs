@@ -174,7 +174,7 @@ impl World {
             Decision::FraudSuspected => {
                 let blocked = tally.hal.may_be(Standing::Blocked, from, until)
                     || tally.barred.may_be(true, from, until);
-                !(is_hal && blocked) && !self.plan.velocity
+                !(self.plan.velocity || is_hal && blocked)
             }
             _ => false,
         };

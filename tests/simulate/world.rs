@@ -377,6 +377,11 @@ impl World {
         locked(&self.sidecars)[slot].clone()
     }
 
+    /// Lets go of the sidecars, whose wires hold the world.
+    pub fn stop(&self) {
+        locked(&self.sidecars).clear();
+    }
+
     fn any_sidecar(&self) -> Option<Arc<Sidecar>> {
         let up: Vec<_> = locked(&self.sidecars).iter().flatten().cloned().collect();
         let chosen = locked(&self.dice).usize(..up.len().max(1));
