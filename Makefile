@@ -29,7 +29,7 @@ KAMAILIO_PINS := integrations/kamailio/requirements.txt
 KAMAILIO_INSTALLED := $(KAMAILIO)/.installed-$(firstword $(shell cksum $(KAMAILIO_PINS)))
 E2E := $(KAMAILIO)/bin/python integrations/kamailio/e2e
 
-.PHONY: test lint tools redis prometheus bench chart python python-stubs e2e e2e-load sip
+.PHONY: test lint tools redis prometheus bench chart simulate python python-stubs e2e e2e-load sip
 
 ## test: formatting, lints, protocol lint, and every test
 test: redis prometheus tools lint
@@ -93,6 +93,13 @@ bench: redis
 ifneq ($(QUICK),1)
 	cargo bench --locked --bench core --bench ledgers
 endif
+
+## simulate: SBCs, sidecars and bad luck on the embedded ledger, other seeds each time; SECONDS=… (60) or SEEDS=…,
+## from SEED=… on; prints the seed of a failure with its last steps, SEED=… SEEDS=1 plays it again
+SECONDS ?= 60
+SEED ?= $(shell date +%s)00000
+simulate:
+	cargo test --locked --test simulate -- --points --seed $(SEED) $(if $(SEEDS),--seeds $(SEEDS),--seconds $(SECONDS))
 
 ## tools: buf (lint), grpcurl (a stock gRPC client), phonenumbers (judges how numbers are read), aiosmtpd
 ## (an SMTP server), openapi-spec-validator (judges the OpenAPI documents), helm and kubernetes-validate (the

@@ -176,8 +176,10 @@ pub struct CreditControl<L> {
     records: Arc<Records>,
     /// `None` where there is none.
     journal: Option<Arc<Journal>>,
-    /// Store's clock less this machine's, in milliseconds, as last seen.
-    clock_distance: AtomicI64,
+    /// When this was made, by the clock that a change of the machine's time does not move.
+    made: Instant,
+    /// Store's clock at `made`, in milliseconds, by its last answer; before the first, this machine's.
+    made_at: AtomicI64,
 }
 
 impl<L: Ledger> CreditControl<L> {
@@ -199,8 +201,8 @@ impl<L: Ledger> CreditControl<L> {
         journal: Option<Arc<Journal>>,
     ) -> Self {
         let records = Arc::new(Records::start(ledger.clone()));
-        let clock_distance = AtomicI64::new(0);
-        CreditControl { ledger, directory, settings, records, journal, clock_distance }
+        let (made, made_at) = (Instant::now(), AtomicI64::new(local_millis()));
+        CreditControl { ledger, directory, settings, records, journal, made, made_at }
     }
 
     /// The same on a connection of its own, for the thread that this is called on: what is remembered is
@@ -837,11 +839,15 @@ impl<L: Ledger> CreditControl<L> {
     /// The store's clock as far as it is known here: picks the month and the deck's row, which the
     /// ledger then checks by its own.
     pub fn now(&self) -> Millis {
-        Millis(local_millis() + self.clock_distance.load(Ordering::Relaxed))
+        Millis(self.made_at.load(Ordering::Relaxed) + self.age())
     }
 
     fn set_clock(&self, store: Millis) {
-        self.clock_distance.store(store.0 - local_millis(), Ordering::Relaxed);
+        self.made_at.store(store.0 - self.age(), Ordering::Relaxed);
+    }
+
+    fn age(&self) -> i64 {
+        i64::try_from(self.made.elapsed().as_millis()).unwrap_or_default()
     }
 
     /// Delivers what is still waiting for the ledger; `false` where time ran out first.

@@ -18,7 +18,7 @@ use crate::charging::units::{Micros, Millis, Seconds};
 use crate::ledger::recharge::{Recharge, WalletStory};
 use crate::ledger::state::{
     Block, BlockNote, BlockedBy, Bucket, Call, CallState, Corrections, Entry, EntryKind, MoneyLine,
-    Opening, Posting, VELOCITY_SLOTS,
+    Opening, Posting, Slot, VELOCITY_SLOTS,
 };
 use crate::ledger::{Snapshot, lot_bucket, pool_bucket};
 
@@ -84,7 +84,7 @@ pub fn audit(tenant: &TenantId, now: Millis, sweep_bound: Seconds, snapshot: &Sn
     audit.check_wallet();
     audit.check_recharge(&story);
     audit.check_payers();
-    audit.check_velocity();
+    audit.check_velocity(now);
     audit.check_blocks();
     for (id, call) in &snapshot.calls {
         audit.check_call(id, call, story.lives.get(id.as_str()));
@@ -599,7 +599,7 @@ impl<'a> Audit<'a> {
     /// What counts for the spend velocity is at least what the calls on record count for, and at most what
     /// the journal shows to have been committed. Calls that are forgotten, and slots that a new setting has
     /// moved together, leave no closer proof.
-    fn check_velocity(&mut self) {
+    fn check_velocity(&mut self, now: Millis) {
         let snapshot = self.snapshot;
         let ring = &snapshot.ring;
         let key = "spend velocity";
@@ -627,8 +627,10 @@ impl<'a> Audit<'a> {
                 self.find(1, key, format!("slot {number} holds {money}, its calls count {least}"));
             }
         }
+        // A call that only gave back has dropped what was too old then, and added nothing.
+        let newest = |last: &Slot| last.number.max(now.0 / ring.width.max(1));
+        let oldest = ring.slots.last().map_or(i64::MAX, |last| newest(last) - VELOCITY_SLOTS);
         // Settings that were changed and changed back have moved all older slots into the ring's first.
-        let oldest = ring.slots.last().map_or(i64::MAX, |last| last.number - VELOCITY_SLOTS);
         let oldest = ring.slots.first().map_or(oldest, |first| first.number.max(oldest));
         if let Some((number, money)) =
             counted.into_iter().find(|&(number, money)| number >= oldest && money > Micros::ZERO)

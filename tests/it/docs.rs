@@ -195,6 +195,21 @@ fn every_test_that_the_pages_of_promises_name_exists() {
 }
 
 #[test]
+fn every_test_that_a_fault_of_peers_names_exists() {
+    let tests = tests();
+    let text = read("docs/RELIABILITY.md");
+    let table = text.split("## Faults of peers").nth(1).expect("the table is there");
+    let rows = table.lines().take_while(|line| !line.starts_with("## "));
+    let named: Vec<_> = rows.filter(|line| line.starts_with('|')).flat_map(quoted).collect();
+    let of_tests = |name: &&&str| !name.contains(' ');
+    assert!(named.len() > 20, "the table was read: {named:?}");
+    for name in named.iter().filter(of_tests) {
+        let exists = tests.iter().any(|test| test.ends_with(&format!("::{name}")));
+        assert!(exists, "there is no test {name}");
+    }
+}
+
+#[test]
 fn every_module_that_the_rule_book_names_exists() {
     for [rule, _, place, _] in rows() {
         for name in quoted(&place).filter(|name| name.ends_with(".rs")) {

@@ -122,6 +122,7 @@ crate::on_every_ledger! {
     what_pools_pay_whole_has_no_velocity
     what_is_given_back_may_be_committed_again
     a_long_call_gives_nothing_of_others_back
+    what_only_gives_back_drops_what_is_too_old
     no_window_of_any_place_exceeds_the_spend_velocity
     overage_has_a_spend_velocity_too
     a_changed_spend_velocity_forgets_nothing
@@ -1900,6 +1901,22 @@ async fn a_long_call_gives_nothing_of_others_back<L: Ledger>(stage: &Stage<L>) {
     stage.settled("long", 60).await;
     assert_eq!(committed(stage).await, 950_000);
     assert_eq!(stage.refusal("more", ask()).await, Decision::FraudSuspected);
+}
+
+async fn what_only_gives_back_drops_what_is_too_old<L: Ledger>(stage: &Stage<L>) {
+    stage.buy("po-1", 100 * UNIT).await;
+    let ask = || request().money(velocity(UNIT, 720)).lasting(60);
+    stage.grant("old", ask()).await;
+    stage.settled("old", 60).await;
+    stage.pass(620);
+    stage.grant("young", ask()).await;
+    stage.grant("ringing", ask()).await;
+    stage.pass(170);
+    assert_eq!(committed(stage).await, 450_000);
+    // The old call's slot leaves the window, and no other is added.
+    stage.released("ringing").await;
+    assert_eq!(committed(stage).await, 150_000);
+    stage.assert_audit_clean().await;
 }
 
 async fn no_window_of_any_place_exceeds_the_spend_velocity<L: Ledger>(stage: &Stage<L>) {
