@@ -121,7 +121,6 @@ pub async fn start<L: Ledger>(ledger: Arc<L>, config: &Config) -> io::Result<Run
         http: http.address()?,
     };
     let security = Arc::new(Security::load(config.security()).map_err(io::Error::other)?);
-    warn_of_open_doors(&security, &addresses);
     // The first number read compiles patterns, which no call should wait for.
     tokio::task::spawn_blocking(number::warm_up).await?;
 
@@ -239,6 +238,24 @@ impl<L: Ledger> Running<L> {
     /// Its use cases, as administration has them; each thread for calls has its own.
     pub fn control(&self) -> &Arc<CreditControl<L>> {
         &self.control
+    }
+
+    /// Says loudly in the log what is open to everybody.
+    pub fn warn_of_open_doors(&self) {
+        if !self.security.has_identities() {
+            tracing::warn!(
+                "NO IDENTITIES ARE CONFIGURED: whoever reaches a listener may authorize calls and move money; \
+                 set identities_file"
+            );
+        }
+        let plain = [&self.addresses.calls, &self.addresses.administration];
+        let plain = plain.into_iter().filter(|listen| {
+            matches!(listen, Listen::Tcp(address) if !address.ip().is_loopback())
+                && self.security.tls().is_none()
+        });
+        for listen in plain {
+            tracing::warn!(%listen, "A LISTENER IS NOT ENCRYPTED and not on loopback; set tls_cert and tls_key");
+        }
     }
 
     /// Who may ask it for what.
@@ -704,23 +721,6 @@ async fn sweep_tenant<L: Ledger>(
         if swept.expired < batch && swept.forgotten < batch {
             return Ok(());
         }
-    }
-}
-
-/// Says loudly what is open to everybody.
-fn warn_of_open_doors(security: &Security, addresses: &Addresses) {
-    if !security.has_identities() {
-        tracing::warn!(
-            "NO IDENTITIES ARE CONFIGURED: whoever reaches a listener may authorize calls and move money; \
-             set identities_file"
-        );
-    }
-    let plain = [&addresses.calls, &addresses.administration].into_iter().filter(|listen| {
-        matches!(listen, Listen::Tcp(address) if !address.ip().is_loopback())
-            && security.tls().is_none()
-    });
-    for listen in plain {
-        tracing::warn!(%listen, "A LISTENER IS NOT ENCRYPTED and not on loopback; set tls_cert and tls_key");
     }
 }
 

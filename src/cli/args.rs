@@ -1089,13 +1089,18 @@ mod tests {
 
     #[test]
     fn endpoints_are_urls_or_sockets() {
-        for text in ["http://localhost:7601", "http://[::1]:7601", "unix:/run/tollgate.sock"] {
+        for text in [
+            "http://localhost:7601",
+            "https://localhost:7601",
+            "http://[::1]:7601",
+            "unix:/run/tollgate.sock",
+        ] {
             assert_eq!(
                 text.parse::<Endpoint>().map(|endpoint| endpoint.to_string()),
                 Ok(text.to_owned())
             );
         }
-        for text in ["", "localhost:7601", "https://localhost", "http://", "http://a/b", "unix:"] {
+        for text in ["", "localhost:7601", "ftp://localhost", "http://", "http://a/b", "unix:"] {
             assert!(text.parse::<Endpoint>().is_err(), "{text:?}");
         }
     }

@@ -69,6 +69,7 @@ async fn serve<L: Ledger>(ledger: Arc<L>, config: &Config) -> anyhow::Result<()>
     // From here on a signal ends the server in order, even while it starts.
     let stop = shutdown::stop_signal().context("cannot listen for signals")?;
     let running = app::start(ledger, config).await?;
+    running.warn_of_open_doors();
     let app::Addresses { calls, administration, http } = running.addresses();
     tracing::info!(ledger = %config.ledger, %calls, %administration, %http, "serving");
     running.run_until(stop).await?;

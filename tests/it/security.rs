@@ -177,7 +177,9 @@ async fn each_role_may_ask_for_what_the_table_says_and_for_nothing_else() {
             let expected = !allowed.split(' ').any(|of| of == role);
             assert_eq!(is_refused, expected, "{path} of {role}: {code:?}");
             assert!(!is_refused || code == Code::PermissionDenied, "{path} of {role}");
-            assert_ne!(code, Code::Unimplemented, "{path} of {role}");
+            // The library that serves health has no answer to this one.
+            let is_served = path != "/grpc.health.v1.Health/List";
+            assert!(!is_served || code != Code::Unimplemented, "{path} of {role}");
             refused += u64::from(is_refused);
         }
         let nobody = code(channel, &path, HeaderMap::new(), &message(&path)).await;
@@ -553,7 +555,11 @@ async fn outcome(
     match client.authorize_call(authorize("tls", "alice", "+12065550100")).await {
         Ok(answer) => Some(Ok(answer.into_inner().decision())),
         // The alert of the server arrives after the client has finished its part of TLS 1.3.
-        Err(status) if matches!(status.code(), Code::Unavailable | Code::Unknown) => None,
+        Err(status)
+            if matches!(status.code(), Code::Unavailable | Code::Unknown | Code::Cancelled) =>
+        {
+            None
+        }
         Err(status) => Some(Err(status.code())),
     }
 }
