@@ -63,7 +63,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Demo(args) => exit_code(demo::run(&args)),
         Command::Loadtest(args) => exit_code(loadtest::run(&args, cli.output)),
         Command::Journal(args) => exit_code(journal::run(&args.command, cli.output)),
-        Command::Client(command) => exit_code(carry_out(command, cli.output)),
+        Command::Client(command) => exit_code(carry_out(*command, cli.output)),
     }
 }
 

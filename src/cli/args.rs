@@ -46,7 +46,7 @@ pub enum Command {
     Journal(JournalArgs),
     /// Ask a running server.
     #[command(flatten)]
-    Client(ClientCommand),
+    Client(Box<ClientCommand>),
 }
 
 /// The commands that ask a running server.
@@ -1034,11 +1034,18 @@ mod tests {
         explained(&Cli::command());
     }
 
+    fn client(line: &str) -> Result<ClientCommand, clap::Error> {
+        match parse(line)? {
+            Command::Client(command) => Ok(*command),
+            other => panic!("expected a command of a client, found {other:?}"),
+        }
+    }
+
     #[test]
     fn a_call_is_read() {
         let line = "tollgate authorize --tenant contoso --call-id a|b --payer alice \
                     --called +14255550100 --type TOLL_FREE_INBOUND --duration 10m --label k=v=w";
-        let Ok(Command::Client(ClientCommand::Authorize(authorize))) = parse(line) else {
+        let Ok(ClientCommand::Authorize(authorize)) = client(line) else {
             panic!("expected authorize")
         };
         assert_eq!(authorize.call.call_type, CallType::TollFreeInbound);
@@ -1049,8 +1056,8 @@ mod tests {
 
     #[test]
     fn open_calls_are_listed_without_a_command() {
-        let Ok(Command::Client(ClientCommand::Calls(calls))) =
-            parse("tollgate calls --tenant a --endpoint unix:/a")
+        let Ok(ClientCommand::Calls(calls)) =
+            client("tollgate calls --tenant a --endpoint unix:/a")
         else {
             panic!("expected calls")
         };
@@ -1058,8 +1065,7 @@ mod tests {
         assert_eq!(calls.tenant.as_deref(), Some("a"));
         assert_eq!(calls.server.endpoint.to_string(), "unix:/a");
 
-        let Ok(Command::Client(ClientCommand::Calls(calls))) =
-            parse("tollgate calls show --tenant a --call-id b")
+        let Ok(ClientCommand::Calls(calls)) = client("tollgate calls show --tenant a --call-id b")
         else {
             panic!("expected calls")
         };
@@ -1077,9 +1083,7 @@ mod tests {
             ("--duration -1h30m", (None, None, Some(-5_400))),
             ("--duration 90s", (None, None, Some(90))),
         ] {
-            let Ok(Command::Client(ClientCommand::Adjust(adjust))) =
-                parse(&format!("{line} {more}"))
-            else {
+            let Ok(ClientCommand::Adjust(adjust)) = client(&format!("{line} {more}")) else {
                 panic!("expected adjust: {more}")
             };
             let AdjustCommand::Balance(args) = adjust.command else { panic!("expected balance") };

@@ -193,7 +193,7 @@ impl Shared {
         let port = port.parse().map_err(|_| unknown())?;
         let place = ConnectionAddr::Tcp(host.to_owned(), port).into_connection_info();
         let place = place.map_err(|_| unknown())?.set_redis_settings(self.redis.clone());
-        let node = Arc::new(Node::open(Place::At(place), self.treatment.clone()).await);
+        let node = Arc::new(Node::open(Place::At(Box::new(place)), self.treatment.clone()).await);
         Ok(self.nodes().entry(address.to_owned()).or_insert(node).clone())
     }
 

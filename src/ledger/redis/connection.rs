@@ -28,7 +28,9 @@ impl Connection {
         let of_cluster = matches!(address, Address::Cluster { .. });
         let treatment = Treatment { settings: settings.clone(), replicas, of_cluster };
         Ok(match address {
-            Address::One(place) => Connection::One(Node::open(Place::At(place), treatment).await),
+            Address::One(place) => {
+                Connection::One(Node::open(Place::At(Box::new(place)), treatment).await)
+            }
             Address::Sentinels { sentinels, master, redis } => {
                 let limit = settings.connect_timeout.min(SENTINEL_LIMIT);
                 let sentinels = Sentinels::new(sentinels, master, redis, limit);

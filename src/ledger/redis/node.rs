@@ -70,7 +70,7 @@ pub(super) struct Link {
 
 /// Where to connect.
 pub(super) enum Place {
-    At(ConnectionInfo),
+    At(Box<ConnectionInfo>),
     /// Where these say.
     Named(Arc<Sentinels>),
 }
@@ -276,7 +276,7 @@ impl Link {
 
     async fn reach(&self) -> Result<Live, String> {
         let place = match &self.place {
-            Place::At(place) => place.clone(),
+            Place::At(place) => (**place).clone(),
             Place::Named(sentinels) => sentinels.master().await?,
         };
         let at = place.addr().to_string();

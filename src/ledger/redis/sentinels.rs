@@ -131,9 +131,8 @@ pub(super) async fn follow(sentinels: Arc<Sentinels>, link: Arc<Link>) {
                 if let Ok(master) = sentinels.master().await {
                     link.follow(&master.addr().to_string());
                 }
-                match tokio::time::timeout(ASKED, messages.next()).await {
-                    Ok(None) => break,
-                    Ok(Some(_)) | Err(_) => {}
+                if let Ok(None) = tokio::time::timeout(ASKED, messages.next()).await {
+                    break;
                 }
             }
         }
