@@ -26,6 +26,7 @@ use crate::charging::ids::TenantId;
 use crate::charging::number;
 use crate::charging::units::Seconds;
 use crate::config::{Config, HttpTls, Listen};
+use crate::credit_control::directives::{Directives, Limits};
 use crate::credit_control::emergency::UNATTRIBUTED;
 use crate::credit_control::{CreditControl, Settings};
 use crate::grpc::account::{self, Account};
@@ -139,15 +140,20 @@ pub async fn start<L: Ledger>(ledger: Arc<L>, config: &Config) -> io::Result<Run
     let streams = config.max_requests_in_flight.saturating_add(SPARE_STREAMS);
     let json = Arc::new(Api::of(call_authorization::NAME, most_bytes).map_err(io::Error::other)?);
     let rpcs = Rpcs::of(call_authorization::NAME).map_err(io::Error::other)?;
+    let sends_on = gate.clone();
+    let directives = Directives::new(control.ledger().clone(), Limits::default(), move || {
+        sends_on.is_draining()
+    });
     let mut servers = JoinSet::new();
     let mut call_threads = vec![];
     for (n, share) in calls.shares(config.call_threads)?.into_iter().enumerate() {
         let (control, gate, json) = (control.clone(), gate.clone(), json.clone());
+        let directives = directives.clone();
         let routes = common_routes(&health, call_authorization::NAME)?;
         let (begun, closing) = (shutdown.begun(), shutdown.begun());
         let guard = GuardLayer { security: security.clone(), most_bytes };
         let thread = CallThread::start(n, control, move |control| async move {
-            let calls = CallAuthorization::serve(control, gate, most_bytes);
+            let calls = CallAuthorization::serve(control, gate, directives, most_bytes);
             let services = CallsFirst { calls, others: routes.routes().prepare() };
             let layers = Layers { json, rpcs, guard };
             serve(share.listen()?, services, layers, streams, begun, closing).await

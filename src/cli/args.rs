@@ -530,17 +530,34 @@ pub enum CallsCommand {
         #[command(flatten)]
         server: Server,
     },
-    /// End the open calls of a trunk whose SBC has restarted, each charged its last proven usage
+    /// End open calls, each charged its last proven usage; SBCs that watch hang them up
+    #[command(group = clap::ArgGroup::new("which").required(true).args(["call_id", "payer", "trunk", "all"]))]
     End {
         /// Tenant
         #[arg(long, env = "TOLLGATE_TENANT", value_name = "ID")]
         tenant: String,
-        /// Trunk of the SBC
+        /// This call
+        #[arg(long, value_name = "ID", conflicts_with = "before")]
+        call_id: Option<String>,
+        /// Calls that this user, service number or resource account pays for
+        #[arg(long, value_name = "ID", conflicts_with = "before")]
+        payer: Option<String>,
+        /// Calls of this trunk
         #[arg(long, value_name = "ID")]
-        trunk: String,
-        /// Only calls that started before this instant, RFC 3339: when the SBC restarted
-        #[arg(long, value_name = "INSTANT")]
-        before: Timestamp,
+        trunk: Option<String>,
+        /// All calls of the tenant
+        #[arg(long, conflicts_with = "before")]
+        all: bool,
+        /// The trunk's SBC restarted at this instant, RFC 3339: ends its calls that started before, and tells
+        /// nobody
+        #[arg(long, value_name = "INSTANT", requires = "trunk", conflicts_with_all = ["reason", "operator"])]
+        before: Option<Timestamp>,
+        /// Why, for the record
+        #[arg(long, value_name = "TEXT", required_unless_present = "before")]
+        reason: Option<String>,
+        /// Who ends them, for the record
+        #[arg(long, value_name = "NAME", required_unless_present = "before")]
+        operator: Option<String>,
         /// The server.
         #[command(flatten)]
         server: Server,
