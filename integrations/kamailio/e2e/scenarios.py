@@ -5,6 +5,7 @@ unless said otherwise, so that money is seconds.
 """
 
 import asyncio
+import contextlib
 import math
 import os
 import re
@@ -23,7 +24,7 @@ LAGOS = "+2348031234567"
 SLACK = 0.45
 """Seconds that SIPp and Kamailio may see differently: pauses end in the middle of a second."""
 
-ALICE = "{ id: alice, usage_location: US, licences: [MCOEV, MCOPSTNPP, MCOMEETADD] }"
+ALICE = "{ id: alice, usage_location: US, licences: [MCOEV, MCOPSTNPP, MCOPSTN_PAYG_1, MCOMEETADD] }"
 
 
 @dataclass
@@ -353,7 +354,7 @@ def _two_legs(stack, name, dialled, back_to, served):
         answers.stop(timeout=3)
 
 
-BOB = '{ id: bob, usage_location: US, licences: [MCOEV, MCOPSTNPP, MCOMEETADD], numbers: ["%s"] }'
+BOB = '{ id: bob, usage_location: US, licences: [MCOEV, MCOPSTNPP, MCOPSTN_PAYG_1, MCOMEETADD], numbers: ["%s"] }'
 
 
 @scenario(
@@ -447,7 +448,7 @@ def refusal(decision, status, cause, tenant_text, *, label="", user="alice", dia
     ALL.append(Scenario(f"denied: {decision}{label}", play, tenant_text, list(numbers)))
 
 
-def users(*rest, licences="[MCOEV, MCOPSTNPP, MCOMEETADD]"):
+def users(*rest, licences="[MCOEV, MCOPSTNPP, MCOPSTN_PAYG_1, MCOMEETADD]"):
     """One user, alice, with something to her name."""
     return ("{ " + ", ".join(["id: alice", "usage_location: US", f"licences: {licences}", *rest]) + " }",)
 
@@ -683,16 +684,21 @@ def redis_restarted(stack):
     return rows
 
 
+def _kill(process):
+    """Without a word, its children too: some end by themselves when others are gone."""
+    for pid in [*children_of(process.pid), process.pid]:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    process.wait()
+
+
 @scenario("the BYE is lost with Kamailio: the last proven usage is charged", tenant("lost"), stack="lost")
 def lost(stack, name="lost"):
     """Kamailio and the caller are killed after the first extension; the hold expires."""
     with sip.Call(stack, name, f"alice@{name}", LONDON, sip.caller_vanishes(7.5), sip.answerer()) as call:
         call.wait()
         talked = time.time() - next(m.at for m in call.caller.messages() if m.status == 200)
-        process = stack.kamailio.process
-        for pid in [*children_of(process.pid), process.pid]:
-            os.kill(pid, signal.SIGKILL)
-        process.wait()
+        _kill(stack.kamailio.process)
         (held,) = stack.open_calls(name)
         proven = int(held["usedDuration"].removesuffix("s"))
         until("the hold expires", lambda: not stack.open_calls(name), GRANT + GRACE + 60)
@@ -712,10 +718,7 @@ def restarted(stack, name="restart"):
     with sip.Call(stack, name, f"alice@{name}", LONDON, sip.caller_vanishes(7.5), sip.answerer()) as call:
         call.wait()
         talked = time.time() - next(m.at for m in call.caller.messages() if m.status == 200)
-        process = stack.kamailio.process
-        for pid in [*children_of(process.pid), process.pid]:
-            os.kill(pid, signal.SIGKILL)
-        process.wait()
+        _kill(stack.kamailio.process)
         (held,) = stack.open_calls(name)
         proven = int(held["usedDuration"].removesuffix("s"))
         stack.kamailio.start()

@@ -224,7 +224,8 @@ class AsyncTollgate(_core.Common):
                     told = watch.told(message)
                     if told is not None:
                         yield told
-                code, details = grpc.StatusCode.UNAVAILABLE, None
+                code: grpc.StatusCode = grpc.StatusCode.UNAVAILABLE
+                details: str | None = None
             except grpc.aio.AioRpcError as error:
                 code, details = error.code(), error.details()
             finally:

@@ -249,7 +249,8 @@ class Tollgate(_core.Common):
                     told = watch.told(message)
                     if told is not None:
                         yield told
-                code, details = grpc.StatusCode.UNAVAILABLE, None
+                code: grpc.StatusCode = grpc.StatusCode.UNAVAILABLE
+                details: str | None = None
             except grpc.RpcError:
                 code, details = stream.code(), stream.details()
             finally:
