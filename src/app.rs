@@ -76,6 +76,13 @@ const SPARE_STREAMS: u32 = 256;
 /// goes by gRPC.
 const ADMINISTRATION_JSON: usize = 4 << 20;
 
+/// How often it is asked whether the other end of a connection is still there: a stream that nobody reads
+/// would keep its place for ever.
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(60);
+
+/// Longest wait for the answer.
+const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
+
 /// Least time for what waits for the ledger when all else has ended.
 const FLUSH_AT_LEAST: Duration = Duration::from_secs(1);
 
@@ -578,6 +585,8 @@ where
     let server = Server::builder()
         .max_concurrent_streams(streams)
         .accept_http1(true)
+        .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
+        .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
         .layer(JsonLayer(json))
         .layer(MeasuredLayer(rpcs))
         .layer(guard);

@@ -7,8 +7,8 @@ use uuid::Uuid;
 
 use crate::cli::accounts::PAGE;
 use crate::cli::args::{
-    self, AnswerArgs, AuthorizeArgs, CallFacts, CallsArgs, CallsCommand, ExtendArgs, Output,
-    QuoteArgs, ReleaseArgs, Server, SettleArgs,
+    self, AnswerArgs, AuthorizeArgs, CallFacts, CallsArgs, CallsCommand, EndCallsArgs, ExtendArgs,
+    Output, QuoteArgs, ReleaseArgs, Server, SettleArgs,
 };
 use crate::cli::client;
 use crate::cli::organisation::timestamp;
@@ -177,17 +177,15 @@ pub async fn calls(args: CallsArgs, form: Output) -> Outcome {
             show(form, &answer, shown)?;
             Ok(ExitCode::SUCCESS)
         }
-        Some(CallsCommand::End {
-            tenant,
-            call_id,
-            payer,
-            trunk,
-            all: _,
-            before: None,
-            reason,
-            operator,
-            server,
-        }) => {
+        Some(CallsCommand::End(args)) => end(*args, form).await,
+    }
+}
+
+async fn end(args: EndCallsArgs, form: Output) -> Outcome {
+    let EndCallsArgs { tenant, call_id, payer, trunk, all: _, before, reason, operator, server } =
+        args;
+    match before {
+        None => {
             let which = call_id.map(WhichCalls::CallId);
             let which = which.or(payer.map(WhichCalls::PayerId));
             let which = which.or(trunk.map(WhichCalls::TrunkId)).unwrap_or(WhichCalls::All(true));
@@ -210,7 +208,7 @@ pub async fn calls(args: CallsArgs, form: Output) -> Outcome {
             })?;
             Ok(ExitCode::SUCCESS)
         }
-        Some(CallsCommand::End { tenant, trunk, before: Some(before), server, .. }) => {
+        Some(before) => {
             let request = EndCallsRequest {
                 tenant_id: tenant,
                 trunk_id: trunk.unwrap_or_default(),

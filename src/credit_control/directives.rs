@@ -8,7 +8,7 @@
 //! What is kept is bounded: the batches that wait for a slow stream, which is then cut off, and the calls that
 //! operators ended lately.
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -622,12 +622,15 @@ impl<L: Ledger> Reader<L> {
         })
     }
 
-    fn remember(&self, ended: Vec<Directive>) {
+    fn remember(&self, mut ended: Vec<Directive>) {
         if ended.is_empty() {
             return;
         }
         let oldest = self.now.0 - REMEMBERED_FOR;
         let mut remembered = locked(&self.room.ended);
+        // The place in the journal is a little before what was looked back to.
+        let known: HashSet<&str> = remembered.iter().map(|known| known.id.as_str()).collect();
+        ended.retain(|directive| !known.contains(directive.id.as_str()));
         remembered.extend(ended.iter().cloned());
         while remembered.len() > MOST_REMEMBERED
             || remembered.front().is_some_and(|first| first.at.0 < oldest)
@@ -782,4 +785,164 @@ async fn standing<L: Ledger>(all: &Directives<L>, tenant: &TenantId) -> Result<L
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::charging::ids::PoolId;
+    use crate::charging::rating::Tariff;
+    use crate::charging::units::{Micros, Seconds};
+    use crate::ledger::state::{Bucket, MoneyLine, PoolLine, Posting, reach_code};
+
+    fn entry(kind: EntryKind, subject: &str) -> Entry {
+        Entry {
+            kind,
+            at: Millis(7),
+            subject: subject.to_owned(),
+            payer: "alice".to_owned(),
+            decision: None,
+            used: Seconds::ZERO,
+            granted: Seconds::ZERO,
+            shortfall_duration: Seconds::ZERO,
+            shortfall_money: Micros::ZERO,
+            postings: vec![],
+            context: vec![],
+            report: vec![],
+        }
+    }
+
+    fn causes(entry: &Entry) -> Causes {
+        let mut causes = Causes::default();
+        causes.add(entry);
+        causes
+    }
+
+    fn pool() -> PoolId {
+        PoolId::of("US:MCOPSTN1:DOMESTIC", "2026-11")
+    }
+
+    fn paid_by_pool(reach: Reach) -> Call {
+        let line = PoolLine {
+            pool: pool(),
+            closed_by: String::new(),
+            increment: Seconds(60),
+            held: Seconds(60),
+            spent: Seconds::ZERO,
+        };
+        Call {
+            payer: "alice".to_owned(),
+            granted: Seconds(60),
+            reach: reach_code(reach),
+            pools: vec![line],
+            ..Call::new(crate::ledger::state::CallState::Answered, Millis(1))
+        }
+    }
+
+    fn paid_by_money(reach: Reach) -> Call {
+        let tariff = Tariff {
+            rate_per_minute: Micros(100_000),
+            connection_fee: Micros::ZERO,
+            initial_increment: Seconds(60),
+            increment: Seconds(60),
+        };
+        let money = MoneyLine {
+            tariff,
+            spend_limit: -1,
+            month: "2026-11".to_owned(),
+            lots: vec![],
+            overage: false,
+            velocity: None,
+        };
+        Call { pools: vec![], money: Some(money), ..paid_by_pool(reach) }
+    }
+
+    fn look() -> Look {
+        Look {
+            now: Millis(9),
+            suspended: false,
+            of_payers: Of::These(BTreeSet::new()),
+            shared_too: false,
+            balance: None,
+            velocity: false,
+            exhausted: BTreeSet::new(),
+            depleted: false,
+        }
+    }
+
+    #[track_caller]
+    fn check(look: &Look, call: &Call, expected: Option<(Kind, Reason)>) {
+        let id = CallId::new("c").expect("an id");
+        let told = look.judge((&id, call), &BTreeSet::new());
+        assert_eq!(told.map(|directive| (directive.kind, directive.reason)), expected);
+    }
+
+    #[test]
+    fn what_puts_funds_in_is_a_cause_and_what_takes_them_is_none() {
+        for kind in [EntryKind::Purchased, EntryKind::RechargeSucceeded] {
+            assert!(causes(&entry(kind, "po-1")).funds);
+        }
+        let corrected = |by| {
+            let posting = Posting {
+                bucket: "l:po-1".to_owned(),
+                funded: 0,
+                held: 0,
+                spent: 0,
+                expired: 0,
+                adjusted: by,
+            };
+            causes(&Entry { postings: vec![posting], ..entry(EntryKind::Adjusted, "l:po-1") })
+        };
+        assert!(corrected(1).funds);
+        assert!(corrected(-1).is_empty());
+        for kind in [EntryKind::Authorized, EntryKind::Extended, EntryKind::Settled] {
+            assert!(causes(&entry(kind, "c")).is_empty());
+        }
+    }
+
+    #[test]
+    fn an_expiry_is_no_word_of_an_operator() {
+        assert!(causes(&entry(EntryKind::Expired, "c")).is_empty());
+        let report = EndReport { q850_cause: 16, ..EndReport::default() };
+        let settled = Entry { report: report.encode(), ..entry(EntryKind::Released, "c") };
+        assert!(causes(&settled).is_empty());
+        let report = EndReport {
+            ended_by: "olga".to_owned(),
+            trunk: "sbc-1".to_owned(),
+            ..EndReport::default()
+        };
+        let ended = Entry { report: report.encode(), ..entry(EntryKind::Expired, "c") };
+        let [directive] = &causes(&ended).ended[..] else { panic!("expected one directive") };
+        assert_eq!((directive.call.as_str(), directive.trunk.as_str()), ("c", "sbc-1"));
+    }
+
+    #[test]
+    fn funds_that_end_are_told_to_calls_that_nothing_else_pays() {
+        let warned = Some((Kind::Warn, Reason::FundsEnding));
+        let exhausted = Look { exhausted: BTreeSet::from([pool().to_string()]), ..look() };
+        check(&exhausted, &paid_by_pool(Reach::Full), warned);
+        let both = Call { money: paid_by_money(Reach::Full).money, ..paid_by_pool(Reach::Full) };
+        check(&exhausted, &both, None);
+        let depleted = Look { depleted: true, ..look() };
+        check(&depleted, &paid_by_money(Reach::Full), warned);
+        check(&depleted, &paid_by_pool(Reach::Full), None);
+    }
+
+    #[test]
+    fn funds_that_arrive_are_told_to_calls_that_they_can_pay() {
+        let bucket = |funded| Bucket { funded, ..Bucket::default() };
+        let with = |left| {
+            let balance = Balance { pools: vec![(pool(), bucket(left))], ..Balance::default() };
+            Look { balance: Some(balance), ..look() }
+        };
+        let refreshed = Some((Kind::Refresh, Reason::FundsArrived));
+        check(&with(60), &paid_by_pool(Reach::Exhausted), refreshed);
+        check(&with(0), &paid_by_pool(Reach::Exhausted), None);
+        check(&with(60), &paid_by_money(Reach::Exhausted), None);
+        check(&with(60), &paid_by_pool(Reach::Full), None);
+        check(&with(60), &paid_by_pool(Reach::Shared), None);
+        let live = Look { shared_too: true, ..with(60) };
+        check(&live, &paid_by_pool(Reach::Shared), refreshed);
+        check(&live, &paid_by_pool(Reach::SpendLimit), None);
+    }
 }

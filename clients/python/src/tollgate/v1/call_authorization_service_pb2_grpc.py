@@ -159,9 +159,9 @@ class CallAuthorizationServiceServicer(object):
         within about a second of its cause, whichever server the switch is connected to. A directive may come
         more than once, with the same directive_id; to carry it out again changes nothing. There is no cursor:
         a stream that ends is opened again, and what still applies is sent again. A stream that is lost harms
-        nothing, since ExtendCall tells the same. Directives that are not taken for 10 s end the stream with
-        RESOURCE_EXHAUSTED, and so does more than 1024 streams of a server; a server that drains ends it with
-        UNAVAILABLE. NOT_FOUND: no such tenant. Send it without a deadline. gRPC only.
+        nothing, since ExtendCall tells the same. RESOURCE_EXHAUSTED: what was sent was not taken for 10 s, or
+        the server has its 1024 streams; UNAVAILABLE: the server drains; NOT_FOUND: no such tenant. Send it
+        without a deadline. gRPC only.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
