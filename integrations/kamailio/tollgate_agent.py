@@ -303,7 +303,9 @@ class Agent:
                 return  # the client is closed
             except RejectedError as error:
                 log.error("the directives of %s are not watched: %s", tenant_id, error)
-                await asyncio.sleep(WATCH_RETRY)
+            except Exception:
+                log.exception("the directives of %s are watched again later", tenant_id)
+            await asyncio.sleep(WATCH_RETRY)
 
     def directed(self, directive):
         """Carries out what Tollgate says of a call; of one that is unknown here, or over, nothing."""

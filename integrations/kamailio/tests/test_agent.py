@@ -204,6 +204,18 @@ class TestAgent(unittest.IsolatedAsyncioTestCase):
         self.authorized()
         self.assertIn("contoso", self.agent._watches)
 
+    async def test_a_stream_that_fails_in_another_way_is_tried_again(self):
+        retry, agents.WATCH_RETRY = agents.WATCH_RETRY, 0
+        self.addCleanup(setattr, agents, "WATCH_RETRY", retry)
+        with self.assertLogs("tollgate.kamailio", "ERROR"):
+            await self.client.directives.put(None)  # no directive at all
+            self.authorized()
+            self.answered()
+            await self.settled_down()
+        await self.client.directives.put(directive("END_NOW"))
+        await self.settled_down()
+        self.assertEqual(self.switch.timeouts, [(DIALOG, 1)])
+
     async def test_calls_of_before_a_start_are_ended_until_that_is_answered(self):
         self.authorized()
         known = agents.Tenants(self.directory.name)
