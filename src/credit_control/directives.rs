@@ -529,7 +529,16 @@ impl<L: Ledger> Reader<L> {
         let ledger = &self.all.ledger;
         let found = ledger.record(&self.tenant).await?;
         self.now = found.now;
+        // A ledger knows the place of an instant only about: what came before is no cause any more, since
+        // streams begin with what applies.
         self.after = ledger.history_since(&self.tenant, self.now).await?;
+        loop {
+            let page = ledger.history(&self.tenant, self.after.as_deref(), PAGE).await?;
+            self.after = page.items.last().map(|(cursor, _)| cursor.clone()).or(self.after.take());
+            if page.next.is_none() {
+                break;
+            }
+        }
         let oldest = Millis(self.now.0 - REMEMBERED_FOR);
         let (mut before, mut read) = (None::<String>, 0);
         let mut ended = VecDeque::new();
@@ -628,7 +637,7 @@ impl<L: Ledger> Reader<L> {
         }
         let oldest = self.now.0 - REMEMBERED_FOR;
         let mut remembered = locked(&self.room.ended);
-        // The place in the journal is a little before what was looked back to.
+        // What came while the reader began was read twice.
         let known: HashSet<&str> = remembered.iter().map(|known| known.id.as_str()).collect();
         ended.retain(|directive| !known.contains(directive.id.as_str()));
         remembered.extend(ended.iter().cloned());

@@ -1,5 +1,6 @@
 //! Directives for running calls, on both ledgers and through the running program.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -162,8 +163,8 @@ impl<L: Ledger> Desk<L> {
     }
 }
 
-/// A stream of directives.
-struct Watching(Streaming<WatchCallsResponse>);
+/// A stream of directives, and what it has told: it may tell a thing twice.
+struct Watching(Streaming<WatchCallsResponse>, HashSet<String>);
 
 impl Watching {
     async fn open(
@@ -173,12 +174,15 @@ impl Watching {
         let request =
             WatchCallsRequest { tenant_id: "contoso".to_owned(), trunk_id: trunk.to_owned() };
         let stream = calls.clone().watch_calls(request).await.unwrap().into_inner();
-        let mut watching = Watching(stream);
+        let mut watching = Watching(stream, HashSet::new());
         let mut standing = vec![];
         loop {
             let message = watching.message().await;
             match message.directive {
-                Some(directive) => standing.push(directive),
+                Some(directive) => {
+                    watching.1.insert(directive.directive_id.clone());
+                    standing.push(directive);
+                }
                 None => {
                     assert!(message.caught_up);
                     return (watching, standing);
@@ -193,7 +197,12 @@ impl Watching {
     }
 
     async fn next(&mut self) -> Directive {
-        self.message().await.directive.expect("a directive")
+        loop {
+            let directive = self.message().await.directive.expect("a directive");
+            if self.1.insert(directive.directive_id.clone()) {
+                return directive;
+            }
+        }
     }
 
     async fn some(&mut self, count: usize) -> Vec<Directive> {
