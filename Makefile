@@ -58,6 +58,7 @@ $(PYTHON_INSTALLED): $(PYTHON_PINS)
 e2e: redis sip $(KAMAILIO_INSTALLED) $(PYTHON_INSTALLED)
 	$(PYTHON)/bin/ruff check --config integrations/kamailio/ruff.toml integrations/kamailio
 	$(PYTHON)/bin/ruff format --check --config integrations/kamailio/ruff.toml integrations/kamailio
+	$(KAMAILIO)/bin/python -m unittest discover -s integrations/kamailio/tests
 	cargo build --locked
 	timeout 600 $(E2E)/run.py
 
@@ -67,8 +68,11 @@ e2e-load: redis sip $(KAMAILIO_INSTALLED)
 	TOLLGATE_BINARY=$(CURDIR)/target/release/tollgate timeout 1800 $(E2E)/load.py
 
 sip:
-	command -v sipp >/dev/null && ls /usr/lib/*/kamailio/modules/app_python3.so >/dev/null 2>&1 || \
-		$(call apt,kamailio kamailio-python3-modules sip-tester)
+	command -v sipp >/dev/null && \
+		ls /usr/lib/*/kamailio/modules/app_python3.so >/dev/null 2>&1 && \
+		ls /usr/lib/*/kamailio/modules/http_client.so >/dev/null 2>&1 && \
+		ls /usr/lib/*/kamailio/modules/jansson.so >/dev/null 2>&1 || \
+		$(call apt,kamailio kamailio-python3-modules kamailio-utils-modules kamailio-json-modules sip-tester)
 
 $(KAMAILIO_INSTALLED): $(KAMAILIO_PINS)
 	/usr/bin/python3 -c 'import venv, ensurepip' 2>/dev/null || $(call apt,python3-venv)

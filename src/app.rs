@@ -26,6 +26,7 @@ use crate::charging::ids::TenantId;
 use crate::charging::number;
 use crate::charging::units::Seconds;
 use crate::config::{Config, HttpTls, Listen};
+use crate::credit_control::directives::{Directives, Limits};
 use crate::credit_control::emergency::UNATTRIBUTED;
 use crate::credit_control::{CreditControl, Settings};
 use crate::grpc::account::{self, Account};
@@ -74,6 +75,13 @@ const SPARE_STREAMS: u32 = 256;
 /// Largest body in JSON on the listener for administration. What is larger, a deck of many thousand rows,
 /// goes by gRPC.
 const ADMINISTRATION_JSON: usize = 4 << 20;
+
+/// How often it is asked whether the other end of a connection is still there: a stream that nobody reads
+/// would keep its place for ever.
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(60);
+
+/// Longest wait for the answer.
+const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Least time for what waits for the ledger when all else has ended.
 const FLUSH_AT_LEAST: Duration = Duration::from_secs(1);
@@ -138,15 +146,20 @@ pub async fn start<L: Ledger>(ledger: Arc<L>, config: &Config) -> io::Result<Run
     let streams = config.max_requests_in_flight.saturating_add(SPARE_STREAMS);
     let json = Arc::new(Api::of(call_authorization::NAME, most_bytes).map_err(io::Error::other)?);
     let rpcs = Rpcs::of(call_authorization::NAME).map_err(io::Error::other)?;
+    let sends_on = gate.clone();
+    let directives = Directives::new(control.ledger().clone(), Limits::default(), move || {
+        sends_on.is_draining()
+    });
     let mut servers = JoinSet::new();
     let mut call_threads = vec![];
     for (n, share) in calls.shares(config.call_threads)?.into_iter().enumerate() {
         let (control, gate, json) = (control.clone(), gate.clone(), json.clone());
+        let directives = directives.clone();
         let routes = common_routes(&health, call_authorization::NAME)?;
         let (begun, closing) = (shutdown.begun(), shutdown.begun());
         let guard = GuardLayer { security: security.clone(), most_bytes };
         let thread = CallThread::start(n, control, move |control| async move {
-            let calls = CallAuthorization::serve(control, gate, most_bytes);
+            let calls = CallAuthorization::serve(control, gate, directives, most_bytes);
             let services = CallsFirst { calls, others: routes.routes().prepare() };
             let layers = Layers { json, rpcs, guard };
             serve(share.listen()?, services, layers, streams, begun, closing).await
@@ -589,6 +602,8 @@ where
     let server = Server::builder()
         .max_concurrent_streams(streams)
         .accept_http1(true)
+        .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
+        .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
         .layer(JsonLayer(json))
         .layer(MeasuredLayer(rpcs))
         .layer(guard);

@@ -5,6 +5,7 @@
 //! [`directory`] remembers and checked by the ledger against its versions.
 
 pub mod answer;
+pub mod directives;
 pub mod directory;
 pub mod emergency;
 pub mod erasure;
@@ -155,6 +156,19 @@ pub enum UseCaseError {
     /// The ledger gave no outcome.
     #[error(transparent)]
     Ledger(#[from] LedgerError),
+}
+
+/// Which open calls an operator ends.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum OpenCalls {
+    /// This one.
+    Call(CallId),
+    /// Those of a payer.
+    Payer(PayerId),
+    /// Those of a trunk.
+    Trunk(String),
+    /// All of the tenant.
+    All,
 }
 
 /// What `EndCalls` did.
@@ -695,6 +709,55 @@ impl<L: Ledger> CreditControl<L> {
         before: Millis,
         deadline: Instant,
     ) -> Result<EndedCalls, UseCaseError> {
+        let report = |_: &Call| EndReport::default();
+        let is_of = |call: &Call| call.trunk == trunk && call.authorized_at < before;
+        self.end_those(tenant, is_of, report, deadline).await
+    }
+
+    /// Ends open calls for an operator, each charged its last proven usage; who watches them is told.
+    /// Emergency calls only by name.
+    pub async fn end_open_calls(
+        &self,
+        tenant: &TenantId,
+        calls: &OpenCalls,
+        (operator, reason): (&str, &str),
+        deadline: Instant,
+    ) -> Result<EndedCalls, UseCaseError> {
+        let report = |call: &Call| EndReport {
+            ended_by: operator.to_owned(),
+            reason: reason.to_owned(),
+            trunk: call.trunk.clone(),
+            ..EndReport::default()
+        };
+        if let OpenCalls::Call(id) = calls {
+            let known = self.known_tenant(tenant, deadline).await?;
+            let found = self.ledger.call(tenant, id);
+            let found = self.within(Command::OpenCalls, deadline, found).await?;
+            let currency = known.profile().map(|t| t.currency.clone()).unwrap_or_default();
+            let mut ended = EndedCalls { currency, ..EndedCalls::default() };
+            let call = found.filter(|call| call.state.is_open()).ok_or(UseCaseError::NoSuchCall)?;
+            self.end_one(tenant, id.clone(), report(&call), &mut ended, deadline).await?;
+            return Ok(ended);
+        }
+        let is_of = |call: &Call| {
+            call.decision != Some(Decision::AllowedEmergency)
+                && match calls {
+                    OpenCalls::Call(_) => false,
+                    OpenCalls::Payer(payer) => call.payer == payer.as_str(),
+                    OpenCalls::Trunk(trunk) => call.trunk == *trunk,
+                    OpenCalls::All => true,
+                }
+        };
+        self.end_those(tenant, is_of, report, deadline).await
+    }
+
+    async fn end_those(
+        &self,
+        tenant: &TenantId,
+        is_of: impl Fn(&Call) -> bool + Send + Sync,
+        report: impl Fn(&Call) -> EndReport + Send + Sync,
+        deadline: Instant,
+    ) -> Result<EndedCalls, UseCaseError> {
         const PAGE: usize = 500;
         let known = self.known_tenant(tenant, deadline).await?;
         let currency = known.profile().map(|t| t.currency.clone()).unwrap_or_default();
@@ -703,35 +766,41 @@ impl<L: Ledger> CreditControl<L> {
         loop {
             let page = self.ledger.open_calls(tenant, cursor.as_deref(), PAGE);
             let page = self.within(Command::OpenCalls, deadline, page).await?;
-            let of_trunk = page
-                .items
-                .into_iter()
-                .filter(|(_, call)| call.trunk == trunk && call.authorized_at < before);
-            for (call, _) in of_trunk {
-                let command = End {
-                    tenant: tenant.clone(),
-                    call: call.clone(),
-                    how: Ending::Proven,
-                    report: vec![],
-                    ended_retention: self.settings.ended_retention,
-                    has_grant: false,
-                };
-                let reply = self.within(Command::End, deadline, self.ledger.end(&command)).await?;
-                self.note_end(&command, &reply);
-                if let Ended::Done { result, call: done, .. } = reply.outcome {
-                    ended.released += u32::from(result == EndResult::Released);
-                    ended.calls.push((
-                        call,
-                        done.pool_spent() + done.money_duration,
-                        done.money_spent(),
-                    ));
-                }
+            for (id, call) in page.items.into_iter().filter(|(_, call)| is_of(call)) {
+                self.end_one(tenant, id, report(&call), &mut ended, deadline).await?;
             }
             cursor = page.next;
             if cursor.is_none() {
                 return Ok(ended);
             }
         }
+    }
+
+    async fn end_one(
+        &self,
+        tenant: &TenantId,
+        call: CallId,
+        report: EndReport,
+        ended: &mut EndedCalls,
+        deadline: Instant,
+    ) -> Result<(), LedgerError> {
+        let silent = report == EndReport::default();
+        let command = End {
+            tenant: tenant.clone(),
+            call: call.clone(),
+            how: Ending::Proven,
+            report: if silent { vec![] } else { report.encode() },
+            ended_retention: self.settings.ended_retention,
+            has_grant: false,
+        };
+        let reply = self.within(Command::End, deadline, self.ledger.end(&command)).await?;
+        self.note_end(&command, &reply);
+        if let Ended::Done { result, call: done, .. } = reply.outcome {
+            ended.released += u32::from(result == EndResult::Released);
+            let charged = done.pool_spent() + done.money_duration;
+            ended.calls.push((call, charged, done.money_spent()));
+        }
+        Ok(())
     }
 
     /// What a call that is denied, ringing or answered stands at, with its grant signed where there are keys.

@@ -11,3 +11,4 @@ pub mod gate;
 pub mod measured;
 pub mod organisation;
 pub mod status;
+pub mod watch;

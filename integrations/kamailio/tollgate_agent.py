@@ -2,18 +2,23 @@
 
 It hears of calls by packets on a socket, one JSON object each, and knows nothing of Kamailio but a `Switch`.
 A settle is in the journal, on disk, before it is sent; what Tollgate does not take is sent until it does.
+Of each tenant with running calls it watches the directives, and carries them out. When Kamailio was started
+anew, the calls of before are ended.
 """
 
 import asyncio
 import base64
+import contextlib
 import json
 import logging
 import os
 import struct
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
 
-from tollgate import AsyncTollgate, Call, NoDecisionError, TollgateError
+from tollgate import AsyncTollgate, Call, NoDecisionError, RejectedError, TollgateError
 from tollgate.answers import answer as read_answer
 from tollgate.v1 import call_authorization_service_pb2 as service
 
@@ -29,6 +34,18 @@ EMERGENCY_KEEP = 3600.0
 """How long such attempts go on; in seconds."""
 
 
+WATCH_IDLE = 60.0
+"""How long the directives of a tenant without calls are still watched, in seconds."""
+
+WATCH_RETRY = 30.0
+"""Before directives that were refused are asked for again, in seconds."""
+
+END_RETRY = 5.0
+"""Between two attempts to end the calls of before a restart, in seconds."""
+
+END_TIMEOUT = 20.0
+"""Longest wait until the calls of one tenant are ended, in seconds."""
+
 LOOK_AGAIN = (1.0, 5.0, 10.0, 30.0)
 """Pauses between two looks for a call whose dialog has ended without its name; in seconds."""
 
@@ -43,6 +60,8 @@ class Settings:
     hedge_after: float
     journal: str
     emergency_numbers: list[str]
+    started: datetime = field(default_factory=lambda: datetime.now(UTC))
+    """When Kamailio was started: calls of before are gone."""
 
     @classmethod
     def from_environment(cls):
@@ -84,16 +103,56 @@ class Leg:
         self.dialog = None
         self.answered_at = None
         self.timer = None
+        self.extending = False
+        self.again = False
+        """Funds arrived while an extension was on its way."""
+        self.ending = False
+        """Kamailio was told to hang up."""
+        self.directed = None
+        """A directive that came before the answer."""
+
+
+class Tenants:
+    """Whose calls this Kamailio has had, kept on disk for the next start. One that cannot be written is no reason to
+    refuse a call: its calls expire."""
+
+    def __init__(self, directory):
+        self._file = Path(directory) / "tenants.json"
+        self._known = set()
+        try:
+            self._known = set(json.loads(self._file.read_text()))
+        except FileNotFoundError:
+            pass
+        except (OSError, ValueError) as error:
+            log.error("the calls of before a restart are left to expire: %s: %s", self._file, error)
+
+    def __iter__(self):
+        return iter(sorted(self._known))
+
+    def add(self, tenant_id):
+        """Keeps one, before its first call is answered."""
+        if tenant_id in self._known:
+            return
+        self._known.add(tenant_id)
+        part = self._file.with_suffix(".part")
+        try:
+            part.write_text(json.dumps(sorted(self._known)))
+            part.replace(self._file)
+        except OSError as error:
+            log.error("calls of %s would not be ended by a restart: %s", tenant_id, error)
 
 
 class Agent:
     """All running legs of this Kamailio."""
 
-    def __init__(self, client, switch, status):
+    def __init__(self, client, switch, status, tenants=(), realm=""):
         self._client = client
         self._switch = switch
         self._status = status
+        self._tenants = tenants
+        self._realm = realm
         self._legs = {}
+        self._watches = {}
         self._tasks = set()
         self._loop = asyncio.get_running_loop()
 
@@ -109,15 +168,16 @@ class Agent:
         message = service.AuthorizeCallResponse.FromString(base64.b64decode(answer))
         call = Call(fields["tenant_id"], fields["call_id"], read_answer(message), reports_answer=True)
         self._legs[fields["call_id"]] = Leg(call, None)
+        self._watch(call.tenant_id)
 
     def _on_emergency(self, fields):
         leg = Leg(None, None)
-        leg.asked = self._begin(self._tell_emergency(leg, fields))
+        leg.asked = self.begin(self._tell_emergency(leg, fields))
         self._legs[fields["call_id"]] = leg
 
     def _on_release(self, fields):
         # No answer came: what may be held is given back, and the name is used up.
-        self._begin(self._end(fields["tenant_id"], fields["call_id"], 0.0, 41, ""))
+        self.begin(self._end(fields["tenant_id"], fields["call_id"], 0.0, 41, ""))
 
     def _on_answered(self, fields, at, dialog):
         leg = self._legs.get(fields["call_id"])
@@ -126,8 +186,10 @@ class Agent:
         leg.dialog = dialog
         leg.answered_at = at
         leg.call.answered(at)
-        self._begin(self._report_answer(leg.call))
+        self.begin(self._report_answer(leg.call))
         self._arm(leg)
+        if leg.directed is not None:
+            self._carry_out(leg, leg.directed)
 
     def _on_ended(self, fields, at, answered, cause):
         used = max(0.001, at - answered) if answered is not None else 0.0
@@ -157,7 +219,7 @@ class Agent:
         leg = self._legs.pop(fields["call_id"], None)
         if leg is None:
             # The agent was started anew, or it was told before: the same settle again changes nothing.
-            self._begin(self._end(fields["tenant_id"], fields["call_id"], used, cause, ""))
+            self.begin(self._end(fields["tenant_id"], fields["call_id"], used, cause, ""))
             return
         if leg.timer is not None:
             leg.timer.cancel()
@@ -165,16 +227,30 @@ class Agent:
         if leg.call is not None:
             leg.call.ended(at)
             token = leg.call.token
-        self._begin(self._end(fields["tenant_id"], fields["call_id"], used, cause, token, leg.asked))
+        self.begin(self._end(fields["tenant_id"], fields["call_id"], used, cause, token, leg.asked))
 
     # What is done about it.
 
     def _arm(self, leg):
+        if leg.timer is not None:
+            leg.timer.cancel()
         at = leg.call.extend_at
         if at is not None:
-            leg.timer = self._loop.call_at(at, lambda: self._begin(self._extend(leg)))
+            leg.timer = self._loop.call_at(at, lambda: self.begin(self._extend(leg)))
 
     async def _extend(self, leg):
+        if leg.extending:
+            leg.again = True
+            return
+        leg.extending = leg.again = True
+        try:
+            while leg.again and not leg.ending and leg.call.call_id in self._legs:
+                leg.again = False
+                await self._extend_once(leg)
+        finally:
+            leg.extending = False
+
+    async def _extend_once(self, leg):
         call = leg.call
         try:
             answer = await self._client.extend(
@@ -189,11 +265,11 @@ class Agent:
             log.warning("%s runs on to its hard stop: %s", call.call_id, error)
             call.not_extended()
         else:
-            if call.call_id not in self._legs:
+            if call.call_id not in self._legs or leg.ending:
                 return  # it ended meanwhile
             if not call.extended(answer):
                 log.warning("%s is ended: %s", call.call_id, answer.decision)
-                self._switch.set_timeout(leg.dialog, 1)
+                self._hang_up(leg)
                 return
             if not self._move_timeout(leg):
                 self._look(call.now(), LOOK_AGAIN)
@@ -201,6 +277,90 @@ class Agent:
             log.info("%s may run to %s s", call.call_id, call.grant.hard_stop)
         if call.call_id in self._legs:
             self._arm(leg)
+
+    # Directives.
+
+    def _watch(self, tenant_id):
+        if tenant_id in self._watches:
+            return
+        if isinstance(self._tenants, Tenants):
+            self._tenants.add(tenant_id)
+        self._watches[tenant_id] = self.begin(self._follow(tenant_id))
+        self._loop.call_later(WATCH_IDLE, self._leave, tenant_id)
+
+    def _leave(self, tenant_id):
+        """Without running calls there is nothing to be told of; the next call begins anew."""
+        if any(leg.call is not None and leg.call.tenant_id == tenant_id for leg in self._legs.values()):
+            self._loop.call_later(WATCH_IDLE, self._leave, tenant_id)
+            return
+        self._watches.pop(tenant_id).cancel()
+
+    async def _follow(self, tenant_id):
+        while True:
+            try:
+                async for directive in self._client.watch_calls(tenant_id=tenant_id, trunk_id=self._realm):
+                    self.directed(directive)
+                return  # the client is closed
+            except RejectedError as error:
+                log.error("the directives of %s are not watched: %s", tenant_id, error)
+            except Exception:
+                log.exception("the directives of %s are watched again later", tenant_id)
+            await asyncio.sleep(WATCH_RETRY)
+
+    def directed(self, directive):
+        """Carries out what Tollgate says of a call; of one that is unknown here, or over, nothing."""
+        leg = self._legs.get(directive.call_id)
+        if leg is None or leg.call is None:
+            return  # an emergency call runs on
+        log.log(
+            logging.WARNING if directive.type == "END_NOW" else logging.INFO,
+            "%s %s (%s): %s",
+            directive.call_id,
+            directive.type,
+            directive.reason,
+            directive.detail,
+        )
+        if leg.dialog is None:
+            if leg.directed is None or leg.directed.type != "END_NOW":
+                leg.directed = directive
+            return
+        self._carry_out(leg, directive)
+
+    def _carry_out(self, leg, directive):
+        leg.directed = None
+        if directive.type == "END_NOW":
+            self._hang_up(leg)
+        elif directive.type == "REFRESH":
+            self.begin(self._extend(leg))
+
+    def _hang_up(self, leg):
+        """Kamailio sends its BYE to both legs when the dialog's timeout is over."""
+        leg.ending = True
+        if leg.timer is not None:
+            leg.timer.cancel()
+        if not self._switch.set_timeout(leg.dialog, 1):
+            self._look(leg.call.now(), LOOK_AGAIN)
+
+    async def end_calls_before(self, started):
+        """Ends what ran when Kamailio was started; until it is answered."""
+        left = list(self._tenants)
+        while left:
+            waiting = []
+            for tenant_id in left:
+                try:
+                    ended = await self._client.end_calls(
+                        tenant_id=tenant_id, trunk_id=self._realm, started_before=started, timeout=END_TIMEOUT
+                    )
+                    if ended.ended:
+                        log.warning("%d calls of %s, of before the start, are ended", ended.ended, tenant_id)
+                except RejectedError as error:
+                    log.error("calls of %s, of before the start, are left to expire: %s", tenant_id, error)
+                except TollgateError as error:
+                    log.warning("calls of %s, of before the start, are ended later: %s", tenant_id, error)
+                    waiting.append(tenant_id)
+            left = waiting
+            if left:
+                await asyncio.sleep(END_RETRY)
 
     async def _report_answer(self, call):
         try:
@@ -233,7 +393,8 @@ class Agent:
         journal = self._client.journal
         self._status.journal_full = journal is not None and journal.full
 
-    def _begin(self, work):
+    def begin(self, work):
+        """Runs it beside all else; what fails is logged."""
         task = self._loop.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._done)
@@ -272,7 +433,11 @@ async def _serve(settings, packets, status, switch):
         emergency_numbers=settings.emergency_numbers,
     ) as client:
         client.start()
-        agent = Agent(client, switch, status)
+        with contextlib.suppress(OSError):
+            Path(settings.journal).mkdir(parents=True, exist_ok=True)
+        tenants = Tenants(settings.journal)
+        agent = Agent(client, switch, status, tenants, settings.realm)
+        agent.begin(agent.end_calls_before(settings.started))
 
         def ready():
             for _ in range(64):  # then the others have their turn

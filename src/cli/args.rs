@@ -530,21 +530,42 @@ pub enum CallsCommand {
         #[command(flatten)]
         server: Server,
     },
-    /// End the open calls of a trunk whose SBC has restarted, each charged its last proven usage
-    End {
-        /// Tenant
-        #[arg(long, env = "TOLLGATE_TENANT", value_name = "ID")]
-        tenant: String,
-        /// Trunk of the SBC
-        #[arg(long, value_name = "ID")]
-        trunk: String,
-        /// Only calls that started before this instant, RFC 3339: when the SBC restarted
-        #[arg(long, value_name = "INSTANT")]
-        before: Timestamp,
-        /// The server.
-        #[command(flatten)]
-        server: Server,
-    },
+    /// End open calls, each charged its last proven usage; SBCs that watch hang them up
+    End(Box<EndCallsArgs>),
+}
+
+/// Arguments of `calls end`.
+#[derive(Debug, Args)]
+#[command(group = clap::ArgGroup::new("which").required(true).args(["call_id", "payer", "trunk", "all"]))]
+pub struct EndCallsArgs {
+    /// Tenant
+    #[arg(long, env = "TOLLGATE_TENANT", value_name = "ID")]
+    pub tenant: String,
+    /// This call
+    #[arg(long, value_name = "ID", conflicts_with = "before")]
+    pub call_id: Option<String>,
+    /// Calls that this user, service number or resource account pays for
+    #[arg(long, value_name = "ID", conflicts_with = "before")]
+    pub payer: Option<String>,
+    /// Calls of this trunk
+    #[arg(long, value_name = "ID")]
+    pub trunk: Option<String>,
+    /// All calls of the tenant
+    #[arg(long, conflicts_with = "before")]
+    pub all: bool,
+    /// The trunk's SBC restarted at this instant, RFC 3339: ends its calls that started before, and tells
+    /// nobody
+    #[arg(long, value_name = "INSTANT", requires = "trunk", conflicts_with_all = ["reason", "operator"])]
+    pub before: Option<Timestamp>,
+    /// Why, for the record
+    #[arg(long, value_name = "TEXT", required_unless_present = "before")]
+    pub reason: Option<String>,
+    /// Who ends them, for the record
+    #[arg(long, value_name = "NAME", required_unless_present = "before")]
+    pub operator: Option<String>,
+    /// The server.
+    #[command(flatten)]
+    pub server: Server,
 }
 
 /// Arguments of `decisions`.
@@ -1072,6 +1093,14 @@ mod tests {
         assert!(
             matches!(calls.command, Some(CallsCommand::Show { key, .. }) if key.call_id == "b")
         );
+        for line in [
+            "tollgate calls end --tenant a --trunk b --before 2026-01-10T00:00:00Z",
+            "tollgate calls end --tenant a --trunk b --reason r --operator o",
+            "tollgate calls end --tenant a --call-id b --reason r --operator o",
+            "tollgate calls end --tenant a --all --reason r --operator o",
+        ] {
+            assert!(parse(line).is_ok(), "{line}");
+        }
     }
 
     #[test]
@@ -1123,6 +1152,11 @@ mod tests {
             "tollgate reconcile --tenant a --charge-tolerance much cdr.csv",
             "tollgate reconcile --tenant a --delimiter ab cdr.csv",
             "tollgate calls end --tenant a --trunk b --before noon",
+            "tollgate calls end --tenant a --reason r --operator o",
+            "tollgate calls end --tenant a --call-id b --payer c --reason r --operator o",
+            "tollgate calls end --tenant a --call-id b --reason r",
+            "tollgate calls end --tenant a --payer b --before 2026-01-10T00:00:00Z",
+            "tollgate calls end --tenant a --trunk b --before 2026-01-10T00:00:00Z --reason r --operator o",
             "tollgate records erase --tenant a",
             "tollgate records erase --tenant a --number +4930901820 --before 2026-01-10",
             "tollgate records erase --tenant a --before yesterday",

@@ -7,8 +7,8 @@ use uuid::Uuid;
 
 use crate::cli::accounts::PAGE;
 use crate::cli::args::{
-    self, AnswerArgs, AuthorizeArgs, CallFacts, CallsArgs, CallsCommand, ExtendArgs, Output,
-    QuoteArgs, ReleaseArgs, Server, SettleArgs,
+    self, AnswerArgs, AuthorizeArgs, CallFacts, CallsArgs, CallsCommand, EndCallsArgs, ExtendArgs,
+    Output, QuoteArgs, ReleaseArgs, Server, SettleArgs,
 };
 use crate::cli::client;
 use crate::cli::organisation::timestamp;
@@ -16,13 +16,14 @@ use crate::cli::output::{
     Failure, Outcome, Word, counted, fields, instant, is_some_money, is_some_time, length, lines,
     mark, money, rows, show, spoken, warn,
 };
+use crate::proto::v1::end_open_calls_request::Calls as WhichCalls;
 use crate::proto::v1::{
     AuthorizeCallRequest, AuthorizeCallResponse, Call, CallOrigin, CallType, Classification,
-    Decision, Denial, EndCallsRequest, EndCallsResponse, ExtendCallRequest, ExtendCallResponse,
-    FundingLine, FundingSource, GetCallRequest, GetCallResponse, Grant, ListOpenCallsRequest,
-    ListOpenCallsResponse, Money, QuoteCallRequest, QuoteCallResponse, QuoteStep,
-    ReleaseCallRequest, ReleaseCallResponse, ReportAnswerRequest, ReportAnswerResponse,
-    SettleCallRequest, SettleCallResponse, SettleResult,
+    Decision, Denial, EndCallsRequest, EndCallsResponse, EndOpenCallsRequest, EndOpenCallsResponse,
+    ExtendCallRequest, ExtendCallResponse, FundingLine, FundingSource, GetCallRequest,
+    GetCallResponse, Grant, ListOpenCallsRequest, ListOpenCallsResponse, Money, QuoteCallRequest,
+    QuoteCallResponse, QuoteStep, ReleaseCallRequest, ReleaseCallResponse, ReportAnswerRequest,
+    ReportAnswerResponse, SettleCallRequest, SettleCallResponse, SettleResult,
 };
 
 /// Carries out `authorize`.
@@ -176,10 +177,41 @@ pub async fn calls(args: CallsArgs, form: Output) -> Outcome {
             show(form, &answer, shown)?;
             Ok(ExitCode::SUCCESS)
         }
-        Some(CallsCommand::End { tenant, trunk, before, server }) => {
+        Some(CallsCommand::End(args)) => end(*args, form).await,
+    }
+}
+
+async fn end(args: EndCallsArgs, form: Output) -> Outcome {
+    let EndCallsArgs { tenant, call_id, payer, trunk, all: _, before, reason, operator, server } =
+        args;
+    match before {
+        None => {
+            let which = call_id.map(WhichCalls::CallId);
+            let which = which.or(payer.map(WhichCalls::PayerId));
+            let which = which.or(trunk.map(WhichCalls::TrunkId)).unwrap_or(WhichCalls::All(true));
+            let request = EndOpenCallsRequest {
+                tenant_id: tenant,
+                calls: Some(which),
+                reason: reason.unwrap_or_default(),
+                operator: operator.unwrap_or_default(),
+            };
+            let mut accounts = client::accounts(&server).await?;
+            let answer = accounts.end_open_calls(request).await?.into_inner();
+            show(form, &answer, |answer: &EndOpenCallsResponse| {
+                ended(&EndCallsResponse {
+                    ended_calls: answer.ended_calls,
+                    released_calls: answer.released_calls,
+                    charged_duration: answer.charged_duration,
+                    charged_money: answer.charged_money.clone(),
+                    call_ids: answer.call_ids.clone(),
+                })
+            })?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Some(before) => {
             let request = EndCallsRequest {
                 tenant_id: tenant,
-                trunk_id: trunk,
+                trunk_id: trunk.unwrap_or_default(),
                 started_before: Some(timestamp(before)),
             };
             let answer = client::calls(&server).await?.end_calls(request).await?.into_inner();

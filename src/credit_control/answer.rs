@@ -101,6 +101,15 @@ pub struct EndReport {
     /// Why the client's token was not believed; empty where it was not needed, or was.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub token_fault: String,
+    /// The operator who ended it; empty where nobody did.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub ended_by: String,
+    /// Why the operator ended it.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub reason: String,
+    /// The trunk of a call that an operator ended, whose switch is to be told.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub trunk: String,
 }
 
 impl EndReport {

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, mpsc};
+use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 use tracing::{Instrument, Span, info_span};
@@ -20,16 +21,17 @@ use crate::charging::deck::{DeckErrors, MAX_BYTES};
 use crate::charging::ids::{AdjustmentId, CallId, LotId, PayerId, TenantId};
 use crate::charging::rating::MAX_USAGE;
 use crate::charging::units::{Micros, Millis, Seconds};
-use crate::credit_control::CreditControl;
 use crate::credit_control::answer::{
     CallContext, EndReport, detail, funding_charged, funding_held,
 };
 use crate::credit_control::erasure::Wanted;
+use crate::credit_control::{CreditControl, OpenCalls};
 use crate::events::{Event, EventKind, events_of};
 use crate::grpc::answer;
 use crate::grpc::convert::{
-    MAX_TEXT_BYTES, MAX_TOKEN_BYTES, micros, optional_millis, page_size, required_text, seconds,
-    signed_micros, signed_seconds, text, to_duration, to_money, to_timestamp,
+    MAX_NAME_BYTES, MAX_TEXT_BYTES, MAX_TOKEN_BYTES, micros, optional_millis, page_size,
+    required_text, seconds, signed_micros, signed_seconds, text, to_duration, to_money,
+    to_timestamp,
 };
 use crate::grpc::gate::Gate;
 use crate::grpc::organisation::raw;
@@ -41,6 +43,7 @@ use crate::organisation;
 use crate::proto::json::to_json_line;
 use crate::proto::v1;
 use crate::proto::v1::account_service_server::{AccountService, AccountServiceServer};
+use crate::proto::v1::end_open_calls_request::Calls as WhichCalls;
 use crate::proto::v1::report_recharge_request::Outcome as RechargeOutcome;
 use crate::records::UsageRecord;
 use crate::records::export::Export;
@@ -74,6 +77,9 @@ const MAX_BUCKET_BYTES: usize = 256;
 
 /// Most findings in the answer of an audit.
 const MAX_FINDINGS: usize = 1000;
+
+/// Longest time for ending a tenant's calls.
+const END_CALLS_TIMEOUT: Duration = Duration::from_secs(600);
 
 /// See the module.
 pub struct Account<L> {
@@ -560,6 +566,58 @@ impl<L: Ledger> AccountService for Account<L> {
         Ok(Response::new(v1::BlockUserResponse {
             changed: set.changed,
             block: set.block.map(block),
+        }))
+    }
+
+    async fn end_open_calls(
+        &self,
+        request: Request<v1::EndOpenCallsRequest>,
+    ) -> Result<Response<v1::EndOpenCallsResponse>, Status> {
+        let _entered = self.gate.enter()?;
+        let v1::EndOpenCallsRequest { tenant_id, calls, reason, operator } = request.into_inner();
+        let mut violations = FieldViolations::new();
+        let tenant = violations.take("tenant_id", TenantId::new(&tenant_id));
+        violations.take("reason", required_text(&reason, MAX_TEXT_BYTES));
+        violations.take("operator", required_text(&operator, MAX_TEXT_BYTES));
+        let calls = match calls {
+            Some(WhichCalls::CallId(id)) => {
+                violations.take("call_id", CallId::new(&id)).map(OpenCalls::Call)
+            }
+            Some(WhichCalls::PayerId(id)) => {
+                violations.take("payer_id", PayerId::new(&id)).map(OpenCalls::Payer)
+            }
+            Some(WhichCalls::TrunkId(id)) => {
+                let id = violations.take("trunk_id", required_text(&id, MAX_NAME_BYTES));
+                id.map(|id| OpenCalls::Trunk(id.to_owned()))
+            }
+            Some(WhichCalls::All(true)) => Some(OpenCalls::All),
+            Some(WhichCalls::All(false)) | None => {
+                violations.add("calls", "expected call_id, payer_id, trunk_id, or all as true");
+                None
+            }
+        };
+        let (tenant, calls) = violations.finish(tenant.zip(calls))?;
+        let span = info_span!("rpc", rpc = "EndOpenCalls", %tenant);
+        let control = self.control.clone();
+        let ended = self.apart(move |_| async move {
+            let deadline = Instant::now() + END_CALLS_TIMEOUT;
+            let by = (operator.as_str(), reason.as_str());
+            let ended = control.end_open_calls(&tenant, &calls, by, deadline).await;
+            ended.map_err(status::use_case)
+        });
+        let v1::EndCallsResponse {
+            ended_calls,
+            released_calls,
+            charged_duration,
+            charged_money,
+            call_ids,
+        } = answer::ended(&ended.instrument(span).await?);
+        Ok(Response::new(v1::EndOpenCallsResponse {
+            ended_calls,
+            released_calls,
+            charged_duration,
+            charged_money,
+            call_ids,
         }))
     }
 

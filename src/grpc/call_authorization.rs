@@ -17,6 +17,7 @@ use crate::charging::number::masked;
 use crate::charging::rating::MAX_USAGE;
 use crate::charging::units::Seconds;
 use crate::credit_control::answer::{Answer, Charge, EndReport};
+use crate::credit_control::directives::Directives;
 use crate::credit_control::emergency::{RawRequest, may_be_emergency};
 use crate::credit_control::{AuthorizeRequest, CreditControl, EndRequest, ExtendRequest};
 use crate::grpc::convert::{
@@ -27,7 +28,7 @@ use crate::grpc::convert::{
 use crate::grpc::gate::Gate;
 use crate::grpc::measured::KeptTrace;
 use crate::grpc::status::{FieldViolations, ledger, use_case};
-use crate::grpc::{answer, deadline};
+use crate::grpc::{answer, deadline, watch};
 use crate::ledger::{EndResult, Ending, Ledger};
 use crate::metrics::{self, Decider, Settled};
 use crate::ops::traces::{self, Parent};
@@ -50,13 +51,20 @@ pub type Served<L> = InterceptedService<
 pub struct CallAuthorization<L> {
     control: Arc<CreditControl<L>>,
     gate: Arc<Gate>,
+    directives: Arc<Directives<L>>,
 }
 
 impl<L: Ledger> CallAuthorization<L> {
     /// The service on its use cases, ready to be listened for; messages above `max_bytes` are refused.
-    pub fn serve(control: Arc<CreditControl<L>>, gate: Arc<Gate>, max_bytes: usize) -> Served<L> {
-        let server = CallAuthorizationServiceServer::new(CallAuthorization { control, gate })
-            .max_decoding_message_size(max_bytes);
+    pub fn serve(
+        control: Arc<CreditControl<L>>,
+        gate: Arc<Gate>,
+        directives: Arc<Directives<L>>,
+        max_bytes: usize,
+    ) -> Served<L> {
+        let service = CallAuthorization { control, gate, directives };
+        let server =
+            CallAuthorizationServiceServer::new(service).max_decoding_message_size(max_bytes);
         InterceptedService::new(server, deadline::intercept)
     }
 
@@ -262,6 +270,34 @@ impl<L: Ledger> CallAuthorizationService for CallAuthorization<L> {
         };
         let ended = ended.instrument(span).await?;
         Ok(Response::new(answer::ended(&ended)))
+    }
+
+    type WatchCallsStream = watch::Stream;
+
+    async fn watch_calls(
+        &self,
+        request: Request<v1::WatchCallsRequest>,
+    ) -> Result<Response<Self::WatchCallsStream>, Status> {
+        let message = request.get_ref();
+        let span = span(&request, "WatchCalls", &message.tenant_id, "", None, None);
+        let told = async {
+            if self.gate.is_draining() {
+                return Err(watch::draining());
+            }
+            let mut violations = FieldViolations::new();
+            let tenant = violations.take("tenant_id", TenantId::new(&message.tenant_id));
+            let trunk = violations.take("trunk_id", text(&message.trunk_id, MAX_NAME_BYTES));
+            let (tenant, trunk) = violations.finish(tenant.zip(trunk))?;
+            let deadline = Instant::now() + deadline::DEFAULT;
+            self.refuse_strangers(request.extensions(), &tenant, deadline).await?;
+            let opened = tokio::time::timeout_at(deadline, self.directives.watch(&tenant, trunk));
+            match opened.await {
+                Ok(opened) => opened.map_err(watch::refused),
+                Err(_) => Err(Status::unavailable("the ledger does not answer; try again")),
+            }
+        };
+        let told = told.instrument(span).await?;
+        Ok(Response::new(watch::stream(told)))
     }
 }
 

@@ -78,6 +78,7 @@ table! {
         "ReleaseCall": CALLS, Tenant;
         "QuoteCall": QUOTE, Tenant;
         "EndCalls": SBC, Tenant;
+        "WatchCalls": CALLS, Tenant;
     }
     "grpc.health.v1.Health" {
         "Check": ANY, Nothing;
@@ -104,6 +105,7 @@ table! {
         "BlockUser": ADMIN, Tenant;
         "UnblockUser": ADMIN, Tenant;
         "ListBlockedUsers": READ, Tenant;
+        "EndOpenCalls": ADMIN, Tenant;
     }
     "grpc.reflection.v1.ServerReflection" {
         "ServerReflectionInfo": REFLECTION, Nothing;

@@ -45,3 +45,4 @@ mod traces;
 mod two_clocks;
 mod usage;
 mod use_cases;
+mod watch_calls;

@@ -33,7 +33,7 @@ TENANT = """
     credits:
       - {{ key: po-1, amount: "500", purchased_at: 2026-01-10T00:00:00Z }}
     users:
-      - {{ id: alice, usage_location: US, licences: [MCOEV, MCOPSTNPP, MCOMEETADD] }}
+      - {{ id: alice, usage_location: US, licences: [MCOEV, MCOPSTNPP, MCOPSTN_PAYG_1, MCOMEETADD] }}
       - {{ id: bob, usage_location: US, licences: [] }}
 """
 ORGANISATION = "tenants:" + "".join(TENANT.format(number=n) for n in range(1, TENANTS + 1))

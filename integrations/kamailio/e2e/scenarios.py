@@ -5,6 +5,7 @@ unless said otherwise, so that money is seconds.
 """
 
 import asyncio
+import contextlib
 import math
 import os
 import re
@@ -23,7 +24,7 @@ LAGOS = "+2348031234567"
 SLACK = 0.45
 """Seconds that SIPp and Kamailio may see differently: pauses end in the middle of a second."""
 
-ALICE = "{ id: alice, usage_location: US, licences: [MCOEV, MCOPSTNPP, MCOMEETADD] }"
+ALICE = "{ id: alice, usage_location: US, licences: [MCOEV, MCOPSTNPP, MCOPSTN_PAYG_1, MCOMEETADD] }"
 
 
 @dataclass
@@ -50,9 +51,9 @@ class Scenario:
 ALL: list[Scenario] = []
 
 
-def tenant(name, *, credit="500", users=(ALICE,), extra=""):
+def tenant(name, *, credit="500", users=(ALICE,), extra="", key="po-1"):
     """The YAML of an organisation."""
-    bought = f'{{ key: po-1, amount: "{credit}", purchased_at: 2026-01-10T00:00:00Z }}' if credit else ""
+    bought = f'{{ key: {key}, amount: "{credit}", purchased_at: 2026-01-10T00:00:00Z }}' if credit else ""
     lines = [f"  - id: {name}", "    currency: USD", "    rate_deck: default", f"    credits: [{bought}]"]
     lines += [f"    {line}" for line in extra.strip().split("\n") if line]
     lines += ["    users:", *(f"      - {user}" for user in users)] if users else []
@@ -189,17 +190,63 @@ def longer(stack, name="longer"):
         return settled(stack, name, call.caller.talked(), outcome="200, BYE")
 
 
-@scenario("payer blocked in mid-call", tenant("blocked"))
+# Directives.
+
+
+def ended_now(stack, call, name, reason):
+    """Both legs are hung up because Tollgate said so."""
+    call.wait()
+    check(call.answerer.wait() == 0, "the called party was not hung up")
+    check(call.caller.talked()[0] < GRANT - 5, "it ran on")
+    key = re.escape(call.caller.messages()[0].header("Call-ID"))
+    said = stack.kamailio.log.read_text(errors="replace")
+    check(re.search(rf"{key}\S* END_NOW \({reason}\)", said), "it was not END_NOW")
+    return settled(stack, name, call.caller.talked(), outcome=f"200, END_NOW ({reason}), BYE to both")
+
+
+BY = ["--reason", "test", "--operator", "e2e"]
+
+
+@scenario("END_NOW: the payer is blocked", tenant("blocked"))
 def blocked(stack, name="blocked"):
-    """The extension at 5 s is refused: Kamailio hangs up both legs."""
+    """An operator blocks alice."""
     with sip.Call(stack, name, "alice@blocked", LONDON, sip.caller_is_cut(), sip.answerer()) as call:
         call.caller.wait_final()
-        who = ["alice", "--tenant", name, "--reason", "test", "--operator", "e2e"]
-        stack.cli("users", "block", *who)
+        stack.cli("users", "block", "alice", "--tenant", name, *BY)
+        return ended_now(stack, call, name, "PAYER_BLOCKED")
+
+
+@scenario("END_NOW: the tenant is suspended", tenant("suspends"))
+def suspends(stack, name="suspends"):
+    """A document suspends the tenant."""
+    with sip.Call(stack, name, "alice@suspends", LONDON, sip.caller_is_cut(), sip.answerer()) as call:
+        call.caller.wait_final()
+        stack.apply(tenant(name, extra="state: suspended"))
+        return ended_now(stack, call, name, "TENANT_SUSPENDED")
+
+
+@scenario("END_NOW: tollgate calls end", tenant("operator"))
+def operator(stack, name="operator"):
+    """The ledger has ended the call before its switch hears of it; the settle is charged the difference."""
+    with sip.Call(stack, name, "alice@operator", LONDON, sip.caller_is_cut(), sip.answerer()) as call:
+        call.caller.wait_final()
+        (held,) = stack.open_calls(name)
+        ended = stack.cli("calls", "end", "--tenant", name, "--call-id", held["callId"], *BY)
+        check(ended["endedCalls"] == 1, f"{ended}")
+        return ended_now(stack, call, name, "OPERATOR")
+
+
+@scenario("REFRESH: a top-up during a final grant", tenant("topup", credit="0.08"))
+def top_up(stack, name="topup"):
+    """Credits for 8 s; more come while the call runs."""
+    with sip.Call(stack, name, "alice@topup", LONDON, sip.caller(12.5), sip.answerer()) as call:
+        call.caller.wait_final()
+        until("the grant is final", lambda: any(c["finalGrant"] for c in stack.open_calls(name)))
+        stack.apply(tenant(name, credit="5", key="po-2"))
         call.wait()
-        check(call.answerer.wait() == 0, "the called party was not hung up")
-        check(call.caller.talked()[0] < GRANT - 5, "it ran on")
-        return settled(stack, name, call.caller.talked(), outcome="200, BYE by Kamailio to both")
+        (talked,) = call.caller.talked()
+        check(talked > 11, f"cut after {talked} s")
+        return settled(stack, name, [talked], outcome="200, REFRESH, extended, BYE")
 
 
 @scenario("a party is gone without BYE", tenant("gone"), stack="gone")
@@ -307,7 +354,7 @@ def _two_legs(stack, name, dialled, back_to, served):
         answers.stop(timeout=3)
 
 
-BOB = '{ id: bob, usage_location: US, licences: [MCOEV, MCOPSTNPP, MCOMEETADD], numbers: ["%s"] }'
+BOB = '{ id: bob, usage_location: US, licences: [MCOEV, MCOPSTNPP, MCOPSTN_PAYG_1, MCOMEETADD], numbers: ["%s"] }'
 
 
 @scenario(
@@ -401,7 +448,7 @@ def refusal(decision, status, cause, tenant_text, *, label="", user="alice", dia
     ALL.append(Scenario(f"denied: {decision}{label}", play, tenant_text, list(numbers)))
 
 
-def users(*rest, licences="[MCOEV, MCOPSTNPP, MCOMEETADD]"):
+def users(*rest, licences="[MCOEV, MCOPSTNPP, MCOPSTN_PAYG_1, MCOMEETADD]"):
     """One user, alice, with something to her name."""
     return ("{ " + ", ".join(["id: alice", "usage_location: US", f"licences: {licences}", *rest]) + " }",)
 
@@ -577,6 +624,20 @@ def _hangs(stack, name):
     return rows
 
 
+def _stream_lost(stack, name):
+    """Tollgate is restarted under a running call; the directive comes by a stream that was opened again."""
+    with sip.Call(stack, name, f"alice@{name}", LONDON, sip.caller_is_cut(), sip.answerer()) as call:
+        call.caller.wait_final()
+        stack.tollgate.stop()
+        stack.tollgate.start()
+        stack.ready()
+        (held,) = stack.open_calls(name)
+        stack.cli("calls", "end", "--tenant", name, "--call-id", held["callId"], *BY)
+        row = ended_now(stack, call, name, "OPERATOR")
+        row.outcome = "200, stream opened again, END_NOW, BYE to both"
+        return [("the stream of directives is lost", row)]
+
+
 def _all(stack, name):
     return [d["decision"].removeprefix("DECISION_") for d in stack.decisions(name)]
 
@@ -593,10 +654,11 @@ def _outage_tenants(what):
     return tenant(f"{what}-long") + tenant(f"{what}-short") + poor
 
 
-@scenario("Tollgate is restarted", _outage_tenants("Tollgate") + tenant("hangs"), stack="tollgate")
+@scenario("Tollgate is restarted", _outage_tenants("Tollgate") + tenant("hangs") + tenant("stream"), stack="tollgate")
 def tollgate_restarted(stack):
     """Settles wait in the journal; extensions are asked again."""
-    return _hangs(stack, "hangs") + _outage(stack, "Tollgate", stack.tollgate)
+    rows = _hangs(stack, "hangs") + _outage(stack, "Tollgate", stack.tollgate)
+    return rows + _stream_lost(stack, "stream")
 
 
 @scenario("Redis is restarted", _outage_tenants("Redis"), stack="redis")
@@ -622,16 +684,21 @@ def redis_restarted(stack):
     return rows
 
 
+def _kill(process):
+    """Without a word, its children too: some end by themselves when others are gone."""
+    for pid in [*children_of(process.pid), process.pid]:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    process.wait()
+
+
 @scenario("the BYE is lost with Kamailio: the last proven usage is charged", tenant("lost"), stack="lost")
 def lost(stack, name="lost"):
     """Kamailio and the caller are killed after the first extension; the hold expires."""
     with sip.Call(stack, name, f"alice@{name}", LONDON, sip.caller_vanishes(7.5), sip.answerer()) as call:
         call.wait()
         talked = time.time() - next(m.at for m in call.caller.messages() if m.status == 200)
-        process = stack.kamailio.process
-        for pid in [*children_of(process.pid), process.pid]:
-            os.kill(pid, signal.SIGKILL)
-        process.wait()
+        _kill(stack.kamailio.process)
         (held,) = stack.open_calls(name)
         proven = int(held["usedDuration"].removesuffix("s"))
         until("the hold expires", lambda: not stack.open_calls(name), GRANT + GRACE + 60)
@@ -643,6 +710,74 @@ def lost(stack, name="lost"):
         stack.kamailio.start()
         until("kamailio is back", stack._sip_answers)
         return row
+
+
+@scenario("Kamailio is restarted: EndCalls", tenant("restart"), stack="restart")
+def restarted(stack, name="restart"):
+    """Kamailio is killed after the first extension and started again: the call is ended long before it expires."""
+    with sip.Call(stack, name, f"alice@{name}", LONDON, sip.caller_vanishes(7.5), sip.answerer()) as call:
+        call.wait()
+        talked = time.time() - next(m.at for m in call.caller.messages() if m.status == 200)
+        _kill(stack.kamailio.process)
+        (held,) = stack.open_calls(name)
+        proven = int(held["usedDuration"].removesuffix("s"))
+        stack.kamailio.start()
+        until("the call is ended", lambda: not stack.open_calls(name))
+        ended = stack.cli("calls", "show", "--tenant", name, "--call-id", held["callId"])["call"]
+        check(ended["endedAt"] < held["expiresAt"], f"it expired at {ended['endedAt']}")
+        check("of before the start, are ended" in stack.kamailio.log.read_text(errors="replace"), "not by EndCalls")
+        money = stack.credits(name)
+        check(Decimal(money["spent"]) * 100 == proven and money["held"] == "0", f"{money}, proven {proven} s")
+        row = Row("200, no BYE; EndCalls at the start", f"{talked:.2f} s", f"{proven} s, {money['spent']} USD")
+        row.audit = stack.audit(name)
+        return row
+
+
+# Another client.
+
+
+class JsonSbc:
+    """A Kamailio that asks by HTTP alone; stands where a stack's own Kamailio does."""
+
+    def __init__(self, stack, name):
+        self.sip = free_port()
+        self._stack = stack
+        self._control = stack.directory / f"{name}-control"
+        where = f'TOLLGATE="http://127.0.0.1:{stack.port}"'
+        self.process = Process(
+            f"{name}-sbc",
+            ["kamailio", "-f", sip.__file__.replace("sip.py", "json.cfg"), "-DD", "-E", "-m", "32", "-M", "8"]
+            + ["-Y", stack.directory, "-A", f"LISTEN=udp:127.0.0.1:{self.sip}"]
+            + ["-A", f'CONTROL="unix:{self._control}"', "-A", where],
+            stack.directory,
+        )
+
+    def __getattr__(self, name):
+        return getattr(self._stack, name)
+
+    def __enter__(self):
+        self.process.start()
+        until("the SBC is there", self._control.exists)
+        return self
+
+    def __exit__(self, *_):
+        self.process.stop()
+
+
+@scenario("by Kamailio's own HTTP client, in JSON", tenant("json") + tenant("json-poor", credit="0.001"))
+def by_json(stack, name="json"):
+    """authorize on INVITE, settle on BYE, a refusal: no Python, no gRPC."""
+    with JsonSbc(stack, name) as sbc:
+        with sip.Call(sbc, name, f"alice@{name}", LONDON, sip.caller(3.5), sip.answerer()) as call:
+            call.wait()
+            check(decided(stack, name) == ["ALLOWED"], "not allowed")
+            row = settled(stack, name, call.caller.talked(), outcome="200, BYE; authorize and settle by HTTP")
+        poor = "json-poor"
+        with sip.Call(sbc, poor, f"alice@{poor}", LONDON, sip.caller_refused(402)) as call:
+            outcome = refused(call.caller, 402, 21)
+            call.wait()
+        refusal_row = settled(stack, poor, [], outcome=outcome)
+    return [("by Kamailio's own HTTP client, in JSON", row), ("the same, refused", refusal_row)]
 
 
 def tenants_of(stack):

@@ -303,6 +303,13 @@ class Stack:
         except ValueError:
             return [json.loads(line) for line in run.stdout.splitlines() if line.startswith("{")]
 
+    def apply(self, organisation):
+        """Applies the YAML of an organisation, what is absent from it stays as it is."""
+        with tempfile.NamedTemporaryFile("w", suffix=".yaml", dir=self.directory) as file:
+            file.write("tenants:\n" + organisation)
+            file.flush()
+            self.cli("apply", "-f", file.name)
+
     def credits(self, tenant):
         """What a tenant's wallet holds and has spent, as text."""
         found = self.cli("balance", "--tenant", tenant)["credits"]

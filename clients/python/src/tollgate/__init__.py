@@ -11,6 +11,7 @@ from tollgate.aio import AsyncTollgate
 from tollgate.answers import (
     Answer,
     Denial,
+    Directive,
     EndedCalls,
     FundingLine,
     Grant,
@@ -45,6 +46,7 @@ __all__ = [
     "Cause",
     "ClosedError",
     "Denial",
+    "Directive",
     "Ended",
     "EndedCalls",
     "FundingLine",

@@ -62,7 +62,8 @@ SETTLE = Method("SettleCall", service.SettleCallRequest, service.SettleCallRespo
 RELEASE = Method("ReleaseCall", service.ReleaseCallRequest, service.ReleaseCallResponse)
 QUOTE = Method("QuoteCall", service.QuoteCallRequest, service.QuoteCallResponse)
 END_CALLS = Method("EndCalls", service.EndCallsRequest, service.EndCallsResponse)
-METHODS = (AUTHORIZE, REPORT_ANSWER, EXTEND, SETTLE, RELEASE, QUOTE, END_CALLS)
+WATCH_CALLS = Method("WatchCalls", service.WatchCallsRequest, service.WatchCallsResponse)
+METHODS = (AUTHORIZE, REPORT_ANSWER, EXTEND, SETTLE, RELEASE, QUOTE, END_CALLS, WATCH_CALLS)
 
 
 def duration(secs: float) -> Duration:

@@ -5,7 +5,7 @@ import contextlib
 import os
 import time
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Unpack
 
@@ -15,7 +15,8 @@ import grpc.aio
 from tollgate import _core, answers
 from tollgate import _requests as requests
 from tollgate._policy import Breaker, Exchange, GiveUp, Retry, Start
-from tollgate.answers import Answer, EndedCalls, Quote, Settlement
+from tollgate._watch import Watch
+from tollgate.answers import Answer, Directive, EndedCalls, Quote, Settlement
 from tollgate.errors import NoDecisionError, RejectedError, TollgateError
 from tollgate.journal import DEFAULT_CAPACITY, EndRequest, Entry, Journal, Refused
 from tollgate.v1 import call_authorization_service_pb2 as service
@@ -210,6 +211,28 @@ class AsyncTollgate(_core.Common):
         request.started_before.CopyFrom(requests.timestamp(started_before))
         return answers.ended_calls(await self._call(requests.END_CALLS, request, timeout))
 
+    async def watch_calls(self, *, tenant_id: str, trunk_id: str = "") -> AsyncIterator[Directive]:
+        """See `Tollgate.watch_calls`."""
+        known = self._settings
+        watch = Watch(tenant_id, trunk_id, len(known.endpoints), known.rng)
+        while not self._closed:
+            stream = self._stub(watch.endpoint, requests.WATCH_CALLS, streams=True)(
+                watch.request, metadata=known.metadata
+            )
+            try:
+                async for message in stream:
+                    told = watch.told(message)
+                    if told is not None:
+                        yield told
+                code: grpc.StatusCode = grpc.StatusCode.UNAVAILABLE
+                details: str | None = None
+            except grpc.aio.AioRpcError as error:
+                code, details = error.code(), error.details()
+            finally:
+                stream.cancel()
+            if not self._closed:
+                await asyncio.sleep(watch.ended(code, details))
+
     # Its life.
 
     def start(self) -> None:
@@ -359,7 +382,7 @@ class AsyncTollgate(_core.Common):
             if flights:
                 await asyncio.gather(*flights, return_exceptions=True)
 
-    def _stub(self, index: int, method: requests.Method[Any, Any]) -> Any:
+    def _stub(self, index: int, method: requests.Method[Any, Any], *, streams: bool = False) -> Any:
         stub = self._stubs.get((index, method.name))
         if stub is not None:
             return stub
@@ -373,7 +396,8 @@ class AsyncTollgate(_core.Common):
             else:
                 channel = grpc.aio.insecure_channel(where.target, options=where.options)
             self._channels[index] = channel
-        stub = channel.unary_unary(
+        make = channel.unary_stream if streams else channel.unary_unary
+        stub = make(
             method.path,
             request_serializer=method.request.SerializeToString,
             response_deserializer=method.response.FromString,

@@ -204,6 +204,24 @@ class EndedCalls:
     """At most the first 1,000."""
 
 
+@dataclass(frozen=True, slots=True)
+class Directive:
+    """What a switch is to do about one of its running calls."""
+
+    type: str
+    """REFRESH: extend now; END_NOW: hang up both legs and settle; WARN: nothing."""
+    reason: str
+    """FUNDS_ARRIVED, TENANT_SUSPENDED, PAYER_BLOCKED, FRAUD_SUSPECTED, OPERATOR, FUNDS_ENDING."""
+    call_id: str
+    directive_id: str
+    """The same for each delivery of the same directive."""
+    payer_id: str
+    trunk_id: str
+    detail: str
+    """For the operator, never for the caller."""
+    message: call_pb2.Directive
+
+
 PENDING: Final = Settlement(result="PENDING")
 
 
@@ -319,4 +337,18 @@ def ended_calls(message: service.EndCallsResponse) -> EndedCalls:
         charged_seconds=seconds(message.charged_duration),
         charged=_money(message.charged_money),
         call_ids=tuple(message.call_ids),
+    )
+
+
+def directive(message: call_pb2.Directive) -> Directive:
+    """Reads a directive."""
+    return Directive(
+        type=_name(call_pb2.DirectiveType, message.type),
+        reason=_name(call_pb2.DirectiveReason, message.reason),
+        call_id=message.call_id,
+        directive_id=message.directive_id,
+        payer_id=message.payer_id,
+        trunk_id=message.trunk_id,
+        detail=message.detail,
+        message=message,
     )

@@ -5,7 +5,7 @@ import queue
 import threading
 import time
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Unpack
 
@@ -14,7 +14,8 @@ import grpc
 from tollgate import _core, answers
 from tollgate import _requests as requests
 from tollgate._policy import Breaker, Exchange, GiveUp, Retry, Start
-from tollgate.answers import Answer, EndedCalls, Quote, Settlement
+from tollgate._watch import Watch
+from tollgate.answers import Answer, Directive, EndedCalls, Quote, Settlement
 from tollgate.errors import NoDecisionError, RejectedError, TollgateError
 from tollgate.journal import DEFAULT_CAPACITY, EndRequest, Entry, Journal, Refused
 from tollgate.v1 import call_authorization_service_pb2 as service
@@ -85,6 +86,7 @@ class Tollgate(_core.Common):
         self._lock = threading.Lock()
         self._channels: dict[int, grpc.Channel] = {}
         self._stubs: dict[tuple[int, str], Any] = {}
+        self._streams: set[Any] = set()
         self._resender: threading.Thread | None = None
         self._wake = threading.Event()
 
@@ -227,6 +229,37 @@ class Tollgate(_core.Common):
         request.started_before.CopyFrom(requests.timestamp(started_before))
         return answers.ended_calls(self._call(requests.END_CALLS, request, timeout))
 
+    def watch_calls(self, *, tenant_id: str, trunk_id: str = "") -> Iterator[Directive]:
+        """Directives for the running calls of a tenant, or of one trunk of it, as they come up.
+
+        First whatever applies when it begins. A stream that is lost is opened again at the next
+        sidecar; each directive is given once. Ends when the client is closed; RejectedError where
+        the tenant is unknown or not the caller's.
+        """
+        known = self._settings
+        watch = Watch(tenant_id, trunk_id, len(known.endpoints), known.rng)
+        while not self._closed:
+            stream = self._stub(watch.endpoint, requests.WATCH_CALLS, streams=True)(
+                watch.request, metadata=known.metadata
+            )
+            with self._lock:
+                self._streams.add(stream)
+            try:
+                for message in stream:
+                    told = watch.told(message)
+                    if told is not None:
+                        yield told
+                code: grpc.StatusCode = grpc.StatusCode.UNAVAILABLE
+                details: str | None = None
+            except grpc.RpcError:
+                code, details = stream.code(), stream.details()
+            finally:
+                stream.cancel()
+                with self._lock:
+                    self._streams.discard(stream)
+            if not self._closed:
+                self._wake.wait(watch.ended(code, details))
+
     # Its life.
 
     def start(self) -> None:
@@ -264,6 +297,8 @@ class Tollgate(_core.Common):
         if thread is not None and thread is not threading.current_thread():
             thread.join(timeout=2 * self._settings.timeout)
         with self._lock:
+            for stream in list(self._streams):
+                stream.cancel()
             for channel in self._channels.values():
                 channel.close()
             self._channels.clear()
@@ -362,7 +397,7 @@ class Tollgate(_core.Common):
             for _, flight in flights.values():
                 flight.cancel()
 
-    def _stub(self, index: int, method: requests.Method[Any, Any]) -> Any:
+    def _stub(self, index: int, method: requests.Method[Any, Any], *, streams: bool = False) -> Any:
         stub = self._stubs.get((index, method.name))
         if stub is not None:
             return stub
@@ -377,7 +412,8 @@ class Tollgate(_core.Common):
                 else:
                     channel = grpc.insecure_channel(where.target, options=where.options)
                 self._channels[index] = channel
-            stub = channel.unary_unary(
+            make = channel.unary_stream if streams else channel.unary_unary
+            stub = make(
                 method.path,
                 request_serializer=method.request.SerializeToString,
                 response_deserializer=method.response.FromString,

@@ -430,3 +430,35 @@ class ListBlockedUsersResponse(_message.Message):
     next_page_token: str
     records_kept_since: _timestamp_pb2.Timestamp
     def __init__(self, blocks: _Optional[_Iterable[_Union[_account_pb2.BlockRecord, _Mapping]]] = ..., next_page_token: _Optional[str] = ..., records_kept_since: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+
+class EndOpenCallsRequest(_message.Message):
+    __slots__ = ("tenant_id", "call_id", "payer_id", "trunk_id", "all", "reason", "operator")
+    TENANT_ID_FIELD_NUMBER: _ClassVar[int]
+    CALL_ID_FIELD_NUMBER: _ClassVar[int]
+    PAYER_ID_FIELD_NUMBER: _ClassVar[int]
+    TRUNK_ID_FIELD_NUMBER: _ClassVar[int]
+    ALL_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    OPERATOR_FIELD_NUMBER: _ClassVar[int]
+    tenant_id: str
+    call_id: str
+    payer_id: str
+    trunk_id: str
+    all: bool
+    reason: str
+    operator: str
+    def __init__(self, tenant_id: _Optional[str] = ..., call_id: _Optional[str] = ..., payer_id: _Optional[str] = ..., trunk_id: _Optional[str] = ..., all: bool = ..., reason: _Optional[str] = ..., operator: _Optional[str] = ...) -> None: ...
+
+class EndOpenCallsResponse(_message.Message):
+    __slots__ = ("ended_calls", "released_calls", "charged_duration", "charged_money", "call_ids")
+    ENDED_CALLS_FIELD_NUMBER: _ClassVar[int]
+    RELEASED_CALLS_FIELD_NUMBER: _ClassVar[int]
+    CHARGED_DURATION_FIELD_NUMBER: _ClassVar[int]
+    CHARGED_MONEY_FIELD_NUMBER: _ClassVar[int]
+    CALL_IDS_FIELD_NUMBER: _ClassVar[int]
+    ended_calls: int
+    released_calls: int
+    charged_duration: _duration_pb2.Duration
+    charged_money: _money_pb2.Money
+    call_ids: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, ended_calls: _Optional[int] = ..., released_calls: _Optional[int] = ..., charged_duration: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., charged_money: _Optional[_Union[_money_pb2.Money, _Mapping]] = ..., call_ids: _Optional[_Iterable[str]] = ...) -> None: ...

@@ -139,6 +139,11 @@ class AccountServiceStub(object):
                 request_serializer=tollgate_dot_v1_dot_account__service__pb2.ListBlockedUsersRequest.SerializeToString,
                 response_deserializer=tollgate_dot_v1_dot_account__service__pb2.ListBlockedUsersResponse.FromString,
                 _registered_method=True)
+        self.EndOpenCalls = channel.unary_unary(
+                '/tollgate.v1.AccountService/EndOpenCalls',
+                request_serializer=tollgate_dot_v1_dot_account__service__pb2.EndOpenCallsRequest.SerializeToString,
+                response_deserializer=tollgate_dot_v1_dot_account__service__pb2.EndOpenCallsResponse.FromString,
+                _registered_method=True)
 
 
 class AccountServiceServicer(object):
@@ -315,6 +320,15 @@ class AccountServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def EndOpenCalls(self, request, context):
+        """An operator ends open calls, each charged its last proven usage, as if its hold had run out. Switches
+        that watch are told END_NOW; what they settle then is charged the difference. Emergency calls are ended
+        only by their call_id. May be repeated. NOT_FOUND: no such tenant, or no open call of that call_id.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AccountServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -412,6 +426,11 @@ def add_AccountServiceServicer_to_server(servicer, server):
                     servicer.ListBlockedUsers,
                     request_deserializer=tollgate_dot_v1_dot_account__service__pb2.ListBlockedUsersRequest.FromString,
                     response_serializer=tollgate_dot_v1_dot_account__service__pb2.ListBlockedUsersResponse.SerializeToString,
+            ),
+            'EndOpenCalls': grpc.unary_unary_rpc_method_handler(
+                    servicer.EndOpenCalls,
+                    request_deserializer=tollgate_dot_v1_dot_account__service__pb2.EndOpenCallsRequest.FromString,
+                    response_serializer=tollgate_dot_v1_dot_account__service__pb2.EndOpenCallsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -937,6 +956,33 @@ class AccountService(object):
             '/tollgate.v1.AccountService/ListBlockedUsers',
             tollgate_dot_v1_dot_account__service__pb2.ListBlockedUsersRequest.SerializeToString,
             tollgate_dot_v1_dot_account__service__pb2.ListBlockedUsersResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def EndOpenCalls(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tollgate.v1.AccountService/EndOpenCalls',
+            tollgate_dot_v1_dot_account__service__pb2.EndOpenCallsRequest.SerializeToString,
+            tollgate_dot_v1_dot_account__service__pb2.EndOpenCallsResponse.FromString,
             options,
             channel_credentials,
             insecure,

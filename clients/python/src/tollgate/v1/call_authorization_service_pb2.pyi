@@ -325,3 +325,19 @@ class EndCallsResponse(_message.Message):
     charged_money: _money_pb2.Money
     call_ids: _containers.RepeatedScalarFieldContainer[str]
     def __init__(self, ended_calls: _Optional[int] = ..., released_calls: _Optional[int] = ..., charged_duration: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., charged_money: _Optional[_Union[_money_pb2.Money, _Mapping]] = ..., call_ids: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class WatchCallsRequest(_message.Message):
+    __slots__ = ("tenant_id", "trunk_id")
+    TENANT_ID_FIELD_NUMBER: _ClassVar[int]
+    TRUNK_ID_FIELD_NUMBER: _ClassVar[int]
+    tenant_id: str
+    trunk_id: str
+    def __init__(self, tenant_id: _Optional[str] = ..., trunk_id: _Optional[str] = ...) -> None: ...
+
+class WatchCallsResponse(_message.Message):
+    __slots__ = ("directive", "caught_up")
+    DIRECTIVE_FIELD_NUMBER: _ClassVar[int]
+    CAUGHT_UP_FIELD_NUMBER: _ClassVar[int]
+    directive: _call_pb2.Directive
+    caught_up: bool
+    def __init__(self, directive: _Optional[_Union[_call_pb2.Directive, _Mapping]] = ..., caught_up: bool = ...) -> None: ...

@@ -79,6 +79,11 @@ class CallAuthorizationServiceStub(object):
                 request_serializer=tollgate_dot_v1_dot_call__authorization__service__pb2.EndCallsRequest.SerializeToString,
                 response_deserializer=tollgate_dot_v1_dot_call__authorization__service__pb2.EndCallsResponse.FromString,
                 _registered_method=True)
+        self.WatchCalls = channel.unary_stream(
+                '/tollgate.v1.CallAuthorizationService/WatchCalls',
+                request_serializer=tollgate_dot_v1_dot_call__authorization__service__pb2.WatchCallsRequest.SerializeToString,
+                response_deserializer=tollgate_dot_v1_dot_call__authorization__service__pb2.WatchCallsResponse.FromString,
+                _registered_method=True)
 
 
 class CallAuthorizationServiceServicer(object):
@@ -149,6 +154,19 @@ class CallAuthorizationServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def WatchCalls(self, request, context):
+        """Directives for running calls, as they come up: first all that apply now, then `caught_up`, then each
+        within about a second of its cause, whichever server the switch is connected to. A directive may come
+        more than once, with the same directive_id; to carry it out again changes nothing. There is no cursor:
+        a stream that ends is opened again, and what still applies is sent again. A stream that is lost harms
+        nothing, since ExtendCall tells the same. RESOURCE_EXHAUSTED: what was sent was not taken for 10 s, or
+        the server has its 1024 streams; UNAVAILABLE: the server drains; NOT_FOUND: no such tenant. Send it
+        without a deadline. gRPC only.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_CallAuthorizationServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -186,6 +204,11 @@ def add_CallAuthorizationServiceServicer_to_server(servicer, server):
                     servicer.EndCalls,
                     request_deserializer=tollgate_dot_v1_dot_call__authorization__service__pb2.EndCallsRequest.FromString,
                     response_serializer=tollgate_dot_v1_dot_call__authorization__service__pb2.EndCallsResponse.SerializeToString,
+            ),
+            'WatchCalls': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchCalls,
+                    request_deserializer=tollgate_dot_v1_dot_call__authorization__service__pb2.WatchCallsRequest.FromString,
+                    response_serializer=tollgate_dot_v1_dot_call__authorization__service__pb2.WatchCallsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -387,6 +410,33 @@ class CallAuthorizationService(object):
             '/tollgate.v1.CallAuthorizationService/EndCalls',
             tollgate_dot_v1_dot_call__authorization__service__pb2.EndCallsRequest.SerializeToString,
             tollgate_dot_v1_dot_call__authorization__service__pb2.EndCallsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WatchCalls(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/tollgate.v1.CallAuthorizationService/WatchCalls',
+            tollgate_dot_v1_dot_call__authorization__service__pb2.WatchCallsRequest.SerializeToString,
+            tollgate_dot_v1_dot_call__authorization__service__pb2.WatchCallsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -118,6 +118,23 @@ class CallState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     CALL_STATE_RELEASED: _ClassVar[CallState]
     CALL_STATE_EXPIRED: _ClassVar[CallState]
     CALL_STATE_ENDED: _ClassVar[CallState]
+
+class DirectiveType(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    DIRECTIVE_TYPE_UNSPECIFIED: _ClassVar[DirectiveType]
+    DIRECTIVE_TYPE_REFRESH: _ClassVar[DirectiveType]
+    DIRECTIVE_TYPE_END_NOW: _ClassVar[DirectiveType]
+    DIRECTIVE_TYPE_WARN: _ClassVar[DirectiveType]
+
+class DirectiveReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    DIRECTIVE_REASON_UNSPECIFIED: _ClassVar[DirectiveReason]
+    DIRECTIVE_REASON_FUNDS_ARRIVED: _ClassVar[DirectiveReason]
+    DIRECTIVE_REASON_TENANT_SUSPENDED: _ClassVar[DirectiveReason]
+    DIRECTIVE_REASON_PAYER_BLOCKED: _ClassVar[DirectiveReason]
+    DIRECTIVE_REASON_FRAUD_SUSPECTED: _ClassVar[DirectiveReason]
+    DIRECTIVE_REASON_OPERATOR: _ClassVar[DirectiveReason]
+    DIRECTIVE_REASON_FUNDS_ENDING: _ClassVar[DirectiveReason]
 CALL_TYPE_UNSPECIFIED: CallType
 CALL_TYPE_USER_OUTBOUND: CallType
 CALL_TYPE_CONFERENCE_DIAL_OUT: CallType
@@ -198,6 +215,17 @@ CALL_STATE_SETTLED: CallState
 CALL_STATE_RELEASED: CallState
 CALL_STATE_EXPIRED: CallState
 CALL_STATE_ENDED: CallState
+DIRECTIVE_TYPE_UNSPECIFIED: DirectiveType
+DIRECTIVE_TYPE_REFRESH: DirectiveType
+DIRECTIVE_TYPE_END_NOW: DirectiveType
+DIRECTIVE_TYPE_WARN: DirectiveType
+DIRECTIVE_REASON_UNSPECIFIED: DirectiveReason
+DIRECTIVE_REASON_FUNDS_ARRIVED: DirectiveReason
+DIRECTIVE_REASON_TENANT_SUSPENDED: DirectiveReason
+DIRECTIVE_REASON_PAYER_BLOCKED: DirectiveReason
+DIRECTIVE_REASON_FRAUD_SUSPECTED: DirectiveReason
+DIRECTIVE_REASON_OPERATOR: DirectiveReason
+DIRECTIVE_REASON_FUNDS_ENDING: DirectiveReason
 
 class Grant(_message.Message):
     __slots__ = ("granted_duration", "refresh_after", "ringing_timeout", "hold_timeout", "final_grant", "final_action", "token")
@@ -326,3 +354,23 @@ class Call(_message.Message):
     shortfall_money: _money_pb2.Money
     deck_version: str
     def __init__(self, tenant_id: _Optional[str] = ..., call_id: _Optional[str] = ..., state: _Optional[_Union[CallState, str]] = ..., call_type: _Optional[_Union[CallType, str]] = ..., payer_id: _Optional[str] = ..., calling_number: _Optional[str] = ..., called_number: _Optional[str] = ..., classification: _Optional[_Union[Classification, _Mapping]] = ..., trunk_id: _Optional[str] = ..., decision: _Optional[_Union[Decision, str]] = ..., decision_id: _Optional[str] = ..., authorized_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., answered_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., expires_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., ended_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., used_duration: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., granted_duration: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., final_grant: bool = ..., funding: _Optional[_Iterable[_Union[FundingLine, _Mapping]]] = ..., charged_duration: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., charged_money: _Optional[_Union[_money_pb2.Money, _Mapping]] = ..., shortfall_duration: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., shortfall_money: _Optional[_Union[_money_pb2.Money, _Mapping]] = ..., deck_version: _Optional[str] = ...) -> None: ...
+
+class Directive(_message.Message):
+    __slots__ = ("type", "call_id", "reason", "directive_id", "payer_id", "trunk_id", "issued_at", "detail")
+    TYPE_FIELD_NUMBER: _ClassVar[int]
+    CALL_ID_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    DIRECTIVE_ID_FIELD_NUMBER: _ClassVar[int]
+    PAYER_ID_FIELD_NUMBER: _ClassVar[int]
+    TRUNK_ID_FIELD_NUMBER: _ClassVar[int]
+    ISSUED_AT_FIELD_NUMBER: _ClassVar[int]
+    DETAIL_FIELD_NUMBER: _ClassVar[int]
+    type: DirectiveType
+    call_id: str
+    reason: DirectiveReason
+    directive_id: str
+    payer_id: str
+    trunk_id: str
+    issued_at: _timestamp_pb2.Timestamp
+    detail: str
+    def __init__(self, type: _Optional[_Union[DirectiveType, str]] = ..., call_id: _Optional[str] = ..., reason: _Optional[_Union[DirectiveReason, str]] = ..., directive_id: _Optional[str] = ..., payer_id: _Optional[str] = ..., trunk_id: _Optional[str] = ..., issued_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., detail: _Optional[str] = ...) -> None: ...
