@@ -40,6 +40,7 @@ use crate::metrics::{self, Command};
 use crate::notices::{self, MailSettings, Notices, WebhookSettings};
 use crate::ops::health::{self, Health};
 use crate::ops::listener::{Bound, bind};
+use crate::ops::report::Reports;
 use crate::ops::shutdown::{Ended, Shutdown, serve_until};
 use crate::proto;
 use crate::security::Security;
@@ -203,6 +204,13 @@ pub async fn start<L: Ledger>(ledger: Arc<L>, config: &Config) -> io::Result<Run
             named: config.metrics_tenants,
         };
         tasks.spawn(surveys.run());
+    }
+    if let Some(endpoint) = &config.otlp_endpoint
+        && !config.otlp_metrics.is_zero()
+    {
+        let reports = Reports::new(endpoint).map_err(io::Error::other)?;
+        let report = figures::report(reports, config.otlp_metrics, journal.clone(), health.clone());
+        tasks.spawn(report);
     }
     tasks.spawn(keep_records(Administration::new(control.clone(), sweep_bound)));
     // Serving goes on meanwhile: what is asked about a call that the journal holds waits for it.

@@ -177,11 +177,13 @@ settings! {
     metrics_tenants: u32 = "0", "TOLLGATE_METRICS_TENANTS", whole(0, 1000),
         "Of how many tenants, in the order of their names, funds are told one by one at /metrics; 0 to 1000";
     otlp_endpoint: Option<String> = "none", "TOLLGATE_OTLP_ENDPOINT", collector_or_none,
-        "OpenTelemetry collector that traces are sent to by OTLP over gRPC: http://HOST:PORT; none: no traces";
+        "OpenTelemetry collector that traces are sent to, and figures by otlp_metrics, by OTLP over gRPC: http://HOST:PORT; none: neither";
     trace_sample: u32 = "0.01", "TOLLGATE_TRACE_SAMPLE", share,
         "Which share of the requests about calls is traced, of those whose caller has no trace; 0 to 1, up to six decimals";
     log_decisions: u32 = "0", "TOLLGATE_LOG_DECISIONS", share,
         "Which share of the allowed decisions is logged at info; refusals always are; 0 to 1, up to six decimals";
+    otlp_metrics: Duration = "0s", "TOLLGATE_OTLP_METRICS", length(Duration::ZERO, hours(1)),
+        "Time between two reports of all figures to otlp_endpoint; 0s: none, else up to 1h";
 }
 
 /// Settings that a running server takes over when its file changes, or at SIGHUP. All others need a restart.
@@ -304,6 +306,9 @@ fn contradictions(config: &Config, places: &BTreeMap<&str, String>) -> Vec<Mista
     }
     if config.notices_retry_longest < config.notices_retry_first {
         add("notices_retry_longest", "expected at least notices_retry_first");
+    }
+    if !config.otlp_metrics.is_zero() && config.otlp_endpoint.is_none() {
+        add("otlp_metrics", "expected otlp_endpoint with it");
     }
     if config.tls_cert.is_some() != config.tls_key.is_some() {
         add("tls_cert", "expected tls_key with it, and neither alone");
