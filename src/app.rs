@@ -1,6 +1,7 @@
 //! The composition root: builds the parts of a server on a ledger, in order, and takes them down.
 
 mod figures;
+mod reload;
 
 use std::convert::Infallible;
 use std::future::ready;
@@ -10,7 +11,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures_util::future::{Either, MapOk, TryFutureExt};
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_stream::StreamExt;
@@ -22,6 +23,7 @@ use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
 
 use crate::administration::Administration;
+pub use crate::app::reload::Reloads;
 use crate::charging::ids::TenantId;
 use crate::charging::number;
 use crate::charging::units::Seconds;
@@ -39,6 +41,7 @@ use crate::metrics::{self, Command};
 use crate::notices::{self, MailSettings, Notices, WebhookSettings};
 use crate::ops::health::{self, Health};
 use crate::ops::listener::{Bound, bind};
+use crate::ops::report::Reports;
 use crate::ops::shutdown::{Ended, Shutdown, serve_until};
 use crate::proto;
 use crate::security::Security;
@@ -101,6 +104,7 @@ pub struct Running<L> {
     notices: JoinSet<()>,
     grace: Duration,
     addresses: Addresses,
+    reload_interval: Arc<watch::Sender<Duration>>,
 }
 
 /// Where a server listens, with the ports that the system chose.
@@ -204,7 +208,8 @@ pub async fn start<L: Ledger>(ledger: Arc<L>, config: &Config) -> io::Result<Run
     let mut tasks = Tasks::default();
     tasks.spawn(watch(control.clone(), health.clone(), config.ledger_timeout));
     tasks.spawn(sweep(control.clone(), config.sweep_interval, config.sweep_batch));
-    tasks.spawn(keep_security(security.clone(), config.reload_interval));
+    let reload_interval = Arc::new(watch::Sender::new(config.reload_interval));
+    tasks.spawn(keep_security(security.clone(), reload_interval.subscribe()));
     if !config.metrics_survey.is_zero() {
         let surveys = figures::Surveys {
             control: control.clone(),
@@ -212,6 +217,13 @@ pub async fn start<L: Ledger>(ledger: Arc<L>, config: &Config) -> io::Result<Run
             named: config.metrics_tenants,
         };
         tasks.spawn(surveys.run());
+    }
+    if let Some(endpoint) = &config.otlp_endpoint
+        && !config.otlp_metrics.is_zero()
+    {
+        let reports = Reports::new(endpoint).map_err(io::Error::other)?;
+        let report = figures::report(reports, config.otlp_metrics, journal.clone(), health.clone());
+        tasks.spawn(report);
     }
     tasks.spawn(keep_records(Administration::new(control.clone(), sweep_bound)));
     // Serving goes on meanwhile: what is asked about a call that the journal holds waits for it.
@@ -239,6 +251,7 @@ pub async fn start<L: Ledger>(ledger: Arc<L>, config: &Config) -> io::Result<Run
         notices,
         grace,
         addresses,
+        reload_interval,
     })
 }
 
@@ -274,6 +287,15 @@ impl<L: Ledger> Running<L> {
     /// Who may ask it for what.
     pub fn security(&self) -> &Arc<Security> {
         &self.security
+    }
+
+    /// What changes its settings while it runs.
+    pub fn reloads(&self) -> Reloads {
+        Reloads {
+            security: self.security.clone(),
+            gate: self.gate.clone(),
+            interval: self.reload_interval.clone(),
+        }
     }
 
     /// Whether calls should be sent to it.
@@ -740,10 +762,13 @@ async fn sweep_tenant<L: Ledger>(
 }
 
 /// Looks for changed identities and certificates, for ever.
-async fn keep_security(security: Arc<Security>, interval: Duration) {
+async fn keep_security(security: Arc<Security>, mut interval: watch::Receiver<Duration>) {
     loop {
-        tokio::time::sleep(interval).await;
-        security.reload().await;
+        let length = *interval.borrow_and_update();
+        tokio::select! {
+            () = tokio::time::sleep(length) => security.reload().await,
+            Ok(()) = interval.changed() => {}
+        }
     }
 }
 

@@ -9,16 +9,19 @@ pub mod accounts;
 pub mod adjust;
 pub mod args;
 pub mod calls;
+pub mod check_config;
 pub mod client;
 pub mod demo;
 pub mod document;
 pub mod events;
 pub mod journal;
 pub mod loadtest;
+pub mod manual;
 pub mod openapi;
 pub mod organisation;
 pub mod output;
 pub mod pools;
+pub mod progress;
 pub mod rates;
 pub mod reconcile;
 pub mod records;
@@ -51,15 +54,19 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         }
     };
     match cli.command {
-        Command::Serve(serve) => match serve.config() {
-            Ok(config) => serve::run(&config),
-            Err(mistakes) => {
-                for mistake in mistakes {
-                    eprintln!("tollgate: {mistake}");
+        Command::Serve(serve) => {
+            let source = serve.source();
+            match source.load() {
+                Ok(config) => serve::run(&config, source),
+                Err(mistakes) => {
+                    mistakes.iter().for_each(output::warn);
+                    ExitCode::from(USAGE)
                 }
-                ExitCode::from(USAGE)
             }
-        },
+        }
+        Command::CheckConfig(serve) => exit_code(check_config::run(&(*serve).source(), cli.output)),
+        Command::Completions(args) => exit_code(manual::completions(args.shell)),
+        Command::Man(args) => exit_code(manual::pages(args.directory.as_deref())),
         Command::Demo(args) => exit_code(demo::run(&args)),
         Command::Loadtest(args) => exit_code(loadtest::run(&args, cli.output)),
         Command::Journal(args) => exit_code(journal::run(&args.command, cli.output)),

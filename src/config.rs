@@ -62,6 +62,14 @@ macro_rules! settings {
             }
         }
 
+        impl Config {
+            /// Keys of the settings that differ, in the order of the list.
+            pub fn differing(&self, other: &Config) -> Vec<&'static str> {
+                let all = [$((stringify!($name), self.$name == other.$name),)*];
+                all.into_iter().filter(|(_, same)| !same).map(|(key, _)| key).collect()
+            }
+        }
+
         impl Flags {
             fn into_map(self) -> BTreeMap<&'static str, String> {
                 let all = [$((stringify!($name), self.$name),)*];
@@ -163,18 +171,24 @@ settings! {
     tls_http: HttpTls = "off", "TOLLGATE_TLS_HTTP", word(&[("off", HttpTls::Off), ("on", HttpTls::On), ("mutual", HttpTls::Mutual)]),
         "TLS on the HTTP listener: off, which the probes of Kubernetes need; on; or mutual, with tls_client_ca";
     reload_interval: Duration = "10s", "TOLLGATE_RELOAD_INTERVAL", length(millis(100), hours(24)),
-        "Time between two looks for changed identities and certificates; 100ms to 24h";
+        "Time between two looks for changed identities, certificates and settings; 100ms to 24h";
     metrics_survey: Duration = "30s", "TOLLGATE_METRICS_SURVEY", length(Duration::ZERO, hours(1)),
         "Time between two looks at the ledger's open holds and funds for /metrics; 0s: never, else up to 1h";
     metrics_tenants: u32 = "0", "TOLLGATE_METRICS_TENANTS", whole(0, 1000),
         "Of how many tenants, in the order of their names, funds are told one by one at /metrics; 0 to 1000";
     otlp_endpoint: Option<String> = "none", "TOLLGATE_OTLP_ENDPOINT", collector_or_none,
-        "OpenTelemetry collector that traces are sent to by OTLP over gRPC: http://HOST:PORT; none: no traces";
+        "OpenTelemetry collector that traces are sent to, and figures by otlp_metrics, by OTLP over gRPC: http://HOST:PORT; none: neither";
     trace_sample: u32 = "0.01", "TOLLGATE_TRACE_SAMPLE", share,
         "Which share of the requests about calls is traced, of those whose caller has no trace; 0 to 1, up to six decimals";
     log_decisions: u32 = "0", "TOLLGATE_LOG_DECISIONS", share,
         "Which share of the allowed decisions is logged at info; refusals always are; 0 to 1, up to six decimals";
+    otlp_metrics: Duration = "0s", "TOLLGATE_OTLP_METRICS", length(Duration::ZERO, hours(1)),
+        "Time between two reports of all figures to otlp_endpoint; 0s: none, else up to 1h";
 }
+
+/// Settings that a running server takes over when its file changes, or at SIGHUP. All others need a restart.
+pub const RELOADED: &[&str] =
+    &["max_requests_in_flight", "log_filter", "reload_interval", "trace_sample", "log_decisions"];
 
 /// Tables of the file: what stands in one has its name before the key, as in `notices_interval`.
 const TABLES: &[&str] = &["notices"];
@@ -202,6 +216,22 @@ pub struct Mistake {
     pub message: String,
 }
 
+/// Where the settings of a process come from: read at its start, and again while it runs.
+#[derive(Clone, Debug)]
+pub struct Source {
+    /// Flags and variables, which a process cannot change.
+    pub flags: Flags,
+    /// The file.
+    pub file: Option<PathBuf>,
+}
+
+impl Source {
+    /// The settings as they are now.
+    pub fn load(&self) -> Result<Config, Vec<Mistake>> {
+        load(self.flags.clone(), self.file.as_deref())
+    }
+}
+
 /// Reads the settings: `flags` first, then `file`, then the defaults.
 pub fn load(flags: Flags, file: Option<&Path>) -> Result<Config, Vec<Mistake>> {
     let mut mistakes = Vec::new();
@@ -226,9 +256,12 @@ fn resolve(
     mut mistakes: Vec<Mistake>,
 ) -> Result<Config, Vec<Mistake>> {
     let file = read_file(file_name, file, &mut mistakes);
-    let config = Config::read(Given { flags: flags.into_map(), file }, &mut mistakes);
+    let flags = flags.into_map();
+    let places = file.iter().filter(|(key, _)| !flags.contains_key(*key));
+    let places = places.map(|(key, (place, _))| (*key, place.clone())).collect();
+    let config = Config::read(Given { flags, file }, &mut mistakes);
     if let Some(config) = &config {
-        mistakes.extend(contradictions(config));
+        mistakes.extend(contradictions(config, &places));
     }
     match config {
         Some(config) if mistakes.is_empty() => Ok(config),
@@ -236,11 +269,12 @@ fn resolve(
     }
 }
 
-/// Settings that are right alone but not together.
-fn contradictions(config: &Config) -> Vec<Mistake> {
+/// Settings that are right alone but not together; `places` are those of keys that the file gives.
+fn contradictions(config: &Config, places: &BTreeMap<&str, String>) -> Vec<Mistake> {
     let mut mistakes = Vec::new();
-    let mut add = |place: &str, message: &str| {
-        mistakes.push(Mistake { place: place.to_owned(), message: message.to_owned() });
+    let mut add = |key: &str, message: &str| {
+        let place = places.get(key).map_or(key, String::as_str).to_owned();
+        mistakes.push(Mistake { place, message: message.to_owned() });
     };
     if config.default_grant > config.max_grant {
         add("default_grant", "expected at most max_grant");
@@ -273,6 +307,9 @@ fn contradictions(config: &Config) -> Vec<Mistake> {
     if config.notices_retry_longest < config.notices_retry_first {
         add("notices_retry_longest", "expected at least notices_retry_first");
     }
+    if !config.otlp_metrics.is_zero() && config.otlp_endpoint.is_none() {
+        add("otlp_metrics", "expected otlp_endpoint with it");
+    }
     if config.tls_cert.is_some() != config.tls_key.is_some() {
         add("tls_cert", "expected tls_key with it, and neither alone");
     }
@@ -285,8 +322,8 @@ fn contradictions(config: &Config) -> Vec<Mistake> {
     if config.tls_http == HttpTls::Mutual && config.tls_client_ca.is_none() {
         add("tls_http", "expected tls_client_ca with it");
     }
-    if let Err(error) = Security::load(config.security()) {
-        add("security", &error.to_string());
+    for (key, error) in Security::problems(&config.security()) {
+        add(key, &error.to_string());
     }
     mistakes
 }

@@ -178,6 +178,46 @@ words! {
     }
 }
 
+words! {
+    /// Why a request was refused for who asks it; in the order of `security::Reason`.
+    Refused {
+        /// Neither token nor certificate.
+        NoCredential = "no_credential",
+        /// Nobody's token.
+        UnknownToken = "unknown_token",
+        /// A token after its time.
+        ExpiredToken = "expired_token",
+        /// Nobody's certificate.
+        UnknownCertificate = "unknown_certificate",
+        /// Not for this role.
+        Role = "role",
+        /// Another tenant.
+        Tenant = "tenant",
+        /// Too many a second.
+        Rate = "rate",
+        /// Too many at a time.
+        InFlight = "in_flight",
+        /// Too large.
+        MessageSize = "message_size",
+        /// Too many emergency calls of nobody.
+        Strangers = "strangers",
+        /// No TLS.
+        Handshake = "handshake",
+    }
+}
+
+words! {
+    /// What is read again while the process runs.
+    Reloaded {
+        /// Who may ask for what.
+        Identities = "identities",
+        /// Of TLS.
+        Certificates = "certificates",
+        /// The settings.
+        Settings = "settings",
+    }
+}
+
 /// Series by index, each made at its first use.
 struct Table<M> {
     family: Family<Labels, M>,
@@ -221,6 +261,9 @@ pub struct Metrics {
     ready: Gauge,
     journal: Journal,
     survey: SurveyCell,
+    refused: [Counter; Refused::ALL.len()],
+    reloads: [[Counter; 2]; Reloaded::ALL.len()],
+    stale: [Gauge; Reloaded::ALL.len()],
 }
 
 /// The journal's figures.
@@ -339,6 +382,11 @@ impl Metrics {
             "Looks at the ledger's holds and funds that failed",
             &survey_failures,
         );
+        let (refused, reloads) = <(Family<Labels, Counter>, Family<Labels, Counter>)>::default();
+        let stale = Family::<Labels, Gauge>::default();
+        add.of("requests_refused", "Requests refused for who asks them, by reason", &refused);
+        add.of("reloads", "Files read again, by what and how it went", &reloads);
+        add.of("reload_failed", "1 while a changed file cannot be used and the old stays", &stale);
         registry.register_collector(Box::new(survey.clone()));
 
         let of = |family: &Family<Labels, Counter>, labels| family.get_or_create_owned(&labels);
@@ -351,6 +399,11 @@ impl Metrics {
         let asked = words_of(Command::ALL, Command::word);
         let kinds = words_of(LedgerFault::ALL, LedgerFault::word);
         let entries = words_of(Entry::ALL, Entry::word);
+        let reasons = words_of(Refused::ALL, Refused::word);
+        let files = words_of(Reloaded::ALL, Reloaded::word);
+        let reload = |n: usize, how: usize| {
+            of(&reloads, vec![("what", files[n]), ("result", ["failed", "ok"][how])])
+        };
         let looked =
             |n: usize, result| of(&lookups, vec![("entry", entries[n]), ("result", result)]);
         let fault =
@@ -377,6 +430,9 @@ impl Metrics {
             ready,
             journal,
             survey,
+            refused: std::array::from_fn(|n| each(&refused, "reason", &reasons, n)),
+            reloads: std::array::from_fn(|n| std::array::from_fn(|how| reload(n, how))),
+            stale: std::array::from_fn(|n| stale.get_or_create_owned(&label("what", files[n]))),
             requests,
             durations,
             in_flight,
@@ -438,6 +494,19 @@ impl Metrics {
     /// A request was turned away.
     pub fn shed(&self, why: Shed) {
         self.shed[why as usize].inc();
+    }
+
+    /// A request was refused for who asks it, for the reason of that place in [`Refused`].
+    pub fn refused(&self, reason: usize) {
+        if let Some(counter) = self.refused.get(reason) {
+            counter.inc();
+        }
+    }
+
+    /// A file that had changed was read again; or it cannot be used, and the old one stays.
+    pub fn reloaded(&self, what: Reloaded, ok: bool) {
+        self.reloads[what as usize][usize::from(ok)].inc();
+        self.stale[what as usize].set((!ok).into());
     }
 
     /// A new call was answered without the ledger.

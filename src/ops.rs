@@ -4,6 +4,7 @@
 
 pub mod health;
 pub mod listener;
+pub mod report;
 pub mod shutdown;
 pub mod telemetry;
 pub mod traces;

@@ -1,6 +1,6 @@
 //! The organisation document: from text to profiles that can be trusted.
 //!
-//! [`read`] turns YAML into the raw document, [`check`] the raw document (also made from an `Apply`
+//! [`read`] turns YAML into the raw document, [`check()`] the raw document (also made from an `Apply`
 //! message) into what the ledger is given. Both name every fault they find, with line and field, and
 //! yield nothing when there is one. Pure; must not know the ledger, the clock or the wire.
 
@@ -62,7 +62,7 @@ impl std::error::Error for Fault {}
 /// Reads YAML, every scalar as text.
 ///
 /// Text that is not YAML, or has a list where the format has a mapping, is one fault: nothing behind
-/// it can be trusted. Everything else is left to [`check`]. Anchors may be used; their expansion is
+/// it can be trusted. Everything else is left to [`check()`]. Anchors may be used; their expansion is
 /// bounded, so that a small file cannot fill the memory.
 pub fn read(yaml: &str) -> Result<RawOrganisation, Vec<Fault>> {
     if yaml.len() > MAX_BYTES {

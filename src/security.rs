@@ -18,6 +18,7 @@ use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use sha2::{Digest, Sha256};
 use tokio::sync::Mutex;
 
+use crate::metrics::{self, Reloaded};
 use crate::security::identities::Identities;
 use crate::security::tls::Tls;
 
@@ -138,6 +139,7 @@ impl Refusals {
     /// Records one: who, from where, what for, why. Texts of the caller are escaped here and cut.
     pub fn record(&self, caller: &str, peer: &str, rpc: &str, reason: Reason) {
         self.counts[reason as usize].fetch_add(1, Ordering::Relaxed);
+        metrics::get().refused(reason as usize);
         if self.lines.check().is_err() {
             self.untold.fetch_add(1, Ordering::Relaxed);
             return;
@@ -188,6 +190,23 @@ impl Security {
         })
     }
 
+    /// Every file of these settings that cannot be used, by the setting that names it.
+    pub fn problems(settings: &Settings) -> Vec<(&'static str, BadFile)> {
+        let mut problems = vec![];
+        if let Some(path) = &settings.identities
+            && let Err(error) =
+                read_text(path).and_then(|text| Identities::parse(path, &text, None))
+        {
+            problems.push(("identities_file", error));
+        }
+        if let Some(files) = &settings.certificate
+            && let Err(error) = Tls::load(files, settings.client_ca.as_deref())
+        {
+            problems.push(("tls_cert", error));
+        }
+        problems
+    }
+
     /// What was refused.
     pub fn refusals(&self) -> &Refusals {
         &self.refusals
@@ -225,9 +244,11 @@ impl Security {
                 Ok(new) => {
                     tracing::info!(callers = new.len(), "the identities are read again");
                     current.store(Arc::new(new));
+                    metrics::get().reloaded(Reloaded::Identities, true);
                 }
                 Err(error) => {
                     tracing::error!(%error, "the new identities cannot be used; the old stay");
+                    metrics::get().reloaded(Reloaded::Identities, false);
                 }
             }
         }
@@ -235,9 +256,13 @@ impl Security {
             && let (Some(files), Some(tls)) = (&self.settings.certificate, &self.tls)
         {
             match tls.reload(files, self.settings.client_ca.as_deref()) {
-                Ok(()) => tracing::info!("the certificates are read again"),
+                Ok(()) => {
+                    tracing::info!("the certificates are read again");
+                    metrics::get().reloaded(Reloaded::Certificates, true);
+                }
                 Err(error) => {
                     tracing::error!(%error, "the new certificates cannot be used; the old stay");
+                    metrics::get().reloaded(Reloaded::Certificates, false);
                 }
             }
         }

@@ -18,6 +18,7 @@ use crate::journal::Journal;
 use crate::ledger::{Balance, Ledger, LedgerError};
 use crate::metrics::{self, JournalFigures, Survey};
 use crate::ops::health::{Health, State};
+use crate::ops::report::Reports;
 
 /// Longest wait for one answer: a survey waits for calls, not they for it.
 const ASK_TIMEOUT: Duration = Duration::from_secs(5);
@@ -33,14 +34,33 @@ const MOST_TENANTS: usize = 1_000;
 
 /// `/metrics`.
 pub(super) fn page(journal: Option<Arc<Journal>>, health: Health) -> Router {
-    let text = move || async move {
-        let metrics = metrics::get();
-        metrics.set_ledger_up(health.is_ledger_up());
-        metrics.set_ready(health.state().await == State::Ready);
-        metrics.set_journal(journal.as_deref().map(journal_figures));
-        ([(CONTENT_TYPE, metrics::CONTENT_TYPE)], metrics.text())
+    let page = move || async move {
+        ([(CONTENT_TYPE, metrics::CONTENT_TYPE)], text(journal.as_deref(), &health).await)
     };
-    Router::new().route("/metrics", get(text))
+    Router::new().route("/metrics", get(page))
+}
+
+async fn text(journal: Option<&Journal>, health: &Health) -> String {
+    let metrics = metrics::get();
+    metrics.set_ledger_up(health.is_ledger_up());
+    metrics.set_ready(health.state().await == State::Ready);
+    metrics.set_journal(journal.map(journal_figures));
+    metrics.text()
+}
+
+/// Sends the page to a collector, for ever.
+pub(super) async fn report(
+    mut reports: Reports,
+    interval: Duration,
+    journal: Option<Arc<Journal>>,
+    health: Health,
+) {
+    let mut ticks = tokio::time::interval(interval);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        reports.send(&text(journal.as_deref(), &health).await).await;
+    }
 }
 
 fn journal_figures(journal: &Journal) -> JournalFigures {

@@ -9,6 +9,7 @@ use crate::cli::output::{
     Failure, Outcome, Word, counted, fields, instant, is_some_money, length, money, print, rows,
     show, warn,
 };
+use crate::cli::progress::Progress;
 use crate::cli::records::warn_of_trimmed;
 use crate::cli::{FAILURE, client, organisation};
 use crate::proto::v1::report_recharge_request::Outcome as ReportOutcome;
@@ -38,7 +39,10 @@ pub async fn apply(args: &ApplyArgs, form: Output) -> Outcome {
         return Ok(ExitCode::SUCCESS);
     }
     let request = ApplyRequest { organisation: Some(organisation::message(&raw)?) };
-    let answer = client::accounts(&args.server).await?.apply(request).await?.into_inner();
+    let mut accounts = client::accounts(&args.server).await?;
+    let progress = Progress::waiting("applying");
+    let answer = accounts.apply(request).await?.into_inner();
+    drop(progress);
     if form == Output::Table {
         answer.warnings.iter().for_each(|warning| warn(format!("warning: {warning}")));
     }
@@ -277,7 +281,10 @@ fn class(classification: &Classification) -> String {
 /// Carries out `audit`.
 pub async fn audit(args: AuditArgs, form: Output) -> Outcome {
     let request = RunAuditRequest { tenant_id: args.tenant.unwrap_or_default() };
-    let answer = client::accounts(&args.server).await?.run_audit(request).await?.into_inner();
+    let mut accounts = client::accounts(&args.server).await?;
+    let progress = Progress::waiting("auditing");
+    let answer = accounts.run_audit(request).await?.into_inner();
+    drop(progress);
     show(form, &answer, audited)?;
     Ok(if answer.clean { ExitCode::SUCCESS } else { ExitCode::from(FAILURE) })
 }

@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use crate::charging::money::parse_micros;
 use crate::charging::units::Micros;
 use crate::cli::loadtest::args::LoadtestArgs;
-use crate::config::{Config, Flags, Listen, Mistake};
+use crate::config::{Flags, Listen, Source};
 use crate::duration;
 
 /// Real-time call authorization for session border controllers.
@@ -35,6 +35,7 @@ pub struct Cli {
 
 /// What to do.
 #[derive(Debug, Subcommand)]
+#[allow(clippy::large_enum_variant, reason = "there is one of it in a process")]
 pub enum Command {
     /// Serve calls and administration until SIGTERM or SIGINT
     Serve(Box<ServeArgs>),
@@ -44,6 +45,12 @@ pub enum Command {
     Loadtest(Box<LoadtestArgs>),
     /// Look into the journal of a server on this machine, whether or not it runs
     Journal(JournalArgs),
+    /// Check the settings as serve reads them, with the files that they name; asks no server
+    CheckConfig(Box<ServeArgs>),
+    /// Print what lets a shell complete commands and flags
+    Completions(CompletionsArgs),
+    /// Print the manual page of the program, or write those of all commands into a directory
+    Man(ManArgs),
     /// Ask a running server.
     #[command(flatten)]
     Client(Box<ClientCommand>),
@@ -198,10 +205,26 @@ pub struct ServeArgs {
 }
 
 impl ServeArgs {
-    /// The settings, or every mistake in them.
-    pub fn config(self) -> Result<Config, Vec<Mistake>> {
-        crate::config::load(self.flags, self.config.as_deref())
+    /// Where the settings come from.
+    pub fn source(self) -> Source {
+        Source { flags: self.flags, file: self.config }
     }
+}
+
+/// Arguments of `completions`.
+#[derive(Debug, Args)]
+pub struct CompletionsArgs {
+    /// The shell
+    #[arg(value_enum)]
+    pub shell: clap_complete::Shell,
+}
+
+/// Arguments of `man`.
+#[derive(Debug, Args)]
+pub struct ManArgs {
+    /// Directory for tollgate.1, tollgate-serve.1 and so on; left out: the first on standard output
+    #[arg(long, value_name = "DIRECTORY")]
+    pub directory: Option<PathBuf>,
 }
 
 /// Arguments of `demo`.
@@ -513,6 +536,9 @@ pub struct CallsArgs {
     /// Tenant
     #[arg(long, env = "TOLLGATE_TENANT", value_name = "ID", required = true)]
     pub tenant: Option<String>,
+    /// List them again and again, this long apart, until Ctrl-C; each time one JSON line with --output json
+    #[arg(long, value_name = "TIME", num_args = 0..=1, default_missing_value = "2s", value_parser = watching)]
+    pub watch: Option<Duration>,
     /// The server.
     #[command(flatten)]
     pub server: Server,
@@ -996,6 +1022,16 @@ fn day_or_instant(text: &str) -> Result<Timestamp, String> {
     let instant = text.parse().ok().or_else(|| day(text));
     instant
         .ok_or_else(|| "expected an instant such as 2026-01-10T00:00:00Z or 2026-01-10".to_owned())
+}
+
+/// Shortest time between two looks at open calls.
+const SHORTEST_WATCH: Duration = Duration::from_millis(200);
+
+fn watching(text: &str) -> Result<Duration, String> {
+    length(text)
+        .ok()
+        .filter(|length| *length >= SHORTEST_WATCH)
+        .ok_or_else(|| "expected a length of time such as 2s, at least 200ms".to_owned())
 }
 
 pub(super) fn length(text: &str) -> Result<Duration, String> {

@@ -1,8 +1,10 @@
 //! The commands of a call: `authorize`, `answer`, `extend`, `settle`, `release`, `quote`, `calls`.
 
+use std::io::{self, ErrorKind, IsTerminal, Write};
 use std::process::ExitCode;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use uuid::Uuid;
 
 use crate::cli::accounts::PAGE;
@@ -16,6 +18,7 @@ use crate::cli::output::{
     Failure, Outcome, Word, counted, fields, instant, is_some_money, is_some_time, length, lines,
     mark, money, rows, show, spoken, warn,
 };
+use crate::proto::json::to_json_line;
 use crate::proto::v1::end_open_calls_request::Calls as WhichCalls;
 use crate::proto::v1::{
     AuthorizeCallRequest, AuthorizeCallResponse, Call, CallOrigin, CallType, Classification,
@@ -170,7 +173,13 @@ pub async fn release(args: ReleaseArgs, form: Output) -> Outcome {
 /// Carries out `calls`.
 pub async fn calls(args: CallsArgs, form: Output) -> Outcome {
     match args.command {
-        None => list(&args.tenant.unwrap_or_default(), &args.server, form).await,
+        None => {
+            let tenant = args.tenant.unwrap_or_default();
+            match args.watch {
+                None => list(&tenant, &args.server, form).await,
+                Some(every) => watch(&tenant, &args.server, every, form).await,
+            }
+        }
         Some(CallsCommand::Show { key, server }) => {
             let request = GetCallRequest { tenant_id: key.tenant, call_id: key.call_id };
             let answer = client::accounts(&server).await?.get_call(request).await?.into_inner();
@@ -222,7 +231,51 @@ async fn end(args: EndCallsArgs, form: Output) -> Outcome {
 }
 
 async fn list(tenant: &str, server: &Server, form: Output) -> Outcome {
+    let all = open_calls(&mut client::accounts(server).await?, tenant).await?;
+    show(form, &all, listed)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Lists for ever, on a terminal always from its top. A server that is away is told and asked again.
+async fn watch(tenant: &str, server: &Server, every: Duration, form: Output) -> Outcome {
+    let is_terminal = io::stdout().is_terminal();
     let mut accounts = client::accounts(server).await?;
+    loop {
+        let found = open_calls(&mut accounts, tenant).await;
+        let now = Timestamp::now().strftime("%H:%M:%SZ");
+        let text = match (found, form) {
+            (Ok(all), Output::Json) => to_json_line(&all)?,
+            (Ok(all), Output::Table) => {
+                let open = counted(u64::try_from(all.calls.len()).unwrap_or(u64::MAX), "open call");
+                format!("{now}  {tenant}  {open}\n{}", listed(&all).trim_end())
+            }
+            (Err(failure), _) => {
+                failure.print();
+                String::new()
+            }
+        };
+        // Clears the screen and begins at its top.
+        let top = if is_terminal && form == Output::Table { "\x1b[2J\x1b[H" } else { "" };
+        if !text.is_empty() && !is_read(&format!("{top}{text}\n"))? {
+            return Ok(ExitCode::SUCCESS);
+        }
+        tokio::time::sleep(every).await;
+    }
+}
+
+/// Writes a text; whether anybody reads on.
+fn is_read(text: &str) -> Result<bool, Failure> {
+    let mut out = io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(false),
+        written => Ok(written.map(|()| true)?),
+    }
+}
+
+async fn open_calls(
+    accounts: &mut client::Accounts,
+    tenant: &str,
+) -> Result<ListOpenCallsResponse, Failure> {
     let mut all = ListOpenCallsResponse::default();
     let mut page_token = String::new();
     loop {
@@ -232,11 +285,9 @@ async fn list(tenant: &str, server: &Server, form: Output) -> Outcome {
         all.calls.extend(page.calls);
         page_token = page.next_page_token;
         if page_token.is_empty() {
-            break;
+            return Ok(all);
         }
     }
-    show(form, &all, listed)?;
-    Ok(ExitCode::SUCCESS)
 }
 
 fn listed(answer: &ListOpenCallsResponse) -> String {

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use crate::charging::deck::{Deck, DeckErrors, LineError, MAX_BYTES};
 use crate::cli::args::{Output, RatesCommand, Server};
 use crate::cli::output::{Failure, Outcome, counted, fields, show};
+use crate::cli::progress::Progress;
 use crate::cli::{FAILURE, client, document};
 use crate::proto::v1::{ActivateDeckRequest, ActivateDeckResponse, CheckDeckResponse, DeckProblem};
 
@@ -38,7 +39,10 @@ async fn activate(deck: String, file: &Path, server: &Server, form: Output) -> O
         return Err(Failure(list.lines().map(str::to_owned).collect()));
     }
     let request = ActivateDeckRequest { deck, csv: csv.into() };
-    let answer = client::accounts(server).await?.activate_deck(request).await?.into_inner();
+    let mut accounts = client::accounts(server).await?;
+    let progress = Progress::waiting("activating the deck");
+    let answer = accounts.activate_deck(request).await?.into_inner();
+    drop(progress);
     show(form, &answer, activated)?;
     Ok(ExitCode::SUCCESS)
 }

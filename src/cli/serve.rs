@@ -8,7 +8,7 @@ use anyhow::Context;
 
 use crate::app;
 use crate::cli::{FAILURE, USAGE};
-use crate::config::{Config, LedgerUrl};
+use crate::config::{Config, LedgerUrl, Source};
 use crate::ledger::memory::MemoryLedger;
 use crate::ledger::redis::{BadRedisUrl, RedisLedger, RedisSettings};
 use crate::ledger::{ClockOffset, Ledger};
@@ -21,9 +21,9 @@ const REDIS_TIMEOUT: Duration = Duration::from_secs(5);
 /// However short `ledger_timeout` is: a connection is not given up for a moment's silence.
 const SHORTEST_PROBE: Duration = Duration::from_millis(100);
 
-/// Serves; what goes wrong is told on standard error.
-pub fn run(config: &Config) -> ExitCode {
-    match try_run(config) {
+/// Serves by the settings that were read from that source; what goes wrong is told on standard error.
+pub fn run(config: &Config, source: Source) -> ExitCode {
+    match try_run(config, source) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("tollgate: {error:#}");
@@ -32,7 +32,7 @@ pub fn run(config: &Config) -> ExitCode {
     }
 }
 
-fn try_run(config: &Config) -> anyhow::Result<()> {
+fn try_run(config: &Config, source: Source) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let (format, filter) = (config.log_format, &config.log_filter);
     match &config.otlp_endpoint {
@@ -49,7 +49,8 @@ fn try_run(config: &Config) -> anyhow::Result<()> {
                 tracing::warn!(
                     "the ledger is in memory: tenants, balances and calls end with this process"
                 );
-                serve(Arc::new(MemoryLedger::new(ClockOffset::default())), config).await
+                let ledger = MemoryLedger::new(ClockOffset::default());
+                serve(Arc::new(ledger), config, source).await
             }
             LedgerUrl::Redis(url) => {
                 let settings = RedisSettings {
@@ -59,20 +60,24 @@ fn try_run(config: &Config) -> anyhow::Result<()> {
                     probe_timeout: config.ledger_timeout.max(SHORTEST_PROBE),
                 };
                 let ledger = RedisLedger::connect(&settings, ClockOffset::default()).await?;
-                serve(Arc::new(ledger), config).await
+                serve(Arc::new(ledger), config, source).await
             }
         }
     })
 }
 
-async fn serve<L: Ledger>(ledger: Arc<L>, config: &Config) -> anyhow::Result<()> {
+async fn serve<L: Ledger>(ledger: Arc<L>, config: &Config, source: Source) -> anyhow::Result<()> {
     // From here on a signal ends the server in order, even while it starts.
     let stop = shutdown::stop_signal().context("cannot listen for signals")?;
+    let hang_up = shutdown::hang_up().context("cannot listen for signals")?;
     let running = app::start(ledger, config).await?;
     running.warn_of_open_doors();
     let app::Addresses { calls, administration, http } = running.addresses();
     tracing::info!(ledger = %config.ledger, %calls, %administration, %http, "serving");
-    running.run_until(stop).await?;
+    let reloads = tokio::spawn(running.reloads().run(source, config.clone(), hang_up));
+    let ended = running.run_until(stop).await;
+    reloads.abort();
+    ended?;
     tokio::task::spawn_blocking(traces::flush).await?;
     tracing::info!("stopped");
     Ok(())

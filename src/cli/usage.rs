@@ -11,6 +11,7 @@ use crate::cli::args::{Output, UsageArgs, UsageFormat};
 use crate::cli::client;
 use crate::cli::organisation::timestamp;
 use crate::cli::output::{Failure, Outcome, Word, counted, instant, length, money, print, rows};
+use crate::cli::progress::Progress;
 use crate::cli::records::warn_of_trimmed;
 use crate::proto::json::to_json_line;
 use crate::proto::v1::{self, ExportUsageRequest, ExportUsageResponse, Money};
@@ -30,6 +31,8 @@ pub async fn run(args: UsageArgs, form: Output) -> Outcome {
     };
     let answer = client::accounts(&args.server).await?.export_usage(request).await?;
     let mut records = answer.into_inner();
+    // Records on a terminal show by themselves how far it is.
+    let progress = args.output_file.is_some().then(|| Progress::counting("records"));
     let mut file = UsageFile::open(args.format, args.output_file, form)?;
     loop {
         // The deadline of the request ends with its first answer: this is for each record.
@@ -44,7 +47,9 @@ pub async fn run(args: UsageArgs, form: Output) -> Outcome {
             Err(Broken::Reader) => return Ok(ExitCode::SUCCESS),
             written => written?,
         }
+        progress.iter().for_each(Progress::one);
     }
+    drop(progress);
     match file.finish() {
         Err(Broken::Reader) => {}
         finished => finished?,

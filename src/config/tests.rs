@@ -266,8 +266,29 @@ fn settings_that_contradict_each_other_are_refused() {
             "http_listen: expected another address than listen and admin_listen".to_owned(),
         ])
     );
+    let file = "tls_key = \"none\"\n\ntls_cert = \"/gone.pem\"\nidentities_file = \"/gone.toml\"\n";
+    let said = from(&[], file).expect_err("they belong together");
+    assert_eq!(said.len(), 2, "{said:?}");
+    assert_eq!(
+        said[0],
+        "tollgate.toml line 3: tls_cert: expected tls_key with it, and neither alone"
+    );
+    assert!(
+        said[1]
+            .starts_with("tollgate.toml line 4: identities_file: \"/gone.toml\": cannot be read")
+    );
     let any = "127.0.0.1:0";
     assert!(from(&["--listen", any, "--admin-listen", any, "--http-listen", any], "").is_ok());
+}
+
+#[test]
+fn what_differs_is_named_and_what_is_reloaded_is_a_setting() {
+    let changed = from(&["--grace", "20s", "--log-filter", "warn"], "").expect("all are right");
+    assert_eq!(defaults().differing(&changed), ["grace", "log_filter"]);
+    assert_eq!(defaults().differing(&defaults()), [""; 0]);
+    for key in RELOADED {
+        assert!(SETTINGS.iter().any(|setting| setting.key == *key), "{key}");
+    }
 }
 
 #[test]
@@ -291,7 +312,15 @@ fn ledgers_are_known_by_their_scheme() {
         assert!(!format!("{config:?}").contains("hidden"));
     }
     check("ledger = \"file:x\"", &format!("file: is not supported in this version, {expected}"));
-    for text in ["", "redis", "redis:", "redis://", "postgres://me:secret@x"] {
+    for text in [
+        "",
+        "redis",
+        "redis:",
+        "redis://",
+        "redis://me:secret@host:70000",
+        "redis://host/main",
+        "postgres://me:secret@x",
+    ] {
         check(&format!("ledger = \"{text}\""), expected);
     }
 }

@@ -119,13 +119,23 @@ pub(super) fn ledger(text: &str) -> Result<LedgerUrl, String> {
         Some((scheme @ "file", _)) => {
             Err(format!("{scheme}: is not supported in this version, {expected}"))
         }
-        Some(("redis" | "rediss" | "redis+unix" | "redis+sentinel" | "redis+cluster", rest))
-            if rest.strip_prefix("//").is_some_and(|rest| !rest.is_empty()) =>
+        Some((
+            scheme @ ("redis" | "rediss" | "redis+unix" | "redis+sentinel" | "redis+cluster"),
+            rest,
+        )) if rest.strip_prefix("//").is_some_and(|rest| !rest.is_empty())
+            && (!matches!(scheme, "redis" | "rediss") || is_one_server(text)) =>
         {
             Ok(LedgerUrl::Redis(text.to_owned()))
         }
         _ => Err(expected.to_owned()),
     }
+}
+
+/// Host, port and the number of a database. The other forms are judged when the server starts.
+fn is_one_server(text: &str) -> bool {
+    let Ok(url) = Url::parse(text) else { return false };
+    let database = url.path().trim_start_matches('/');
+    url.has_host() && (database.is_empty() || database.parse::<u32>().is_ok())
 }
 
 pub(super) fn listen(text: &str) -> Result<Listen, String> {

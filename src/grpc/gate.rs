@@ -2,7 +2,7 @@
 //!
 //! Emergency calls never come here (contract rule 13).
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tonic::Status;
@@ -13,17 +13,35 @@ use crate::metrics::{self, Shed};
 #[derive(Debug)]
 pub struct Gate {
     permits: Semaphore,
+    most: AtomicUsize,
     draining: AtomicBool,
 }
 
 impl Gate {
     /// Open to so many requests at a time.
     pub fn new(most: u32) -> Gate {
-        // A u32 is a usize on every machine that this is built for.
-        let most = usize::try_from(most).unwrap_or(Semaphore::MAX_PERMITS);
+        let most = permits(most);
         Gate {
-            permits: Semaphore::new(most.min(Semaphore::MAX_PERMITS)),
+            permits: Semaphore::new(most),
+            most: AtomicUsize::new(most),
             draining: AtomicBool::new(false),
+        }
+    }
+
+    /// Open to so many from now on. Who is inside stays; where that are more, nobody comes in until enough
+    /// have left.
+    pub async fn set_most(&self, most: u32) {
+        let most = permits(most);
+        let before = self.most.swap(most, Ordering::AcqRel);
+        if most >= before {
+            self.permits.add_permits(most - before);
+            return;
+        }
+        // One by one, as they are given back; an error is that the semaphore is closed, which it never is.
+        for _ in most..before {
+            if let Ok(permit) = self.permits.acquire().await {
+                permit.forget();
+            }
         }
     }
 
@@ -58,8 +76,14 @@ impl Gate {
     }
 }
 
+/// A u32 is a usize on every machine that this is built for.
+fn permits(most: u32) -> usize {
+    usize::try_from(most).unwrap_or(Semaphore::MAX_PERMITS).min(Semaphore::MAX_PERMITS)
+}
+
 #[cfg(test)]
 mod tests {
+    use futures_util::FutureExt;
     use tonic::Code;
 
     use super::*;
@@ -71,6 +95,23 @@ mod tests {
         assert_eq!(gate.enter_new().expect_err("one too many").code(), Code::ResourceExhausted);
         drop(first);
         assert!(gate.enter_new().is_ok(), "the first has left");
+    }
+
+    #[tokio::test]
+    async fn the_limit_may_change_while_requests_are_inside() {
+        let gate = Gate::new(1);
+        let first = gate.enter().expect("the first");
+        gate.set_most(2).await;
+        let second = gate.enter().expect("there is room for two");
+        {
+            let mut narrower = std::pin::pin!(gate.set_most(1));
+            assert!(narrower.as_mut().now_or_never().is_none(), "both are inside");
+            drop(second);
+            narrower.await;
+        }
+        assert!(gate.enter().is_err(), "the first is the one that may be inside");
+        drop(first);
+        assert!(gate.enter().is_ok());
     }
 
     #[test]

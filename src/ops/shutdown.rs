@@ -5,7 +5,7 @@ use std::io;
 use std::pin::pin;
 use std::time::Duration;
 
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
 use crate::ops::health::Health;
@@ -51,6 +51,11 @@ pub fn stop_signal() -> io::Result<impl Future<Output = &'static str>> {
             _ = interrupt.recv() => "SIGINT",
         }
     })
+}
+
+/// SIGHUP, from this call on: it asks to read files again, and does not end the process any more.
+pub fn hang_up() -> io::Result<Signal> {
+    signal(SignalKind::hangup())
 }
 
 /// Runs `servers` until `stop`, then lets them drain for at most `grace`.

@@ -1,11 +1,13 @@
-//! The log: on standard error, as text or JSON lines.
+//! The log: on standard error, as text or JSON lines. What of it is told can change while the process runs.
 
 use std::io::IsTerminal;
+use std::sync::OnceLock;
 
 use tracing::Subscriber;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::{Layer, SubscriberExt};
+use tracing_subscriber::reload;
 
 use crate::config::LogFormat;
 use crate::ops::traces::{self, TracesError};
@@ -19,17 +21,35 @@ pub enum TelemetryError {
     /// The process has a log already.
     #[error("cannot set up the log: {0}")]
     AlreadySet(#[from] tracing::subscriber::SetGlobalDefaultError),
+    /// The filter cannot be changed any more.
+    #[error("cannot change the log filter: {0}")]
+    Refilter(#[from] reload::Error),
     /// There is no way to send traces.
     #[error(transparent)]
     Traces(#[from] TracesError),
 }
 
+/// Puts another filter in the place of that of the process.
+type Refilter = Box<dyn Fn(EnvFilter) -> Result<(), reload::Error> + Send + Sync>;
+
+static REFILTER: OnceLock<Refilter> = OnceLock::new();
+
 /// Sets up the log of the process; once.
 pub fn init(format: LogFormat, filter: &str) -> Result<(), TelemetryError> {
     let colours = std::io::stderr().is_terminal();
-    let subscriber = subscriber(format, filter, colours, std::io::stderr)?;
+    let (subscriber, refilter) = subscriber(format, filter, colours, std::io::stderr)?;
     tracing::subscriber::set_global_default(subscriber)?;
+    let _ = REFILTER.set(refilter);
     Ok(())
+}
+
+/// Changes what is told, from now on. Without a log there is nothing to change.
+pub fn set_filter(filter: &str) -> Result<(), TelemetryError> {
+    let filter = EnvFilter::try_new(filter)?;
+    match REFILTER.get() {
+        Some(refilter) => Ok(refilter(filter)?),
+        None => Ok(()),
+    }
 }
 
 /// The same, with traces that are sent to a collector, of so many requests of a million. Within a runtime.
@@ -45,9 +65,11 @@ pub fn init_with_traces(
         LogFormat::Text => log.boxed(),
         LogFormat::Json => log.json().flatten_event(true).boxed(),
     };
-    let log = log.with_filter(EnvFilter::try_new(filter)?);
+    let (filter, handle) = reload::Layer::new(EnvFilter::try_new(filter)?);
+    let log = log.with_filter(filter);
     let all = tracing_subscriber::registry().with(log).with(traces::layer(endpoint, share)?);
     tracing::subscriber::set_global_default(all)?;
+    let _ = REFILTER.set(Box::new(move |filter| handle.reload(filter)));
     Ok(())
 }
 
@@ -56,7 +78,7 @@ fn subscriber<W>(
     filter: &str,
     colours: bool,
     writer: W,
-) -> Result<Box<dyn Subscriber + Send + Sync>, TelemetryError>
+) -> Result<(Box<dyn Subscriber + Send + Sync>, Refilter), TelemetryError>
 where
     W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
 {
@@ -65,8 +87,16 @@ where
         .with_ansi(colours)
         .with_writer(writer);
     Ok(match format {
-        LogFormat::Text => Box::new(log.finish()),
-        LogFormat::Json => Box::new(log.json().flatten_event(true).finish()),
+        LogFormat::Text => {
+            let log = log.with_filter_reloading();
+            let handle = log.reload_handle();
+            (Box::new(log.finish()), Box::new(move |filter| handle.reload(filter)))
+        }
+        LogFormat::Json => {
+            let log = log.json().flatten_event(true).with_filter_reloading();
+            let handle = log.reload_handle();
+            (Box::new(log.finish()), Box::new(move |filter| handle.reload(filter)))
+        }
     })
 }
 
@@ -93,11 +123,13 @@ mod tests {
     fn logged(format: LogFormat, filter: &str) -> String {
         let log = Log::default();
         let writer = log.clone();
-        let subscriber = subscriber(format, filter, false, move || writer.clone())
+        let (subscriber, refilter) = subscriber(format, filter, false, move || writer.clone())
             .expect("the filter is well formed");
         tracing::subscriber::with_default(subscriber, || {
             tracing::warn!(attempt = 2, "ledger away");
             tracing::info!("hidden");
+            refilter(EnvFilter::new("off")).expect("it is there");
+            tracing::warn!("nobody hears this");
         });
         let bytes = log.0.lock().expect("no writer panics").clone();
         String::from_utf8(bytes).expect("the log is text")

@@ -71,6 +71,11 @@ pub fn log_decisions(share: u32) {
     DECISIONS.share.store(share, Ordering::Relaxed);
 }
 
+/// Sets which share of requests begins a trace, in parts of a million; nothing where there are no traces.
+pub fn trace(share: u32) {
+    TRACES.share.store(share, Ordering::Relaxed);
+}
+
 /// Whether an allowed decision is to be told.
 pub fn tells_decision() -> bool {
     DECISIONS.takes()
@@ -102,7 +107,7 @@ where
         .build();
     let tracer = provider.tracer("tollgate");
     let _ = PROVIDER.set(provider);
-    TRACES.share.store(share, Ordering::Relaxed);
+    trace(share);
     let layer = tracing_opentelemetry::layer().with_tracer(tracer).with_location(false);
     let layer = layer.with_threads(false).with_tracked_inactivity(false).with_target(false);
     Ok(layer.with_filter(filter_fn(|about| about.target() == TARGET)))

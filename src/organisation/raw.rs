@@ -2,7 +2,7 @@
 //!
 //! Mirrors the YAML key by key; the `Apply` message is turned into the same structs. Every scalar is
 //! text, so that `NO` stays Norway. A key that the format does not have is kept in `unknown`, for
-//! [`super::check`] to report with all other faults. Must not know what a value means.
+//! [`super::check()`] to report with all other faults. Must not know what a value means.
 
 use std::fmt;
 use std::marker::PhantomData;

@@ -114,7 +114,14 @@ networkPolicy: { enabled: false }
 termination: { preStopSeconds: 0 }
 ";
 
-const SERVICES: [(&str, &str); 7] = [
+const GUARDED: &str = "
+image: { repository: registry.example/tollgate }
+ledger: { redis: { url: 'redis://redis:6379' } }
+config: { emergency_country: US, reload_interval: 1m }
+secrets: { identities: { name: callers }, tokenKeys: { name: grants }, tls: { name: tollgate-tls }, clientCa: { name: clients } }
+";
+
+const SERVICES: [(&str, &str); 8] = [
     ("redis", REDIS),
     ("trial", TRIAL),
     ("TLS and ACL", TLS_AND_ACL),
@@ -122,6 +129,7 @@ const SERVICES: [(&str, &str); 7] = [
     ("journal", JOURNAL),
     ("everything", EVERYTHING),
     ("nothing", NOTHING),
+    ("guarded", GUARDED),
 ];
 
 /// Values of helm/examples/sbc, on top of its own.
@@ -251,8 +259,19 @@ fn loaded(configuration: &str) -> Config {
     let text: Vec<&str> = configuration.lines().filter(known).collect();
     let files = Files::default();
     // Where Kubernetes mounts a Secret there is a file of the test.
-    let secrets = files.write("secrets", "whsec_QUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFB\n");
-    let text = text.join("\n").replace("/etc/tollgate-secrets/webhook-secrets", &secrets);
+    let own = rcgen::generate_simple_self_signed(["tollgate.test".to_owned()]).unwrap();
+    let callers = read("samples/identities.toml");
+    for (name, text) in [
+        ("webhook-secrets", "whsec_QUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFB\n"),
+        ("token-keys", "2026 QUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUE=\n"),
+        ("identities.toml", callers.as_str()),
+        ("tls.crt", own.cert.pem().as_str()),
+        ("tls.key", own.signing_key.serialize_pem().as_str()),
+        ("client-ca.crt", own.cert.pem().as_str()),
+    ] {
+        files.write(name, text);
+    }
+    let text = text.join("\n").replace("/etc/tollgate-secrets", &files.path(""));
     let path = files.write("tollgate.toml", &text);
     config::load(Flags::default(), Some(Path::new(&path)))
         .unwrap_or_else(|mistakes| panic!("{mistakes:#?} in {configuration}"))
@@ -461,6 +480,22 @@ fn secrets_are_in_secrets_and_nowhere_else() {
     let from = json!({ "secretKeyRef": { "name": "redis-url", "key": "url" } });
     assert_eq!(*whole, json!([{ "name": "TOLLGATE_LEDGER", "valueFrom": from }]));
     assert!(of(EVERYTHING).iter().all(|object| object["kind"] != "Secret"));
+    // Files are mounted, under the names that the configuration has for them.
+    let objects = of(GUARDED);
+    let pod = &workload(&objects)["spec"]["template"]["spec"];
+    let volumes = pod["volumes"].as_array().unwrap();
+    let secrets = volumes.iter().find(|volume| volume["name"] == "tollgate-secrets").unwrap();
+    let mut mounted = BTreeSet::new();
+    for source in secrets["projected"]["sources"].as_array().unwrap() {
+        for item in source["secret"]["items"].as_array().unwrap() {
+            mounted.insert(format!("/etc/tollgate-secrets/{}", item["path"].as_str().unwrap()));
+        }
+    }
+    let configuration = configuration(&objects);
+    let table: toml::Table = configuration.parse().unwrap();
+    let keys = ["identities_file", "token_keys_file", "tls_cert", "tls_key", "tls_client_ca"];
+    let named = keys.map(|key| table[key].as_str().unwrap().to_owned());
+    assert_eq!(BTreeSet::from(named), mounted);
     // The names of variables are those of the program.
     for variable in ["TOLLGATE_LEDGER", "TOLLGATE_NOTICES_SMTP_URL"] {
         assert!(SETTINGS.iter().any(|setting| setting.variable == variable), "{variable}");
@@ -577,6 +612,11 @@ fn wrong_values_are_refused_with_what_is_wrong() {
         ("calls: { port: 7602 }", "must differ"),
         ("calls: { port: 80 }", "at '/calls/port': minimum: got 80, want 1,024"),
         ("autoscaling: { enabled: true, minReplicas: 9 }", "at most autoscaling.maxReplicas"),
+        (
+            "secrets: { identities: { name: a } }\nconfig: { identities_file: /b }",
+            "secrets.identities and config.identities_file: set one of them",
+        ),
+        ("secrets: { clientCa: { name: a } }", "secrets.clientCa: needs secrets.tls"),
         ("podDisruptionBudget: { maxUnavailable: 0 }", "at '/podDisruptionBudget/maxUnavailable'"),
         ("networkPolicy: { callers: [{}] }", "at '/networkPolicy/callers/0'"),
         (
@@ -667,6 +707,7 @@ fn the_notes_say_how_to_call_and_what_is_missing() {
         "SET config.emergency_country",
         "THE LEDGER IS IN MEMORY",
         "journal = \"off\"",
+        "NO IDENTITIES",
     ] {
         assert!(trial.contains(part), "{part} is not in {trial}");
     }

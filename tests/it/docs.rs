@@ -210,6 +210,36 @@ fn every_test_that_a_fault_of_peers_names_exists() {
 }
 
 #[test]
+fn every_test_that_the_threat_model_names_exists() {
+    let tests = tests();
+    let text = read("SECURITY.md");
+    let is_test = |name: &&str| name.matches('_').count() > 3 && !name.contains([' ', '=', '/']);
+    let named: Vec<_> = quoted(&text).filter(is_test).collect();
+    let named: Vec<_> = named.into_iter().filter(|name| !name.starts_with("tollgate_")).collect();
+    assert!(named.len() > 20, "the names were found: {named:?}");
+    for name in named {
+        let exists = tests.iter().any(|test| test.ends_with(&format!("::{name}")));
+        assert!(exists, "there is no test {name}");
+    }
+}
+
+#[test]
+fn the_settings_that_change_while_it_runs_are_those_of_the_table() {
+    let page = read("docs/OPERATIONS.md");
+    let chapter = page.split_once("## Check and change the settings").expect("a chapter").1;
+    let rows = chapter
+        .lines()
+        .filter(|line| line.ends_with("| the configuration file |"))
+        .chain(chapter.lines().filter(|line| line.contains("| the configuration file; ")));
+    let mut told: Vec<_> = rows.flat_map(quoted).map(str::to_owned).collect();
+    let mut known: Vec<_> =
+        tollgate::config::RELOADED.iter().map(|key| (*key).to_owned()).collect();
+    told.sort();
+    known.sort();
+    assert_eq!(told, known);
+}
+
+#[test]
 fn every_module_that_the_rule_book_names_exists() {
     for [rule, _, place, _] in rows() {
         for name in quoted(&place).filter(|name| name.ends_with(".rs")) {
@@ -220,7 +250,8 @@ fn every_module_that_the_rule_book_names_exists() {
 
 #[test]
 fn every_relative_link_leads_somewhere() {
-    let mut pages = vec![root().join("README.md"), root().join("CHANGELOG.md")];
+    let mut pages =
+        ["README.md", "CHANGELOG.md", "SECURITY.md"].map(|page| root().join(page)).to_vec();
     files(&root().join("docs"), "md", &mut pages);
     files(&root().join("samples"), "md", &mut pages);
     for page in pages {

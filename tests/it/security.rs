@@ -76,6 +76,55 @@ const PROMISED: &[(&str, &str, &str)] = &[
     ),
 ];
 
+#[test]
+fn the_operations_page_has_the_same_table_of_roles() {
+    let page = include_str!("../../docs/OPERATIONS.md");
+    let chapter = page.split_once("\n### Roles\n").expect("a chapter").1;
+    let chapter = chapter.split("\n### ").next().unwrap();
+    let rows = chapter.lines().filter(|line| line.starts_with("| `"));
+    let told: Vec<(String, Vec<&str>)> = rows
+        .map(|row| {
+            let cells: Vec<&str> = row.trim_matches('|').split('|').map(str::trim).collect();
+            assert_eq!(cells.len(), ROLES.len() + 2, "{row}");
+            let name = cells[0].trim_matches('`').to_owned();
+            let roles = ROLES.into_iter().zip(&cells[1..]);
+            (name, roles.filter(|(_, cell)| **cell == "yes").map(|(role, _)| role).collect())
+        })
+        .collect();
+    let promised = PROMISED.iter().map(|(service, rpc, roles)| {
+        let path = format!("{}{rpc}", service.trim_start_matches('/'));
+        let name = path.strip_prefix(&CALLS[1..]).or(path.strip_prefix(&ACCOUNT[1..]));
+        (name.unwrap_or(&path).to_owned(), roles.split(' ').collect::<Vec<_>>())
+    });
+    let sorted = |mut rows: Vec<(String, Vec<&'static str>)>| {
+        rows.sort();
+        rows
+    };
+    assert_eq!(sorted(told), sorted(promised.collect()));
+    let header = format!("| RPC | {} | whose tenant |", ROLES.join(" | "));
+    assert!(chapter.contains(&header), "{header}");
+}
+
+#[test]
+fn every_reason_of_a_refusal_is_documented_and_counted_by_its_own_name() {
+    let words = tollgate::metrics::Refused::ALL.iter().map(|reason| reason.word());
+    let names: Vec<_> = Reason::ALL.iter().map(|reason| reason.name()).collect();
+    assert_eq!(words.collect::<Vec<_>>(), names, "in the same order");
+    let page = include_str!("../../docs/OPERATIONS.md");
+    let chapter = page.split_once("\n### Refusals\n").expect("a chapter").1;
+    for name in names {
+        assert!(chapter.contains(&format!("`{name}`")), "{name}");
+    }
+}
+
+#[test]
+fn the_sample_of_callers_is_right() {
+    let sample = concat!(env!("CARGO_MANIFEST_DIR"), "/samples/identities.toml");
+    let text = std::fs::read_to_string(sample).unwrap();
+    let known = tollgate::security::identities::Identities::parse(sample.as_ref(), &text, None);
+    assert_eq!(known.expect("the sample is right").len(), ROLES.len(), "one of each role");
+}
+
 /// A caller whose token is its name.
 fn caller(name: &str, role: &str, tenants: &[&str], more: &str) -> String {
     let sha256 = hex::encode(Sha256::digest(name));
@@ -747,6 +796,11 @@ fn the_program_shows_certificate_and_token_and_its_log_tells_refusals_without_se
         assert!(!told.contains(secret), "{secret} in {log}");
     }
     assert!(!log.contains("PRIVATE KEY"));
+    let page = crate::metrics::get(sidecar.http, "/metrics").1;
+    for reason in ["role", "unknown_token"] {
+        let counted = format!("tollgate_requests_refused_total{{reason=\"{reason}\"}} 1\n");
+        assert!(page.contains(&counted), "{counted}: {page}");
+    }
 
     // The process looks by itself for what has changed.
     files.write("callers.toml", &caller("other", "sbc", &["*"], ""));

@@ -3,6 +3,12 @@
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
+use opentelemetry_proto::tonic::collector::metrics::v1::metrics_service_server::{
+    MetricsService, MetricsServiceServer,
+};
+use opentelemetry_proto::tonic::collector::metrics::v1::{
+    ExportMetricsServiceRequest, ExportMetricsServiceResponse,
+};
 use opentelemetry_proto::tonic::collector::trace::v1::trace_service_server::{
     TraceService, TraceServiceServer,
 };
@@ -10,6 +16,9 @@ use opentelemetry_proto::tonic::collector::trace::v1::{
     ExportTraceServiceRequest, ExportTraceServiceResponse,
 };
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
+use opentelemetry_proto::tonic::metrics::v1::Metric;
+use opentelemetry_proto::tonic::metrics::v1::metric::Data;
+use opentelemetry_proto::tonic::metrics::v1::number_data_point::Value as Number;
 use opentelemetry_proto::tonic::trace::v1::Span;
 use tokio::net::TcpListener;
 use tokio_stream::wrappers::TcpListenerStream;
@@ -23,9 +32,22 @@ use crate::support::process::{Sidecar, wait_until};
 const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
 const PARENT: &str = "00f067aa0ba902b7";
 
-/// A collector in this process: the spans that it was sent.
+/// A collector in this process, made of OTLP's own services: the spans that it was sent, and the figures.
 #[derive(Clone, Default)]
-struct Collector(Arc<Mutex<Vec<Span>>>);
+struct Collector(Arc<Mutex<Vec<Span>>>, Arc<Mutex<Vec<Metric>>>);
+
+#[tonic::async_trait]
+impl MetricsService for Collector {
+    async fn export(
+        &self,
+        request: Request<ExportMetricsServiceRequest>,
+    ) -> Result<Response<ExportMetricsServiceResponse>, Status> {
+        let of = request.into_inner().resource_metrics.into_iter();
+        let scopes = of.flat_map(|resource| resource.scope_metrics);
+        *self.1.lock().unwrap() = scopes.flat_map(|scope| scope.metrics).collect();
+        Ok(Response::new(ExportMetricsServiceResponse::default()))
+    }
+}
 
 #[tonic::async_trait]
 impl TraceService for Collector {
@@ -45,7 +67,8 @@ impl Collector {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let service = TraceServiceServer::new(collector.clone());
-        let server = tonic::transport::Server::builder().add_service(service);
+        let metrics = MetricsServiceServer::new(collector.clone());
+        let server = tonic::transport::Server::builder().add_service(service).add_service(metrics);
         tokio::spawn(server.serve_with_incoming(TcpListenerStream::new(listener)));
         (collector, address)
     }
@@ -112,10 +135,60 @@ async fn a_collector_receives_the_callers_trace_and_no_number() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_collector_receives_the_figures_of_the_page() {
+    let (collector, address) = Collector::start().await;
+    let endpoint = format!("http://{address}");
+    let sidecar = Sidecar::ready(&["--otlp-endpoint", &endpoint, "--otlp-metrics", "50ms"]);
+    sidecar.set_up(&organisation());
+    let mut calls = sidecar.calls().await;
+    calls.authorize_call(authorize("a", "alice", "+12065550100")).await.unwrap();
+    let of = |name: &str| {
+        let figures = collector.1.lock().unwrap();
+        figures.iter().find(|figure| figure.name == name).and_then(|figure| figure.data.clone())
+    };
+    let answered = || match of("tollgate_rpc_requests") {
+        Some(Data::Sum(sum)) => {
+            let word = |value: &str| Some(Value::StringValue(value.to_owned()));
+            let is = |point: &&opentelemetry_proto::tonic::metrics::v1::NumberDataPoint| {
+                let has = |value: &str| {
+                    point
+                        .attributes
+                        .iter()
+                        .any(|a| a.value.as_ref().is_some_and(|v| v.value == word(value)))
+                };
+                has("AuthorizeCall") && has("OK")
+            };
+            sum.data_points.iter().find(is).and_then(|point| point.value)
+        }
+        _ => None,
+    };
+    wait_until("the answer is reported", answered, |n| *n == Some(Number::AsInt(1)));
+    let Some(Data::Histogram(took)) = of("tollgate_rpc_duration_seconds") else {
+        panic!("no histogram")
+    };
+    for point in &took.data_points {
+        assert_eq!(point.bucket_counts.iter().sum::<u64>(), point.count);
+        assert_eq!(point.bucket_counts.len(), point.explicit_bounds.len() + 1);
+    }
+    // Whatever the page has is reported.
+    let page = get(sidecar.http, "/metrics").1;
+    let named = page.lines().filter_map(|line| line.strip_prefix("# TYPE "));
+    let missing = named.filter_map(|line| line.split(' ').next()).filter(|name| of(name).is_none());
+    assert_eq!(missing.collect::<Vec<_>>(), Vec::<&str>::new());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_collector_that_is_away_keeps_nobody_waiting() {
     let nobody = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
     let endpoint = format!("http://{nobody}");
-    let mut sidecar = Sidecar::ready(&["--otlp-endpoint", &endpoint, "--trace-sample", "1"]);
+    let mut sidecar = Sidecar::ready(&[
+        "--otlp-endpoint",
+        &endpoint,
+        "--trace-sample",
+        "1",
+        "--otlp-metrics",
+        "50ms",
+    ]);
     sidecar.set_up(&organisation());
     let mut calls = sidecar.calls().await;
     let answer = calls.authorize_call(authorize("a", "alice", "+12065550100")).await.unwrap();

@@ -27,6 +27,21 @@ listen = {{ include "tollgate.listenCalls" . | toRawJson }}
 admin_listen = {{ include "tollgate.listen" (dict "address" $address "port" .Values.administration.port) | toRawJson }}
 http_listen = {{ include "tollgate.listen" (dict "address" .Values.listenAddress "port" .Values.http.port) | toRawJson }}
 journal = {{ ternary "off" "/var/lib/tollgate/journal" (eq .Values.journal.storage "none") | toRawJson }}
+{{- with .Values.secrets }}
+{{- if .identities.name }}
+identities_file = "/etc/tollgate-secrets/identities.toml"
+{{- end }}
+{{- if .tokenKeys.name }}
+token_keys_file = "/etc/tollgate-secrets/token-keys"
+{{- end }}
+{{- if .tls.name }}
+tls_cert = "/etc/tollgate-secrets/tls.crt"
+tls_key = "/etc/tollgate-secrets/tls.key"
+{{- end }}
+{{- if .clientCa.name }}
+tls_client_ca = "/etc/tollgate-secrets/client-ca.crt"
+{{- end }}
+{{- end }}
 {{- range $key, $value := .Values.config }}
 {{- if not (kindIs "map" $value) }}
 {{ $key }} = {{ $value | toRawJson }}

@@ -81,7 +81,7 @@ volumeMounts:
   {{- if ne .Values.journal.storage "none" }}
   - { name: tollgate-journal, mountPath: /var/lib/tollgate/journal }
   {{- end }}
-  {{- if .Values.secrets.webhookSecrets.name }}
+  {{- if include "tollgate.secretFiles" . }}
   - { name: tollgate-secrets, mountPath: /etc/tollgate-secrets, readOnly: true }
   {{- end }}
   {{- if .Values.calls.unixSocket }}
@@ -90,6 +90,27 @@ volumeMounts:
   {{- with .Values.extraVolumeMounts }}
   {{- toYaml . | nindent 2 }}
   {{- end }}
+{{- end -}}
+
+{{/* Sources of the volume of secrets: files that the settings name. What changes in a Secret changes in the volume. */}}
+{{- define "tollgate.secretFiles" -}}
+{{- with .Values.secrets -}}
+{{- if .webhookSecrets.name }}
+- secret: { name: {{ .webhookSecrets.name | quote }}, items: [{ key: {{ .webhookSecrets.key | quote }}, path: webhook-secrets }] }
+{{- end }}
+{{- if .identities.name }}
+- secret: { name: {{ .identities.name | quote }}, items: [{ key: {{ .identities.key | quote }}, path: identities.toml }] }
+{{- end }}
+{{- if .tokenKeys.name }}
+- secret: { name: {{ .tokenKeys.name | quote }}, items: [{ key: {{ .tokenKeys.key | quote }}, path: token-keys }] }
+{{- end }}
+{{- if .tls.name }}
+- secret: { name: {{ .tls.name | quote }}, items: [{ key: {{ .tls.certificateKey | quote }}, path: tls.crt }, { key: {{ .tls.privateKey | quote }}, path: tls.key }] }
+{{- end }}
+{{- if .clientCa.name }}
+- secret: { name: {{ .clientCa.name | quote }}, items: [{ key: {{ .clientCa.key | quote }}, path: client-ca.crt }] }
+{{- end }}
+{{- end -}}
 {{- end -}}
 
 {{- define "tollgate.volumes" -}}
@@ -102,14 +123,12 @@ volumeMounts:
   # No size limit: beyond one the pod is evicted, and the journal with it.
   emptyDir: {}
 {{- end }}
-{{- with .Values.secrets.webhookSecrets }}
-{{- if .name }}
+{{- with include "tollgate.secretFiles" . }}
 - name: tollgate-secrets
-  secret:
-    secretName: {{ .name | quote }}
+  projected:
     defaultMode: 288
-    items: [{ key: {{ .key | quote }}, path: webhook-secrets }]
-{{- end }}
+    sources:
+      {{- . | nindent 6 }}
 {{- end }}
 {{- if .Values.calls.unixSocket }}
 - name: tollgate-socket

@@ -69,6 +69,16 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- else if .Values.calls.unixSocket -}}
 {{- fail "calls.unixSocket: needs shape sidecar; other pods cannot reach a socket" -}}
 {{- end -}}
+{{- range $secret, $keys := dict "identities" (list "identities_file") "tokenKeys" (list "token_keys_file") "tls" (list "tls_cert" "tls_key") "clientCa" (list "tls_client_ca") -}}
+{{- range $key := $keys -}}
+{{- if and (index $.Values.secrets $secret).name (hasKey $.Values.config $key) -}}
+{{- fail (printf "secrets.%s and config.%s: set one of them" $secret $key) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- if and .Values.secrets.clientCa.name (not .Values.secrets.tls.name) (not .Values.config.tls_cert) -}}
+{{- fail "secrets.clientCa: needs secrets.tls" -}}
+{{- end -}}
 {{- $ports := list (int .Values.calls.port) (int .Values.administration.port) (int .Values.http.port) -}}
 {{- if ne (len (uniq $ports)) 3 -}}
 {{- fail "calls.port, administration.port, http.port: must differ" -}}

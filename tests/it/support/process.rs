@@ -176,17 +176,21 @@ impl Sidecar {
     /// Kills it.
     #[track_caller]
     pub fn kill(&self) {
+        self.signal("KILL");
+    }
+
+    /// Sends it a signal, such as `HUP`.
+    #[track_caller]
+    pub fn signal(&self, name: &str) {
         let pid = self.child.id().to_string();
-        let sent = Command::new("kill").args(["-KILL", &pid]).status().expect("kill");
-        assert!(sent.success(), "kill -KILL {pid}");
+        let sent = Command::new("kill").args([&format!("-{name}"), &pid]).status().expect("kill");
+        assert!(sent.success(), "kill -{name} {pid}");
     }
 
     /// Asks it to stop, as a service manager does, and waits until it has.
     #[track_caller]
     pub fn stop(&mut self) -> ExitStatus {
-        let pid = self.child.id().to_string();
-        let sent = Command::new("kill").args(["-TERM", &pid]).status().expect("kill");
-        assert!(sent.success(), "kill -TERM {pid}");
+        self.signal("TERM");
         let ended = wait_until("stopped", || self.child.try_wait().ok().flatten(), Option::is_some);
         ended.expect("an exit status")
     }

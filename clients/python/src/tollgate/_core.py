@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Final
 
 import grpc
@@ -98,7 +99,34 @@ class Settings:
     credentials: grpc.ChannelCredentials | None
     metadata: tuple[tuple[str, str], ...]
     emergency_numbers: tuple[str, ...]
+    token: "TokenFile | None" = None
     rng: Callable[[], float] = field(default=random.random)
+
+    def sent(self) -> tuple[tuple[str, str], ...]:
+        """What goes along with a request: `metadata`, and who asks."""
+        token = self.token.read() if self.token else ""
+        return (*self.metadata, ("authorization", f"Bearer {token}")) if token else self.metadata
+
+
+class TokenFile:
+    """A bearer token in a file, read again when that changes: tokens are renewed while calls run."""
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self._path = Path(path)
+        self._seen: tuple[int, int, int] | None = None
+        self._token = ""
+
+    def read(self) -> str:
+        """The token. The last one where the file cannot be read: the server judges it."""
+        try:
+            about = self._path.stat()
+            seen = (about.st_ino, about.st_mtime_ns, about.st_size)
+            if seen != self._seen:
+                self._token = self._path.read_text(encoding="ascii").strip()
+                self._seen = seen
+        except (OSError, UnicodeDecodeError) as error:
+            log.warning("the token cannot be read: %s", error)
+        return self._token
 
 
 def settings(
@@ -112,6 +140,7 @@ def settings(
     credentials: grpc.ChannelCredentials | None,
     metadata: Sequence[tuple[str, str]],
     emergency_numbers: Sequence[str],
+    token_file: str | os.PathLike[str] | None = None,
 ) -> Settings:
     """Checks the arguments of a client."""
     listed = [endpoints] if isinstance(endpoints, str) else list(endpoints)
@@ -132,6 +161,7 @@ def settings(
         credentials=credentials,
         metadata=tuple(metadata),
         emergency_numbers=tuple(emergency_numbers),
+        token=None if token_file is None else TokenFile(token_file),
     )
 
 

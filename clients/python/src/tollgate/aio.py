@@ -48,6 +48,7 @@ class AsyncTollgate(_core.Common):
         on_refused: Callable[[Refused], None] | None = None,
         credentials: grpc.ChannelCredentials | None = None,
         metadata: Sequence[tuple[str, str]] = (),
+        token_file: str | os.PathLike[str] | None = None,
         emergency_numbers: Sequence[str] = (),
     ) -> None:
         known = _core.settings(
@@ -59,6 +60,7 @@ class AsyncTollgate(_core.Common):
             breaker=breaker,
             credentials=credentials,
             metadata=metadata,
+            token_file=token_file,
             emergency_numbers=emergency_numbers,
         )
         kept = None
@@ -348,7 +350,7 @@ class AsyncTollgate(_core.Common):
                     request = requests.attempt(request, todo.attempt)
                     stub = self._stub(todo.endpoint, method)
                     flight = asyncio.ensure_future(
-                        _send(stub, request, todo.timeout, self._settings.metadata)
+                        _send(stub, request, todo.timeout, self._settings.sent())
                     )
                     flights[flight] = (todo.attempt, todo.endpoint)
                     continue

@@ -41,7 +41,9 @@ class Tollgate(_core.Common):
     - `on_refused`: told of each settle that the server will never take.
     - `emergency_numbers`: local ones that go through when no sidecar can be asked; 112, 911 and
       `sos` URNs always do.
-    - `metadata`: sent with each request, for authentication say.
+    - `credentials`: of `https://` endpoints; the system's authorities without.
+    - `token_file`: a bearer token, sent with each request and read again when the file changes.
+    - `metadata`: sent with each request.
 
     Nothing is opened before the first call, so that a client may be made before a fork; each process
     makes channels, a thread and a journal file of its own.
@@ -61,6 +63,7 @@ class Tollgate(_core.Common):
         on_refused: Callable[[Refused], None] | None = None,
         credentials: grpc.ChannelCredentials | None = None,
         metadata: Sequence[tuple[str, str]] = (),
+        token_file: str | os.PathLike[str] | None = None,
         emergency_numbers: Sequence[str] = (),
     ) -> None:
         known = _core.settings(
@@ -72,6 +75,7 @@ class Tollgate(_core.Common):
             breaker=breaker,
             credentials=credentials,
             metadata=metadata,
+            token_file=token_file,
             emergency_numbers=emergency_numbers,
         )
         kept = None
@@ -371,7 +375,7 @@ class Tollgate(_core.Common):
                     request = requests.attempt(request, todo.attempt)
                     stub = self._stub(todo.endpoint, method)
                     flight = stub.future(
-                        request, timeout=todo.timeout, metadata=self._settings.metadata
+                        request, timeout=todo.timeout, metadata=self._settings.sent()
                     )
                     flights[todo.attempt] = (todo.endpoint, flight)
                     flight.add_done_callback(lambda _, attempt=todo.attempt: ended.put(attempt))
