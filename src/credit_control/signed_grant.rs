@@ -419,6 +419,7 @@ impl<'a> Payload<'a> {
                 starts: self.month_starts,
                 ends: self.month_ends,
             },
+            leases: vec![],
         })
     }
 }
