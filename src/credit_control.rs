@@ -246,7 +246,9 @@ impl<L: Ledger> CreditControl<L> {
     /// That one is not stored: the same request is decided anew, and what the ledger may have held
     /// unseen is found again by its key, given back by a release, or expires.
     pub async fn authorize(&self, request: &AuthorizeRequest, deadline: Instant) -> Answer {
-        if let Some(answer) = Box::pin(self.granted_before(request)).await {
+        if self.leases.calls() > 0
+            && let Some(answer) = Box::pin(self.granted_before(request)).await
+        {
             return answer;
         }
         let mut tries = 1;
@@ -290,7 +292,7 @@ impl<L: Ledger> CreditControl<L> {
             return Ok(match reply.outcome {
                 // The ledger keeps the context as it was sent.
                 Authorized::Decided(call) => {
-                    self.note_sources(request, &command, &call);
+                    self.note_sources(request, &command, profile, &call);
                     self.note(tenant_id, reply.now, || Effect::Authorized {
                         id: request.call.clone(),
                         call: Cow::Borrowed(&call),
@@ -534,17 +536,9 @@ impl<L: Ledger> CreditControl<L> {
     }
 
     fn on_failure(&self, request: &AuthorizeRequest) -> OnFailure {
-        let (tenant, _) = self.directory.remembered(&request.tenant, &request.payer);
-        let Some(handling) = tenant.as_ref().and_then(|t| Some(t.profile()?.failure_handling))
-        else {
-            return OnFailure::Terminate;
-        };
-        match request.call_type {
-            CallType::UserOutbound => handling.user_outbound,
-            CallType::ConferenceDialOut => handling.conference_dial_out,
-            CallType::TollFreeInbound => handling.toll_free_inbound,
-            CallType::ConferenceDialIn | CallType::UserInbound => OnFailure::Terminate,
-        }
+        let tenant = self.directory.known(&request.tenant);
+        let profile = tenant.as_ref().and_then(|tenant| tenant.profile());
+        profile.map_or(OnFailure::Terminate, |profile| on_failure(profile, request.call_type))
     }
 
     /// The call was answered: its hold moves from the ringing expiry to the in-call expiry.
@@ -887,6 +881,17 @@ fn command_span(asked: Command) -> Span {
     match tracing::enabled!(target: TRACED, Level::TRACE) && is_traced() {
         true => tracing::trace_span!(target: TRACED, "ledger", command = asked.word()),
         false => Span::none(),
+    }
+}
+
+/// What the tenant wants for calls of that type while the ledger is away (D20).
+fn on_failure(tenant: &TenantProfile, call_type: CallType) -> OnFailure {
+    let handling = tenant.failure_handling;
+    match call_type {
+        CallType::UserOutbound => handling.user_outbound,
+        CallType::ConferenceDialOut => handling.conference_dial_out,
+        CallType::TollFreeInbound => handling.toll_free_inbound,
+        CallType::ConferenceDialIn | CallType::UserInbound => OnFailure::Terminate,
     }
 }
 

@@ -25,7 +25,10 @@ use crate::charging::rating::Tariff;
 use crate::charging::units::{Micros, Millis, Seconds};
 use crate::credit_control::answer::{Answer, CallContext, denial, explain, trunk};
 use crate::credit_control::directory::Tenant;
-use crate::credit_control::{AuthorizeRequest, CreditControl, ExtendRequest, fingerprint};
+use crate::credit_control::signed_grant::lasting;
+use crate::credit_control::{
+    AuthorizeRequest, CreditControl, ExtendRequest, fingerprint, on_failure,
+};
 use crate::journal::Journal;
 use crate::journal::entry;
 use crate::ledger::state::{Call, CallState, LotLine, MoneyLine, PoolLine, Terms, reach_code};
@@ -54,6 +57,9 @@ const MONEY_PARTS: i64 = 60;
 /// How much longer than a lease is lent from it is held: what was granted out of it in its last minute is to
 /// find it when the ledger is back.
 const HELD_TIMES: i64 = 2;
+
+/// Longest wait for a grant to be on the disk; a call is refused after it.
+const DISK_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// Time between two looks for leases to be taken or given back.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -597,7 +603,7 @@ impl<L: Ledger> CreditControl<L> {
         }
         let at = self.now();
         // What has ended since then may be forgotten, and would be charged a second time.
-        let until = at.after(self.settings.ended_retention);
+        let until = at.after(lasting(self.settings.ended_retention));
         let taken = self.leases.grant(command, offer, context, (Instant::now(), at), until);
         self.degraded_answer(request, taken, Some(tenant)).await
     }
@@ -630,8 +636,9 @@ impl<L: Ledger> CreditControl<L> {
             if replayed && !known() {
                 return None;
             }
-            if let Err(error) = journal.keep(entry).await {
-                tracing::warn!(%error, "a call is not granted without the ledger");
+            let kept = tokio::time::timeout(DISK_TIMEOUT, journal.keep(entry)).await;
+            if !matches!(kept, Ok(Ok(()))) {
+                tracing::warn!(?kept, "a call is not granted without the ledger");
                 // It may be on the disk all the same: what it took of the lease is not lent again.
                 self.leases.forget(&request.tenant, &request.call);
                 return None;
@@ -685,12 +692,16 @@ impl<L: Ledger> CreditControl<L> {
         &self,
         request: &AuthorizeRequest,
         command: &Authorize,
+        tenant: Option<&TenantProfile>,
         call: &Call,
     ) {
+        let goes_on = |tenant: &TenantProfile| {
+            on_failure(tenant, request.call_type) == OnFailure::ContinueCapped
+        };
         if self.journal.is_some()
-            && let Proposal::Grant(offer) = &command.proposal
+            && tenant.is_some_and(goes_on)
             && call.state == CallState::Ringing
-            && self.on_failure(request) == OnFailure::ContinueCapped
+            && let Proposal::Grant(offer) = &command.proposal
         {
             self.leases.used(&request.tenant, call, offer, Instant::now());
         }

@@ -117,7 +117,7 @@ fn check_tenant(f: &mut Faults, at: &At<'_>, raw: &RawTenant) -> Option<TenantDo
         pool_increments,
         deduct_shortfall: deduct.unwrap_or(false),
     };
-    let mut warnings = warnings(&profile, &payers);
+    let mut warnings = warnings(&payers);
     warnings.extend(without_address(&raw.users, &payers));
     Some(TenantDocument {
         profile,
@@ -548,7 +548,7 @@ impl<'a> Seen<'a> {
 }
 
 /// What is allowed but probably not meant, and what this version does not act on yet.
-fn warnings(tenant: &TenantProfile, payers: &[PayerProfile]) -> Vec<String> {
+fn warnings(payers: &[PayerProfile]) -> Vec<String> {
     let mut warnings = vec![];
     let mut more = 0;
     for payer in payers.iter().filter(|payer| payer.state != PayerState::Removed) {

@@ -460,7 +460,8 @@ async fn d20_continue_capped_goes_on_out_of_a_lease() {
                  numbers: [\"+14255550100\"] }";
     let handling = "failure_handling: { user_outbound: continue_capped }, ";
     let applied = town.apply(&format!("{handling}users: [{alice}]")).await;
-    assert_eq!(applied.warnings, Vec::<String>::new());
+    let warns = |warning: &String| warning.starts_with("failure_handling");
+    assert!(!applied.warnings.iter().any(warns), "{:?}", applied.warnings);
     assert_eq!(town.decision(call("alice", SEATTLE)).await, Decision::Allowed);
     while !(town.journal)().await.iter().any(|entry| entry.subject.starts_with("lease:")) {
         tokio::task::yield_now().await;
