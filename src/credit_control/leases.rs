@@ -758,10 +758,13 @@ impl<L: Ledger> CreditControl<L> {
         self.set_clock(reply.now);
         Ok(match reply.outcome {
             Authorized::Decided(call) | Authorized::Replayed(call) => {
-                let ringing = call.state == CallState::Ringing;
-                let lease = ringing.then(|| Lease {
+                // One that was taken unseen is as old as it is, and ends so much sooner.
+                let age = length(reply.now.seconds_since(call.authorized_at));
+                let taken = now.checked_sub(age);
+                let taken = taken.filter(|_| call.state == CallState::Ringing);
+                let lease = taken.map(|taken| Lease {
                     id: wanted.id.clone(),
-                    taken: now,
+                    taken,
                     pool: call.pools.first().map(|line| line.pool.clone()),
                     seconds: call.pools.iter().map(|line| line.held).sum(),
                     money: call.money.as_ref().map_or(Micros::ZERO, MoneyLine::held),
