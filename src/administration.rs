@@ -22,7 +22,7 @@ use std::sync::Arc;
 
 use crate::administration::balance::{credit_lot, credits, pools, recharge, wallet};
 use crate::charging::deck::{Deck, DeckErrors};
-use crate::charging::ids::{CallId, LotId, PayerId, TenantId};
+use crate::charging::ids::{CallId, LotId, PayerId, TenantId, names_lease};
 use crate::charging::money::format_micros;
 use crate::charging::month::twelve_months_after;
 use crate::charging::profile::{Billing, Purchase, TenantProfile};
@@ -334,7 +334,7 @@ impl<L: Ledger> Administration<L> {
         Ok((found.ok_or_else(missing)?, profile))
     }
 
-    /// Open calls, soonest to expire first.
+    /// Open calls, soonest to expire first; leases are none.
     pub async fn open_calls(
         &self,
         tenant: &TenantId,
@@ -343,7 +343,9 @@ impl<L: Ledger> Administration<L> {
     ) -> Result<(Page<(CallId, Call)>, TenantProfile), AdministrationError> {
         let known = self.known_tenant(tenant).await?;
         let profile = known.profile().ok_or_else(|| self.no_such(tenant))?.clone();
-        Ok((self.ledger().open_calls(tenant, cursor, most).await?, profile))
+        let mut page = self.ledger().open_calls(tenant, cursor, most).await?;
+        page.items.retain(|(id, _)| !id.is_lease());
+        Ok((page, profile))
     }
 
     /// Decisions, newest first, and since when all are kept, where these reach back to what is trimmed;
@@ -367,7 +369,7 @@ impl<L: Ledger> Administration<L> {
             records.extend(
                 page.items
                     .into_iter()
-                    .filter(|entry| entry.kind.is_decision())
+                    .filter(|entry| entry.kind.is_decision() && !names_lease(&entry.subject))
                     .map(decision_record),
             );
             before = page.next;

@@ -30,7 +30,7 @@ use crate::charging::units::Seconds;
 use crate::config::{Config, HttpTls, Listen};
 use crate::credit_control::directives::{Directives, Limits};
 use crate::credit_control::emergency::UNATTRIBUTED;
-use crate::credit_control::{CreditControl, Settings};
+use crate::credit_control::{CreditControl, Settings, leases};
 use crate::grpc::account::{self, Account};
 use crate::grpc::call_authorization::{self, CallAuthorization};
 use crate::grpc::gate::Gate;
@@ -231,6 +231,7 @@ pub async fn start<L: Ledger>(ledger: Arc<L>, config: &Config) -> io::Result<Run
     if let Some(journal) = &journal {
         tasks.spawn(watch_journal(journal.clone(), health.clone()));
         draining.spawn(control.clone().drain());
+        tasks.spawn(control.clone().keep_leases());
     }
     let mut notices = JoinSet::new();
     if let Some(settings) = notice_settings(config) {
@@ -366,6 +367,8 @@ impl<L: Ledger> Running<L> {
             }
         }
         drop(draining);
+        // Others may have at once what no call was granted out of; else it comes back by itself.
+        let _ = tokio::time::timeout(FLUSH_AT_LEAST, control.return_leases()).await;
         if let Some(journal) = control.journal().cloned() {
             tokio::task::spawn_blocking(move || journal.close()).await?;
         }
@@ -527,6 +530,12 @@ fn settings(config: &Config) -> Settings {
         ledger_timeout: config.ledger_timeout,
         emergency_country: config.emergency_country,
         token_keys: config.token_keys_file.clone(),
+        degraded: leases::Settings {
+            call: seconds(config.degraded_call),
+            per_hour: seconds(config.degraded_per_hour),
+            money_per_hour: config.degraded_money_per_hour,
+            lease: seconds(config.degraded_lease),
+        },
     }
 }
 

@@ -14,12 +14,14 @@ use lettre::message::Mailbox;
 use toml::de::{DeTable, DeValue};
 
 use crate::charging::catalogue::CountryCode;
+use crate::charging::units::Micros;
 pub use crate::config::values::SmtpUrl;
 pub use crate::config::values::{HttpTls, LedgerUrl, Listen, LogFormat};
 use crate::config::values::{
     collector_or_none, country_or_none, filter, flag, folder_or_off, hours, length, mail_events,
-    mailbox_or_none, millis, minutes, path_or_none, secrets_file_or_none, secrets_or_none, share,
-    size, smtp_url_or_none, token_keys_file_or_none, url_or_none, webhook_events, whole, word,
+    mailbox_or_none, millis, minutes, money, path_or_none, secrets_file_or_none, secrets_or_none,
+    share, size, smtp_url_or_none, token_keys_file_or_none, url_or_none, webhook_events, whole,
+    word,
 };
 use crate::credit_control::signed_grant::TokenKeys;
 use crate::notices::kinds::Kinds;
@@ -128,6 +130,14 @@ settings! {
         "How long the journal keeps an entry; longer while the ledger has to do it; 1m to 744h";
     journal_size: u32 = "1024MiB", "TOLLGATE_JOURNAL_SIZE", size(1 << 20, 4095 << 20),
         "Most bytes of the journal, the oldest entries go first; 1MiB to 4095MiB";
+    degraded_call: Duration = "10m", "TOLLGATE_DEGRADED_CALL", length(minutes(1), hours(1)),
+        "Longest call that is granted while the ledger is out of reach, to tenants with continue_capped; 1m to 1h";
+    degraded_per_hour: Duration = "60m", "TOLLGATE_DEGRADED_PER_HOUR", length(Duration::ZERO, hours(24)),
+        "Most time of all such calls of a tenant in an hour, and how much of each pool is leased for them; needs a journal; 0s: none, else up to 24h";
+    degraded_money_per_hour: Micros = "10", "TOLLGATE_DEGRADED_MONEY_PER_HOUR", money(10_000),
+        "Most money of such calls of a tenant in an hour, in its currency, and how much is leased for them; 0 to 10000, up to six decimals";
+    degraded_lease: Duration = "10m", "TOLLGATE_DEGRADED_LEASE", length(minutes(1), hours(1)),
+        "How long such calls are granted out of a lease that was taken before the ledger went away; it is held twice as long; 1m to 1h";
     notices_webhook_url: Option<String> = "none", "TOLLGATE_NOTICES_WEBHOOK_URL", url_or_none,
         "Where webhooks of tenants go that name no receiver of their own: a URL of https, or of http on loopback";
     notices_webhook_secrets_file: Option<Secrets> = "none", "TOLLGATE_NOTICES_WEBHOOK_SECRETS_FILE", secrets_file_or_none,

@@ -10,6 +10,7 @@ pub mod directory;
 pub mod emergency;
 pub mod erasure;
 pub mod journaled;
+pub mod leases;
 pub mod quote;
 pub mod records;
 pub mod signed_grant;
@@ -36,6 +37,7 @@ use crate::credit_control::answer::{
 };
 use crate::credit_control::directory::{Directory, Tenant};
 use crate::credit_control::emergency::RawRequest;
+use crate::credit_control::leases::Leases;
 use crate::credit_control::records::Records;
 use crate::credit_control::signed_grant::{TokenFault, TokenKeys};
 use crate::journal::Journal;
@@ -75,6 +77,8 @@ pub struct Settings {
     pub emergency_country: Option<CountryCode>,
     /// What grants are signed with; none are without.
     pub token_keys: Option<TokenKeys>,
+    /// What may be granted while the ledger is away, where a tenant wants that (D20).
+    pub degraded: leases::Settings,
 }
 
 /// A request to authorize or quote a call.
@@ -190,6 +194,7 @@ pub struct CreditControl<L> {
     records: Arc<Records>,
     /// `None` where there is none.
     journal: Option<Arc<Journal>>,
+    leases: Arc<Leases>,
     /// When this was made, by the clock that a change of the machine's time does not move.
     made: Instant,
     /// Store's clock at `made`, in milliseconds, by its last answer; before the first, this machine's.
@@ -205,26 +210,28 @@ impl<L: Ledger> CreditControl<L> {
 
     /// The same with a journal, which [`CreditControl::drain`] brings to the ledger.
     pub fn with_journal(ledger: Arc<L>, settings: Settings, journal: Option<Arc<Journal>>) -> Self {
-        CreditControl::with_directory(ledger, settings, Arc::default(), journal)
+        let leases = Arc::new(Leases::new(settings.degraded, journal.as_deref()));
+        CreditControl::with_directory(ledger, settings, (Arc::default(), leases), journal)
     }
 
     fn with_directory(
         ledger: Arc<L>,
         settings: Settings,
-        directory: Arc<Directory>,
+        (directory, leases): (Arc<Directory>, Arc<Leases>),
         journal: Option<Arc<Journal>>,
     ) -> Self {
         let records = Arc::new(Records::start(ledger.clone()));
         let (made, made_at) = (Instant::now(), AtomicI64::new(local_millis()));
-        CreditControl { ledger, directory, settings, records, journal, made, made_at }
+        CreditControl { ledger, directory, settings, records, journal, leases, made, made_at }
     }
 
     /// The same on a connection of its own, for the thread that this is called on: what is remembered is
     /// shared, what waits for the ledger is not.
     pub async fn on_this_thread(&self) -> Result<Self, LedgerError> {
         let ledger = self.ledger.on_this_thread().await?;
-        let (settings, directory) = (self.settings.clone(), self.directory.clone());
-        Ok(CreditControl::with_directory(ledger, settings, directory, self.journal.clone()))
+        let shared = (self.directory.clone(), self.leases.clone());
+        let (settings, journal) = (self.settings.clone(), self.journal.clone());
+        Ok(CreditControl::with_directory(ledger, settings, shared, journal))
     }
 
     /// The ledger.
@@ -253,6 +260,11 @@ impl<L: Ledger> CreditControl<L> {
     /// That one is not stored: the same request is decided anew, and what the ledger may have held
     /// unseen is found again by its key, given back by a release, or expires.
     pub async fn authorize(&self, request: &AuthorizeRequest, deadline: Instant) -> Answer {
+        if self.leases.calls() > 0
+            && let Some(answer) = Box::pin(self.granted_before(request)).await
+        {
+            return answer;
+        }
         let mut tries = 1;
         loop {
             match self.try_authorize(request, deadline).await {
@@ -262,7 +274,7 @@ impl<L: Ledger> CreditControl<L> {
                         && Instant::now() < deadline
                         && self.on_failure(request) == OnFailure::RetryThenTerminate;
                     if !retry {
-                        return self.without_ledger(request, &error).await;
+                        return Box::pin(self.without_ledger(request, &error)).await;
                     }
                     tries += 1;
                 }
@@ -294,6 +306,7 @@ impl<L: Ledger> CreditControl<L> {
             return Ok(match reply.outcome {
                 // The ledger keeps the context as it was sent.
                 Authorized::Decided(call) => {
+                    self.note_sources(request, &command, profile, &call);
                     self.note(tenant_id, reply.now, || Effect::Authorized {
                         id: request.call.clone(),
                         call: Cow::Borrowed(&call),
@@ -500,19 +513,26 @@ impl<L: Ledger> CreditControl<L> {
     }
 
     /// The answer when the ledger gives none: free calls go through where the rules can be asked without
-    /// it (contract rule 13), all others are refused, to be tried elsewhere (D20).
+    /// it (contract rule 13), calls of tenants that continue capped as far as a lease pays, all others are
+    /// refused, to be tried elsewhere (D20).
     async fn without_ledger(&self, request: &AuthorizeRequest, error: &LedgerError) -> Answer {
         tracing::warn!(tenant = %request.tenant, %error, "authorize without ledger");
         if let (Some(tenant), Some(payer)) =
             self.directory.remembered(&request.tenant, &request.payer)
         {
-            let (mut command, _) = self.command(request, &tenant, &payer);
+            let (mut command, context) = self.command(request, &tenant, &payer);
             if let Proposal::Grant(offer) = &command.proposal
                 && offer.terms.free
             {
                 command.proposal = Proposal::Record(offer.clone());
                 metrics::get().degraded(Degraded::Recorded);
                 return self.decide_locally(command, tenant.profile()).await;
+            }
+            if matches!(error, LedgerError::Unavailable(_) | LedgerError::Indeterminate(_))
+                && let Some(answer) =
+                    self.authorize_degraded(request, &command, &context, &tenant).await
+            {
+                return answer;
             }
         }
         metrics::get().degraded(Degraded::Refused);
@@ -530,17 +550,9 @@ impl<L: Ledger> CreditControl<L> {
     }
 
     fn on_failure(&self, request: &AuthorizeRequest) -> OnFailure {
-        let (tenant, _) = self.directory.remembered(&request.tenant, &request.payer);
-        let Some(handling) = tenant.as_ref().and_then(|t| Some(t.profile()?.failure_handling))
-        else {
-            return OnFailure::Terminate;
-        };
-        match request.call_type {
-            CallType::UserOutbound => handling.user_outbound,
-            CallType::ConferenceDialOut => handling.conference_dial_out,
-            CallType::TollFreeInbound => handling.toll_free_inbound,
-            CallType::ConferenceDialIn | CallType::UserInbound => OnFailure::Terminate,
-        }
+        let tenant = self.directory.known(&request.tenant);
+        let profile = tenant.as_ref().and_then(|tenant| tenant.profile());
+        profile.map_or(OnFailure::Terminate, |profile| on_failure(profile, request.call_type))
     }
 
     /// The call was answered: its hold moves from the ringing expiry to the in-call expiry.
@@ -550,6 +562,9 @@ impl<L: Ledger> CreditControl<L> {
         call: &CallId,
         deadline: Instant,
     ) -> Result<Answer, UseCaseError> {
+        if let Some(answer) = self.answer_degraded(tenant, call) {
+            return Ok(answer);
+        }
         let known = self.known_tenant(tenant, deadline).await?;
         let command = crate::ledger::Answer { tenant: tenant.clone(), call: call.clone() };
         let reply = self.within(Command::Answer, deadline, self.ledger.answer(&command)).await?;
@@ -579,9 +594,13 @@ impl<L: Ledger> CreditControl<L> {
     ) -> Result<Answer, UseCaseError> {
         let ExtendRequest { tenant, call, used, sequence, requested, token } = request;
         let (used, sequence) = (*used, *sequence);
-        let known = self.known_tenant(tenant, deadline).await?;
         let mut warnings = vec![];
         let requested = self.clamp(requested.unwrap_or(self.settings.default_grant), &mut warnings);
+        if let Some(mut answer) = self.extend_degraded(request, requested) {
+            answer.warnings.append(&mut warnings);
+            return Ok(answer);
+        }
+        let known = self.known_tenant(tenant, deadline).await?;
         let command =
             Extend { tenant: tenant.clone(), call: call.clone(), used, sequence, requested };
         let mut reply =
@@ -766,7 +785,8 @@ impl<L: Ledger> CreditControl<L> {
         loop {
             let page = self.ledger.open_calls(tenant, cursor.as_deref(), PAGE);
             let page = self.within(Command::OpenCalls, deadline, page).await?;
-            for (id, call) in page.items.into_iter().filter(|(_, call)| is_of(call)) {
+            let of_these = |(id, call): &(CallId, Call)| !id.is_lease() && is_of(call);
+            for (id, call) in page.items.into_iter().filter(of_these) {
                 self.end_one(tenant, id, report(&call), &mut ended, deadline).await?;
             }
             cursor = page.next;
@@ -932,6 +952,17 @@ fn command_span(asked: Command) -> Span {
     match tracing::enabled!(target: TRACED, Level::TRACE) && is_traced() {
         true => tracing::trace_span!(target: TRACED, "ledger", command = asked.word()),
         false => Span::none(),
+    }
+}
+
+/// What the tenant wants for calls of that type while the ledger is away (D20).
+fn on_failure(tenant: &TenantProfile, call_type: CallType) -> OnFailure {
+    let handling = tenant.failure_handling;
+    match call_type {
+        CallType::UserOutbound => handling.user_outbound,
+        CallType::ConferenceDialOut => handling.conference_dial_out,
+        CallType::TollFreeInbound => handling.toll_free_inbound,
+        CallType::ConferenceDialIn | CallType::UserInbound => OnFailure::Terminate,
     }
 }
 

@@ -5,6 +5,7 @@
 //! entry only with the entry's last event, so that nothing is missed.
 
 use crate::charging::decision::Decision;
+use crate::charging::ids::names_lease;
 use crate::ledger::state::{Entry, EntryKind};
 
 /// What an event tells, by the contract's names.
@@ -74,6 +75,10 @@ pub fn events_of(before: Option<&str>, cursor: &str, entry: &Entry) -> Vec<Event
 
 fn kinds(entry: &Entry) -> Vec<EventKind> {
     let mut kinds = vec![];
+    // Nobody calls on a lease.
+    if names_lease(&entry.subject) {
+        return kinds;
+    }
     kinds.extend(match entry.kind {
         EntryKind::Settled => Some(EventKind::CallSettled),
         EntryKind::SettledLate => Some(EventKind::LateSettle),

@@ -247,6 +247,11 @@ impl Journal {
         todo.by_sequence.values().filter(is_next).take(most).cloned().collect()
     }
 
+    /// Everything to do, oldest first.
+    pub fn todos(&self) -> Vec<Arc<Todo>> {
+        self.shared.todo().by_sequence.values().cloned().collect()
+    }
+
     /// An entry failed for a reason of its own: it, and what comes behind it for the same call, is left
     /// alone for a while: a second, twice as long each time, a minute at most. How often it has failed.
     pub fn defer(&self, todo: &Todo) -> u32 {

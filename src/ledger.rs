@@ -323,7 +323,10 @@ pub enum Ended {
 /// Put back a call that the ledger has no memory of, as its signed grant tells it: with its frozen terms
 /// and rate, and what is still there of what it held. The message that brought the grant then finds a
 /// call like any other.
-#[derive(Clone, Debug, PartialEq, Eq)]
+///
+/// A call that was granted out of a lease while the ledger was away is brought to it the same way: what the
+/// leases hold is given back, the call takes its part of it, and they take the rest again, at one instant.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Restore {
     /// Whose ledger.
     pub tenant: TenantId,
@@ -337,6 +340,10 @@ pub struct Restore {
     pub granted: Call,
     /// The month of its pools, which are opened where the ledger has no memory of them either.
     pub month: Month,
+    /// Calls that ring and hold what it takes first; those that are over lend nothing. With any of them a
+    /// refusal, or a smaller grant, of the same request gives way: see [`Restore::replaces`].
+    #[serde(default)]
+    pub leases: Vec<CallId>,
 }
 
 impl Restore {
@@ -363,6 +370,23 @@ impl Restore {
             money,
             ..granted.clone()
         }
+    }
+
+    /// Whether a call that the ledger knows gives way: a refusal, or a ringing call that holds less. The
+    /// client has been told of this grant, and not of what the ledger decided on the same request.
+    pub fn replaces(&self, known: &Call) -> bool {
+        let holds = |call: &Call| {
+            let money = call.money.as_ref().map_or(Micros::ZERO, MoneyLine::held);
+            (call.pools.iter().map(|line| line.held).sum::<Seconds>(), money)
+        };
+        let (seconds, money) = holds(known);
+        let (more_seconds, more_money) = holds(&self.granted);
+        let gives_way = match known.state {
+            CallState::Denied => !known.parked.is_positive(),
+            CallState::Ringing => seconds < more_seconds || money < more_money,
+            _ => false,
+        };
+        gives_way && !self.leases.is_empty() && known.fingerprint == self.granted.fingerprint
     }
 
     /// What is left of a pool's id without the month; `None` where it is a pool of another month.

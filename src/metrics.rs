@@ -163,6 +163,8 @@ words! {
         Refused = "refused",
         /// Allowed by local rules, recorded later.
         Recorded = "recorded",
+        /// Granted out of a lease.
+        Granted = "granted",
     }
 }
 

@@ -28,6 +28,7 @@ use jiff::Timestamp;
 use crate::charging::catalogue::{self, CountryCode, Licence};
 use crate::charging::decision::Decision;
 use crate::charging::entitlement::{CallClass, CallType};
+use crate::charging::ids::names_lease;
 use crate::charging::number;
 use crate::charging::plans::Family;
 use crate::charging::profile::{PayerKind, PayerProfile, TenantProfile};
@@ -211,6 +212,9 @@ impl Recorder {
         entry: &Entry,
         payer: Option<&PayerProfile>,
     ) -> Option<UsageRecord> {
+        if names_lease(&entry.subject) {
+            return None;
+        }
         let before = match entry.kind {
             EntryKind::Refused => None,
             EntryKind::Authorized | EntryKind::Restored => {

@@ -52,6 +52,13 @@ impl<L: Ledger> Administration<L> {
             let warnings = self.check_document(&path(index), document).await?;
             outcome.warnings.extend(document.warnings.iter().cloned());
             outcome.warnings.extend(warnings);
+            let goes_on = document.profile.failure_handling.goes_on();
+            if goes_on && self.control.journal().is_none() {
+                outcome.warnings.push(
+                    "failure_handling: continue_capped behaves like terminate at a server without a journal"
+                        .to_owned(),
+                );
+            }
         }
         for (index, document) in documents.iter().enumerate() {
             self.apply_one(&path(index), document, &mut outcome).await?;

@@ -15,6 +15,7 @@ use crate::charging::units::Millis;
 use crate::credit_control::CreditControl;
 use crate::credit_control::emergency::UNATTRIBUTED;
 use crate::journal::Journal;
+use crate::ledger::state::Call;
 use crate::ledger::{Balance, Ledger, LedgerError};
 use crate::metrics::{self, JournalFigures, Survey};
 use crate::ops::health::{Health, State};
@@ -114,8 +115,9 @@ impl<L: Ledger> Surveys<L> {
             let known = self.control.directory().known(tenant);
             let currency = known.as_ref().and_then(|known| known.profile());
             let currency = currency.map_or(String::new(), |profile| profile.currency.clone());
-            add_funds(&mut survey, shown, currency, &reply.outcome, reply.now);
-            self.add_holds(&mut survey, tenant, reply.now, &mut holds_left).await?;
+            add_funds(&mut survey, shown, currency.clone(), &reply.outcome, reply.now);
+            let shown = (shown, currency.as_str());
+            self.add_holds(&mut survey, tenant, shown, reply.now, &mut holds_left).await?;
         }
         survey.taken = Timestamp::now().as_second();
         survey.took_millis = i64::try_from(begun.elapsed().as_millis()).unwrap_or(i64::MAX);
@@ -126,6 +128,7 @@ impl<L: Ledger> Surveys<L> {
         &self,
         survey: &mut Survey,
         tenant: &TenantId,
+        shown: (&str, &str),
         now: Millis,
         left: &mut usize,
     ) -> Result<(), LedgerError> {
@@ -135,8 +138,11 @@ impl<L: Ledger> Surveys<L> {
             let most = PAGE.min(*left).max(1);
             let page = self.control.ledger().open_calls(tenant, cursor.as_deref(), most);
             let page = self.ask(page).await?;
-            for (_, call) in page.items {
-                survey.hold(now.seconds_since(call.authorized_at).0);
+            for (id, call) in page.items {
+                match id.is_lease() {
+                    true => add_lease(survey, shown, &call),
+                    false => survey.hold(now.seconds_since(call.authorized_at).0),
+                }
                 survey.lag = survey.lag.max(now.seconds_since(call.deadline).0);
                 *left = left.saturating_sub(1);
             }
@@ -156,6 +162,17 @@ impl<L: Ledger> Surveys<L> {
         question: impl Future<Output = Result<T, LedgerError>>,
     ) -> Result<T, LedgerError> {
         super::within(ASK_TIMEOUT, question).await
+    }
+}
+
+fn add_lease(survey: &mut Survey, (shown, currency): (&str, &str), lease: &Call) {
+    survey.leases += 1;
+    if let Some(pools) = survey.pools.get_mut(shown) {
+        pools.leased += lease.pools.iter().map(|line| line.held.0).sum::<i64>();
+    }
+    let money = survey.money.get_mut(&(shown.to_owned(), currency.to_owned()));
+    if let (Some(money), Some(line)) = (money, &lease.money) {
+        money.leased += line.held().0;
     }
 }
 

@@ -21,6 +21,11 @@ pub enum IdError {
     /// A purchase that is named like the overage of a month.
     #[error("expected another beginning than overage:, which names what is post-paid")]
     Reserved,
+    /// A call that is named like a lease.
+    #[error(
+        "expected another beginning than lease:, which names what is held for calls without the ledger"
+    )]
+    Lease,
     /// A purchase by hand that is named like a recharge.
     #[error(
         "keys of the form recharge.<number> are those of auto-recharges, which ReportRecharge answers; \
@@ -118,6 +123,32 @@ text_id! {
 text_id! {
     /// One call leg, named by the client (contract rule 1); opaque.
     CallId, check_call_id
+}
+
+/// What the names of leases begin with, and those of no call.
+const LEASE: &str = "lease:";
+
+impl CallId {
+    /// The id of a call that a client names: anything but a lease's.
+    pub fn of_client(text: &str) -> Result<CallId, IdError> {
+        let id = CallId::new(text)?;
+        if id.is_lease() { Err(IdError::Lease) } else { Ok(id) }
+    }
+
+    /// The `number`th lease of a process.
+    pub(crate) fn lease(process: &str, number: u64) -> CallId {
+        CallId(Arc::from(format!("{LEASE}{process}/{number}")))
+    }
+
+    /// Whether it is no call but a lease: a hold for calls without the ledger (D20).
+    pub fn is_lease(&self) -> bool {
+        names_lease(&self.0)
+    }
+}
+
+/// Whether a text names a lease, and not a call.
+pub fn names_lease(id: &str) -> bool {
+    id.starts_with(LEASE)
 }
 
 text_id! {

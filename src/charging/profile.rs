@@ -170,6 +170,14 @@ pub struct FailureHandling {
     pub toll_free_inbound: OnFailure,
 }
 
+impl FailureHandling {
+    /// Whether calls of any type go on out of a lease.
+    pub fn goes_on(&self) -> bool {
+        [self.user_outbound, self.conference_dial_out, self.toll_free_inbound]
+            .contains(&OnFailure::ContinueCapped)
+    }
+}
+
 /// RFC 8506 section 8.14, Credit-Control-Failure-Handling, bounded.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -46,6 +46,10 @@ fn the_defaults_are_those_of_the_documentation() {
     assert_eq!(config.journal, None);
     assert_eq!(config.journal_keep, Duration::from_secs(72 * 3600));
     assert_eq!(config.journal_size, 1 << 30);
+    assert_eq!(config.degraded_call, Duration::from_secs(600));
+    assert_eq!(config.degraded_per_hour, Duration::from_secs(3600));
+    assert_eq!(config.degraded_money_per_hour, Micros(10_000_000));
+    assert_eq!(config.degraded_lease, Duration::from_secs(600));
 }
 
 /// What `samples/tollgate.toml` must be: every key at its default, with its help.

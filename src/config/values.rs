@@ -14,6 +14,8 @@ use tracing_subscriber::EnvFilter;
 use url::Url;
 
 use crate::charging::catalogue::CountryCode;
+use crate::charging::money::parse_micros;
+use crate::charging::units::Micros;
 use crate::credit_control::signed_grant::TokenKeys;
 use crate::duration;
 use crate::notices::kinds::Kinds;
@@ -280,6 +282,16 @@ pub(super) fn whole(least: u32, most: u32) -> impl Fn(&str) -> Result<u32, Strin
     move |text| {
         text.parse().ok().filter(|number| (least..=most).contains(number)).ok_or_else(|| {
             format!("expected a whole number from {least} to {most}, found {text:?}")
+        })
+    }
+}
+
+/// Money from nothing to so many units of any currency.
+pub(super) fn money(most: i64) -> impl Fn(&str) -> Result<Micros, String> {
+    move |text| {
+        let amount = parse_micros(text).ok().filter(|amount| amount.0 <= most * 1_000_000);
+        amount.ok_or_else(|| {
+            format!("expected an amount of money from 0 to {most} such as 12.5, found {text:?}")
         })
     }
 }

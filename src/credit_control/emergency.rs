@@ -172,7 +172,7 @@ impl<L: Ledger> CreditControl<L> {
             warn("tenant_id");
             TenantId::literal(UNATTRIBUTED)
         });
-        let call = CallId::new(raw.call).or_else(|_| {
+        let call = CallId::of_client(raw.call).or_else(|_| {
             warn("call_id");
             CallId::new(&decision_id)
         });

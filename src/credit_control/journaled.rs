@@ -20,7 +20,9 @@ use crate::credit_control::emergency::UNATTRIBUTED;
 use crate::credit_control::{CreditControl, EndRequest, UseCaseError};
 use crate::journal::entry::{Command, Effect};
 use crate::journal::{Journal, Todo};
-use crate::ledger::{Authorize, Authorized, End, EndResult, Ended, Ledger, LedgerError, Reply};
+use crate::ledger::{
+    Authorize, Authorized, End, EndResult, Ended, Ledger, LedgerError, Reply, Restore, Restored,
+};
 
 /// Entries that are brought to the ledger at a time, each of another call.
 const AT_A_TIME: usize = 64;
@@ -117,7 +119,8 @@ impl<L: Ledger> CreditControl<L> {
         command: Command,
         error: LedgerError,
     ) -> Result<Charge, UseCaseError> {
-        let tenant = self.directory.known(command.tenant());
+        let (tenant_id, call) = (command.tenant().clone(), command.call().clone());
+        let tenant = self.directory.known(&tenant_id);
         let profile = tenant.as_ref().and_then(|tenant| tenant.profile());
         let currency = profile.map(|tenant| tenant.currency.clone()).unwrap_or_default();
         let recorded_duration = command.used().unwrap_or_default();
@@ -126,6 +129,7 @@ impl<L: Ledger> CreditControl<L> {
             tracing::debug!(%refused, "a settle is not accepted");
             return Err(error.into());
         }
+        self.leases.ended(&tenant_id, &call);
         Ok(Charge {
             result: EndResult::Accepted,
             replayed,
@@ -219,6 +223,7 @@ impl<L: Ledger> CreditControl<L> {
             match &todo.command {
                 Command::Record(record) => self.do_record(record).await,
                 Command::End { end, token } => self.do_end(end, token).await,
+                Command::Restore(restore) => self.do_restore(restore).await,
             }
         });
         let late = LedgerError::Indeterminate("no answer within the time limit".to_owned());
@@ -246,6 +251,9 @@ impl<L: Ledger> CreditControl<L> {
             );
         }
         journal.done(todo, result, refused);
+        if let Command::Restore(restore) = &todo.command {
+            self.leases.forget(&restore.tenant, &restore.call);
+        }
         true
     }
 
@@ -266,6 +274,24 @@ impl<L: Ledger> CreditControl<L> {
             Authorized::Ended => ("CALL_ALREADY_ENDED", true),
             Authorized::RateLimited => ("RATE_LIMITED", true),
             Authorized::Stale => ("STALE", true),
+        })
+    }
+
+    /// Where the ledger knows the call, it was granted there too, or put back by its token: the lease keeps
+    /// what it has, and gives it back.
+    async fn do_restore(&self, restore: &Restore) -> Result<(&'static str, bool), LedgerError> {
+        let reply = self.ledger.restore(restore).await?;
+        Ok(match reply.outcome {
+            Restored::Restored => {
+                self.note(&restore.tenant, reply.now, || Effect::Authorized {
+                    id: restore.call.clone(),
+                    call: Cow::Borrowed(&restore.granted),
+                });
+                ("GRANTED", false)
+            }
+            Restored::Known => ("KNOWN", false),
+            Restored::TooLate => ("TOO_LATE", true),
+            Restored::NoTenant => ("NOT_FOUND", true),
         })
     }
 

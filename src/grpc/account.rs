@@ -715,7 +715,7 @@ impl<L: Ledger> AccountService for Account<L> {
         let message = request.into_inner();
         let mut violations = FieldViolations::new();
         let tenant = violations.take("tenant_id", TenantId::new(&message.tenant_id));
-        let id = violations.take("call_id", CallId::new(&message.call_id));
+        let id = violations.take("call_id", CallId::of_client(&message.call_id));
         let used = seconds(message.used_duration.as_ref(), MAX_USAGE);
         let used = violations.take("used_duration", used);
         let authority =

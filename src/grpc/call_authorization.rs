@@ -393,7 +393,7 @@ type Read = (Option<AuthorizeRequest>, FieldViolations);
 
 fn read_authorize(message: v1::AuthorizeCallRequest) -> Read {
     let mut violations = FieldViolations::new();
-    let call = violations.take("call_id", CallId::new(&message.call_id));
+    let call = violations.take("call_id", CallId::of_client(&message.call_id));
     read_facts(violations, call, message)
 }
 
@@ -402,7 +402,7 @@ fn read_quote(message: v1::QuoteCallRequest) -> Read {
     let mut violations = FieldViolations::new();
     let call = match message.call_id.as_str() {
         "" => Some(CallId::literal("-")),
-        given => violations.take("call_id", CallId::new(given)),
+        given => violations.take("call_id", CallId::of_client(given)),
     };
     let message = v1::AuthorizeCallRequest {
         tenant_id: message.tenant_id,
@@ -512,7 +512,7 @@ fn read_key(
     call: &str,
 ) -> Option<(TenantId, CallId)> {
     let tenant = violations.take("tenant_id", TenantId::new(tenant));
-    let call = violations.take("call_id", CallId::new(call));
+    let call = violations.take("call_id", CallId::of_client(call));
     tenant.zip(call)
 }
 

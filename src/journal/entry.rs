@@ -13,7 +13,7 @@ use crate::charging::ids::{CallId, TenantId};
 use crate::charging::profile::Purchase;
 use crate::charging::units::{Millis, Seconds};
 use crate::ledger::state::Call;
-use crate::ledger::{Authorize, End, Ending, ReportRecharge};
+use crate::ledger::{Authorize, End, Ending, ReportRecharge, Restore};
 
 /// Something that the ledger has acknowledged.
 ///
@@ -93,6 +93,8 @@ pub enum Command {
         #[serde(default)]
         token: String,
     },
+    /// Put a call there that was granted out of a lease (D20).
+    Restore(Box<Restore>),
 }
 
 impl Command {
@@ -101,6 +103,7 @@ impl Command {
         match self {
             Command::Record(command) => &command.tenant,
             Command::End { end, .. } => &end.tenant,
+            Command::Restore(command) => &command.tenant,
         }
     }
 
@@ -109,6 +112,7 @@ impl Command {
         match self {
             Command::Record(command) => &command.call,
             Command::End { end, .. } => &end.call,
+            Command::Restore(command) => &command.call,
         }
     }
 
@@ -116,6 +120,7 @@ impl Command {
     pub fn name(&self) -> &'static str {
         match self {
             Command::Record(_) => "record",
+            Command::Restore(_) => "grant",
             Command::End { end: End { how: Ending::Settle(_), .. }, .. } => "settle",
             Command::End { end: End { how: Ending::Release, .. }, .. } => "release",
             Command::End { end: End { how: Ending::Proven, .. }, .. } => "end",
@@ -142,6 +147,7 @@ impl Command {
                 (Command::Record(one), Command::Record(other)) => {
                     one.fingerprint == other.fingerprint
                 }
+                (Command::Restore(one), Command::Restore(other)) => one == other,
                 _ => false,
             }
     }

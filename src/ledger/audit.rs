@@ -472,6 +472,10 @@ impl<'a> Audit<'a> {
                 posting.expired == if ended { -posting.spent } else { 0 }
             }
             Authorized => started && !ended,
+            // What a lease gives back of a lot that has lapsed since.
+            Extended if is_lot && posting.held < 0 => {
+                posting.expired == if ended { -posting.held - posting.spent } else { 0 }
+            }
             Extended | Reopened | Restored => started && !(is_lot && ended),
             _ if !is_lot => started,
             _ if posting.held < 0 => {

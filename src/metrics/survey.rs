@@ -38,6 +38,8 @@ pub struct Survey {
     pub money: BTreeMap<(String, String), Money>,
     /// Minutes of plans by tenant.
     pub pools: BTreeMap<String, Pools>,
+    /// Leases among what is open, of all sidecars; they are no holds of calls.
+    pub leases: i64,
 }
 
 /// Micro-units of a currency.
@@ -49,6 +51,8 @@ pub struct Money {
     pub available: i64,
     /// What settled calls fell short of.
     pub owed: i64,
+    /// Of what is held, by leases.
+    pub leased: i64,
 }
 
 /// Seconds.
@@ -58,6 +62,8 @@ pub struct Pools {
     pub held: i64,
     /// What calls may still take, of the pools that are in force.
     pub available: i64,
+    /// Of what is held, by leases.
+    pub leased: i64,
 }
 
 impl Survey {
@@ -101,6 +107,7 @@ impl Collector for SurveyCell {
         tell.each("open_holds", "Open holds in the ledger, by age", holds)?;
         let more = i64::from(survey.more_holds);
         tell.one("open_holds_more", "1 where there are more open holds than were looked at", more)?;
+        tell.one("leases", "Open leases for calls without the ledger", survey.leases)?;
         tell.one("sweeper_lag_seconds", "How long the most overdue hold has been due", survey.lag)?;
 
         let money = |of: fn(&Money) -> i64| {
@@ -111,10 +118,20 @@ impl Collector for SurveyCell {
         tell.each("money_held", "Money held by open calls", money(|m| m.held))?;
         tell.each("money_available", "Money that calls may still take", money(|m| m.available))?;
         tell.each("money_owed", "Money that settled calls fell short of", money(|m| m.owed))?;
+        tell.each(
+            "money_leased",
+            "Money held by leases, part of what is held",
+            money(|m| m.leased),
+        )?;
         let pools = |of: fn(&Pools) -> i64| {
             survey.pools.iter().map(move |(tenant, pools)| (labels(tenant, None), of(pools)))
         };
         tell.each("pool_held_seconds", "Plan time held by open calls", pools(|p| p.held))?;
+        tell.each(
+            "pool_leased_seconds",
+            "Plan time held by leases, part of what is held",
+            pools(|p| p.leased),
+        )?;
         tell.each(
             "pool_available_seconds",
             "Plan time that calls may still take",

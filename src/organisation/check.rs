@@ -117,7 +117,7 @@ fn check_tenant(f: &mut Faults, at: &At<'_>, raw: &RawTenant) -> Option<TenantDo
         pool_increments,
         deduct_shortfall: deduct.unwrap_or(false),
     };
-    let mut warnings = warnings(&profile, &payers);
+    let mut warnings = warnings(&payers);
     warnings.extend(without_address(&raw.users, &payers));
     Some(TenantDocument {
         profile,
@@ -548,8 +548,8 @@ impl<'a> Seen<'a> {
 }
 
 /// What is allowed but probably not meant, and what this version does not act on yet.
-fn warnings(tenant: &TenantProfile, payers: &[PayerProfile]) -> Vec<String> {
-    let mut warnings = not_enforced(tenant);
+fn warnings(payers: &[PayerProfile]) -> Vec<String> {
+    let mut warnings = vec![];
     let mut more = 0;
     for payer in payers.iter().filter(|payer| payer.state != PayerState::Removed) {
         for warning in payer_warnings(payer) {
@@ -619,18 +619,6 @@ fn payer_warnings(payer: &PayerProfile) -> Vec<String> {
     {
         let (id, location) = (&payer.id, payer.usage_location);
         warnings.push(format!("{licence} of {id} opens nothing in {location} (rule 13)"));
-    }
-    warnings
-}
-
-/// Settings that are kept but not acted on yet.
-fn not_enforced(tenant: &TenantProfile) -> Vec<String> {
-    let handling = &tenant.failure_handling;
-    let capped = [handling.user_outbound, handling.conference_dial_out, handling.toll_free_inbound]
-        .contains(&OnFailure::ContinueCapped);
-    let mut warnings = Vec::new();
-    if capped {
-        warnings.push("failure_handling: continue_capped behaves like terminate yet".to_owned());
     }
     warnings
 }

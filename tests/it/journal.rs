@@ -360,6 +360,7 @@ impl Desk {
             ledger_timeout: Duration::from_millis(20),
             emergency_country: None,
             token_keys: None,
+            degraded: tollgate::credit_control::leases::Settings::DEFAULTS,
         };
         let ledger = Arc::new(Watched::default());
         let control = CreditControl::with_journal(ledger.clone(), settings, journal.clone());

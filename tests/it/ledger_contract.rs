@@ -136,6 +136,11 @@ crate::on_every_ledger! {
     a_lost_call_that_nobody_ends_expires
     a_lost_pool_is_opened_with_its_call
     a_lost_call_s_key_is_known_again
+    what_a_lease_holds_is_there_for_the_calls_granted_out_of_it
+    a_lease_of_money_lends_and_holds_the_rest
+    a_refusal_gives_way_to_a_grant_out_of_a_lease
+    a_smaller_grant_gives_way_to_one_out_of_a_lease
+    a_lease_that_is_over_lends_nothing
     a_known_call_is_never_put_back
     a_grant_that_is_too_old_puts_nothing_back
     nothing_is_put_back_of_an_unknown_tenant
@@ -2153,6 +2158,7 @@ async fn a_lost_pool_is_opened_with_its_call<L: Ledger>(stage: &Stage<L>) {
         until: stage.now().after(DAY),
         granted: early,
         month: next,
+        leases: vec![],
     };
     let put_back = stage.ledger.restore(&command).await.unwrap().outcome;
     assert_eq!(put_back, Restored::Restored);
@@ -2173,6 +2179,94 @@ async fn a_lost_call_s_key_is_known_again<L: Ledger>(stage: &Stage<L>) {
     stage.settled("lost", 300).await;
     assert_eq!(stage.authorize("lost", again()).await, Authorized::Ended);
     assert_eq!(stage.authorize("lost", again().other_payload()).await, Authorized::Conflict);
+}
+
+const LEASE: &str = "lease:test/1";
+
+async fn what_a_lease_holds_is_there_for_the_calls_granted_out_of_it<L: Ledger>(stage: &Stage<L>) {
+    stage.set_pool(DOMESTIC, 900).await;
+    stage.grant(LEASE, request().pool(DOMESTIC).lasting(900)).await;
+    stage.refusal("other", request().pool(DOMESTIC)).await;
+    let offer = request().pool(DOMESTIC).offer;
+    let granted = lost_call(&offer, stage.now(), Seconds(600), Micros::ZERO);
+    for (call, held, left) in [("one", 600, 300), ("two", 300, 0), ("three", 0, 0)] {
+        let leases = [LEASE, "unknown", LEASE];
+        assert_eq!(stage.restore_from(call, &granted, &leases).await, Restored::Restored);
+        check_held(&stage.call(call).await.unwrap(), held, 0);
+        check_held(&stage.call(LEASE).await.unwrap(), left, 0);
+        let pool = stage.pool(DOMESTIC).await;
+        assert_eq!((pool.held, pool.available()), (900, 0));
+    }
+    assert_eq!(stage.restore_from("one", &granted, &[LEASE]).await, Restored::Known);
+    check_charge(&stage.settled("one", 600).await, 600, 0, (0, 0));
+    check_charge(&stage.settled("two", 61).await, 120, 0, (0, 0));
+    stage.released(LEASE).await;
+    stage.released("three").await;
+    let pool = stage.pool(DOMESTIC).await;
+    assert_eq!((pool.held, pool.spent), (0, 720));
+}
+
+async fn a_lease_of_money_lends_and_holds_the_rest<L: Ledger>(stage: &Stage<L>) {
+    stage.buy("po-1", UNIT).await;
+    stage.buy("po-2", UNIT).await;
+    stage.grant(LEASE, request().money(credits()).lasting(19 * 60)).await;
+    check_held(&stage.call(LEASE).await.unwrap(), 0, 1_950_000);
+    let offer = request().money(credits()).offer;
+    let granted = lost_call(&offer, stage.now(), Seconds::ZERO, Micros(1_050_000));
+    assert_eq!(stage.restore_from("one", &granted, &[LEASE]).await, Restored::Restored);
+    check_held(&stage.call("one").await.unwrap(), 0, 1_050_000);
+    check_held(&stage.call(LEASE).await.unwrap(), 0, 900_000);
+    assert_eq!(stage.snapshot().await.wallet.holds, 2);
+    let lent = stage.of_calls().await.pop().unwrap();
+    assert_eq!((lent.kind, lent.subject.as_str()), (EntryKind::Extended, LEASE));
+    check_charge(&stage.settled("one", 600).await, 0, 1_050_000, (0, 0));
+    // What nobody gives back comes back by itself.
+    stage.pass(60);
+    assert_eq!(stage.sweep().await.expired, 1);
+    assert_eq!(stage.lot("po-1").await.available() + stage.lot("po-2").await.available(), 950_000);
+}
+
+async fn a_refusal_gives_way_to_a_grant_out_of_a_lease<L: Ledger>(stage: &Stage<L>) {
+    stage.set_pool(DOMESTIC, 300).await;
+    stage.grant(LEASE, request().pool(DOMESTIC)).await;
+    // The ledger refused what nobody heard of: the lease had all of the pool.
+    stage.refusal("c", request().pool(DOMESTIC)).await;
+    let mut granted =
+        lost_call(&request().pool(DOMESTIC).offer, stage.now(), Seconds(300), Micros::ZERO);
+    assert_eq!(stage.restore_from("c", &granted, &[LEASE]).await, Restored::Known);
+    granted.fingerprint = stage.call("c").await.unwrap().fingerprint;
+    assert_eq!(stage.restore_from("c", &granted, &[]).await, Restored::Known);
+    assert_eq!(stage.restore_from("c", &granted, &[LEASE]).await, Restored::Restored);
+    check_charge(&stage.settled("c", 300).await, 300, 0, (0, 0));
+}
+
+async fn a_smaller_grant_gives_way_to_one_out_of_a_lease<L: Ledger>(stage: &Stage<L>) {
+    stage.set_pool(DOMESTIC, 360).await;
+    stage.grant(LEASE, request().pool(DOMESTIC)).await;
+    let small = stage.grant("c", request().pool(DOMESTIC)).await;
+    check_held(&small, 60, 0);
+    let mut granted =
+        lost_call(&request().pool(DOMESTIC).offer, stage.now(), Seconds(300), Micros::ZERO);
+    granted.fingerprint = small.fingerprint;
+    assert_eq!(stage.restore_from("c", &granted, &[LEASE]).await, Restored::Restored);
+    check_held(&stage.call("c").await.unwrap(), 300, 0);
+    assert_eq!(stage.snapshot().await.tenant.open, 2);
+    // It holds as much now: what came first stands.
+    assert_eq!(stage.restore_from("c", &granted, &[LEASE]).await, Restored::Known);
+    check_charge(&stage.settled("c", 300).await, 300, 0, (0, 0));
+}
+
+async fn a_lease_that_is_over_lends_nothing<L: Ledger>(stage: &Stage<L>) {
+    stage.set_pool(DOMESTIC, 600).await;
+    stage.grant(LEASE, request().pool(DOMESTIC).lasting(600)).await;
+    stage.pass(60);
+    assert_eq!(stage.sweep().await.expired, 1);
+    stage.grant("other", request().pool(DOMESTIC).lasting(480)).await;
+    let granted =
+        lost_call(&request().pool(DOMESTIC).offer, stage.now(), Seconds(300), Micros::ZERO);
+    assert_eq!(stage.restore_from("c", &granted, &[LEASE]).await, Restored::Restored);
+    check_held(&stage.call("c").await.unwrap(), 120, 0);
+    check_charge(&stage.settled("c", 300).await, 120, 0, (180, 0));
 }
 
 async fn a_known_call_is_never_put_back<L: Ledger>(stage: &Stage<L>) {
@@ -2225,6 +2319,7 @@ async fn nothing_is_put_back_of_an_unknown_tenant<L: Ledger>(stage: &Stage<L>) {
         until: stage.now().after(DAY),
         granted,
         month: stage.month(),
+        leases: vec![],
     };
     let put_back = stage.ledger.restore(&command).await.unwrap().outcome;
     assert_eq!(put_back, Restored::NoTenant);

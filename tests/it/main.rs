@@ -8,6 +8,7 @@ mod blocks;
 mod chart;
 mod cli;
 mod cluster;
+mod degraded;
 mod demo;
 mod docs;
 mod events;

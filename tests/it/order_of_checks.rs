@@ -53,6 +53,7 @@ impl World {
             ledger_timeout: Duration::from_secs(20),
             emergency_country: None,
             token_keys: None,
+            degraded: tollgate::credit_control::leases::Settings::DEFAULTS,
         };
         let control = Arc::new(CreditControl::new(ledger, settings));
         let administration = Administration::new(control.clone(), Seconds(10));

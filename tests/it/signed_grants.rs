@@ -328,6 +328,7 @@ impl<L: Ledger> Desk<L> {
             ledger_timeout: PATIENCE,
             emergency_country: None,
             token_keys: Some(TokenKeys::parse(K1).unwrap()),
+            degraded: tollgate::credit_control::leases::Settings::DEFAULTS,
         };
         let control = Arc::new(CreditControl::new(ledger.clone(), settings));
         let administration = Administration::new(control.clone(), Seconds(10));

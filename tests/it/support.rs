@@ -544,6 +544,20 @@ impl<L: Ledger> Stage<L> {
             until,
             granted: granted.clone(),
             month: self.month(),
+            leases: vec![],
+        };
+        self.ledger.restore(&command).await.unwrap().outcome
+    }
+
+    /// Brings a call that was granted out of leases.
+    pub async fn restore_from(&self, call: &str, granted: &Call, leases: &[&str]) -> Restored {
+        let command = Restore {
+            tenant: self.tenant.clone(),
+            call: call_id(call),
+            until: self.now().after(DAY),
+            granted: granted.clone(),
+            month: self.month(),
+            leases: leases.iter().map(|lease| call_id(lease)).collect(),
         };
         self.ledger.restore(&command).await.unwrap().outcome
     }

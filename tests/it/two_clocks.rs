@@ -150,6 +150,7 @@ fn sidecar<L: Ledger>(ledger: &Arc<L>) -> Arc<CreditControl<L>> {
         ledger_timeout: PATIENCE,
         emergency_country: None,
         token_keys: None,
+        degraded: tollgate::credit_control::leases::Settings::DEFAULTS,
     };
     Arc::new(CreditControl::new(ledger.clone(), settings))
 }

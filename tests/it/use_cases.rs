@@ -43,6 +43,7 @@ fn settings(ledger_timeout: Duration) -> Settings {
         ledger_timeout,
         emergency_country: None,
         token_keys: None,
+        degraded: tollgate::credit_control::leases::Settings::DEFAULTS,
     }
 }
 

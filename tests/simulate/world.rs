@@ -117,6 +117,7 @@ impl Sidecar {
             ledger_timeout: Duration::from_millis(500),
             emergency_country: None,
             token_keys: None,
+            degraded: tollgate::credit_control::leases::Settings::DEFAULTS,
         };
         let control = Arc::new(CreditControl::new(wire.clone(), settings));
         for deck in &world.decks {

@@ -61,6 +61,17 @@ pub(super) struct Book {
     blocks: BTreeMap<(PayerId, BlockedBy), Block>,
 }
 
+/// A lease while a call takes its part of it.
+struct Lender {
+    id: CallId,
+    /// As it was.
+    held: Call,
+    /// Without what it held.
+    lease: Call,
+    /// What it gave back.
+    postings: Vec<Posting>,
+}
+
 #[derive(Default)]
 struct Payer {
     account: PayerAccount,
@@ -430,7 +441,8 @@ impl Book {
     }
 
     pub(super) fn restore(&mut self, now: Millis, command: &Restore) -> Restored {
-        if self.calls.contains_key(&command.call) {
+        let known = self.calls.get(&command.call).cloned();
+        if known.as_ref().is_some_and(|known| !command.replaces(known)) {
             return Restored::Known;
         }
         if now >= command.until {
@@ -439,10 +451,20 @@ impl Book {
         if self.tenant.version == 0 {
             return Restored::NoTenant;
         }
+        if let Some(mut known) = known {
+            if known.state == CallState::Ringing {
+                let postings = self.settle_lines(now, &mut known, Seconds::ZERO);
+                self.close(&command.call, &mut known, CallState::Released, now, now);
+                self.note_call(now, EntryKind::Released, &known, &command.call, postings);
+            }
+            self.unlist(&command.call, &known);
+        }
         let granted = &command.granted;
         let mut call = command.unfunded();
         let mut postings = vec![];
+        let mut lenders = vec![];
         if !call.terms.free {
+            lenders = self.call_in(now, &command.leases);
             for line in &call.pools {
                 if let Some(family) = command.family(&line.pool)
                     && command.month.starts <= now
@@ -457,7 +479,49 @@ impl Book {
         self.open(&command.call, &mut call, deadline);
         self.note_call(now, EntryKind::Restored, &call, &command.call, postings);
         self.tenant.decisions += 1;
+        self.lend_again(now, lenders, call);
         Restored::Restored
+    }
+
+    /// Has leases give back everything that they hold, for this instant.
+    fn call_in(&mut self, now: Millis, leases: &[CallId]) -> Vec<Lender> {
+        let mut lenders: Vec<Lender> = vec![];
+        for id in leases {
+            let Some(mut lease) = self.calls.get(id).cloned() else { continue };
+            if lease.state != CallState::Ringing || lenders.iter().any(|other| other.id == *id) {
+                continue;
+            }
+            let held = lease.clone();
+            let postings = self.settle_lines(now, &mut lease, Seconds::ZERO);
+            lenders.push(Lender { id: id.clone(), held, lease, postings });
+        }
+        lenders
+    }
+
+    /// Has leases hold again what they held, without what `taken` holds now.
+    fn lend_again(&mut self, now: Millis, lenders: Vec<Lender>, mut taken: Call) {
+        for Lender { id, mut held, mut lease, mut postings } in lenders {
+            for line in &mut held.pools {
+                let of_pool = taken.pools.iter_mut().filter(|other| other.pool == line.pool);
+                for other in of_pool {
+                    let part = line.held.min(other.held);
+                    line.held -= part;
+                    other.held -= part;
+                }
+            }
+            let parts = held.money.iter_mut().flat_map(|money| &mut money.lots);
+            for line in parts {
+                for other in taken.money.iter_mut().flat_map(|money| &mut money.lots) {
+                    let part = line.held.min(other.held);
+                    line.held -= part;
+                    other.held -= part;
+                }
+            }
+            let again = self.still_there(now, &lease, &held);
+            postings.extend(self.hold(now, &mut lease, &again));
+            self.calls.insert(id.clone(), lease.clone());
+            self.note_call(now, EntryKind::Extended, &lease, &id, postings);
+        }
     }
 
     /// What the lines of `granted` held and had spent, as far as it is still there.

@@ -264,6 +264,8 @@ pub(super) struct RestoreArgs<'a> {
     /// Nothing or one.
     #[serde(borrow)]
     money: Vec<RestoredMoneyArgs<'a>>,
+    #[serde(borrow)]
+    leases: Vec<&'a str>,
 }
 
 #[derive(Serialize)]
@@ -330,6 +332,7 @@ impl<'a> RestoreArgs<'a> {
             month_ends: month.ends,
             pools: granted.pools.iter().map(pool).collect(),
             money: granted.money.iter().map(money).collect(),
+            leases: command.leases.iter().map(|lease| lease.as_str()).collect(),
         }
     }
 }

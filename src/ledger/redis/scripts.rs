@@ -82,7 +82,7 @@ scripts! {
     // What throws away must not wait for memory.
     AbandonRewrite, "abandon_rewrite", "'allow-oom'", [JournalNew, Upkeep];
     ReplaceContext, "replace_context", "'allow-oom'", [Calls];
-    Restore, "restore", "", [Accounts, Sizes, Pools, Lots, Calls, Deadlines, Journal];
+    Restore, "restore", "", [Accounts, Sizes, Pools, Lots, Calls, Deadlines, Retained, Journal];
 }
 
 const FIELDS: &str = include_str!("scripts/fields.lua");

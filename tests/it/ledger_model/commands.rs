@@ -508,7 +508,12 @@ impl Dealer {
         }
         let until = now.after(Seconds(self.one(&[0, 1, 100, 100, 100])));
         let call = self.call();
-        Command::Restore(Box::new(Restore { tenant, call, until, granted, month }))
+        let leases: Vec<_> = (0..self.random.usize(0..4)).map(|_| self.call()).collect();
+        // At times what is refused to the call that a lease pays for.
+        if !leases.is_empty() && self.chance(30) {
+            granted.fingerprint = self.one(&["f", "g"]).to_owned();
+        }
+        Command::Restore(Box::new(Restore { tenant, call, until, granted, month, leases }))
     }
 
     fn payers(&mut self, tenant: TenantId, now: Millis) -> Command {

@@ -265,6 +265,7 @@ impl Pair {
         granted.context = vec![0, 255, self.rng.u8(..)];
         granted.deadline = Millis(self.now.0 + self.rng.i64(-50_000..50_000));
         granted.reach = self.rng.u8(..5);
+        granted.fingerprint = ["f", "", "g"][self.rng.usize(..3)].to_owned();
         if self.rng.bool() {
             granted.state = CallState::Answered;
             granted.answered_at = self.now;
@@ -276,6 +277,7 @@ impl Pair {
             until: Millis(self.now.0 + self.rng.i64(-1_000..9_000)),
             granted,
             month: offer.month,
+            leases: (0..self.rng.usize(..4)).map(|_| self.call()).collect(),
         };
         both!(self, command, |ledger| ledger.restore(&command));
     }

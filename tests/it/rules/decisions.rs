@@ -1,6 +1,7 @@
 //! D1 to D29: what was decided where the rules are silent.
 
 use tollgate::charging::units::Seconds;
+use tollgate::config::Config;
 use tollgate::proto::v1::report_recharge_request::Outcome;
 use tollgate::proto::v1::{
     ActivateDeckRequest, AdjustBalanceRequest, AdjustSettlementRequest, AuthorizeCallRequest,
@@ -15,6 +16,8 @@ use crate::rules::{
     call, charged, crowd, dial_out, instant, lasting, length, named, sources, toll_free, usd, user,
     users, whole_world,
 };
+use crate::server::config;
+use crate::support::redis::RedisServer;
 
 on_every_ledger! {
     d01_pool_time_is_charged_in_whole_started_minutes_unless_set
@@ -443,13 +446,40 @@ async fn d20_out_of_reach_of_the_ledger_only_emergency_and_free_calls_go_through
     {
         assert_eq!(town.ask(call("alice", called)).await.decision(), expected, "{called}");
     }
-    let of = "failure_handling: { user_outbound: continue_capped }";
-    let memory = Town::on_memory().await;
-    let warnings = memory.apply(of).await.warnings;
-    assert!(
-        warnings
-            .contains(&"failure_handling: continue_capped behaves like terminate yet".to_owned())
-    );
+}
+
+#[tokio::test]
+async fn d20_continue_capped_goes_on_out_of_a_lease() {
+    let clock = Town::stopped();
+    let redis = RedisServer::started();
+    let ledger = redis.ledger(&clock).await;
+    let folder = tempfile::tempdir().unwrap();
+    let config = Config { journal: Some(folder.path().join("journal")), ..config() };
+    let town = Town::open(ledger, clock, Some(redis), config).await;
+    let alice = "{ id: alice, usage_location: US, licences: [MCOEV, MCOPSTN1], \
+                 numbers: [\"+14255550100\"] }";
+    let handling = "failure_handling: { user_outbound: continue_capped }, ";
+    let applied = town.apply(&format!("{handling}users: [{alice}]")).await;
+    let warns = |warning: &String| warning.starts_with("failure_handling");
+    assert!(!applied.warnings.iter().any(warns), "{:?}", applied.warnings);
+    assert_eq!(town.decision(call("alice", SEATTLE)).await, Decision::Allowed);
+    while !(town.journal)().await.iter().any(|entry| entry.subject.starts_with("lease:")) {
+        tokio::task::yield_now().await;
+    }
+    // The answer to the lease is on its way to the sidecar.
+    tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+    town.redis.as_ref().unwrap().kill();
+    let granted = call("alice", SEATTLE);
+    let answer = town.ask(granted.clone()).await;
+    assert_eq!(answer.decision(), Decision::AllowedDegraded, "{answer:?}");
+    assert!(town.ask(granted).await.replayed);
+    for (called, expected) in [
+        ("911", Decision::AllowedEmergency),
+        ("+14255550100", Decision::AllowedFree),
+        ("+442071234567", Decision::LedgerUnavailable),
+    ] {
+        assert_eq!(town.ask(call("alice", called)).await.decision(), expected, "{called}");
+    }
 }
 
 async fn d21_premium_prefixes_outside_the_documented_countries_are_refused(town: Town) {

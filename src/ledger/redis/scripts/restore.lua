@@ -6,7 +6,8 @@
 -- KEYS[4] lots: the wallet and its lots
 -- KEYS[5] calls: every call that is not forgotten
 -- KEYS[6] deadlines: open calls by expiry
--- KEYS[7] journal: everything that happened
+-- KEYS[7] retained: other calls by the instant at which they are forgotten
+-- KEYS[8] journal: everything that happened
 -- ARGV[1] the clock (see read_clock)
 -- ARGV[2] the packed fields of RESTORE
 -- ARGV[3] the context: opaque bytes, kept with the call and its entry
@@ -18,14 +19,15 @@
 --   too_late: the grant is too old; nothing changed
 --   no_tenant: the tenant was never applied; nothing changed
 --
--- Keeps: a call that the ledger knows is never touched; what is held never exceeds what is available;
--- one journal entry, which counts as the record of the decision that was lost.
+-- Keeps: a call that the ledger knows is never touched, but for a refusal or a smaller grant of the same
+-- request that gives way to a grant out of leases; what is held never exceeds what is available; one journal entry, which counts as the record of
+-- the decision that was lost, and one for each lease that lends.
 
-local RESTORE = { call = 1, too_late = 2, state = 3, fingerprint = 4, decision = 5, payer = 6, trunk = 7, authorized_at = 8, answered_at = 9, deadline = 10, sequence = 11, used = 12, granted = 13, granted_from = 14, reach = 15, terms = 16, month_starts = 17, month_ends = 18, pools = 19, money = 20 }
+local RESTORE = { call = 1, too_late = 2, state = 3, fingerprint = 4, decision = 5, payer = 6, trunk = 7, authorized_at = 8, answered_at = 9, deadline = 10, sequence = 11, used = 12, granted = 13, granted_from = 14, reach = 15, terms = 16, month_starts = 17, month_ends = 18, pools = 19, money = 20, leases = 21 }
 local RESTORED_POOL = { family = 1, pool = 2, closed_by = 3, increment = 4, taken = 5 }
 local RESTORED_MONEY = { tariff = 1, spend_limit = 2, month = 3, overage = 4, velocity = 5, taken = 6 }
 
-ACCOUNTS, SIZES, POOLS, LOTS, CALLS, DEADLINES, JOURNAL = unpack(KEYS)
+ACCOUNTS, SIZES, POOLS, LOTS, CALLS, DEADLINES, RETAINED, JOURNAL = unpack(KEYS)
 now = read_clock(ARGV[1])
 
 local function unfunded(command, context)
@@ -74,47 +76,130 @@ local function open_pool(id, family, starts, ends)
   put(ACCOUNTS, 'p:' .. id, bucket)
 end
 
--- What the lines of the grant held, as far as it is still there: seconds by pool, money.
-local function still_there(command, call)
+-- What is still there of these seconds by pool, and of this money.
+local function still_there(call, wanted, wanted_money)
   local seconds, money = {}, 0
   for i, side in ipairs(pool_sides(call)) do
-    local most = math.min(command[RESTORE.pools][i][RESTORED_POOL.taken], side.available)
-    seconds[i] = round_down(most, side.increment)
+    seconds[i] = round_down(math.min(wanted[i], side.available), side.increment)
   end
-  local credits, line = credit_side(call), command[RESTORE.money][1]
-  if credits and line[RESTORED_MONEY.taken] > 0 then
+  local credits = credit_side(call)
+  if credits and wanted_money > 0 then
     survey(credits)
-    money = math.min(line[RESTORED_MONEY.taken], credits.available)
+    money = math.min(wanted_money, credits.available)
   end
   return seconds, money
+end
+
+-- What a call's lines hold: seconds by pool, money by lot.
+local function held_by(call)
+  local seconds, lots, money = {}, {}, call[CALL.money][1]
+  for i, line in ipairs(call[CALL.pools]) do
+    seconds[i] = { line[POOL_LINE.pool], line[POOL_LINE.held] }
+  end
+  for i, line in ipairs(money and money[MONEY_LINE.lots] or {}) do
+    lots[i] = { line[LOT_LINE.lot], line[LOT_LINE.held] }
+  end
+  return seconds, lots
+end
+
+-- Has leases give back everything that they hold, for this instant.
+local function call_in(leases)
+  local lenders, seen = {}, {}
+  for _, id in ipairs(leases) do
+    local lease = not seen[id] and read(CALLS, id)
+    if lease and lease[CALL.state] == STATE.ringing then
+      seen[id] = true
+      fetch_accounts_of(lease)
+      local seconds, lots = held_by(lease)
+      local postings = settle_lines(lease, 0)
+      lenders[#lenders + 1] =
+        { id = id, lease = lease, seconds = seconds, lots = lots, postings = postings }
+    end
+  end
+  return lenders
+end
+
+-- Has leases hold again what they held, without what the call holds now.
+local function lend_again(lenders, call)
+  local taken, taken_lots = held_by(call)
+  for _, lender in ipairs(lenders) do
+    local wanted, wanted_money = {}, 0
+    for i, held in ipairs(lender.seconds) do
+      for _, other in ipairs(taken) do
+        local part = other[1] == held[1] and math.min(held[2], other[2]) or 0
+        held[2], other[2] = held[2] - part, other[2] - part
+      end
+      wanted[i] = held[2]
+    end
+    for _, held in ipairs(lender.lots) do
+      for _, other in ipairs(taken_lots) do
+        local part = math.min(held[2], other[2])
+        held[2], other[2] = held[2] - part, other[2] - part
+      end
+      wanted_money = wanted_money + held[2]
+    end
+    local seconds, money = still_there(lender.lease, wanted, wanted_money)
+    for _, again in ipairs(hold(lender.lease, seconds, money)) do
+      lender.postings[#lender.postings + 1] = again
+    end
+    put(CALLS, lender.id, lender.lease)
+    note_call('extended', lender.id, lender.lease, lender.postings)
+  end
+end
+
+-- Whether a call that the ledger knows gives way: a refusal, or a ringing call that holds less.
+local function replaces(command, known)
+  if #command[RESTORE.leases] == 0 or known[CALL.fingerprint] ~= command[RESTORE.fingerprint] then
+    return false
+  end
+  if known[CALL.state] == STATE.denied then return known[CALL.parked] <= 0 end
+  if known[CALL.state] ~= STATE.ringing then return false end
+  local seconds, money, line = 0, 0, command[RESTORE.money][1]
+  for _, pool in ipairs(command[RESTORE.pools]) do seconds = seconds + pool[RESTORED_POOL.taken] end
+  for _, pool in ipairs(known[CALL.pools]) do seconds = seconds - pool[POOL_LINE.held] end
+  if line then money = line[RESTORED_MONEY.taken] end
+  if known[CALL.money][1] then money = money - money_sums(known[CALL.money][1]) end
+  return seconds > 0 or money > 0
 end
 
 local function restore(command, context)
   local id = command[RESTORE.call]
 
   -- Read, refuse.
-  if read(CALLS, id) then return reply('known') end
+  local known = read(CALLS, id)
+  if known and not replaces(command, known) then return reply('known') end
   if now >= command[RESTORE.too_late] then return reply('too_late') end
   local call = unfunded(command, context)
   fetch_accounts_of(call)
   if tenant_account()[TENANT_ACCOUNT.version] == 0 then return reply('no_tenant') end
 
   -- Then write.
-  local postings, terms = {}, call[CALL.terms]
+  if known and known[CALL.state] == STATE.ringing then
+    fetch_accounts_of(known)
+    local postings = settle_lines(known, 0)
+    close(id, known, STATE.released, now)
+    note_call('released', id, known, postings)
+  end
+  if known then retained[id] = false end
+  local postings, terms, lenders = {}, call[CALL.terms], {}
   if not terms[TERMS.free] then
+    lenders = call_in(command[RESTORE.leases])
     local starts, ends = command[RESTORE.month_starts], command[RESTORE.month_ends]
-    for _, pool in ipairs(command[RESTORE.pools]) do
+    local wanted, line = {}, command[RESTORE.money][1]
+    for i, pool in ipairs(command[RESTORE.pools]) do
       local family = pool[RESTORED_POOL.family]
       if family ~= '' and starts <= now then
         open_pool(pool[RESTORED_POOL.pool], family, starts, ends)
       end
+      wanted[i] = pool[RESTORED_POOL.taken]
     end
-    local seconds, money = still_there(command, call)
+    local seconds, money = still_there(call, wanted, line and line[RESTORED_MONEY.taken] or 0)
     postings = hold(call, seconds, money)
   end
   open(id, call, math.max(command[RESTORE.deadline], now + terms[TERMS.grace] * 1000))
   note_call('restored', id, call, postings)
   count_decision()
+  lend_again(lenders, call)
   return reply('restored')
 end
 
