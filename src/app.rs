@@ -201,6 +201,7 @@ pub async fn start<L: Ledger>(ledger: Arc<L>, config: &Config) -> io::Result<Run
         };
         tasks.spawn(surveys.run());
     }
+    tasks.spawn(control.clone().replay_losses());
     tasks.spawn(keep_records(Administration::new(control.clone(), sweep_bound)));
     // Serving goes on meanwhile: what is asked about a call that the journal holds waits for it.
     let mut draining = Tasks::default();

@@ -167,6 +167,18 @@ words! {
 }
 
 words! {
+    /// What became of something that the ledger had lost.
+    Replayed {
+        /// A call, as it was acknowledged last.
+        Call = "call",
+        /// A purchase, a recharge, a correction or a block.
+        Other = "other",
+        /// It cannot be replayed any more; the log says what it was.
+        Missed = "missed",
+    }
+}
+
+words! {
     /// What is remembered of the ledger.
     Entry {
         /// A tenant.
@@ -221,6 +233,8 @@ pub struct Metrics {
     ready: Gauge,
     journal: Journal,
     survey: SurveyCell,
+    regressed: Counter,
+    replayed: [Counter; Replayed::ALL.len()],
 }
 
 /// The journal's figures.
@@ -334,6 +348,9 @@ impl Metrics {
         add.of("journal_appended", "Entries written", &journal.appended);
         add.of("journal_syncs", "Syncs to disk", &journal.syncs);
         add.of("journal_missed", "Entries that could not be written", &journal.missed);
+        let (regressed, replayed) = (Counter::default(), Family::<Labels, Counter>::default());
+        add.of("ledger_regressed", "Losses of what this sidecar was acknowledged", &regressed);
+        add.of("ledger_replayed", "What was lost, by what became of it", &replayed);
         add.of(
             "survey_failures",
             "Looks at the ledger's holds and funds that failed",
@@ -351,6 +368,7 @@ impl Metrics {
         let asked = words_of(Command::ALL, Command::word);
         let kinds = words_of(LedgerFault::ALL, LedgerFault::word);
         let entries = words_of(Entry::ALL, Entry::word);
+        let replayables = words_of(Replayed::ALL, Replayed::word);
         let looked =
             |n: usize, result| of(&lookups, vec![("entry", entries[n]), ("result", result)]);
         let fault =
@@ -377,6 +395,8 @@ impl Metrics {
             ready,
             journal,
             survey,
+            regressed,
+            replayed: std::array::from_fn(|n| each(&replayed, "what", &replayables, n)),
             requests,
             durations,
             in_flight,
@@ -438,6 +458,16 @@ impl Metrics {
     /// A request was turned away.
     pub fn shed(&self, why: Shed) {
         self.shed[why as usize].inc();
+    }
+
+    /// The ledger was found behind what this sidecar was acknowledged.
+    pub fn regressed(&self) {
+        self.regressed.inc();
+    }
+
+    /// Something that was lost was replayed, or cannot be.
+    pub fn replayed(&self, what: Replayed) {
+        self.replayed[what as usize].inc();
     }
 
     /// A new call was answered without the ledger.

@@ -155,7 +155,7 @@ struct MoneyPart<'a> {
 
 /// How long a grant is believed after it was made: less than an ended call is kept, since the call may
 /// have ended at once.
-fn lasting(ended_retention: Seconds) -> Seconds {
+pub(super) fn lasting(ended_retention: Seconds) -> Seconds {
     ended_retention.minus_or_zero(CLOCKS_APART.min(Seconds(ended_retention.0 / 2)))
 }
 

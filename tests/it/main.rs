@@ -33,6 +33,7 @@ mod reconcile;
 mod redis_away;
 mod redis_full;
 mod redis_ledger;
+mod regression;
 mod retention;
 mod rules;
 mod security;
