@@ -364,17 +364,13 @@ impl<L: Ledger> Desk<L> {
             reason: "wrong clock".to_owned(),
             operator: "op".to_owned(),
         };
+        let (first, second) = (authority("a-1"), authority("a-2"));
         let ended = call_id("ended");
-        let corrected = self.administration.adjust_settlement(
-            &self.tenant,
-            &ended,
-            Seconds(61),
-            &authority("a-1"),
-        );
+        let corrected =
+            self.administration.adjust_settlement(&self.tenant, &ended, Seconds(61), &first);
         corrected.await.unwrap();
         let amount = Amount::Money(Micros(1_000_000), "USD".to_owned());
-        let given =
-            self.administration.adjust_balance(&self.tenant, "po-2", &amount, &authority("a-2"));
+        let given = self.administration.adjust_balance(&self.tenant, "po-2", &amount, &second);
         given.await.unwrap();
         let note = BlockNote { reason: "fraud".to_owned(), operator: "op".to_owned() };
         self.administration.set_block(&self.tenant, &payer("alice"), true, note).await.unwrap();

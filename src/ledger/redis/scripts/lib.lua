@@ -1002,6 +1002,10 @@ local function note_erased(context)
   entries[#entries + 1] = { 'numbers_erased', now, '', '', '', 0, 0, 0, 0, {}, context, '' }
 end
 
+local function note_regressed(about)
+  entries[#entries + 1] = { 'ledger_regressed', now, '', '', '', 0, 0, 0, 0, {}, '', about }
+end
+
 -- An answer about a correction: its entry where there is one, and a number.
 local function adjust_reply(tag, entry, number)
   return cmsgpack.pack({ tag, now, { entry }, number or 0 })

@@ -34,9 +34,7 @@ if found >= known and of >= known_epoch then return mark_reply('standing', of, f
 local raises = epoch <= known_epoch
 if raises then
   epoch = known_epoch + 1
-  entries[1] = {
-    'ledger_regressed', now, '', '', '', 0, 0, 0, 0, {}, '', command[REGRESSED.about],
-  }
+  note_regressed(command[REGRESSED.about])
   save()
   local marks = redis.call('HGETALL', SEQUENCE)
   for i = 1, #marks, 2 do
