@@ -296,11 +296,7 @@ impl<L: Ledger> Administration<L> {
         let report = ReportRecharge { tenant: tenant.clone(), key, outcome };
         let reply = self.ledger().report_recharge(&report).await?;
         let replayed = match reply.outcome {
-            RechargeReported::Applied => {
-                let effect = || Effect::Recharged { report: Cow::Borrowed(&report) };
-                self.control.note(tenant, reply.now, effect);
-                false
-            }
+            RechargeReported::Applied => false,
             RechargeReported::Replayed => true,
             RechargeReported::SucceededBefore => {
                 return Err(refused(format!("recharge {} has succeeded before", report.key)));
@@ -312,6 +308,12 @@ impl<L: Ledger> Administration<L> {
         };
         let after = self.ledger().balance(tenant).await?;
         let lot = after.outcome.lots.iter().find(|lot| succeeds && lot.key == report.key);
+        if !replayed {
+            // With the amount, which the request named: it may be lost with the report.
+            let amount = lot.map_or(Micros::ZERO, |lot| Micros(lot.bucket.funded));
+            let effect = || Effect::Recharged { report: Cow::Borrowed(&report), amount };
+            self.control.note(tenant, reply.now, effect);
+        }
         Ok(RechargeReport {
             replayed,
             lot: lot.map(|lot| credit_lot(lot, after.now)),

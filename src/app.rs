@@ -218,6 +218,7 @@ pub async fn start<L: Ledger>(ledger: Arc<L>, config: &Config) -> io::Result<Run
         };
         tasks.spawn(surveys.run());
     }
+    tasks.spawn(control.clone().replay_losses());
     if let Some(endpoint) = &config.otlp_endpoint
         && !config.otlp_metrics.is_zero()
     {

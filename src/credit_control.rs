@@ -13,6 +13,7 @@ pub mod journaled;
 pub mod leases;
 pub mod quote;
 pub mod records;
+pub mod replay;
 pub mod signed_grant;
 
 use std::borrow::Cow;
@@ -42,6 +43,7 @@ use crate::credit_control::records::Records;
 use crate::credit_control::signed_grant::{TokenFault, TokenKeys};
 use crate::journal::Journal;
 use crate::journal::entry::Effect;
+use crate::ledger::marks::Marks;
 use crate::ledger::state::{Call, Terms};
 use crate::ledger::{
     Answered, Authorize, Authorized, CallLimits, End, EndResult, Ended, Ending, Extend, Extended,
@@ -195,6 +197,8 @@ pub struct CreditControl<L> {
     /// `None` where there is none.
     journal: Option<Arc<Journal>>,
     leases: Arc<Leases>,
+    /// What the ledger acknowledged to this sidecar.
+    marks: Arc<Marks>,
     /// When this was made, by the clock that a change of the machine's time does not move.
     made: Instant,
     /// Store's clock at `made`, in milliseconds, by its last answer; before the first, this machine's.
@@ -211,6 +215,11 @@ impl<L: Ledger> CreditControl<L> {
     /// The same with a journal, which [`CreditControl::drain`] brings to the ledger.
     pub fn with_journal(ledger: Arc<L>, settings: Settings, journal: Option<Arc<Journal>>) -> Self {
         let leases = Arc::new(Leases::new(settings.degraded, journal.as_deref()));
+        if let Some(journal) = &journal {
+            let known = journal.marks().iter();
+            let known = known.map(|(tenant, mark)| (tenant.clone(), *mark));
+            ledger.marks().adopt(journal.sidecar(), known);
+        }
         CreditControl::with_directory(ledger, settings, (Arc::default(), leases), journal)
     }
 
@@ -220,9 +229,19 @@ impl<L: Ledger> CreditControl<L> {
         (directory, leases): (Arc<Directory>, Arc<Leases>),
         journal: Option<Arc<Journal>>,
     ) -> Self {
-        let records = Arc::new(Records::start(ledger.clone()));
+        let (records, marks) = (Arc::new(Records::start(ledger.clone())), ledger.marks());
         let (made, made_at) = (Instant::now(), AtomicI64::new(local_millis()));
-        CreditControl { ledger, directory, settings, records, journal, leases, made, made_at }
+        CreditControl {
+            ledger,
+            directory,
+            settings,
+            records,
+            journal,
+            leases,
+            marks,
+            made,
+            made_at,
+        }
     }
 
     /// The same on a connection of its own, for the thread that this is called on: what is remembered is
@@ -570,7 +589,10 @@ impl<L: Ledger> CreditControl<L> {
         let reply = self.within(Command::Answer, deadline, self.ledger.answer(&command)).await?;
         self.set_clock(reply.now);
         match reply.outcome {
-            Answered::NotFound => Err(UseCaseError::NoSuchCall),
+            Answered::NotFound => {
+                self.may_be_replayed(tenant)?;
+                Err(UseCaseError::NoSuchCall)
+            }
             Answered::Denied(call) => Ok(Answer::of(&call, known.profile(), reply.now, true)),
             Answered::Standing(call) if call.state.is_open() => {
                 self.note(tenant, reply.now, || Effect::Answered {
@@ -629,7 +651,10 @@ impl<L: Ledger> CreditControl<L> {
             });
         }
         let mut answer = match reply.outcome {
-            Extended::NotFound => return Err(UseCaseError::NoSuchCall),
+            Extended::NotFound => {
+                self.may_be_replayed(tenant)?;
+                return Err(UseCaseError::NoSuchCall);
+            }
             Extended::Denied(call) => {
                 tracing::warn!(%tenant, call = %command.call, "usage of a refused call");
                 Answer::of(&call, profile, reply.now, true)
@@ -711,12 +736,23 @@ impl<L: Ledger> CreditControl<L> {
         }
         let mut known = End { has_grant: false, ..command.clone() };
         let key = (&command.tenant, &command.call);
-        if let Err(fault) = self.restore(key, token, deadline).await? {
+        if token.is_empty() {
+            self.may_be_replayed(key.0)?;
+        } else if let Err(fault) = self.restore(key, token, deadline).await? {
             tracing::warn!(tenant = %key.0, call = %key.1, %fault, "a settle's token");
             let token_fault = fault.to_string();
             known.report = EndReport { token_fault, ..EndReport::decode(&command.report) }.encode();
         }
         self.within(Command::End, deadline, self.ledger.end(&known)).await
+    }
+
+    /// An error where the ledger has lost something of the tenant that is being replayed: a call that it does
+    /// not know may come back at any moment.
+    fn may_be_replayed(&self, tenant: &TenantId) -> Result<(), LedgerError> {
+        match self.marks.is_replaying(tenant) {
+            true => Err(LedgerError::Unavailable("what it has lost is being replayed".to_owned())),
+            false => Ok(()),
+        }
     }
 
     /// Ends every open call of a trunk that was authorized before an instant, each charged its last

@@ -39,6 +39,8 @@ pub enum EventKind {
     RechargeSucceeded,
     /// A requested recharge was reported failed.
     RechargeFailed,
+    /// The ledger has lost what it had acknowledged.
+    LedgerRegressed,
 }
 
 /// One event.
@@ -92,6 +94,7 @@ fn kinds(entry: &Entry) -> Vec<EventKind> {
         EntryKind::RechargeRequested => Some(EventKind::RechargeRequested),
         EntryKind::RechargeSucceeded => Some(EventKind::RechargeSucceeded),
         EntryKind::RechargeFailed => Some(EventKind::RechargeFailed),
+        EntryKind::LedgerRegressed => Some(EventKind::LedgerRegressed),
         EntryKind::Authorized if entry.decision == Some(Decision::AllowedEmergency) => {
             Some(EventKind::EmergencyCall)
         }

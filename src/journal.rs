@@ -40,6 +40,7 @@ use crate::charging::units::Millis;
 use crate::journal::entry::{Accepted, Command, Done, Effect, Outcome, encode};
 use crate::journal::segment::Kind;
 use crate::journal::store::{Disk, Job, Medium, Queue, Writer};
+use crate::ledger::marks::Mark;
 
 /// Most entries that the ledger has to do at a time: they are kept in memory too, with less than 1 KB each
 /// as a rule. What comes beyond is not accepted.
@@ -132,6 +133,10 @@ pub struct Status {
 pub struct Journal {
     shared: Arc<Shared>,
     writer: Mutex<Option<JoinHandle<()>>>,
+    folder: PathBuf,
+    sidecar: String,
+    /// What had been acknowledged when it was opened.
+    marks: HashMap<TenantId, Mark>,
 }
 
 /// What the writer and everybody else know of.
@@ -144,6 +149,9 @@ pub(crate) struct Shared {
     appended: AtomicU64,
     syncs: AtomicU64,
     missed: AtomicU64,
+    /// Entries of what the ledger has done that were taken, and those of them that are on the disk or missed.
+    noted: AtomicU64,
+    handled: AtomicU64,
     bytes: AtomicU64,
     trouble: Mutex<Option<String>>,
     /// There is something to do.
@@ -173,6 +181,11 @@ impl Journal {
     fn open_on(settings: &Settings, medium: Box<dyn Medium>) -> Result<Journal, JournalError> {
         let unusable = |error| JournalError::Unusable(settings.folder.clone(), error);
         let lock = store::lock(&settings.folder)?;
+        // A disk that takes nothing more is told of later: a name that lasts until the next start will do.
+        let sidecar = store::sidecar(&settings.folder).unwrap_or_else(|error| {
+            tracing::warn!(%error, "the name of the sidecar cannot be kept in the journal");
+            uuid::Uuid::now_v7().simple().to_string()
+        });
         let mut opened = store::open(&settings.folder).map_err(unusable)?;
         for damage in &opened.damage {
             tracing::error!(%damage, "a part of the journal cannot be read and is left aside");
@@ -181,20 +194,61 @@ impl Journal {
         for todo in std::mem::take(&mut opened.todo) {
             shared.add(todo);
         }
+        let marks = std::mem::take(&mut opened.marks);
         let writer = Writer::new(settings, medium, lock, &mut opened, shared.clone());
         let thread = std::thread::Builder::new().name("journal".to_owned());
         let writer = thread.spawn(move || writer.run()).map_err(unusable)?;
-        Ok(Journal { shared, writer: Mutex::new(Some(writer)) })
+        let (writer, folder) = (Mutex::new(Some(writer)), settings.folder.clone());
+        Ok(Journal { shared, writer, folder, sidecar, marks })
     }
 
     /// Remembers what the ledger has done; does not wait for the disk. Where the journal is behind by
     /// megabytes or cannot be written, the entry is missed, and counted.
-    pub fn note(&self, tenant: &TenantId, now: Millis, effect: Effect<'_>) {
-        let done = Done { tenant: tenant.clone(), now, effect };
+    ///
+    /// `mark` is the highest that was acknowledged of the tenant, this included.
+    pub fn note(&self, tenant: &TenantId, now: Millis, mark: Mark, effect: Effect<'_>) {
+        let done = Done { tenant: tenant.clone(), now, effect, mark };
         let job = encode(&done).map(|payload| Job { kind: Kind::Done, payload, accepted: None });
+        self.shared.noted.fetch_add(1, Ordering::Relaxed);
         if !job.is_some_and(|job| self.shared.queue.put(job)) {
             self.shared.missed.fetch_add(1, Ordering::Relaxed);
+            self.shared.handled.fetch_add(1, Ordering::Relaxed);
         }
+    }
+
+    /// The name of the sidecar that it is of, which lasts as long as its directory.
+    pub fn sidecar(&self) -> &str {
+        &self.sidecar
+    }
+
+    /// The highest that had been acknowledged of each tenant when it was opened.
+    pub fn marks(&self) -> &HashMap<TenantId, Mark> {
+        &self.marks
+    }
+
+    /// Waits until everything is on the disk that was noted before, or is missed; `false` where time ran out
+    /// first.
+    pub async fn written(&self, limit: Duration) -> bool {
+        let noted = self.shared.noted.load(Ordering::Relaxed);
+        let until = tokio::time::Instant::now() + limit;
+        while self.shared.handled.load(Ordering::Relaxed) < noted {
+            if tokio::time::Instant::now() >= until {
+                return false;
+            }
+            tokio::time::sleep(store::COMMIT_WITHIN / 2).await;
+        }
+        true
+    }
+
+    /// Reads what the ledger has done, oldest first, with the sequence of each entry; one segment in memory
+    /// at a time. Blocks. Parts that cannot be read are skipped, as at the start; how many there are.
+    pub fn read_done(&self, mut each: impl FnMut(u64, Done<'_>)) -> std::io::Result<usize> {
+        let (damage, _) = store::read(&self.folder, &[Kind::Done], false, |sequence, entry| {
+            if let store::Read::Done(done) = entry {
+                each(sequence, *done);
+            }
+        })?;
+        Ok(damage.len())
     }
 
     /// Keeps what the ledger has to do: once this returns well, it survives kill -9 and a power cut. An
@@ -430,7 +484,7 @@ pub fn read(folder: &Path, mut each: impl FnMut(u64, Done<'_>)) -> std::io::Resu
     let mut todo = BTreeMap::new();
     let mut outcomes = vec![];
     let all = [Kind::Done, Kind::Todo, Kind::Outcome];
-    let (damage, _) = store::read(folder, &all, |sequence, entry| match entry {
+    let (damage, _) = store::read(folder, &all, false, |sequence, entry| match entry {
         store::Read::Done(done) => {
             contents.done += 1;
             each(sequence, *done);
@@ -439,6 +493,7 @@ pub fn read(folder: &Path, mut each: impl FnMut(u64, Done<'_>)) -> std::io::Resu
             todo.insert(sequence, Todo { sequence, at, command });
         }
         store::Read::Outcome(outcome) => outcomes.push(outcome),
+        store::Read::Head(_) => {}
     })?;
     contents.outcomes = outcomes.len() as u64;
     for outcome in outcomes {

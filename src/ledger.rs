@@ -10,6 +10,7 @@
 //! accepted before.
 
 pub mod audit;
+pub mod marks;
 pub mod memory;
 pub mod recharge;
 pub mod redis;
@@ -28,6 +29,7 @@ use crate::charging::month::Month;
 use crate::charging::profile::{PayerProfile, Purchase, SpendVelocity, TenantProfile};
 use crate::charging::rating::Tariff;
 use crate::charging::units::{Micros, Millis, Seconds};
+use crate::ledger::marks::{Lost, Marks};
 use crate::ledger::recharge::{Recharge, RechargeRequest};
 use crate::ledger::state::{
     Adjustment, Block, BlockNote, BlockedBy, Bucket, Call, CallState, Entry, Lot, MoneyLine,
@@ -446,7 +448,7 @@ pub enum Purchased {
 }
 
 /// Correct a lot, or a pool of the month (D19).
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AdjustBalance {
     /// Whose ledger.
     pub tenant: TenantId,
@@ -457,11 +459,12 @@ pub struct AdjustBalance {
     /// What is corrected, and by how much.
     pub correction: Correction,
     /// Kept with the journal entry, never read.
+    #[serde(with = "serde_bytes")]
     pub report: Vec<u8>,
 }
 
 /// What [`AdjustBalance`] corrects.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Correction {
     /// A lot that has not lapsed.
     Lot {
@@ -487,7 +490,7 @@ pub enum Correction {
 }
 
 /// Correct the usage of a settled call, and with it what it was charged (D19).
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AdjustSettlement {
     /// Whose ledger.
     pub tenant: TenantId,
@@ -503,6 +506,7 @@ pub struct AdjustSettlement {
     /// call has others.
     pub over: (Seconds, Micros),
     /// Kept with the journal entry, never read.
+    #[serde(with = "serde_bytes")]
     pub report: Vec<u8>,
 }
 
@@ -534,7 +538,7 @@ pub enum Adjusted {
 }
 
 /// Block a payer apart from what was applied, or lift that block (rule 91).
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SetBlock {
     /// Whose ledger.
     pub tenant: TenantId,
@@ -1003,6 +1007,20 @@ pub trait Ledger: Send + Sync + 'static {
     fn adjust_balance(&self, command: &AdjustBalance) -> impl Fallible<Reply<Adjusted>>;
     /// See [`AdjustSettlement`].
     fn adjust_settlement(&self, command: &AdjustSettlement) -> impl Fallible<Reply<Adjusted>>;
+
+    /// What this sidecar was acknowledged; every thread has the same.
+    fn marks(&self) -> Arc<Marks> {
+        Arc::default()
+    }
+    /// What the ledger has lost of what this sidecar was acknowledged, and is not [`Ledger::replayed`] yet;
+    /// the first to find a loss raises the epoch.
+    fn lost(&self, _tenant: &TenantId) -> impl Fallible<Option<Lost>> {
+        async { Ok(None) }
+    }
+    /// What was lost is there again, as far as it can be.
+    fn replayed(&self, _tenant: &TenantId, _lost: Lost) -> impl Fallible<()> {
+        async { Ok(()) }
+    }
 }
 
 /// A future of a ledger's outcome, shorthand for the signatures of [`Ledger`].

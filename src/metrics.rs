@@ -169,6 +169,18 @@ words! {
 }
 
 words! {
+    /// What became of something that the ledger had lost.
+    Replayed {
+        /// A call, as it was acknowledged last.
+        Call = "call",
+        /// A purchase, a recharge, a correction or a block.
+        Other = "other",
+        /// It cannot be replayed any more; the log says what it was.
+        Missed = "missed",
+    }
+}
+
+words! {
     /// What is remembered of the ledger.
     Entry {
         /// A tenant.
@@ -266,6 +278,8 @@ pub struct Metrics {
     refused: [Counter; Refused::ALL.len()],
     reloads: [[Counter; 2]; Reloaded::ALL.len()],
     stale: [Gauge; Reloaded::ALL.len()],
+    regressed: Counter,
+    replayed: [Counter; Replayed::ALL.len()],
 }
 
 /// The journal's figures.
@@ -379,6 +393,9 @@ impl Metrics {
         add.of("journal_appended", "Entries written", &journal.appended);
         add.of("journal_syncs", "Syncs to disk", &journal.syncs);
         add.of("journal_missed", "Entries that could not be written", &journal.missed);
+        let (regressed, replayed) = (Counter::default(), Family::<Labels, Counter>::default());
+        add.of("ledger_regressed", "Losses of what this sidecar was acknowledged", &regressed);
+        add.of("ledger_replayed", "What was lost, by what became of it", &replayed);
         add.of(
             "survey_failures",
             "Looks at the ledger's holds and funds that failed",
@@ -406,6 +423,7 @@ impl Metrics {
         let reload = |n: usize, how: usize| {
             of(&reloads, vec![("what", files[n]), ("result", ["failed", "ok"][how])])
         };
+        let replayables = words_of(Replayed::ALL, Replayed::word);
         let looked =
             |n: usize, result| of(&lookups, vec![("entry", entries[n]), ("result", result)]);
         let fault =
@@ -435,6 +453,8 @@ impl Metrics {
             refused: std::array::from_fn(|n| each(&refused, "reason", &reasons, n)),
             reloads: std::array::from_fn(|n| std::array::from_fn(|how| reload(n, how))),
             stale: std::array::from_fn(|n| stale.get_or_create_owned(&label("what", files[n]))),
+            regressed,
+            replayed: std::array::from_fn(|n| each(&replayed, "what", &replayables, n)),
             requests,
             durations,
             in_flight,
@@ -509,6 +529,16 @@ impl Metrics {
     pub fn reloaded(&self, what: Reloaded, ok: bool) {
         self.reloads[what as usize][usize::from(ok)].inc();
         self.stale[what as usize].set((!ok).into());
+    }
+
+    /// The ledger was found behind what this sidecar was acknowledged.
+    pub fn regressed(&self) {
+        self.regressed.inc();
+    }
+
+    /// Something that was lost was replayed, or cannot be.
+    pub fn replayed(&self, what: Replayed) {
+        self.replayed[what as usize].inc();
     }
 
     /// A new call was answered without the ledger.

@@ -1,5 +1,7 @@
 //! Corrections of balances and of settled calls: each by a key, with a reason and an operator (D19).
 
+use std::borrow::Cow;
+
 use jiff::tz::TimeZone;
 use sha2::{Digest, Sha256};
 
@@ -13,6 +15,7 @@ use crate::charging::month::{Month, parse_zone};
 use crate::charging::profile::TenantProfile;
 use crate::charging::units::{Micros, Millis, Seconds};
 use crate::credit_control::answer::AdjustmentReport;
+use crate::journal::entry::Effect;
 use crate::ledger::state::{Call, CallState, Entry, EntryKind};
 use crate::ledger::{AdjustBalance, AdjustSettlement, Adjusted, Correction, Ledger, Page};
 
@@ -131,8 +134,14 @@ impl<L: Ledger> Administration<L> {
                 report: report(authority).encode(),
             };
             let of_pool = matches!(amount, Amount::Minutes(_));
-            let (replayed, entry) = match self.ledger().adjust_balance(&command).await?.outcome {
-                Adjusted::Applied(entry) => (false, entry),
+            let reply = self.ledger().adjust_balance(&command).await?;
+            let (replayed, entry) = match reply.outcome {
+                Adjusted::Applied(entry) => {
+                    let command = Cow::Borrowed(&command);
+                    let effect = || Effect::BalanceAdjusted { command };
+                    self.control.note(tenant, reply.now, effect);
+                    (false, entry)
+                }
                 Adjusted::Replayed(entry) => (true, entry),
                 Adjusted::Stale => continue,
                 Adjusted::NotFound => return Err(missing()),
@@ -206,9 +215,14 @@ impl<L: Ledger> Administration<L> {
                 over,
                 report: report.encode(),
             };
-            let outcome = self.ledger().adjust_settlement(&command).await?.outcome;
-            let (replayed, entry) = match outcome {
-                Adjusted::Applied(entry) => (false, entry),
+            let reply = self.ledger().adjust_settlement(&command).await?;
+            let (replayed, entry) = match reply.outcome {
+                Adjusted::Applied(entry) => {
+                    let command = Cow::Borrowed(&command);
+                    let effect = || Effect::SettlementAdjusted { command };
+                    self.control.note(tenant, reply.now, effect);
+                    (false, entry)
+                }
                 Adjusted::Replayed(entry) => (true, entry),
                 Adjusted::Stale => continue,
                 Adjusted::NotFound => {

@@ -1,11 +1,13 @@
 //! Blocks as an operator sets, lifts and reads them (rule 91).
 
+use std::borrow::Cow;
 use std::collections::{BTreeSet, HashMap};
 
 use crate::administration::{Administration, AdministrationError, kept_since};
 use crate::charging::ids::{PayerId, TenantId};
 use crate::charging::profile::{PayerProfile, PayerState};
 use crate::charging::units::{Millis, Seconds};
+use crate::journal::entry::Effect;
 use crate::ledger::state::{Block, BlockNote, BlockedBy, Entry, EntryKind};
 use crate::ledger::{BlockSet, Ledger, LedgerError, Page, SetBlock};
 
@@ -93,7 +95,12 @@ impl<L: Ledger> Administration<L> {
     ) -> Result<BlockOutcome, AdministrationError> {
         self.known_tenant(tenant).await?;
         let command = SetBlock { tenant: tenant.clone(), payer: payer.clone(), blocked, note };
-        let (changed, block) = match self.ledger().set_block(&command).await?.outcome {
+        let reply = self.ledger().set_block(&command).await?;
+        if matches!(reply.outcome, BlockSet::Blocked(_) | BlockSet::Lifted(_)) {
+            let command = Cow::Borrowed(&command);
+            self.control.note(tenant, reply.now, || Effect::BlockSet { command });
+        }
+        let (changed, block) = match reply.outcome {
             BlockSet::Unknown => {
                 return Err(AdministrationError::NoSuchPayer(tenant.clone(), payer.clone()));
             }

@@ -54,7 +54,7 @@ impl<L: Ledger> CreditControl<L> {
         effect: impl FnOnce() -> Effect<'a>,
     ) {
         if let Some(journal) = &self.journal {
-            journal.note(tenant, now, effect());
+            journal.note(tenant, now, self.marks.known(tenant), effect());
         }
     }
 
@@ -82,7 +82,8 @@ impl<L: Ledger> CreditControl<L> {
             how: request.how,
             report: request.report.encode(),
             ended_retention: self.settings.ended_retention,
-            has_grant: !request.token.is_empty(),
+            // One that the ledger has lost may be in the journal, too.
+            has_grant: !request.token.is_empty() || self.journal.is_some(),
         };
         let token = request.token;
         // The caller's patience ends the answer, not the settle.

@@ -1059,7 +1059,7 @@ fn event_message(event: Event, tenant: &TenantId, currency: &str) -> v1::Event {
         | EventKind::RechargeRequested
         | EventKind::RechargeSucceeded
         | EventKind::RechargeFailed => (String::new(), entry.subject.clone()),
-        EventKind::CreditsDepleted => (String::new(), String::new()),
+        EventKind::CreditsDepleted | EventKind::LedgerRegressed => (String::new(), String::new()),
         _ => (entry.subject.clone(), String::new()),
     };
     let spent = |kind: &str| -> i64 {
@@ -1083,7 +1083,9 @@ fn event_message(event: Event, tenant: &TenantId, currency: &str) -> v1::Event {
         shortfall_money: to_money(entry.shortfall_money, currency),
         amount: to_money(entry.recharge_amount().unwrap_or_default(), currency),
         reason: match kind {
-            EventKind::RechargeFailed => String::from_utf8_lossy(&entry.report).into_owned(),
+            EventKind::RechargeFailed | EventKind::LedgerRegressed => {
+                String::from_utf8_lossy(&entry.report).into_owned()
+            }
             EventKind::UnauthorizedUsage => match EndReport::decode(&entry.report).token_fault {
                 fault if fault.is_empty() => fault,
                 fault => format!("token {fault}"),
@@ -1109,6 +1111,7 @@ fn event_type(kind: EventKind) -> v1::EventType {
         EventKind::RechargeRequested => v1::EventType::RechargeRequested,
         EventKind::RechargeSucceeded => v1::EventType::RechargeSucceeded,
         EventKind::RechargeFailed => v1::EventType::RechargeFailed,
+        EventKind::LedgerRegressed => v1::EventType::LedgerRegressed,
     }
 }
 

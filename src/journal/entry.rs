@@ -11,9 +11,12 @@ use serde_bytes::Bytes;
 
 use crate::charging::ids::{CallId, TenantId};
 use crate::charging::profile::Purchase;
-use crate::charging::units::{Millis, Seconds};
+use crate::charging::units::{Micros, Millis, Seconds};
+use crate::ledger::marks::Mark;
 use crate::ledger::state::Call;
-use crate::ledger::{Authorize, End, Ending, ReportRecharge, Restore};
+use crate::ledger::{
+    AdjustBalance, AdjustSettlement, Authorize, End, Ending, ReportRecharge, Restore, SetBlock,
+};
 
 /// Something that the ledger has acknowledged.
 ///
@@ -27,6 +30,18 @@ pub struct Done<'a> {
     pub now: Millis,
     /// What was done.
     pub effect: Effect<'a>,
+    /// The highest that had been acknowledged of the tenant by then: not below what the ledger counted this
+    /// as. Zero in entries of releases that did not know it.
+    #[serde(default)]
+    pub mark: Mark,
+}
+
+/// The little of [`Done`] that is read at the start.
+#[derive(Deserialize)]
+pub(super) struct Head {
+    pub(super) tenant: TenantId,
+    #[serde(default)]
+    pub(super) mark: Mark,
 }
 
 /// What was done.
@@ -77,7 +92,78 @@ pub enum Effect<'a> {
     Recharged {
         /// With its key.
         report: Cow<'a, ReportRecharge>,
+        /// The money that arrived; zero of a failure, and in entries of releases that did not know it.
+        #[serde(default)]
+        amount: Micros,
     },
+    /// A balance was corrected.
+    BalanceAdjusted {
+        /// With its key.
+        command: Cow<'a, AdjustBalance>,
+    },
+    /// The usage of a settled call was corrected.
+    SettlementAdjusted {
+        /// With its key.
+        command: Cow<'a, AdjustSettlement>,
+    },
+    /// A payer was blocked, or a block lifted, by an operator.
+    BlockSet {
+        /// As it was asked for.
+        command: Cow<'a, SetBlock>,
+    },
+}
+
+impl Effect<'_> {
+    /// The call that it is about, as it was stored then.
+    pub fn call(&self) -> Option<(&CallId, &Call)> {
+        match self {
+            Effect::Authorized { id, call }
+            | Effect::Answered { id, call }
+            | Effect::Extended { id, call, .. }
+            | Effect::Ended { id, call, .. } => Some((id, call)),
+            Effect::Purchased { .. }
+            | Effect::Recharged { .. }
+            | Effect::BalanceAdjusted { .. }
+            | Effect::SettlementAdjusted { .. }
+            | Effect::BlockSet { .. } => None,
+        }
+    }
+
+    /// Without what it borrows.
+    pub fn into_owned(self) -> Effect<'static> {
+        match self {
+            Effect::Authorized { id, call } => {
+                Effect::Authorized { id, call: Cow::Owned(call.into_owned()) }
+            }
+            Effect::Answered { id, call } => {
+                Effect::Answered { id, call: Cow::Owned(call.into_owned()) }
+            }
+            Effect::Extended { id, used, call } => {
+                Effect::Extended { id, used, call: Cow::Owned(call.into_owned()) }
+            }
+            Effect::Ended { id, how, report, call } => Effect::Ended {
+                id,
+                how,
+                report: Cow::Owned(report.into_owned()),
+                call: Cow::Owned(call.into_owned()),
+            },
+            Effect::Purchased { purchase, expires_at } => {
+                Effect::Purchased { purchase: Cow::Owned(purchase.into_owned()), expires_at }
+            }
+            Effect::Recharged { report, amount } => {
+                Effect::Recharged { report: Cow::Owned(report.into_owned()), amount }
+            }
+            Effect::BalanceAdjusted { command } => {
+                Effect::BalanceAdjusted { command: Cow::Owned(command.into_owned()) }
+            }
+            Effect::SettlementAdjusted { command } => {
+                Effect::SettlementAdjusted { command: Cow::Owned(command.into_owned()) }
+            }
+            Effect::BlockSet { command } => {
+                Effect::BlockSet { command: Cow::Owned(command.into_owned()) }
+            }
+        }
+    }
 }
 
 /// Something that was accepted and that the ledger has to do.
@@ -189,7 +275,6 @@ pub(super) fn decode<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, Strin
 mod tests {
     use super::*;
     use crate::charging::ids::LotId;
-    use crate::charging::units::Micros;
     use crate::ledger::state::CallState;
 
     #[test]
@@ -215,7 +300,8 @@ mod tests {
             Effect::Purchased { purchase: Cow::Borrowed(&purchase), expires_at: Millis(8) },
         ];
         for effect in effects {
-            let done = Done { tenant: TenantId::literal("contoso"), now: Millis(5), effect };
+            let mark = Mark { epoch: 1, sequence: 6 };
+            let done = Done { tenant: TenantId::literal("contoso"), now: Millis(5), effect, mark };
             let bytes = encode(&done).expect("it can be written");
             assert_eq!(decode::<Done<'_>>(&bytes), Ok(done));
         }

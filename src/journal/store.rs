@@ -4,7 +4,7 @@
 //! way the next batch gathers. An append that failed leaves its segment: after a failed sync nobody knows
 //! what the disk holds of it, so the next batch begins another one.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
@@ -15,10 +15,12 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
+use crate::charging::ids::TenantId;
 use crate::charging::units::Millis;
-use crate::journal::entry::{Accepted, Done, Outcome, decode};
+use crate::journal::entry::{Accepted, Done, Head, Outcome, decode};
 use crate::journal::segment::{self, Kind};
 use crate::journal::{Damage, JournalError, Shared, Todo, local_now};
+use crate::ledger::marks::Mark;
 
 /// What is not waited for is written and synced at the latest so much later, and the time of one sync that
 /// is under way.
@@ -86,11 +88,14 @@ pub(super) struct Opened {
     next_sequence: u64,
     pub(super) todo: Vec<Todo>,
     pub(super) damage: Vec<Damage>,
+    /// The highest that was acknowledged of each tenant.
+    pub(super) marks: HashMap<TenantId, Mark>,
 }
 
 /// An entry as it was read.
 pub(super) enum Read<'a> {
     Done(Box<Done<'a>>),
+    Head(Head),
     Todo(Accepted),
     Outcome(Outcome),
 }
@@ -107,6 +112,30 @@ pub(super) fn lock(folder: &Path) -> Result<File, JournalError> {
         Err(fs::TryLockError::WouldBlock) => Err(JournalError::Locked(folder.to_owned())),
         Err(fs::TryLockError::Error(error)) => Err(unusable(error)),
     }
+}
+
+/// The name of the sidecar that the journal is of, made where there is none: the ledger counts by it.
+pub(super) fn sidecar(folder: &Path) -> io::Result<String> {
+    let path = folder.join("SIDECAR");
+    match fs::read_to_string(&path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Ok(name) if is_name(name.trim()) => return Ok(name.trim().to_owned()),
+        Ok(_) => tracing::warn!(path = %path.display(), "holds no name; another one is made"),
+        Err(error) => return Err(error),
+    }
+    let name = uuid::Uuid::now_v7().simple().to_string();
+    let beside = folder.join("SIDECAR.new");
+    let mut file =
+        OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&beside)?;
+    file.write_all(name.as_bytes())?;
+    file.sync_all()?;
+    fs::rename(&beside, &path)?;
+    sync_folder_of(&path)?;
+    Ok(name)
+}
+
+fn is_name(text: &str) -> bool {
+    text.len() == 32 && text.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
 /// The segments of the directory, oldest first, each with its number.
@@ -128,6 +157,7 @@ fn segments(folder: &Path) -> io::Result<Vec<(u64, PathBuf)>> {
 pub(super) fn read(
     folder: &Path,
     decoded: &[Kind],
+    heads: bool,
     mut each: impl FnMut(u64, Read<'_>),
 ) -> io::Result<(Vec<Damage>, Opened)> {
     let mut damage = vec![];
@@ -137,6 +167,7 @@ pub(super) fn read(
         next_sequence: 1,
         todo: vec![],
         damage: vec![],
+        marks: HashMap::new(),
     };
     let found = segments(folder)?;
     let newest_number = found.last().map(|(number, _)| *number);
@@ -168,6 +199,7 @@ pub(super) fn read(
                 continue;
             }
             let read = match frame.kind {
+                Kind::Done if heads => decode(frame.payload).map(Read::Head),
                 Kind::Done => decode(frame.payload).map(|done| Read::Done(Box::new(done))),
                 Kind::Todo => decode(frame.payload).map(Read::Todo),
                 Kind::Outcome => decode(frame.payload).map(Read::Outcome),
@@ -177,7 +209,7 @@ pub(super) fn read(
                     match &read {
                         Read::Todo(entry) => newest = newest.max(entry.at),
                         Read::Outcome(entry) => newest = newest.max(entry.at),
-                        Read::Done(_) => {}
+                        Read::Done(_) | Read::Head(_) => {}
                     }
                     each(frame.sequence, read);
                 }
@@ -205,14 +237,20 @@ pub(super) fn read(
 pub(super) fn open(folder: &Path) -> io::Result<Opened> {
     let mut todo = std::collections::BTreeMap::new();
     let mut outcomes = vec![];
-    let (damage, mut opened) =
-        read(folder, &[Kind::Todo, Kind::Outcome], |sequence, entry| match entry {
-            Read::Todo(accepted) => {
-                todo.insert(sequence, accepted);
-            }
-            Read::Outcome(outcome) => outcomes.push(outcome.of),
-            Read::Done(_) => {}
-        })?;
+    let mut marks = HashMap::<TenantId, Mark>::new();
+    let all = [Kind::Done, Kind::Todo, Kind::Outcome];
+    let (damage, mut opened) = read(folder, &all, true, |sequence, entry| match entry {
+        Read::Todo(accepted) => {
+            todo.insert(sequence, accepted);
+        }
+        Read::Outcome(outcome) => outcomes.push(outcome.of),
+        Read::Head(Head { tenant, mark }) => {
+            let highest = marks.entry(tenant).or_default();
+            *highest = highest.max(mark);
+        }
+        Read::Done(_) => {}
+    })?;
+    opened.marks = marks;
     for of in outcomes {
         todo.remove(&of);
     }
@@ -455,6 +493,7 @@ impl Writer {
         self.shared.set_trouble(None);
         let mut told = vec![];
         for (sequence, job) in framed {
+            self.handle(job.kind);
             if let Some((Accepted { at, command }, waits)) = job.accepted {
                 self.shared.add(Todo { sequence, at, command });
                 told.push(waits);
@@ -479,7 +518,15 @@ impl Writer {
         }
     }
 
+    /// One more that need not be waited for.
+    fn handle(&self, kind: Kind) {
+        if kind == Kind::Done {
+            self.shared.handled.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
     fn refuse(&self, job: Job, why: JournalError) {
+        self.handle(job.kind);
         if why == JournalError::Full {
             let full = "the journal is full of what the ledger has to do".to_owned();
             self.shared.set_trouble(Some(full));

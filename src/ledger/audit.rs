@@ -366,7 +366,7 @@ impl<'a> Audit<'a> {
             let short = story.short_before(entry);
             match entry.kind {
                 EntryKind::Opening => self.read_opening(&mut story, &mut purchases, entry),
-                EntryKind::NumbersErased => {}
+                EntryKind::NumbersErased | EntryKind::LedgerRegressed => {}
                 EntryKind::Purchased | EntryKind::RechargeSucceeded => {
                     if !purchases.insert(entry.subject.as_str()) {
                         let detail = "the purchase is applied more than once".to_owned();

@@ -13,6 +13,7 @@ use crate::charging::ids::{CallId, PayerId, TenantId};
 use crate::charging::month::Month;
 use crate::charging::profile::Purchase;
 use crate::charging::units::{Millis, Seconds};
+use crate::ledger::marks::{Lost, Marks, Regression};
 use crate::ledger::memory::book::Book;
 use crate::ledger::state::{Block, BlockedBy, Call, Entry, Reader, Upkeep};
 use crate::ledger::{
@@ -27,6 +28,7 @@ use crate::ledger::{
 #[derive(Default)]
 pub struct MemoryLedger {
     offset: ClockOffset,
+    marks: Arc<Marks>,
     books: RwLock<HashMap<TenantId, Arc<Mutex<Book>>>>,
     decks: Mutex<Decks>,
 }
@@ -70,6 +72,48 @@ impl MemoryLedger {
     }
 }
 
+/// One tenant's ledger as it once stood.
+pub struct Kept(Book);
+
+impl MemoryLedger {
+    /// What [`MemoryLedger::roll_back`] takes; for tests alone, since this ledger loses nothing by itself.
+    pub fn keep(&self, tenant: &TenantId) -> Kept {
+        self.read(tenant, |book, _| Kept(book.clone())).outcome
+    }
+
+    /// Forgets everything since.
+    pub fn roll_back(&self, tenant: &TenantId, Kept(before): &Kept) {
+        self.on(tenant, |book, _| *book = before.clone());
+    }
+
+    /// Runs one command that is counted for this sidecar (ledger/marks.rs).
+    fn counted<T>(
+        &self,
+        tenant: &TenantId,
+        command: impl FnOnce(&mut Book, Millis) -> T,
+    ) -> Reply<T> {
+        self.on(tenant, |book, now| {
+            let (sidecar, known) = self.marks.sent(tenant);
+            let mark = book.sequences.count(&sidecar, known).unwrap_or_else(|found| {
+                self.regressed(tenant, book, now, Regression { known, found });
+                let (sidecar, known) = self.marks.sent(tenant);
+                book.sequences.count(&sidecar, known).unwrap_or(known)
+            });
+            self.marks.acknowledge(tenant, mark);
+            command(book, now)
+        })
+    }
+
+    fn regressed(&self, tenant: &TenantId, book: &mut Book, now: Millis, found: Regression) {
+        let (about, keeps) = (self.marks.tell(&found), self.marks.replays());
+        let raised = book.regressed(now, &self.marks.sidecar(), found.known, keeps, &about);
+        self.marks.acknowledge(tenant, raised.0);
+        if let Some(lost) = raised.1 {
+            self.marks.lose(tenant, lost);
+        }
+    }
+}
+
 /// A command that panicked left its book as whole as any other: each is written by one thread, and
 /// refusing every later call would harm more.
 fn locked<T>(lock: Result<T, PoisonError<T>>) -> T {
@@ -98,23 +142,23 @@ impl Ledger for MemoryLedger {
     }
 
     async fn authorize(&self, command: &Authorize) -> Result<Reply<Authorized>, LedgerError> {
-        Ok(self.on(&command.tenant, |book, now| book.authorize(now, command)))
+        Ok(self.counted(&command.tenant, |book, now| book.authorize(now, command)))
     }
 
     async fn answer(&self, command: &Answer) -> Result<Reply<Answered>, LedgerError> {
-        Ok(self.on(&command.tenant, |book, now| book.answer(now, &command.call)))
+        Ok(self.counted(&command.tenant, |book, now| book.answer(now, &command.call)))
     }
 
     async fn extend(&self, command: &Extend) -> Result<Reply<Extended>, LedgerError> {
-        Ok(self.on(&command.tenant, |book, now| book.extend(now, command)))
+        Ok(self.counted(&command.tenant, |book, now| book.extend(now, command)))
     }
 
     async fn end(&self, command: &End) -> Result<Reply<Ended>, LedgerError> {
-        Ok(self.on(&command.tenant, |book, now| book.end(now, command)))
+        Ok(self.counted(&command.tenant, |book, now| book.end(now, command)))
     }
 
     async fn restore(&self, command: &Restore) -> Result<Reply<Restored>, LedgerError> {
-        Ok(self.on(&command.tenant, |book, now| book.restore(now, command)))
+        Ok(self.counted(&command.tenant, |book, now| book.restore(now, command)))
     }
 
     async fn sweep(
@@ -135,7 +179,7 @@ impl Ledger for MemoryLedger {
         record: &TenantRecord,
         over: Option<u64>,
     ) -> Result<Reply<Applied>, LedgerError> {
-        Ok(self.on(tenant, |book, now| book.apply_tenant(now, record, over)))
+        Ok(self.counted(tenant, |book, now| book.apply_tenant(now, record, over)))
     }
 
     async fn apply_payers(
@@ -144,7 +188,7 @@ impl Ledger for MemoryLedger {
         month: &Month,
         updates: &[PayerUpdate],
     ) -> Result<Reply<Applied>, LedgerError> {
-        Ok(self.on(tenant, |book, now| book.apply_payers(now, month, updates)))
+        Ok(self.counted(tenant, |book, now| book.apply_payers(now, month, updates)))
     }
 
     async fn purchase(
@@ -154,14 +198,14 @@ impl Ledger for MemoryLedger {
         expires_at: Millis,
     ) -> Result<Reply<Purchased>, LedgerError> {
         let context = serde_json::to_vec(&purchase.payment).unwrap_or_default();
-        Ok(self.on(tenant, |book, now| book.purchase(now, purchase, expires_at, context)))
+        Ok(self.counted(tenant, |book, now| book.purchase(now, purchase, expires_at, context)))
     }
 
     async fn report_recharge(
         &self,
         report: &ReportRecharge,
     ) -> Result<Reply<RechargeReported>, LedgerError> {
-        Ok(self.on(&report.tenant, |book, now| {
+        Ok(self.counted(&report.tenant, |book, now| {
             book.report_recharge(now, &report.key, &report.outcome)
         }))
     }
@@ -379,7 +423,7 @@ impl Ledger for MemoryLedger {
     }
 
     async fn set_block(&self, command: &SetBlock) -> Result<Reply<BlockSet>, LedgerError> {
-        Ok(self.on(&command.tenant, |book, now| book.set_block(now, command)))
+        Ok(self.counted(&command.tenant, |book, now| book.set_block(now, command)))
     }
 
     async fn blocks(
@@ -403,18 +447,43 @@ impl Ledger for MemoryLedger {
         Ok(())
     }
 
+    fn marks(&self) -> Arc<Marks> {
+        self.marks.clone()
+    }
+
+    async fn lost(&self, tenant: &TenantId) -> Result<Option<Lost>, LedgerError> {
+        let look = |book: &mut Book, now| {
+            let (sidecar, known) = self.marks.sent(tenant);
+            let (found, missing) = book.sequences.of(&sidecar);
+            if found.is_behind(known) {
+                self.regressed(tenant, book, now, Regression { known, found });
+            } else if let Some(lost) = missing {
+                self.marks.lose(tenant, lost);
+            }
+        };
+        self.on(tenant, look);
+        let losses = self.marks.losses();
+        Ok(losses.into_iter().find(|(of, _)| of == tenant).map(|(_, lost)| lost))
+    }
+
+    async fn replayed(&self, tenant: &TenantId, lost: Lost) -> Result<(), LedgerError> {
+        self.on(tenant, |book, _| book.sequences.replayed(&self.marks.sidecar(), lost));
+        self.marks.replayed(tenant, lost);
+        Ok(())
+    }
+
     async fn adjust_balance(
         &self,
         command: &AdjustBalance,
     ) -> Result<Reply<Adjusted>, LedgerError> {
-        Ok(self.on(&command.tenant, |book, now| book.adjust_balance(now, command)))
+        Ok(self.counted(&command.tenant, |book, now| book.adjust_balance(now, command)))
     }
 
     async fn adjust_settlement(
         &self,
         command: &AdjustSettlement,
     ) -> Result<Reply<Adjusted>, LedgerError> {
-        Ok(self.on(&command.tenant, |book, now| book.adjust_settlement(now, command)))
+        Ok(self.counted(&command.tenant, |book, now| book.adjust_settlement(now, command)))
     }
 }
 

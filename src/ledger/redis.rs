@@ -26,6 +26,7 @@ use crate::charging::ids::{AdjustmentId, CallId, LotId, PayerId, PoolId, TenantI
 use crate::charging::month::Month;
 use crate::charging::profile::{Purchase, TenantState};
 use crate::charging::units::{Millis, Seconds};
+use crate::ledger::marks::{Lost, Mark, Marks, Regression};
 use crate::ledger::recharge::RechargeTerms;
 use crate::ledger::redis::batch::Sender;
 use crate::ledger::redis::cluster::Slot;
@@ -33,9 +34,9 @@ use crate::ledger::redis::codec::{
     AbandonRewriteArgs, AddRewrittenArgs, AdjustBalanceArgs, AdjustReply, AdjustSettlementArgs,
     AnswerArgs, ApplyPayersArgs, ApplyTenantArgs, AuthorizeArgs, BalanceArgs, BalanceReply,
     BeginRewriteArgs, BlockReply, CallReply, CountReply, EndArgs, ExtendArgs, FinishRewriteArgs,
-    MoveReaderArgs, PositionArgs, PositionReply, PurchaseArgs, ReaderReply, ReplaceContextArgs,
-    ReportRechargeArgs, RestoreArgs, SetBlockArgs, StoredPayer, SweepArgs, SweepReply,
-    TakeReaderArgs, decode, decode_json, encode, encode_json, unknown_tag,
+    MarkReply, MoveReaderArgs, PositionArgs, PositionReply, PurchaseArgs, ReaderReply,
+    ReplaceContextArgs, ReplayedArgs, ReportRechargeArgs, RestoreArgs, SetBlockArgs, StoredPayer,
+    SweepArgs, SweepReply, TakeReaderArgs, decode, decode_json, encode, encode_json, unknown_tag,
 };
 use crate::ledger::redis::connection::Connection;
 use crate::ledger::redis::keys::Key;
@@ -105,7 +106,7 @@ impl RedisLedger {
         let patient =
             RedisSettings { probe_timeout: settings.response_timeout, ..settings.clone() };
         let connection = Connection::open(&patient).await?;
-        let sender = Sender::new(connection, offset.clone());
+        let sender = Sender::new(connection, offset.clone(), Arc::default());
         Ok(RedisLedger { sender, settings: settings.clone(), offset })
     }
 
@@ -182,7 +183,7 @@ impl Ledger for RedisLedger {
         let (settings, offset) = (self.settings.clone(), self.offset.clone());
         let opened = Connection::open(&settings).await;
         let connection = opened.map_err(|error| LedgerError::Unavailable(error.to_string()))?;
-        let sender = Sender::new(connection, offset.clone());
+        let sender = Sender::new(connection, offset.clone(), self.sender.marks().clone());
         Ok(Arc::new(RedisLedger { sender, settings, offset }))
     }
 
@@ -864,6 +865,38 @@ impl Ledger for RedisLedger {
     async fn ping(&self) -> Result<(), LedgerError> {
         self.connection().ping().await
     }
+
+    fn marks(&self) -> Arc<Marks> {
+        self.sender.marks().clone()
+    }
+
+    async fn lost(&self, tenant: &TenantId) -> Result<Option<Lost>, LedgerError> {
+        // Before the ledger is asked: what is acknowledged meanwhile it may not have seen.
+        let (sidecar, known) = self.sender.marks().sent(tenant);
+        let mut command = cmd("HMGET");
+        command.arg(Key::Sequence.of(tenant)).arg(keys::mark(&sidecar));
+        command.arg(keys::missing(&sidecar));
+        let (mark, missing): (Option<u64>, Option<String>) =
+            self.connection().query(slot_of(tenant), &command).await?;
+        let found = Mark::unpacked(mark.unwrap_or_default());
+        if found.is_behind(known) {
+            self.sender.regressed(tenant, Regression { known, found }).await?;
+        } else if let Some(missing) = missing {
+            let lost = Lost::decode(&missing).ok_or_else(|| stray(&missing))?;
+            self.sender.marks().lose(tenant, lost);
+            return Ok(Some(lost));
+        }
+        let losses = self.sender.marks().losses();
+        Ok(losses.into_iter().find(|(of, _)| of == tenant).map(|(_, lost)| lost))
+    }
+
+    async fn replayed(&self, tenant: &TenantId, lost: Lost) -> Result<(), LedgerError> {
+        let (marks, text) = (self.sender.marks(), lost.encode());
+        let args = ReplayedArgs { sidecar: &marks.sidecar(), lost: &text };
+        self.count(Verb::Replayed, tenant, &args, &["cleared", "moved"]).await?;
+        marks.replayed(tenant, lost);
+        Ok(())
+    }
 }
 
 impl RedisLedger {
@@ -1012,6 +1045,19 @@ impl RedisLedger {
             }
         }
     }
+}
+
+/// What the script about a regression answered: whether this sidecar was the first to find it, whether
+/// something is missing, how far the ledger has come now, and what is missing.
+fn read_regressed(bytes: &[u8]) -> Result<(bool, bool, Mark, Lost), LedgerError> {
+    let MarkReply { tag, mark: (epoch, above, last), .. } = decode("answer", bytes)?;
+    let (is_first, is_missing) = match tag {
+        "raised" => (true, true),
+        "known" => (false, true),
+        "standing" => (false, false),
+        tag => return Err(unknown_tag(Verb::Regressed.script().name, tag)),
+    };
+    Ok((is_first, is_missing, Mark { epoch, sequence: last }, Lost { above, last }))
 }
 
 /// Where all keys of a tenant are, whose hash tag is its id.

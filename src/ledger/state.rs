@@ -647,6 +647,9 @@ pub enum EntryKind {
     /// A call that the ledger had no memory of holds again, as its signed grant tells it: the record of a
     /// decision that was lost.
     Restored,
+    /// The ledger has lost what it had acknowledged, and its epoch was raised; the report says which
+    /// sidecar has found that, and by which numbers.
+    LedgerRegressed,
 }
 
 impl EntryKind {
@@ -718,7 +721,9 @@ impl Entry {
             Adjusted => self.decision.is_some(),
             Purchased | LotExpired | PoolThreshold | PoolExhausted | CreditsDepleted
             | PayerBlocked | PayerUnblocked | RechargeRequested | RechargeSucceeded
-            | RechargeFailed | ShortfallCollected | Opening | NumbersErased => false,
+            | RechargeFailed | ShortfallCollected | Opening | NumbersErased | LedgerRegressed => {
+                false
+            }
         }
     }
 

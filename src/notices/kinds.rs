@@ -32,6 +32,7 @@ kinds! {
     // One a call: a trunk that does not ask would fill a mailbox.
     UnauthorizedUsage, "UNAUTHORIZED_USAGE", webhook true, mail false;
     EmergencyCall, "EMERGENCY_CALL", webhook false, mail false;
+    LedgerRegressed, "LEDGER_REGRESSED", webhook true, mail false;
 }
 
 /// The kinds that a channel tells.

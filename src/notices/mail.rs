@@ -88,6 +88,12 @@ fn said(name: &str) -> Option<Said> {
             "The end of a call was reported after its hold had run out, and it was charged the difference.",
             "If this happens often, check that the SBC reports the ends of calls in time.",
         ),
+        "LEDGER_REGRESSED" => (
+            "the ledger has lost what it had acknowledged",
+            "The store of balances and calls went back, after a failover or a restore of an older copy.",
+            "What the sidecars have in their journals is replayed by itself. Run `tollgate audit`, and apply \
+             the organisation again where it was changed lately.",
+        ),
         _ => return None,
     };
     Some(Said { subject, happened, to_do })

@@ -34,6 +34,7 @@ mod reconcile;
 mod redis_away;
 mod redis_full;
 mod redis_ledger;
+mod regression;
 mod retention;
 mod rolling_restart;
 mod rules;

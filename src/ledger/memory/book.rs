@@ -3,6 +3,7 @@
 //! This is the model that the Lua scripts must equal, so it is written to be read.
 
 mod adjust;
+mod sequences;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Bound;
@@ -13,6 +14,7 @@ use crate::charging::ids::{AdjustmentId, CallId, LotId, PayerId, PoolId};
 use crate::charging::month::Month;
 use crate::charging::profile::{PayerProfile, PayerState, Purchase, TenantState};
 use crate::charging::units::{Micros, Millis, Seconds};
+use crate::ledger::memory::book::sequences::Sequences;
 use crate::ledger::recharge::{Recharge, RechargeRequest, RechargeTerms, unspent};
 use crate::ledger::state::{
     Adjustment, Block, BlockNote, BlockedBy, Bucket, Call, CallState, Entry, EntryKind, Funds, Lot,
@@ -29,7 +31,7 @@ use crate::ledger::{
 };
 
 /// One tenant's balances, calls and journal.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct Book {
     tenant: TenantAccount,
     record: Option<TenantRecord>,
@@ -59,6 +61,7 @@ pub(super) struct Book {
     readers: BTreeMap<String, Reader>,
     ring: SpendRing,
     blocks: BTreeMap<(PayerId, BlockedBy), Block>,
+    pub(super) sequences: Sequences,
 }
 
 /// A lease while a call takes its part of it.
@@ -72,7 +75,7 @@ struct Lender {
     postings: Vec<Posting>,
 }
 
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct Payer {
     account: PayerAccount,
     profile: Option<PayerProfile>,

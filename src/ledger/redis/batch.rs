@@ -13,8 +13,12 @@ use redis::{Value, cmd};
 use tokio::sync::oneshot;
 
 use crate::charging::ids::TenantId;
+use crate::ledger::marks::{Mark, Marks, Regression};
 use crate::ledger::redis::cluster::Slot;
+use crate::ledger::redis::codec::{RegressedArgs, encode};
 use crate::ledger::redis::connection::Connection;
+use crate::ledger::redis::keys::Key;
+use crate::ledger::redis::read_regressed;
 use crate::ledger::redis::scripts::{Library, Verb};
 use crate::ledger::{ClockOffset, ClockReading, LedgerError};
 use crate::metrics;
@@ -29,10 +33,15 @@ const MOST: usize = 64;
 /// the run before them has ended.
 const MOST_WAITING: usize = 10_000;
 
+/// How often a run is sent that finds the ledger to have gone back: more than once only where it goes back
+/// again and again.
+const MOST_REGRESSIONS: usize = 4;
+
 /// Sends scripts to Redis.
 pub(super) struct Sender {
     connection: Connection,
     offset: ClockOffset,
+    marks: Arc<Marks>,
     lanes: Mutex<HashMap<Lane, Queue>>,
 }
 
@@ -51,8 +60,17 @@ struct Request {
 }
 
 impl Sender {
-    pub(super) fn new(connection: Connection, offset: ClockOffset) -> Arc<Sender> {
-        Arc::new(Sender { connection, offset, lanes: Mutex::default() })
+    pub(super) fn new(
+        connection: Connection,
+        offset: ClockOffset,
+        marks: Arc<Marks>,
+    ) -> Arc<Sender> {
+        Arc::new(Sender { connection, offset, marks, lanes: Mutex::default() })
+    }
+
+    /// What was acknowledged to this sidecar.
+    pub(super) fn marks(&self) -> &Arc<Marks> {
+        &self.marks
     }
 
     pub(super) fn connection(&self) -> &Connection {
@@ -182,16 +200,77 @@ impl Sender {
         }
     }
 
+    /// Runs a script; one that is counted only on a ledger that has all that was acknowledged.
     async fn evaluate(
         &self,
         verb: Verb,
         tenant: &TenantId,
         arguments: &[&[u8]],
     ) -> Result<Value, LedgerError> {
+        if !verb.is_counted() {
+            return self.call(verb, tenant, arguments).await;
+        }
+        for _ in 0..MOST_REGRESSIONS {
+            let (sidecar, known) = self.marks.sent(tenant);
+            let (epoch, sequence) = (known.epoch.to_string(), known.sequence.to_string());
+            let mark = [sidecar.as_bytes(), epoch.as_bytes(), sequence.as_bytes()];
+            match self.call(verb, tenant, &[arguments, &mark].concat()).await? {
+                Value::Array(parts) => match <[Value; 3]>::try_from(parts) {
+                    Ok([answer, Value::Int(epoch), Value::Int(sequence)]) => {
+                        self.marks.acknowledge(tenant, read_mark(verb, epoch, sequence)?);
+                        return Ok(answer);
+                    }
+                    Ok(parts) => return Err(unexpected(verb, &Value::Array(parts.into()))),
+                    Err(parts) => match parts[..] {
+                        [Value::Int(epoch), Value::Int(sequence)] => {
+                            let found = read_mark(verb, epoch, sequence)?;
+                            self.regressed(tenant, Regression { known, found }).await?;
+                        }
+                        _ => return Err(unexpected(verb, &Value::Array(parts))),
+                    },
+                },
+                other => return Err(unexpected(verb, &other)),
+            }
+        }
+        let again = format!("the ledger of tenant {tenant} goes back again and again");
+        Err(LedgerError::Unavailable(again))
+    }
+
+    /// The ledger has lost something that was acknowledged: says so in it, once for all sidecars, and has
+    /// it replayed. From then on commands are carried out again.
+    pub(super) async fn regressed(
+        &self,
+        tenant: &TenantId,
+        regression: Regression,
+    ) -> Result<(), LedgerError> {
+        let (sidecar, keeps) = (self.marks.sidecar(), self.marks.replays());
+        let about = self.marks.tell(&regression);
+        let Mark { epoch, sequence } = regression.known;
+        let args = RegressedArgs { sidecar: &sidecar, epoch, sequence, keeps, about: &about };
+        let (verb, clock) = (Verb::Regressed, self.clock_argument());
+        let answer = self.call(verb, tenant, &[&encode(&args)?, clock.as_bytes()]).await?;
+        let (is_first, is_missing, mark, lost) = read_regressed(&bytes(verb, answer)?)?;
+        self.marks.acknowledge(tenant, mark);
+        if is_missing {
+            tracing::error!(%tenant, is_first, "the ledger went back: {about}");
+            metrics::get().regressed();
+            self.marks.lose(tenant, lost);
+        }
+        Ok(())
+    }
+
+    async fn call(
+        &self,
+        verb: Verb,
+        tenant: &TenantId,
+        arguments: &[&[u8]],
+    ) -> Result<Value, LedgerError> {
         let (script, library) = (verb.script(), Library::get());
+        let sequence = verb.is_counted().then_some(&Key::Sequence);
+        let keys = || script.keys.iter().chain(sequence);
         let mut command = cmd("FCALL");
-        command.arg(library.function(verb)).arg(script.keys.len());
-        for key in script.keys {
+        command.arg(library.function(verb)).arg(keys().count());
+        for key in keys() {
             command.arg(key.of(tenant));
         }
         command.arg(arguments);
@@ -216,6 +295,13 @@ fn bytes(verb: Verb, answer: Value) -> Result<Vec<u8>, LedgerError> {
     match answer {
         Value::BulkString(bytes) => Ok(bytes),
         other => Err(unexpected(verb, &other)),
+    }
+}
+
+fn read_mark(verb: Verb, epoch: i64, sequence: i64) -> Result<Mark, LedgerError> {
+    match (u64::try_from(epoch), u64::try_from(sequence)) {
+        (Ok(epoch), Ok(sequence)) => Ok(Mark { epoch, sequence }),
+        _ => Err(unexpected(verb, &Value::Array(vec![Value::Int(epoch), Value::Int(sequence)]))),
     }
 }
 

@@ -270,6 +270,35 @@ pub(super) struct RestoreArgs<'a> {
 
 #[derive(Serialize)]
 #[cfg_attr(test, derive(Deserialize))]
+pub(super) struct RegressedArgs<'a> {
+    pub(super) sidecar: &'a str,
+    pub(super) epoch: u64,
+    pub(super) sequence: u64,
+    /// Whether it will replay what is missing.
+    pub(super) keeps: bool,
+    /// For the journal's entry.
+    pub(super) about: &'a str,
+}
+
+#[derive(Serialize)]
+#[cfg_attr(test, derive(Deserialize))]
+pub(super) struct ReplayedArgs<'a> {
+    pub(super) sidecar: &'a str,
+    pub(super) lost: &'a str,
+}
+
+/// Where a ledger stands that was found to have gone back: [tag, now, [epoch, above, last]].
+#[derive(Deserialize)]
+pub(super) struct MarkReply<'a> {
+    #[serde(borrow)]
+    pub(super) tag: &'a str,
+    #[allow(dead_code)]
+    pub(super) now: Millis,
+    pub(super) mark: (u64, u64, u64),
+}
+
+#[derive(Serialize)]
+#[cfg_attr(test, derive(Deserialize))]
 pub(super) struct RestoredPoolArgs<'a> {
     /// Empty where the pool is not to be opened.
     family: &'a str,

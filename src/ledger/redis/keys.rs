@@ -43,6 +43,9 @@ pub(super) enum Key {
     JournalOld,
     /// Hash: `j` how far the journal was trimmed and erased, and who rewrites it.
     Upkeep,
+    /// Hash: `e` the epoch, `s:` and a sidecar how far it was told the ledger has come, `l:` and a sidecar what
+    /// it misses ([`marks`](crate::ledger::marks)).
+    Sequence,
 }
 
 impl Key {
@@ -65,6 +68,7 @@ impl Key {
             Key::JournalNew => "journal_new",
             Key::JournalOld => "journal_old",
             Key::Upkeep => "upkeep",
+            Key::Sequence => "sequence",
         }
     }
 
@@ -99,6 +103,16 @@ pub(super) const ENTRY: &str = "e";
 
 /// Field of the journal's state, in upkeep.
 pub(super) const UPKEEP: &str = "j";
+
+/// Field of how far a sidecar was told the ledger has come.
+pub(super) fn mark(sidecar: &str) -> String {
+    format!("s:{sidecar}")
+}
+
+/// Field of what a sidecar misses.
+pub(super) fn missing(sidecar: &str) -> String {
+    format!("l:{sidecar}")
+}
 
 /// Field of a payer, in accounts and profiles.
 pub(super) fn payer(payer: &str) -> String {

@@ -83,6 +83,24 @@ scripts! {
     AbandonRewrite, "abandon_rewrite", "'allow-oom'", [JournalNew, Upkeep];
     ReplaceContext, "replace_context", "'allow-oom'", [Calls];
     Restore, "restore", "", [Accounts, Sizes, Pools, Lots, Calls, Deadlines, Retained, Journal];
+    // What was lost must be found when memory is short, too.
+    Regressed, "regressed", "'allow-oom'", [Journal, Sequence];
+    Replayed, "replayed", "'allow-oom'", [Sequence];
+}
+
+impl Verb {
+    /// Whether its runs are counted for the sidecar that sends them, and refused where the ledger went back
+    /// (ledger/marks.rs): verbs with effects that somebody was told of, and would miss. Such a run has the
+    /// key of the sequences behind its own, and three more arguments.
+    pub(super) fn is_counted(self) -> bool {
+        use Verb::*;
+        match self {
+            Authorize | Answer | Extend | End | Restore | Purchase | ReportRecharge
+            | ApplyTenant | ApplyPayers | AdjustBalance | AdjustSettlement | Block => true,
+            Sweep | Position | Balance | TakeReader | MoveReader | BeginRewrite | AddRewritten
+            | FinishRewrite | AbandonRewrite | ReplaceContext | Regressed | Replayed => false,
+        }
+    }
 }
 
 const FIELDS: &str = include_str!("scripts/fields.lua");
@@ -110,11 +128,17 @@ impl Library {
 
     fn build() -> Library {
         let mut source = format!("{FIELDS}{LIB}");
-        for Script { name, flags, source: verb, .. } in Verb::ALL.iter().map(|verb| verb.script()) {
+        for one in Verb::ALL {
+            let Script { name, flags, source: verb, .. } = one.script();
+            let run = match one.is_counted() {
+                true => "counted(verb, KEYS, ARGV)",
+                false => "verb(KEYS, ARGV)",
+            };
             // A block each, since what a verb names is no other's.
             let _ = write!(
                 source,
-                "do\nlocal function main(KEYS, ARGV)\nbegin()\n{verb}\nend\n\
+                "do\nlocal function verb(KEYS, ARGV)\n{verb}\nend\n\
+                 local function main(KEYS, ARGV)\nbegin()\nreturn {run}\nend\n\
                  redis.register_function{{ function_name = '{PREFIX}_{name}', callback = main, \
                  flags = {{ {flags} }} }}\nend\n",
             );
@@ -193,9 +217,9 @@ mod tests {
         AbandonRewriteArgs, AddRewrittenArgs, AdjustBalanceArgs, AdjustSettlementArgs, AnswerArgs,
         ApplyPayersArgs, ApplyTenantArgs, AuthorizeArgs, BeginRewriteArgs, EndArgs, ExtendArgs,
         FinishRewriteArgs, MoneyOfferArgs, MoveReaderArgs, OfferArgs, PayerUpdateArgs,
-        PoolNameArgs, PoolOfMonthArgs, PoolOfferArgs, PositionArgs, PurchaseArgs,
-        ReplaceContextArgs, ReportRechargeArgs, RestoreArgs, RestoredMoneyArgs, RestoredPoolArgs,
-        SetBlockArgs, StoredPayer, SweepArgs, TakeReaderArgs,
+        PoolNameArgs, PoolOfMonthArgs, PoolOfferArgs, PositionArgs, PurchaseArgs, RegressedArgs,
+        ReplaceContextArgs, ReplayedArgs, ReportRechargeArgs, RestoreArgs, RestoredMoneyArgs,
+        RestoredPoolArgs, SetBlockArgs, StoredPayer, SweepArgs, TakeReaderArgs,
     };
     use crate::ledger::state::{
         Adjustment, Bucket, Call, CallState, Entry, LotLine, MoneyLine, PayerAccount, PoolLine,
@@ -311,6 +335,8 @@ mod tests {
             ("ABANDON_REWRITE", numbered::<AbandonRewriteArgs<'_>>()),
             ("REPLACE_CONTEXT", numbered::<ReplaceContextArgs<'_>>()),
             ("RESTORE", numbered::<RestoreArgs<'_>>()),
+            ("REGRESSED", numbered::<RegressedArgs<'_>>()),
+            ("REPLAYED", numbered::<ReplayedArgs<'_>>()),
             ("RESTORED_POOL", numbered::<RestoredPoolArgs<'_>>()),
             ("RESTORED_MONEY", numbered::<RestoredMoneyArgs<'_>>()),
             ("STATE", coded(&states, |s| s.to_string(), |s| *s as u8)),

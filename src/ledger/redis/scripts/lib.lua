@@ -7,7 +7,7 @@
 
 local ACCOUNTS, SIZES, POOLS, LOTS, CALLS, DEADLINES, RETAINED, JOURNAL, PROFILES, NUMBERS, READERS
 local ADJUSTMENTS, BLOCKS
-local JOURNAL_NEW, JOURNAL_OLD, UPKEEP
+local JOURNAL_NEW, JOURNAL_OLD, UPKEEP, SEQUENCE
 
 -- The store's clock in milliseconds, set once by each script.
 local now
@@ -1002,6 +1002,10 @@ local function note_erased(context)
   entries[#entries + 1] = { 'numbers_erased', now, '', '', '', 0, 0, 0, 0, {}, context, '' }
 end
 
+local function note_regressed(about)
+  entries[#entries + 1] = { 'ledger_regressed', now, '', '', '', 0, 0, 0, 0, {}, '', about }
+end
+
 -- An answer about a correction: its entry where there is one, and a number.
 local function adjust_reply(tag, entry, number)
   return cmsgpack.pack({ tag, now, { entry }, number or 0 })
@@ -1124,10 +1128,43 @@ local function upkeep_state()
   return read(UPKEEP, 'j') or { '', 0, 0, 0, 0 }
 end
 
+-- How far the ledger has come, as ledger/marks.rs says it: an epoch and a sequence below 2^40 in one.
+
+local function unpacked_mark(mark)
+  local sequence = mark % 1099511627776
+  return (mark - sequence) / 1099511627776, sequence
+end
+
+local function packed_mark(epoch, sequence)
+  return string.format('%.0f', epoch * 1099511627776 + sequence)
+end
+
+-- Runs a verb for a sidecar and counts that, unless the ledger has lost something that the sidecar was
+-- acknowledged: then nothing is done, and the answer has two numbers instead of three parts. The last
+-- key is that of the sequences; the last arguments are the sidecar, and what it was acknowledged.
+local function counted(verb, keys, arguments)
+  local key = table.remove(keys)
+  local known, known_epoch = tonumber(table.remove(arguments)), tonumber(table.remove(arguments))
+  local field = 's:' .. table.remove(arguments)
+  local mark = redis.call('HINCRBY', key, field, 1)
+  if mark == 1 then
+    -- The first run of a sidecar, or all are lost.
+    local raised = tonumber(redis.call('HGET', key, 'e') or 0)
+    if raised > 0 then mark = redis.call('HINCRBY', key, field, packed_mark(raised, 0)) end
+  end
+  local epoch, sequence = unpacked_mark(mark)
+  if sequence <= known or epoch < known_epoch then
+    redis.call('HINCRBY', key, field, -1)
+    return { epoch, sequence - 1 }
+  end
+  return { verb(keys, arguments), epoch, sequence }
+end
+
 -- Forgets everything that an earlier command knew.
 local function begin()
   ACCOUNTS, SIZES, POOLS, LOTS, CALLS, DEADLINES, RETAINED, JOURNAL = nil
   PROFILES, NUMBERS, READERS, ADJUSTMENTS, BLOCKS, JOURNAL_NEW, JOURNAL_OLD, UPKEEP = nil
+  SEQUENCE = nil
   values, packed, changed = {}, {}, {}
   deadlines, retained, opened_pools, entries, alerts = {}, {}, {}, {}, {}
 end

@@ -37,6 +37,7 @@ class EventType(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     EVENT_TYPE_RECHARGE_REQUESTED: _ClassVar[EventType]
     EVENT_TYPE_RECHARGE_SUCCEEDED: _ClassVar[EventType]
     EVENT_TYPE_RECHARGE_FAILED: _ClassVar[EventType]
+    EVENT_TYPE_LEDGER_REGRESSED: _ClassVar[EventType]
 
 class BlockSource(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -62,6 +63,7 @@ EVENT_TYPE_EMERGENCY_CALL: EventType
 EVENT_TYPE_RECHARGE_REQUESTED: EventType
 EVENT_TYPE_RECHARGE_SUCCEEDED: EventType
 EVENT_TYPE_RECHARGE_FAILED: EventType
+EVENT_TYPE_LEDGER_REGRESSED: EventType
 BLOCK_SOURCE_UNSPECIFIED: BlockSource
 BLOCK_SOURCE_OPERATOR: BlockSource
 BLOCK_SOURCE_ORGANISATION_FILE: BlockSource

@@ -1,0 +1,559 @@
+//! What the ledger has lost of what this sidecar was acknowledged is brought back, from its journal.
+//!
+//! Which runs are lost is known by their sequences ([`marks`](crate::ledger::marks)), and each entry of the
+//! journal has the highest sequence that was acknowledged when it was written. So the entries above what the
+//! ledger still had are read, and of each call the last one is done again: put back as its grant was, then
+//! answered, extended or ended as it had been. Purchases, reports of recharges, corrections and blocks are
+//! done again by their keys, in their place among the calls. All of this is idempotent, so that a replay
+//! that was cut off begins anew, and that what another sidecar has done meanwhile is found done.
+//!
+//! Calls go on meanwhile. What is asked about a call that the ledger does not know then may come back at any
+//! moment: its end is accepted by the journal, behind the replay, and anything else is UNAVAILABLE.
+//!
+//! **Nobody is charged twice.** A call that the ledger knows is never put back. One that was lost, and that
+//! somebody has put back and ended since by its signed grant, is known for as long as ended calls are kept.
+//! The loss cannot have been before the last acknowledgement; so no call is put back once that is as long
+//! ago as ended calls are kept.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+
+use crate::charging::ids::{CallId, PayerId, TenantId};
+use crate::charging::units::Millis;
+use crate::credit_control::answer::CallContext;
+use crate::credit_control::emergency::UNATTRIBUTED;
+use crate::credit_control::signed_grant::lasting;
+use crate::credit_control::{CreditControl, MAX_DECISIONS};
+use crate::journal::Journal;
+use crate::journal::entry::{Done, Effect};
+use crate::ledger::marks::Lost;
+use crate::ledger::state::{Call, CallState, nuance_of};
+use crate::ledger::{
+    Adjusted, Answer, Authorize, Authorized, BlockSet, CallLimits, End, Extend, Ledger,
+    LedgerError, Offer, Proposal, Purchased, RechargeReported, Restore, Restored, Versions,
+};
+use crate::metrics::{self, Replayed};
+
+/// What the record of a call is flagged with that was lost and comes from a journal.
+pub const REPLAYED: &str = "REPLAYED_FROM_JOURNAL";
+
+/// Calls that are put back at a time.
+const AT_A_TIME: usize = 64;
+
+/// How often ledgers are asked whether they went back: those of tenants that nothing is asked about, too.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// Tenants that are asked about at a time.
+const LOOKED_AT: usize = 50;
+
+/// Longest wait for one answer of the ledger.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Longest wait for the disk to take what was noted before.
+const WRITTEN_WITHIN: Duration = Duration::from_secs(5);
+
+/// What became of the entries of one loss.
+#[derive(Clone, Copy, Debug, Default)]
+struct Tally {
+    calls: usize,
+    others: usize,
+    missed: usize,
+}
+
+/// Entries to be done again: by the sequences of the journal, those that are no call's and the last of each
+/// call; about 100 bytes a call.
+#[derive(Default)]
+struct Index {
+    last: HashMap<CallId, u64>,
+    others: HashSet<u64>,
+    /// The store's clock at the last acknowledgement before the loss was found.
+    acknowledged: Millis,
+    unreadable: usize,
+}
+
+impl<L: Ledger> CreditControl<L> {
+    /// Looks for losses and replays them, for ever.
+    pub async fn replay_losses(self: Arc<Self>) {
+        let mut place = 0;
+        loop {
+            tokio::select! {
+                () = self.marks.lost() => {}
+                () = tokio::time::sleep(LOOK_EVERY) => place = self.look_for_losses(place).await,
+            }
+            for (tenant, lost) in self.marks.losses() {
+                match self.replay(&tenant, lost).await {
+                    Ok(Tally { calls, others, missed }) => {
+                        tracing::warn!(%tenant, calls, others, missed,
+                            "what the ledger had lost is replayed");
+                    }
+                    Err(error) => {
+                        tracing::warn!(%tenant, %error, "what the ledger has lost waits to be replayed");
+                    }
+                }
+            }
+        }
+    }
+
+    /// Asks about some tenants from a place in their order; where to go on.
+    async fn look_for_losses(&self, place: usize) -> usize {
+        let tenants = self.marks.tenants();
+        let from = if place < tenants.len() { place } else { 0 };
+        let some = tenants.iter().skip(from).take(LOOKED_AT);
+        let mut at = from;
+        for tenant in some {
+            let asked = tokio::time::timeout(ANSWER_TIMEOUT, self.ledger.lost(tenant)).await;
+            match asked {
+                Ok(Ok(_)) => at += 1,
+                Ok(Err(LedgerError::Corrupt(what))) => {
+                    tracing::error!(%tenant, what, "whether the ledger went back is not known");
+                    at += 1;
+                }
+                // It is out of reach: the same ones again.
+                Ok(Err(_)) | Err(_) => return from,
+            }
+        }
+        at
+    }
+
+    async fn replay(self: &Arc<Self>, tenant: &TenantId, lost: Lost) -> Result<Tally, LedgerError> {
+        let Some(journal) = self.journal.clone() else { return Ok(Tally::default()) };
+        let mut tally = Tally::default();
+        let is_known =
+            tenant.as_str() == UNATTRIBUTED || self.ledger.record(tenant).await?.outcome.is_some();
+        if !is_known {
+            let gone = "the ledger does not know the tenant any more: apply it again";
+            return Err(LedgerError::Unavailable(gone.to_owned()));
+        }
+        // What was remembered of the tenant may be from before.
+        self.directory.forget_tenant(tenant);
+        if !journal.written(WRITTEN_WITHIN).await {
+            tracing::error!(%tenant, "the journal is behind: what it has not written is not replayed");
+        }
+        let index = in_background({
+            let (journal, tenant) = (journal.clone(), tenant.clone());
+            move || index(&journal, &tenant, lost)
+        });
+        let index = Arc::new(index.await?);
+        if index.unreadable > 0 {
+            tracing::error!(%tenant, parts = index.unreadable,
+                "parts of the journal cannot be read, and are not replayed");
+        }
+        let until = index.acknowledged.after(lasting(self.settings.ended_retention));
+        let (found, mut entries) = mpsc::channel(4 * AT_A_TIME);
+        let reading = in_background({
+            let (journal, tenant, index) = (journal.clone(), tenant.clone(), index.clone());
+            move || pick(&journal, &tenant, lost, &index, &found)
+        });
+        let reading = tokio::spawn(reading);
+        let (mut late, mut calls) = (vec![], vec![]);
+        loop {
+            let next = entries.recv().await;
+            let is_call = next.as_ref().is_some_and(|effect| effect.call().is_some());
+            // Calls side by side, whatever else is between them in its place.
+            if !is_call || calls.len() >= AT_A_TIME {
+                self.put_all_back(tenant, until, std::mem::take(&mut calls), &mut tally).await?;
+            }
+            match next {
+                Some(effect) if is_call => calls.push(effect),
+                Some(effect) => match self.do_again(tenant, &effect).await? {
+                    Some(true) => tally.others += 1,
+                    Some(false) => tally.missed += 1,
+                    None => late.push(effect),
+                },
+                None => break,
+            }
+        }
+        // Recharges that are asked for again only once the calls behind them are charged.
+        for effect in late {
+            match self.do_again(tenant, &effect).await? {
+                Some(true) => tally.others += 1,
+                _ => {
+                    self.missed(tenant, &effect, "the ledger has not asked for it again");
+                    tally.missed += 1;
+                }
+            }
+        }
+        reading.await.map_err(|error| LedgerError::Unavailable(error.to_string()))??;
+        self.within_time(self.ledger.replayed(tenant, lost)).await?;
+        Ok(tally)
+    }
+
+    async fn put_all_back(
+        self: &Arc<Self>,
+        tenant: &TenantId,
+        until: Millis,
+        calls: Vec<Effect<'static>>,
+        tally: &mut Tally,
+    ) -> Result<(), LedgerError> {
+        let mut all = JoinSet::new();
+        for effect in calls {
+            let (control, tenant) = (self.clone(), tenant.clone());
+            all.spawn(async move { control.put_back(&tenant, until, &effect).await });
+        }
+        while let Some(done) = all.join_next().await {
+            let lost = |error: tokio::task::JoinError| LedgerError::Unavailable(error.to_string());
+            match done.map_err(lost)?? {
+                true => tally.calls += 1,
+                false => tally.missed += 1,
+            }
+        }
+        Ok(())
+    }
+
+    /// Brings a call to where it was acknowledged last; whether it is there.
+    async fn put_back(
+        &self,
+        tenant: &TenantId,
+        until: Millis,
+        effect: &Effect<'_>,
+    ) -> Result<bool, LedgerError> {
+        let Some((id, call)) = effect.call() else { return Ok(true) };
+        let is_there = match call.state {
+            CallState::Denied => self.refuse_again(tenant, id, call).await?,
+            // Usage of a call that was never granted: it is parked again, or its key closed again.
+            CallState::Ended => None,
+            _ => self.restore_again(tenant, id, call, until).await?,
+        };
+        if let Some(missed) = is_there {
+            self.missed(tenant, effect, missed);
+            return Ok(false);
+        }
+        self.bring_forward(tenant, id, call, effect).await?;
+        metrics::get().replayed(Replayed::Call);
+        // It stands under a later sequence now, by which it is found where that is lost, too.
+        self.note(tenant, self.now(), || effect.clone());
+        Ok(true)
+    }
+
+    /// Why the call cannot be put back, if it cannot.
+    async fn restore_again(
+        &self,
+        tenant: &TenantId,
+        id: &CallId,
+        call: &Call,
+        until: Millis,
+    ) -> Result<Option<&'static str>, LedgerError> {
+        let known = self.directory.tenant(&self.ledger, tenant).await?;
+        let command = Restore {
+            tenant: tenant.clone(),
+            call: id.clone(),
+            until,
+            granted: as_granted(call),
+            month: known.month(call.authorized_at).as_ref().clone(),
+        };
+        Ok(match self.within_time(self.ledger.restore(&command)).await?.outcome {
+            Restored::Restored | Restored::Known => None,
+            Restored::TooLate => Some("it may have ended since, and be forgotten"),
+            Restored::NoTenant if call.terms.free => {
+                let record = self.record_of(tenant, id, call, &command);
+                match record {
+                    Some(record) => {
+                        self.within_time(self.ledger.authorize(&record)).await?;
+                        None
+                    }
+                    None => Some("it has no decision or no payer"),
+                }
+            }
+            Restored::NoTenant => {
+                let gone = "the ledger does not know the tenant any more: apply it again";
+                return Err(LedgerError::Unavailable(gone.to_owned()));
+            }
+        })
+    }
+
+    /// The record of a call that needs no ledger, as it was kept when it was decided.
+    fn record_of(
+        &self,
+        tenant: &TenantId,
+        id: &CallId,
+        call: &Call,
+        restore: &Restore,
+    ) -> Option<Authorize> {
+        let decision = call.decision?;
+        let offer = Offer {
+            decision,
+            month: restore.month.clone(),
+            terms: call.terms,
+            requested: call.granted,
+            pools: vec![],
+            money: None,
+            limits: CallLimits::default(),
+            when_exhausted: decision,
+            when_spend_limited: decision,
+            when_velocity_limited: decision,
+        };
+        let command = self.again(tenant, id, call, Proposal::Record(offer))?;
+        Some(Authorize { context: restore.granted.context.clone(), ..command })
+    }
+
+    fn again(
+        &self,
+        tenant: &TenantId,
+        id: &CallId,
+        call: &Call,
+        proposal: Proposal,
+    ) -> Option<Authorize> {
+        Some(Authorize {
+            tenant: tenant.clone(),
+            call: id.clone(),
+            fingerprint: call.fingerprint.clone(),
+            payer: PayerId::new(&call.payer).ok()?,
+            trunk: call.trunk.clone(),
+            versions: Versions::default(),
+            context: flagged(&call.context),
+            proposal,
+            denied_retention: self.settings.denied_retention,
+            ended_retention: self.settings.ended_retention,
+        })
+    }
+
+    /// Why the refusal cannot be recorded again, if it cannot.
+    async fn refuse_again(
+        &self,
+        tenant: &TenantId,
+        id: &CallId,
+        call: &Call,
+    ) -> Result<Option<&'static str>, LedgerError> {
+        let Some(decision) = call.decision else { return Ok(Some("it has no decision")) };
+        let proposal = Proposal::Refuse(decision, nuance_of(call.nuance));
+        let Some(mut command) = self.again(tenant, id, call, proposal) else {
+            return Ok(Some("it has no payer"));
+        };
+        for _ in 0..MAX_DECISIONS {
+            let known = self.directory.tenant(&self.ledger, tenant).await?;
+            let payer = self.directory.payer(&self.ledger, tenant, &command.payer).await?;
+            command.versions = Versions { tenant: known.view.version, payer: payer.version };
+            let reply = self.within_time(self.ledger.authorize(&command)).await?;
+            if reply.outcome != Authorized::Stale {
+                return Ok(None);
+            }
+            let stale = command.versions;
+            self.directory.refresh(&self.ledger, tenant, &command.payer, stale).await?;
+        }
+        Err(LedgerError::Unavailable(format!("{MAX_DECISIONS} decisions in a row were stale")))
+    }
+
+    /// A call that the ledger knows, perhaps from before: answers, extends or ends it as it was.
+    async fn bring_forward(
+        &self,
+        tenant: &TenantId,
+        id: &CallId,
+        call: &Call,
+        effect: &Effect<'_>,
+    ) -> Result<(), LedgerError> {
+        let (tenant, id) = (tenant.clone(), id.clone());
+        if let Effect::Ended { how, report, .. } = effect {
+            let command = End {
+                tenant,
+                call: id,
+                how: *how,
+                report: report.to_vec(),
+                ended_retention: self.settings.ended_retention,
+                has_grant: false,
+            };
+            self.within_time(self.ledger.end(&command)).await?;
+            return Ok(());
+        }
+        if matches!(effect, Effect::Authorized { .. }) {
+            return Ok(());
+        }
+        let Some(now) = self.within_time(self.ledger.call(&tenant, &id)).await? else {
+            return Ok(());
+        };
+        if call.state == CallState::Answered && now.state == CallState::Ringing {
+            let command = Answer { tenant: tenant.clone(), call: id.clone() };
+            self.within_time(self.ledger.answer(&command)).await?;
+        }
+        let is_behind =
+            now.granted < call.granted || now.used < call.used || now.parked < call.parked;
+        if is_behind && matches!(effect, Effect::Extended { .. }) {
+            let used = call.used.max(call.parked);
+            let command = Extend {
+                tenant,
+                call: id,
+                used,
+                sequence: (call.sequence >= 0).then_some(call.sequence),
+                requested: call.granted.minus_or_zero(used),
+            };
+            self.within_time(self.ledger.extend(&command)).await?;
+        }
+        Ok(())
+    }
+
+    /// Whether it is done, or cannot be; `None` where it may be later.
+    async fn do_again(
+        &self,
+        tenant: &TenantId,
+        effect: &Effect<'_>,
+    ) -> Result<Option<bool>, LedgerError> {
+        let missed = match effect {
+            Effect::Purchased { purchase, expires_at } => {
+                let bought = self.ledger.purchase(tenant, purchase, *expires_at);
+                match self.within_time(bought).await?.outcome {
+                    Purchased::Applied | Purchased::Replayed => None,
+                    Purchased::Conflict => Some("its key was used for another purchase since"),
+                }
+            }
+            Effect::Recharged { report, .. } => {
+                match self.within_time(self.ledger.report_recharge(report)).await?.outcome {
+                    RechargeReported::NotFound => return Ok(None),
+                    RechargeReported::WalletFull => Some("the wallet is full"),
+                    _ => None,
+                }
+            }
+            Effect::BalanceAdjusted { command } => {
+                adjusted(&self.within_time(self.ledger.adjust_balance(command)).await?.outcome)
+            }
+            Effect::SettlementAdjusted { command } => {
+                let command = command.as_ref().clone();
+                let known = self.within_time(self.ledger.call(tenant, &command.call)).await?;
+                let over = known.map(|call| (call.used, call.money_spent())).unwrap_or_default();
+                let command = crate::ledger::AdjustSettlement { over, ..command };
+                let done = self.within_time(self.ledger.adjust_settlement(&command)).await?;
+                adjusted(&done.outcome)
+            }
+            Effect::BlockSet { command } => {
+                match self.within_time(self.ledger.set_block(command)).await?.outcome {
+                    BlockSet::Unknown => Some("the payer is not known any more"),
+                    _ => None,
+                }
+            }
+            _ => None,
+        };
+        if let Some(missed) = missed {
+            self.missed(tenant, effect, missed);
+            return Ok(Some(false));
+        }
+        metrics::get().replayed(Replayed::Other);
+        self.note(tenant, self.now(), || effect.clone());
+        Ok(Some(true))
+    }
+
+    fn missed(&self, tenant: &TenantId, effect: &Effect<'_>, why: &str) {
+        metrics::get().replayed(Replayed::Missed);
+        let what = match effect {
+            Effect::Purchased { purchase, .. } => format!("purchase {}", purchase.key),
+            Effect::Recharged { report, amount } => {
+                format!("recharge {} of {amount} micro-units", report.key)
+            }
+            Effect::BalanceAdjusted { command } => format!("correction {}", command.key),
+            Effect::SettlementAdjusted { command } => format!("correction {}", command.key),
+            Effect::BlockSet { command } => format!("block of {}", command.payer),
+            _ => effect.call().map(|(id, _)| format!("call {id}")).unwrap_or_default(),
+        };
+        tracing::error!(%tenant, what, why, "the ledger has lost it, and it cannot be replayed");
+    }
+
+    async fn within_time<T>(
+        &self,
+        asked: impl Future<Output = Result<T, LedgerError>>,
+    ) -> Result<T, LedgerError> {
+        let late = || LedgerError::Indeterminate("no answer within the time limit".to_owned());
+        tokio::time::timeout(ANSWER_TIMEOUT, asked).await.unwrap_or_else(|_| Err(late()))
+    }
+}
+
+/// A thread that may wait for the disk.
+async fn in_background<T: Send + 'static>(
+    work: impl FnOnce() -> std::io::Result<T> + Send + 'static,
+) -> Result<T, LedgerError> {
+    let unread = |error: &dyn std::fmt::Display| {
+        LedgerError::Unavailable(format!("the journal cannot be read: {error}"))
+    };
+    let done = tokio::task::spawn_blocking(work).await.map_err(|error| unread(&error))?;
+    done.map_err(|error| unread(&error))
+}
+
+fn is_lost(done: &Done<'_>, tenant: &TenantId, lost: Lost) -> bool {
+    done.tenant == *tenant && done.mark.sequence > lost.above
+}
+
+/// The first pass: what is to be done again.
+fn index(journal: &Journal, tenant: &TenantId, lost: Lost) -> std::io::Result<Index> {
+    let mut index = Index::default();
+    let mut earliest = None;
+    index.unreadable = journal.read_done(|sequence, done| {
+        if !is_lost(&done, tenant, lost) {
+            return;
+        }
+        earliest = earliest.or(Some(done.now));
+        if done.mark.sequence <= lost.last {
+            index.acknowledged = index.acknowledged.max(done.now);
+        }
+        match done.effect.call() {
+            Some((id, _)) => drop(index.last.insert(id.clone(), sequence)),
+            None => drop(index.others.insert(sequence)),
+        }
+    })?;
+    if index.acknowledged == Millis::ZERO {
+        index.acknowledged = earliest.unwrap_or_default();
+    }
+    Ok(index)
+}
+
+/// The second pass: hands over what the first has found, in its order.
+fn pick(
+    journal: &Journal,
+    tenant: &TenantId,
+    lost: Lost,
+    index: &Index,
+    found: &mpsc::Sender<Effect<'static>>,
+) -> std::io::Result<()> {
+    journal.read_done(|sequence, done| {
+        if !is_lost(&done, tenant, lost) {
+            return;
+        }
+        let is_wanted = match done.effect.call() {
+            Some((id, _)) => index.last.get(id) == Some(&sequence),
+            None => index.others.contains(&sequence),
+        };
+        if is_wanted {
+            // Whoever does not listen any more begins anew.
+            let _ = found.blocking_send(done.effect.into_owned());
+        }
+    })?;
+    Ok(())
+}
+
+/// The call as it was before it ended, holding what it was charged.
+fn as_granted(call: &Call) -> Call {
+    let state = match call.state {
+        CallState::Ringing | CallState::Answered => call.state,
+        _ if call.answered_at > Millis::ZERO => CallState::Answered,
+        _ => CallState::Ringing,
+    };
+    // Of an ended call it is when it is forgotten.
+    let deadline = if call.state.is_open() { call.deadline } else { Millis::ZERO };
+    Call { state, deadline, context: flagged(&call.context), ..call.clone() }
+}
+
+/// So that its record says how it came about.
+fn flagged(context: &[u8]) -> Vec<u8> {
+    match CallContext::decode(context) {
+        Some(mut known) => {
+            if !known.flags.iter().any(|flag| flag == REPLAYED) {
+                known.flags.push(REPLAYED.to_owned());
+            }
+            known.encode()
+        }
+        None => context.to_vec(),
+    }
+}
+
+/// Why a correction is not there, if it is not.
+fn adjusted(outcome: &Adjusted) -> Option<&'static str> {
+    match outcome {
+        Adjusted::Applied(_) | Adjusted::Replayed(_) | Adjusted::Unchanged => None,
+        Adjusted::Conflict => Some("its key was used for another correction since"),
+        Adjusted::NotFound => Some("what it corrected is not known any more"),
+        Adjusted::Over => Some("the lot has lapsed, or the month of the pool is over"),
+        Adjusted::PostPaid | Adjusted::NotSettled(_) => Some("it is no settled call or lot now"),
+        Adjusted::Short(_) => Some("less is available now than it takes away"),
+        Adjusted::Full(_) => Some("the limits leave no room for it now"),
+        Adjusted::Stale => Some("the month of the pool is over, or the call was charged again"),
+    }
+}
