@@ -244,6 +244,8 @@ impl<L: Ledger> CreditControl<L> {
             until,
             granted: as_granted(call),
             month: known.month(call.authorized_at).as_ref().clone(),
+            // What lent to it is over: the call holds what it was granted by itself.
+            leases: vec![],
         };
         Ok(match self.within_time(self.ledger.restore(&command)).await?.outcome {
             Restored::Restored | Restored::Known => None,

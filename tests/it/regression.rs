@@ -275,6 +275,7 @@ impl<L: Ledger> Desk<L> {
             ledger_timeout: PATIENCE,
             emergency_country: None,
             token_keys: None,
+            degraded: tollgate::credit_control::leases::Settings::DEFAULTS,
         };
         let control = CreditControl::with_journal(ledger.clone(), settings, Some(journal));
         let control = Arc::new(control);
