@@ -557,7 +557,7 @@ pub enum CallsCommand {
         server: Server,
     },
     /// End open calls, each charged its last proven usage; SBCs that watch hang them up
-    End(Box<EndCallsArgs>),
+    End(EndCallsArgs),
 }
 
 /// Arguments of `calls end`.

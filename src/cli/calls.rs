@@ -186,7 +186,7 @@ pub async fn calls(args: CallsArgs, form: Output) -> Outcome {
             show(form, &answer, shown)?;
             Ok(ExitCode::SUCCESS)
         }
-        Some(CallsCommand::End(args)) => end(*args, form).await,
+        Some(CallsCommand::End(args)) => end(args, form).await,
     }
 }
 
