@@ -193,13 +193,13 @@ async fn no_call_fails_while_two_sidecars_are_restarted_one_after_the_other() {
         tokio::task::block_in_place(|| wait_until("called", done, |calls| *calls >= until));
     };
     further();
-    for n in 0..2 {
-        let status = tokio::task::block_in_place(|| sidecars[n].stop());
-        assert_eq!(status.code(), Some(0), "{}", sidecars[n].log());
+    for (n, sidecar) in sidecars.iter_mut().enumerate() {
+        let status = tokio::task::block_in_place(|| sidecar.stop());
+        assert_eq!(status.code(), Some(0), "{}", sidecar.log());
         further();
         // It comes back somewhere else, as a pod does.
-        sidecars[n] = tokio::task::block_in_place(|| Sidecar::on(&redis.url()));
-        *world.places[n].address.lock().unwrap() = sidecars[n].calls;
+        *sidecar = tokio::task::block_in_place(|| Sidecar::on(&redis.url()));
+        *world.places[n].address.lock().unwrap() = sidecar.calls;
         let is_ready = || world.places[n].ready.load(Ordering::Relaxed);
         tokio::task::block_in_place(|| wait_until("seen as ready", is_ready, |ready| *ready));
         further();

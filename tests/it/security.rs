@@ -829,3 +829,44 @@ fn a_server_without_identities_says_so_loudly_and_bad_files_stop_the_start() {
         assert!(said.contains(expected), "{flags:?}: {said}");
     }
 }
+
+#[tokio::test]
+async fn the_documented_user_of_redis_can_do_what_it_takes_and_no_more() {
+    let redis = crate::support::redis::RedisServer::started();
+    let page = include_str!("../../docs/OPERATIONS.md");
+    let line = page.split("`ACL SETUSER ").nth(1).expect("the page has it");
+    let rights = line.split('`').next().unwrap().replace("PASSWORD", "secret");
+    let mut connection = redis.client().get_connection().unwrap();
+    let mut set = redis::cmd("ACL");
+    set.arg("SETUSER").arg(rights.split(' ').collect::<Vec<_>>());
+    set.exec(&mut connection).expect("the rights are known");
+
+    let url = format!("{}?user=tollgate&pass=secret", redis.url());
+    let mut sidecar = Sidecar::on(&url);
+    sidecar.set_up(&organisation());
+    let mut calls = sidecar.calls().await;
+    calls.authorize_call(authorize("a", "alice", "+12065550100")).await.unwrap();
+    calls.extend_call(extend("a", 10, 1)).await.unwrap();
+    calls.settle_call(settle("a", 20)).await.unwrap();
+    for line in [
+        "users block carol --tenant contoso --reason r",
+        "balance --tenant contoso",
+        "decisions --tenant contoso",
+        "usage --tenant contoso",
+        "records erase --tenant contoso --number +12065550100",
+        "audit",
+    ] {
+        sidecar.client(&line.split(' ').collect::<Vec<_>>()).succeeded();
+    }
+    assert!(sidecar.stop().success());
+    assert!(!sidecar.log().contains("NOPERM"), "{}", sidecar.log());
+
+    let client = redis::Client::open(url).unwrap();
+    let mut own = client.get_connection().unwrap();
+    for forbidden in ["FLUSHALL", "FLUSHDB", "CONFIG GET *", "ACL LIST", "SET other 1", "KEYS *"] {
+        let mut words = forbidden.split(' ');
+        let mut command = redis::cmd(words.next().unwrap());
+        let said = command.arg(words.collect::<Vec<_>>()).exec(&mut own).unwrap_err();
+        assert_eq!(said.code(), Some("NOPERM"), "{forbidden}: {said}");
+    }
+}
