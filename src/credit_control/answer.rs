@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 
 use crate::charging::decision::{Decision, Response, sip_phrase};
 use crate::charging::entitlement::{CallType, Classification, Step};
@@ -13,60 +13,132 @@ use crate::charging::units::{Micros, Millis, Seconds};
 use crate::ledger::state::{Call, nuance_of};
 
 /// What travels with a call through the ledger, unread: what answers and records repeat.
+///
+/// It is stored with a call and with each of its entries, and each byte is paid for in Redis several times a
+/// request: so names are a letter each, and inner values arrays. Whole names are read too.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CallContext {
     /// Names the decision.
+    #[serde(rename = "d", alias = "decision_id")]
     pub decision_id: String,
     /// What the client asked for.
+    #[serde(rename = "t", alias = "call_type")]
     pub call_type: CallType,
     /// As presented; may be empty.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[serde(
+        rename = "f",
+        alias = "calling_number",
+        default,
+        skip_serializing_if = "String::is_empty"
+    )]
     pub calling_number: String,
     /// As dialled.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[serde(
+        rename = "n",
+        alias = "called_number",
+        default,
+        skip_serializing_if = "String::is_empty"
+    )]
     pub called_number: String,
     /// As dialled before the SBC rewrote it.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[serde(
+        rename = "o",
+        alias = "original_called_number",
+        default,
+        skip_serializing_if = "String::is_empty"
+    )]
     pub original_called_number: String,
     /// The called number, as far as it was classified.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        rename = "k",
+        alias = "classification",
+        default,
+        skip_serializing_if = "Option::is_none",
+        serialize_with = "classification_in_order"
+    )]
     pub classification: Option<Classification>,
     /// Destination of the deck's row.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[serde(
+        rename = "l",
+        alias = "destination",
+        default,
+        skip_serializing_if = "String::is_empty"
+    )]
     pub destination: String,
     /// Version of the deck that was looked at.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[serde(
+        rename = "v",
+        alias = "deck_version",
+        default,
+        skip_serializing_if = "String::is_empty"
+    )]
     pub deck_version: String,
     /// At which money pays, frozen; `None` where it may not pay.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        rename = "p",
+        alias = "tariff",
+        default,
+        skip_serializing_if = "Option::is_none",
+        serialize_with = "tariff_in_order"
+    )]
     pub tariff: Option<Tariff>,
     /// ISO 4217 code of the tenant.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[serde(rename = "c", alias = "currency", default, skip_serializing_if = "String::is_empty")]
     pub currency: String,
     /// For the operator: why it was refused, or could not be paid with money.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[serde(rename = "x", alias = "detail", default, skip_serializing_if = "String::is_empty")]
     pub detail: String,
     /// For the client.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(rename = "w", alias = "warnings", default, skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,
     /// For whoever reads the record.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(rename = "g", alias = "flags", default, skip_serializing_if = "Vec::is_empty")]
     pub flags: Vec<String>,
     /// How the call came about; empty for a direct one.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[serde(rename = "r", alias = "origin", default, skip_serializing_if = "String::is_empty")]
     pub origin: String,
     /// Who had it made.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[serde(
+        rename = "b",
+        alias = "on_behalf_of",
+        default,
+        skip_serializing_if = "String::is_empty"
+    )]
     pub on_behalf_of: String,
     /// The conference.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[serde(
+        rename = "m",
+        alias = "conference_id",
+        default,
+        skip_serializing_if = "String::is_empty"
+    )]
     pub conference_id: String,
     /// The SIP Call-ID.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[serde(
+        rename = "s",
+        alias = "sip_call_id",
+        default,
+        skip_serializing_if = "String::is_empty"
+    )]
     pub sip_call_id: String,
     /// The client's own.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(rename = "a", alias = "labels", default, skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
+}
+
+/// The fields in order, as reading takes them beside names.
+fn classification_in_order<S: Serializer>(
+    value: &Option<Classification>,
+    to: S,
+) -> Result<S::Ok, S::Error> {
+    value.as_ref().map(|c| (&c.class, &c.country, &c.number_type, &c.e164)).serialize(to)
+}
+
+/// Likewise.
+fn tariff_in_order<S: Serializer>(value: &Option<Tariff>, to: S) -> Result<S::Ok, S::Error> {
+    let fields =
+        |t: Tariff| (t.rate_per_minute, t.connection_fee, t.initial_increment, t.increment);
+    value.map(fields).serialize(to)
 }
 
 impl CallContext {
