@@ -564,27 +564,48 @@ pub fn explain(decision: Decision) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::charging::entitlement::CallClass;
 
     /// A context as an earlier release wrote it: without the fields that came later.
     #[derive(Serialize)]
     struct Earlier {
         decision_id: &'static str,
         call_type: CallType,
+        called_number: &'static str,
+        classification: Option<Classification>,
+        tariff: Option<Tariff>,
     }
 
     #[test]
     fn a_context_of_an_earlier_release_can_still_be_read() {
-        let earlier = Earlier { decision_id: "d", call_type: CallType::UserOutbound };
-        let bytes = rmp_serde::to_vec_named(&earlier).expect("MessagePack");
-        let mut context = CallContext::decode(&bytes).expect("a context");
-        assert_eq!((context.decision_id.as_str(), context.tariff), ("d", None));
-        context.tariff = Some(Tariff {
+        let classification = Classification {
+            class: CallClass::Domestic,
+            country: None,
+            number_type: None,
+            e164: "+12065550100".to_owned(),
+        };
+        let tariff = Tariff {
             rate_per_minute: Micros(100_000),
             connection_fee: Micros(50_000),
             initial_increment: Seconds(60),
             increment: Seconds(60),
-        });
-        assert_eq!(CallContext::decode(&context.encode()), Some(context));
+        };
+        let earlier = Earlier {
+            decision_id: "d",
+            call_type: CallType::UserOutbound,
+            called_number: "2065550100",
+            classification: Some(classification.clone()),
+            tariff: Some(tariff),
+        };
+        let named = rmp_serde::to_vec_named(&earlier).expect("MessagePack");
+        let context = CallContext::decode(&named).expect("a context");
+        assert_eq!(context.decision_id, "d");
+        assert_eq!(context.called_number, "2065550100");
+        assert_eq!(context.classification, Some(classification));
+        assert_eq!(context.tariff, Some(tariff));
+        let stored = context.encode();
+        assert!(2 * stored.len() < named.len(), "{} of {}", stored.len(), named.len());
+        assert_eq!(CallContext::decode(&stored), Some(context));
     }
 
     #[test]

@@ -810,6 +810,30 @@ mod tests {
     }
 
     #[test]
+    fn an_entry_is_the_same_with_its_context_inside_and_beside() {
+        let whole = Entry {
+            kind: crate::ledger::state::EntryKind::Settled,
+            at: Millis(7),
+            subject: "a".to_owned(),
+            payer: "alice".to_owned(),
+            decision: Some(Decision::Allowed),
+            used: Seconds(45),
+            granted: Seconds(60),
+            shortfall_duration: Seconds::ZERO,
+            shortfall_money: Micros::ZERO,
+            postings: vec![],
+            context: b"\xffcontext".to_vec(),
+            report: b"report".to_vec(),
+        };
+        let bytes = encode(&whole).expect("bytes");
+        assert_eq!(decode_entry(&bytes, None, None), Ok(whole.clone()));
+        let rest = Entry { context: vec![], report: vec![], ..whole.clone() };
+        let bytes = encode(&rest).expect("bytes");
+        assert_eq!(decode_entry(&bytes, Some(b"\xffcontext"), Some(b"report")), Ok(whole));
+        assert_eq!(decode_entry(&bytes, None, None), Ok(rest));
+    }
+
+    #[test]
     fn garbage_is_corrupt_and_never_a_panic() {
         let mut random = fastrand::Rng::with_seed(7);
         for _ in 0..20_000 {
