@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 
 use crate::charging::decision::{Decision, Response, sip_phrase};
 use crate::charging::entitlement::{CallType, Classification, Step};
@@ -13,60 +13,132 @@ use crate::charging::units::{Micros, Millis, Seconds};
 use crate::ledger::state::{Call, nuance_of};
 
 /// What travels with a call through the ledger, unread: what answers and records repeat.
+///
+/// It is stored with a call and with each of its entries, and each byte is paid for in Redis several times a
+/// request: so names are a letter each, and inner values arrays. Whole names are read too.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CallContext {
     /// Names the decision.
+    #[serde(rename = "d", alias = "decision_id")]
     pub decision_id: String,
     /// What the client asked for.
+    #[serde(rename = "t", alias = "call_type")]
     pub call_type: CallType,
     /// As presented; may be empty.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[serde(
+        rename = "f",
+        alias = "calling_number",
+        default,
+        skip_serializing_if = "String::is_empty"
+    )]
     pub calling_number: String,
     /// As dialled.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[serde(
+        rename = "n",
+        alias = "called_number",
+        default,
+        skip_serializing_if = "String::is_empty"
+    )]
     pub called_number: String,
     /// As dialled before the SBC rewrote it.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[serde(
+        rename = "o",
+        alias = "original_called_number",
+        default,
+        skip_serializing_if = "String::is_empty"
+    )]
     pub original_called_number: String,
     /// The called number, as far as it was classified.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        rename = "k",
+        alias = "classification",
+        default,
+        skip_serializing_if = "Option::is_none",
+        serialize_with = "classification_in_order"
+    )]
     pub classification: Option<Classification>,
     /// Destination of the deck's row.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[serde(
+        rename = "l",
+        alias = "destination",
+        default,
+        skip_serializing_if = "String::is_empty"
+    )]
     pub destination: String,
     /// Version of the deck that was looked at.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[serde(
+        rename = "v",
+        alias = "deck_version",
+        default,
+        skip_serializing_if = "String::is_empty"
+    )]
     pub deck_version: String,
     /// At which money pays, frozen; `None` where it may not pay.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        rename = "p",
+        alias = "tariff",
+        default,
+        skip_serializing_if = "Option::is_none",
+        serialize_with = "tariff_in_order"
+    )]
     pub tariff: Option<Tariff>,
     /// ISO 4217 code of the tenant.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[serde(rename = "c", alias = "currency", default, skip_serializing_if = "String::is_empty")]
     pub currency: String,
     /// For the operator: why it was refused, or could not be paid with money.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[serde(rename = "x", alias = "detail", default, skip_serializing_if = "String::is_empty")]
     pub detail: String,
     /// For the client.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(rename = "w", alias = "warnings", default, skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,
     /// For whoever reads the record.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(rename = "g", alias = "flags", default, skip_serializing_if = "Vec::is_empty")]
     pub flags: Vec<String>,
     /// How the call came about; empty for a direct one.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[serde(rename = "r", alias = "origin", default, skip_serializing_if = "String::is_empty")]
     pub origin: String,
     /// Who had it made.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[serde(
+        rename = "b",
+        alias = "on_behalf_of",
+        default,
+        skip_serializing_if = "String::is_empty"
+    )]
     pub on_behalf_of: String,
     /// The conference.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[serde(
+        rename = "m",
+        alias = "conference_id",
+        default,
+        skip_serializing_if = "String::is_empty"
+    )]
     pub conference_id: String,
     /// The SIP Call-ID.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[serde(
+        rename = "s",
+        alias = "sip_call_id",
+        default,
+        skip_serializing_if = "String::is_empty"
+    )]
     pub sip_call_id: String,
     /// The client's own.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(rename = "a", alias = "labels", default, skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
+}
+
+/// The fields in order, as reading takes them beside names.
+fn classification_in_order<S: Serializer>(
+    value: &Option<Classification>,
+    to: S,
+) -> Result<S::Ok, S::Error> {
+    value.as_ref().map(|c| (&c.class, &c.country, &c.number_type, &c.e164)).serialize(to)
+}
+
+/// Likewise.
+fn tariff_in_order<S: Serializer>(value: &Option<Tariff>, to: S) -> Result<S::Ok, S::Error> {
+    let fields =
+        |t: Tariff| (t.rate_per_minute, t.connection_fee, t.initial_increment, t.increment);
+    value.map(fields).serialize(to)
 }
 
 impl CallContext {
@@ -501,27 +573,48 @@ pub fn explain(decision: Decision) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::charging::entitlement::CallClass;
 
     /// A context as an earlier release wrote it: without the fields that came later.
     #[derive(Serialize)]
     struct Earlier {
         decision_id: &'static str,
         call_type: CallType,
+        called_number: &'static str,
+        classification: Option<Classification>,
+        tariff: Option<Tariff>,
     }
 
     #[test]
     fn a_context_of_an_earlier_release_can_still_be_read() {
-        let earlier = Earlier { decision_id: "d", call_type: CallType::UserOutbound };
-        let bytes = rmp_serde::to_vec_named(&earlier).expect("MessagePack");
-        let mut context = CallContext::decode(&bytes).expect("a context");
-        assert_eq!((context.decision_id.as_str(), context.tariff), ("d", None));
-        context.tariff = Some(Tariff {
+        let classification = Classification {
+            class: CallClass::Domestic,
+            country: None,
+            number_type: None,
+            e164: "+12065550100".to_owned(),
+        };
+        let tariff = Tariff {
             rate_per_minute: Micros(100_000),
             connection_fee: Micros(50_000),
             initial_increment: Seconds(60),
             increment: Seconds(60),
-        });
-        assert_eq!(CallContext::decode(&context.encode()), Some(context));
+        };
+        let earlier = Earlier {
+            decision_id: "d",
+            call_type: CallType::UserOutbound,
+            called_number: "2065550100",
+            classification: Some(classification.clone()),
+            tariff: Some(tariff),
+        };
+        let named = rmp_serde::to_vec_named(&earlier).expect("MessagePack");
+        let context = CallContext::decode(&named).expect("a context");
+        assert_eq!(context.decision_id, "d");
+        assert_eq!(context.called_number, "2065550100");
+        assert_eq!(context.classification, Some(classification));
+        assert_eq!(context.tariff, Some(tariff));
+        let stored = context.encode();
+        assert!(2 * stored.len() < named.len(), "{} of {}", stored.len(), named.len());
+        assert_eq!(CallContext::decode(&stored), Some(context));
     }
 
     #[test]

@@ -28,7 +28,7 @@ use crate::charging::profile::{Purchase, TenantState};
 use crate::charging::units::{Millis, Seconds};
 use crate::ledger::marks::{Lost, Mark, Marks, Regression};
 use crate::ledger::recharge::RechargeTerms;
-use crate::ledger::redis::batch::Sender;
+use crate::ledger::redis::batch::{Sender, Told};
 use crate::ledger::redis::cluster::Slot;
 use crate::ledger::redis::codec::{
     AbandonRewriteArgs, AddRewrittenArgs, AdjustBalanceArgs, AdjustReply, AdjustSettlementArgs,
@@ -36,7 +36,8 @@ use crate::ledger::redis::codec::{
     BeginRewriteArgs, BlockReply, CallReply, CountReply, EndArgs, ExtendArgs, FinishRewriteArgs,
     MarkReply, MoveReaderArgs, PositionArgs, PositionReply, PurchaseArgs, ReaderReply,
     ReplaceContextArgs, ReplayedArgs, ReportRechargeArgs, RestoreArgs, SetBlockArgs, StoredPayer,
-    SweepArgs, SweepReply, TakeReaderArgs, decode, decode_json, encode, encode_json, unknown_tag,
+    SweepArgs, SweepReply, TakeReaderArgs, decode, decode_entry, decode_json, encode, encode_json,
+    unknown_tag,
 };
 use crate::ledger::redis::connection::Connection;
 use crate::ledger::redis::keys::Key;
@@ -139,7 +140,7 @@ impl RedisLedger {
         tenant: &TenantId,
         args: &impl Serialize,
         opaque: &[u8],
-    ) -> Result<Vec<u8>, LedgerError> {
+    ) -> Result<Told, LedgerError> {
         self.sender.run_with_others(verb, tenant, encode(args)?, opaque.to_vec()).await
     }
 
@@ -242,9 +243,9 @@ impl Ledger for RedisLedger {
 
     async fn authorize(&self, command: &Authorize) -> Result<Reply<Authorized>, LedgerError> {
         let verb = Verb::Authorize;
-        let args = AuthorizeArgs::of(command);
-        let bytes = self.run_with_others(verb, &command.tenant, &args, &command.context).await?;
-        let reply: CallReply<'_> = decode("answer", &bytes)?;
+        let (args, context) = (AuthorizeArgs::bytes_of(command)?, command.context.clone());
+        let told = self.sender.run_with_others(verb, &command.tenant, args, context).await?;
+        let reply = CallReply::of(&told)?;
         let outcome = match reply.tag {
             "decided" => Authorized::Decided(reply.call()?),
             "replayed" => Authorized::Replayed(reply.call()?),
@@ -260,8 +261,8 @@ impl Ledger for RedisLedger {
     async fn answer(&self, command: &Answer) -> Result<Reply<Answered>, LedgerError> {
         let verb = Verb::Answer;
         let args = AnswerArgs { call: command.call.as_str() };
-        let bytes = self.run_with_others(verb, &command.tenant, &args, &[]).await?;
-        let reply: CallReply<'_> = decode("answer", &bytes)?;
+        let told = self.run_with_others(verb, &command.tenant, &args, &[]).await?;
+        let reply = CallReply::of(&told)?;
         let outcome = match reply.tag {
             "not_found" => Answered::NotFound,
             "denied" => Answered::Denied(reply.call()?),
@@ -275,8 +276,8 @@ impl Ledger for RedisLedger {
     async fn extend(&self, command: &Extend) -> Result<Reply<Extended>, LedgerError> {
         let verb = Verb::Extend;
         let args = ExtendArgs::of(command);
-        let bytes = self.run_with_others(verb, &command.tenant, &args, &[]).await?;
-        let reply: CallReply<'_> = decode("answer", &bytes)?;
+        let told = self.run_with_others(verb, &command.tenant, &args, &[]).await?;
+        let reply = CallReply::of(&told)?;
         let outcome = match reply.tag {
             "not_found" => Extended::NotFound,
             "denied" => Extended::Denied(reply.call()?),
@@ -292,8 +293,8 @@ impl Ledger for RedisLedger {
     async fn end(&self, command: &End) -> Result<Reply<Ended>, LedgerError> {
         let verb = Verb::End;
         let args = EndArgs::of(command);
-        let bytes = self.run_with_others(verb, &command.tenant, &args, &command.report).await?;
-        let reply: CallReply<'_> = decode("answer", &bytes)?;
+        let told = self.run_with_others(verb, &command.tenant, &args, &command.report).await?;
+        let reply = CallReply::of(&told)?;
         let done =
             |result, replayed| reply.call().map(|call| Ended::Done { result, call, replayed });
         let outcome = match reply.tag {
@@ -315,8 +316,8 @@ impl Ledger for RedisLedger {
     async fn restore(&self, command: &Restore) -> Result<Reply<Restored>, LedgerError> {
         let verb = Verb::Restore;
         let (args, context) = (RestoreArgs::of(command), &command.granted.context);
-        let bytes = self.run_with_others(verb, &command.tenant, &args, context).await?;
-        let reply: CallReply<'_> = decode("answer", &bytes)?;
+        let told = self.run_with_others(verb, &command.tenant, &args, context).await?;
+        let reply = CallReply::of(&told)?;
         let outcome = match reply.tag {
             "restored" => Restored::Restored,
             "known" => Restored::Known,
@@ -1118,10 +1119,12 @@ fn read_lots(found: Vec<(String, Bucket)>) -> Result<Vec<Lot>, LedgerError> {
 }
 
 fn read_entry(found: &StreamId) -> Result<Entry, LedgerError> {
-    match found.map.get(keys::ENTRY) {
-        Some(redis::Value::BulkString(bytes)) => decode("journal entry", bytes),
-        _ => Err(stray(&found.id)),
-    }
+    let field = |name: &str| match found.map.get(name) {
+        Some(redis::Value::BulkString(bytes)) => Some(bytes.as_slice()),
+        _ => None,
+    };
+    let entry = field(keys::ENTRY).ok_or_else(|| stray(&found.id))?;
+    decode_entry(entry, field(keys::CONTEXT), field(keys::REPORT))
 }
 
 fn stray(name: &str) -> LedgerError {

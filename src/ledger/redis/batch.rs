@@ -56,8 +56,11 @@ struct Queue {
 struct Request {
     args: Vec<u8>,
     opaque: Vec<u8>,
-    answer: oneshot::Sender<Result<Vec<u8>, LedgerError>>,
+    answer: oneshot::Sender<Result<Told, LedgerError>>,
 }
+
+/// What a script answers about a command: what it says, and the call.
+pub(super) type Told = [Vec<u8>; 2];
 
 impl Sender {
     pub(super) fn new(
@@ -104,7 +107,7 @@ impl Sender {
         tenant: &TenantId,
         args: Vec<u8>,
         opaque: Vec<u8>,
-    ) -> Result<Vec<u8>, LedgerError> {
+    ) -> Result<Told, LedgerError> {
         let (answer, answered) = oneshot::channel();
         let lane = (verb, tenant.clone());
         let starts = {
@@ -184,7 +187,7 @@ impl Sender {
         &self,
         (verb, tenant): &Lane,
         requests: &[Request],
-    ) -> Result<Vec<Vec<u8>>, LedgerError> {
+    ) -> Result<Vec<Told>, LedgerError> {
         metrics::get().run(*verb as usize, verb.script().name, requests.len());
         let clock = self.clock_argument();
         let mut arguments = Vec::with_capacity(1 + 2 * requests.len());
@@ -193,8 +196,14 @@ impl Sender {
             arguments.extend([&*request.args, &*request.opaque]);
         }
         match self.evaluate(*verb, tenant, &arguments).await? {
-            Value::Array(answers) if answers.len() == requests.len() => {
-                answers.into_iter().map(|answer| bytes(*verb, answer)).collect()
+            Value::Array(parts) if parts.len() == 2 * requests.len() => {
+                let mut parts = parts.into_iter().map(|part| bytes(*verb, part));
+                let mut told = Vec::with_capacity(requests.len());
+                while let Some(said) = parts.next() {
+                    let call = parts.next().transpose()?.unwrap_or_default();
+                    told.push([said?, call]);
+                }
+                Ok(told)
             }
             other => Err(unexpected(*verb, &other)),
         }

@@ -25,6 +25,18 @@ use crate::ledger::{
     lot_bucket, pool_bucket, pool_id,
 };
 
+/// The entry of a journal, whose context and report are fields of their own where a script wrote it.
+pub(super) fn decode_entry(
+    entry: &[u8],
+    context: Option<&[u8]>,
+    report: Option<&[u8]>,
+) -> Result<Entry, LedgerError> {
+    let mut entry: Entry = decode("journal entry", entry)?;
+    entry.context.extend(context.unwrap_or_default());
+    entry.report.extend(report.unwrap_or_default());
+    Ok(entry)
+}
+
 /// The bytes of a command or value.
 pub(super) fn encode<T: Serialize>(value: &T) -> Result<Vec<u8>, LedgerError> {
     rmp_serde::to_vec(value).map_err(|error| LedgerError::Corrupt(format!("unwritable: {error}")))
@@ -72,9 +84,6 @@ pub(super) struct AuthorizeArgs<'a> {
     proposal: &'a str,
     refusal: &'a str,
     nuance: u8,
-    /// Nothing or one.
-    #[serde(borrow)]
-    offer: Vec<OfferArgs<'a>>,
 }
 
 #[derive(Serialize)]
@@ -120,13 +129,11 @@ pub(super) struct MoneyOfferArgs {
 }
 
 impl<'a> AuthorizeArgs<'a> {
-    pub(super) fn of(command: &'a Authorize) -> Self {
-        let (proposal, refusal, nuance, offer) = match &command.proposal {
-            Proposal::Refuse(decision, nuance) => {
-                ("refuse", decision.name(), nuance_code(*nuance), None)
-            }
-            Proposal::Grant(offer) => ("grant", "", 0, Some(offer)),
-            Proposal::Record(offer) => ("record", "", 0, Some(offer)),
+    fn of(command: &'a Authorize) -> Self {
+        let (proposal, refusal, nuance) = match &command.proposal {
+            Proposal::Refuse(decision, nuance) => ("refuse", decision.name(), nuance_code(*nuance)),
+            Proposal::Grant(_) => ("grant", "", 0),
+            Proposal::Record(_) => ("record", "", 0),
         };
         AuthorizeArgs {
             call: command.call.as_str(),
@@ -141,8 +148,17 @@ impl<'a> AuthorizeArgs<'a> {
             proposal,
             refusal,
             nuance,
-            offer: offer.map(OfferArgs::of).into_iter().collect(),
         }
+    }
+
+    /// The bytes of a command: these fields, and behind them the offer, of which calls have few different
+    /// ones, so that a script unpacks each of them once.
+    pub(super) fn bytes_of(command: &'a Authorize) -> Result<Vec<u8>, LedgerError> {
+        let mut bytes = encode(&AuthorizeArgs::of(command))?;
+        if let Proposal::Grant(offer) | Proposal::Record(offer) = &command.proposal {
+            bytes.extend(encode(&OfferArgs::of(offer))?);
+        }
+        Ok(bytes)
     }
 }
 
@@ -705,17 +721,21 @@ impl AdjustReply<'_> {
     }
 }
 
-/// What the scripts of calls answer: `[tag, now, call, detail]`.
+/// What the scripts of calls answer: `[tag, now, detail]`, and the call beside it.
 #[derive(Deserialize)]
 pub(super) struct CallReply<'a> {
     pub(super) tag: &'a str,
     pub(super) now: Millis,
-    #[serde(borrow)]
-    call: &'a serde_bytes::Bytes,
     detail: &'a str,
+    #[serde(skip)]
+    call: &'a [u8],
 }
 
-impl CallReply<'_> {
+impl<'a> CallReply<'a> {
+    pub(super) fn of([said, call]: &'a [Vec<u8>; 2]) -> Result<Self, LedgerError> {
+        Ok(CallReply { call, ..decode("answer", said)? })
+    }
+
     pub(super) fn call(&self) -> Result<Call, LedgerError> {
         decode("call", self.call)
     }
@@ -822,6 +842,30 @@ mod tests {
     }
 
     #[test]
+    fn an_entry_is_the_same_with_its_context_inside_and_beside() {
+        let whole = Entry {
+            kind: crate::ledger::state::EntryKind::Settled,
+            at: Millis(7),
+            subject: "a".to_owned(),
+            payer: "alice".to_owned(),
+            decision: Some(Decision::Allowed),
+            used: Seconds(45),
+            granted: Seconds(60),
+            shortfall_duration: Seconds::ZERO,
+            shortfall_money: Micros::ZERO,
+            postings: vec![],
+            context: b"\xffcontext".to_vec(),
+            report: b"report".to_vec(),
+        };
+        let bytes = encode(&whole).expect("bytes");
+        assert_eq!(decode_entry(&bytes, None, None), Ok(whole.clone()));
+        let rest = Entry { context: vec![], report: vec![], ..whole.clone() };
+        let bytes = encode(&rest).expect("bytes");
+        assert_eq!(decode_entry(&bytes, Some(b"\xffcontext"), Some(b"report")), Ok(whole));
+        assert_eq!(decode_entry(&bytes, None, None), Ok(rest));
+    }
+
+    #[test]
     fn garbage_is_corrupt_and_never_a_panic() {
         let mut random = fastrand::Rng::with_seed(7);
         for _ in 0..20_000 {
@@ -835,7 +879,8 @@ mod tests {
             let _ = decode::<Wallet>("wallet", &bytes);
             let _ = decode::<RechargeRequest>("recharge", &bytes);
             let _ = decode::<PositionReply<'_>>("answer", &bytes);
-            let _ = decode::<CallReply<'_>>("answer", &bytes).map(|reply| reply.call());
+            let told = [bytes.clone(), bytes.clone()];
+            let _ = CallReply::of(&told).map(|reply| reply.call());
             let _ = decode::<AdjustReply<'_>>("answer", &bytes).map(|reply| reply.state());
             let _ = decode_json::<PayerProfile>("profile", &bytes);
         }

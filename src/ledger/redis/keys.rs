@@ -25,7 +25,8 @@ pub(super) enum Key {
     Deadlines,
     /// Sorted set: all other calls by the instant at which they are forgotten.
     Retained,
-    /// Stream: one packed entry each, in the field `e`.
+    /// Stream: one packed entry each, in the field `e`, with its context in `c` and its report in `r`, if
+    /// any; a rewritten one has all in `e`.
     Journal,
     /// Hash: `t` the tenant's record, `u:` and a payer what was applied.
     Profiles,
@@ -100,6 +101,12 @@ pub(super) const RING: &str = "v";
 
 /// Field of an entry, in the journal.
 pub(super) const ENTRY: &str = "e";
+
+/// Field of what Rust said about the call, where the entry itself has nothing there.
+pub(super) const CONTEXT: &str = "c";
+
+/// Field of what was reported, likewise.
+pub(super) const REPORT: &str = "r";
 
 /// Field of the journal's state, in upkeep.
 pub(super) const UPKEEP: &str = "j";

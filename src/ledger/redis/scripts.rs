@@ -134,10 +134,11 @@ impl Library {
                 true => "counted(verb, KEYS, ARGV)",
                 false => "verb(KEYS, ARGV)",
             };
+            let (made_once, verb) = split(verb);
             // A block each, since what a verb names is no other's.
             let _ = write!(
                 source,
-                "do\nlocal function verb(KEYS, ARGV)\n{verb}\nend\n\
+                "do\n{made_once}local function verb(KEYS, ARGV)\n{verb}\nend\n\
                  local function main(KEYS, ARGV)\nbegin()\nreturn {run}\nend\n\
                  redis.register_function{{ function_name = '{PREFIX}_{name}', callback = main, \
                  flags = {{ {flags} }} }}\nend\n",
@@ -149,6 +150,20 @@ impl Library {
         let text = format!("#!lua name={prefix}\n{}", text.replace(PREFIX, &prefix));
         Library { text, prefix }
     }
+}
+
+/// The text of a verb that can stand outside its function, and the rest. That of one that takes many commands
+/// does nothing else than to name its keys, to read the clock and to carry them out: what it needs for that
+/// is made once, not for each run.
+fn split(verb: &str) -> (String, String) {
+    if !verb.contains("\nreturn carry_out(ARGV, ") {
+        return (String::new(), verb.to_owned());
+    }
+    let is_run = |line: &&str| {
+        !line.starts_with([' ', '-']) && (line.contains("KEYS") || line.contains("ARGV"))
+    };
+    let (run, made_once): (Vec<_>, Vec<_>) = verb.split_inclusive('\n').partition(is_run);
+    (made_once.concat(), run.concat())
 }
 
 /// Stands for the prefix while the text is not known yet.

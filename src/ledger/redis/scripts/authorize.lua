@@ -9,11 +9,11 @@
 -- KEYS[7] retained: other calls by the instant at which they are forgotten
 -- KEYS[8] journal: everything that happened
 -- ARGV[1] the clock (see read_clock)
--- ARGV[2] the packed fields of AUTHORIZE
+-- ARGV[2] the packed fields of AUTHORIZE, and behind them those of OFFER unless it is a refusal
 -- ARGV[3] the context: opaque bytes, kept with the call and its entry
 -- and so on: a command and its bytes in turn
 --
--- Answers for each command [tag, now, call, detail]:
+-- Answers for each command [tag, now, detail], and the call beside it:
 --   decided: now; the call is ringing or denied
 --   replayed: before, with the same payload
 --   conflict: the key was used with another payload; the call is as it was
@@ -25,7 +25,7 @@
 -- decision never changes. Due holds of others expire on the way, each complete in itself, so that
 -- their funds are seen; they are written with every outcome, stale too.
 
-local AUTHORIZE = { call = 1, fingerprint = 2, payer = 3, trunk = 4, tenant_version = 5, payer_version = 6, denied_retention = 7, ended_retention = 8, swept = 9, proposal = 10, refusal = 11, nuance = 12, offer = 13 }
+local AUTHORIZE = { call = 1, fingerprint = 2, payer = 3, trunk = 4, tenant_version = 5, payer_version = 6, denied_retention = 7, ended_retention = 8, swept = 9, proposal = 10, refusal = 11, nuance = 12 }
 local OFFER = { decision = 1, month = 2, month_starts = 3, month_ends = 4, terms = 5, requested = 6, pools = 7, money = 8, payer_calls = 9, tenant_calls = 10, calls_per_second = 11, when_exhausted = 12, when_spend_limited = 13, when_velocity_limited = 14 }
 local POOL_OFFER = { family = 1, pool = 2, closed_by = 3, increment = 4 }
 local MONEY_OFFER = { tariff = 1, spend_limit = 2, overage = 3, velocity = 4 }
@@ -36,15 +36,24 @@ now = read_clock(ARGV[1])
 -- The command in hand: each is decided as if it had come alone.
 local command, context, id, offer
 
-local function new_call(state, decision)
-  local call = tombstone()
-  call[CALL.state] = state
-  call[CALL.fingerprint] = command[AUTHORIZE.fingerprint]
-  call[CALL.decision] = decision
-  call[CALL.payer] = command[AUTHORIZE.payer]
-  call[CALL.trunk] = command[AUTHORIZE.trunk]
-  call[CALL.context] = context
-  return call
+-- Offers by their bytes: many calls are made the same one, so that it is unpacked once. Bytes always mean the
+-- same; nothing in an offer may be changed.
+local offers, offers_known = {}, 0
+
+local function offer_of(this)
+  local bytes = this.more
+  local found = bytes and offers[bytes]
+  if bytes and not found then
+    if offers_known >= 64 then offers, offers_known = {}, 0 end
+    found = unpack_array(bytes)
+    offers[bytes], offers_known = found, offers_known + 1
+  end
+  return found
+end
+
+local function new_call(state, decision, terms)
+  return fresh_call(state, command[AUTHORIZE.fingerprint], decision, command[AUTHORIZE.payer],
+    command[AUTHORIZE.trunk], context, terms or no_terms())
 end
 
 -- A decision that leaves the call of its key as it is.
@@ -62,20 +71,27 @@ local function deny(decision, nuance)
   return reply('decided', id)
 end
 
+local NONE = {}
+
 -- The pools of the offer that do not exist yet, as they would be opened.
 local function unopened_pools()
+  local pools, are_open = offer[OFFER.pools], true
+  for i = 1, #pools do
+    if not read(ACCOUNTS, pool_field(pools[i][POOL_OFFER.pool])) then are_open = false end
+  end
+  if are_open then return NONE, NONE end
   local unopened, families, new_pools = {}, {}, {}
-  for _, pool in ipairs(offer[OFFER.pools]) do
-    if not read(ACCOUNTS, 'p:' .. pool[POOL_OFFER.pool]) then
-      unopened[#unopened + 1] = pool[POOL_OFFER.pool]
-      families[#families + 1] = pool[POOL_OFFER.family]
+  for i = 1, #pools do
+    local id = pools[i][POOL_OFFER.pool]
+    if not read(ACCOUNTS, pool_field(id)) then
+      unopened[#unopened + 1] = id
+      families[#families + 1] = pools[i][POOL_OFFER.family]
     end
   end
-  if #unopened == 0 then return unopened, new_pools end
   fetch(SIZES, families)
   for i, pool in ipairs(unopened) do
     local size = read(SIZES, families[i]) or 0
-    new_pools[pool] = 
+    new_pools[pool] =
       { size, 0, 0, 0, 0, 0, offer[OFFER.month_starts], offer[OFFER.month_ends], 0 }
   end
   return unopened, new_pools
@@ -83,29 +99,31 @@ end
 
 -- Keeps an open pool valid throughout the month, also where a new time zone of the tenant has moved the
 -- month's ends since it was made.
-local function cover_month(pool)
-  local bucket = read(ACCOUNTS, 'p:' .. pool)
-  local starts, ends = offer[OFFER.month_starts], offer[OFFER.month_ends]
+local function cover_month(pool, starts, ends)
+  local field = pool_field(pool)
+  local bucket = read(ACCOUNTS, field)
   if bucket[BUCKET.starts] > starts or bucket[BUCKET.ends] < ends then
     bucket[BUCKET.starts] = math.min(bucket[BUCKET.starts], starts)
     bucket[BUCKET.ends] = math.max(bucket[BUCKET.ends], ends)
-    put(ACCOUNTS, 'p:' .. pool, bucket)
+    put(ACCOUNTS, field, bucket)
   end
 end
 
 local function grant()
-  local call = new_call(STATE.ringing, offer[OFFER.decision])
-  local terms = offer[OFFER.terms]
-  call[CALL.terms] = terms
-  for i, pool in ipairs(offer[OFFER.pools]) do
-    call[CALL.pools][i] =
-      { pool[POOL_OFFER.pool], pool[POOL_OFFER.closed_by], pool[POOL_OFFER.increment], 0, 0 }
+  local terms, offered = offer[OFFER.terms], offer[OFFER.pools]
+  local call = new_call(STATE.ringing, offer[OFFER.decision], terms)
+  local lines = call[CALL.pools]
+  for i = 1, #offered do
+    local pool = offered[i]
+    lines[i] = { pool[POOL_OFFER.pool], pool[POOL_OFFER.closed_by], pool[POOL_OFFER.increment], 0, 0 }
   end
   local money = offer[OFFER.money][1]
   if money then
+    local velocity, of_call = money[MONEY_OFFER.velocity][1], {}
+    if velocity then of_call[1] = { velocity[VELOCITY_LINE.most], velocity[VELOCITY_LINE.width], {} } end
     call[CALL.money][1] = {
       money[MONEY_OFFER.tariff], money[MONEY_OFFER.spend_limit], offer[OFFER.month], {},
-      money[MONEY_OFFER.overage], money[MONEY_OFFER.velocity],
+      money[MONEY_OFFER.overage], of_call,
     }
   end
   local requested, postings = offer[OFFER.requested], {}
@@ -122,11 +140,12 @@ local function grant()
       return deny(decision, NUANCE.none)
     end
     for _, pool in ipairs(unopened) do
-      put(ACCOUNTS, 'p:' .. pool, new_pools[pool])
+      put(ACCOUNTS, pool_field(pool), new_pools[pool])
       opened_pools[#opened_pools + 1] = pool
     end
-    for _, line in ipairs(call[CALL.pools]) do cover_month(line[POOL_LINE.pool]) end
-    call[CALL.granted] = math.min(covered, requested)
+    local starts, ends = offer[OFFER.month_starts], offer[OFFER.month_ends]
+    for i = 1, #lines do cover_month(lines[i][POOL_LINE.pool], starts, ends) end
+    call[CALL.granted] = covered < requested and covered or requested
     call[CALL.reach] = reach
     postings = hold(call, added_to, added_money)
   end
@@ -156,8 +175,7 @@ local function record_again(was)
     count_decision()
     return reply('conflict')
   end
-  local call = new_call(STATE.released, decision)
-  call[CALL.terms] = offer[OFFER.terms]
+  local call = new_call(STATE.released, decision, offer[OFFER.terms])
   call[CALL.granted] = offer[OFFER.requested]
   call[CALL.ended_at] = was[CALL.ended_at]
   call[CALL.deadline] = was[CALL.deadline]
@@ -213,13 +231,16 @@ end
 -- Reads what the commands need, and expires what is due on the way.
 local function prepare(commands)
   local fields, swept = { 't' }, 0
-  for _, one in ipairs(commands) do
-    fields[#fields + 1] = 'u:' .. one[AUTHORIZE.payer]
+  for i = 1, #commands do
+    local one = commands[i]
+    local proposed = offer_of(one)
+    fields[#fields + 1] = payer_field(one[AUTHORIZE.payer])
     swept = swept + one[AUTHORIZE.swept]
-    for _, pool in ipairs(one[AUTHORIZE.offer][1] and one[AUTHORIZE.offer][1][OFFER.pools] or {}) do
-      fields[#fields + 1] = 'p:' .. pool[POOL_OFFER.pool]
-      local closed_by = pool[POOL_OFFER.closed_by]
-      if closed_by ~= '' then fields[#fields + 1] = 'p:' .. closed_by end
+    local pools = proposed and proposed[OFFER.pools] or {}
+    for n = 1, #pools do
+      fields[#fields + 1] = pool_field(pools[n][POOL_OFFER.pool])
+      local closed_by = pools[n][POOL_OFFER.closed_by]
+      if closed_by ~= '' then fields[#fields + 1] = pool_field(closed_by) end
     end
   end
   fetch(ACCOUNTS, fields)
@@ -229,7 +250,7 @@ end
 
 -- Refuses, or grants.
 local function authorize(this, opaque)
-  command, context, id, offer = this, opaque, this[AUTHORIZE.call], this[AUTHORIZE.offer][1]
+  command, context, id, offer = this, opaque, this[AUTHORIZE.call], offer_of(this)
   local known = read(CALLS, id)
   if known then return authorize_again(known) end
   if command[AUTHORIZE.proposal] == 'record' then return grant() end

@@ -11,7 +11,7 @@
 -- ARGV[3] the report: opaque bytes, kept with the journal entry
 -- and so on: a command and its bytes in turn
 --
--- Answers for each command [tag, now, call, detail]; _again where the end was reported before:
+-- Answers for each command [tag, now, detail], and the call beside it; _again where the end was reported before:
 --   settled: charged
 --   settled_again: the same
 --   already_settled_again: charged before, with another usage; the recorded values stand

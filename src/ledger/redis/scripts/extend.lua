@@ -11,7 +11,7 @@
 -- ARGV[3] nothing
 -- and so on: a command and its bytes in turn
 --
--- Answers for each command [tag, now, call, detail]:
+-- Answers for each command [tag, now, detail], and the call beside it:
 --   not_found: no such call
 --   denied: the call was refused; the usage is recorded as unauthorized
 --   ended: the call is over

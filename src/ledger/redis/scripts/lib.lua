@@ -9,6 +9,9 @@ local ACCOUNTS, SIZES, POOLS, LOTS, CALLS, DEADLINES, RETAINED, JOURNAL, PROFILE
 local ADJUSTMENTS, BLOCKS
 local JOURNAL_NEW, JOURNAL_OLD, UPKEEP, SEQUENCE
 
+-- Set by `begin`: a library has no globals but `redis` while it is loaded, and looking one up costs each time.
+local call_redis, pack, unpack_first, byte
+
 -- The store's clock in milliseconds, set once by each script.
 local now
 
@@ -22,6 +25,25 @@ local function read_clock(clock)
   return time[1] * 1000 + (time[2] - time[2] % 1000) / 1000 + tonumber(clock)
 end
 
+-- The values of a packed array, as `cmsgpack.unpack` gives them, for half the price: its table is made in one
+-- piece, not grown.
+local function table_of(rest, ...) return { ... }, rest end
+
+-- Returns with them where the bytes go on, -1 at their end.
+local function unpack_array(bytes)
+  local first, second, third = byte(bytes, 1, 3)
+  local length, start = -1, 1
+  if first and first >= 144 and first <= 159 then
+    length = first - 144
+  elseif first == 220 and third then
+    length, start = second * 256 + third, 3
+  end
+  if length <= 0 or length > 200 then return cmsgpack.unpack(bytes), -1 end
+  local found, rest = table_of(unpack_first(bytes, length, start))
+  if #found ~= length then error('Missing bytes in input.') end
+  return found, rest
+end
+
 -- Values of hashes: by key and field as they stand now, as they are packed, and which have changed.
 
 local values, packed, changed = {}, {}, {}
@@ -33,20 +55,22 @@ local function fetch(key, fields)
     known, bytes = {}, {}
     values[key], packed[key] = known, bytes
   end
-  local unread = {}
-  for _, field in ipairs(fields) do
+  local unread, count = {}, 0
+  for i = 1, #fields do
+    local field = fields[i]
     if known[field] == nil then
       known[field] = false
-      unread[#unread + 1] = field
+      count = count + 1
+      unread[count] = field
     end
   end
-  for first = 1, #unread, 1000 do
-    local last = math.min(first + 999, #unread)
-    local found = redis.call('HMGET', key, unpack(unread, first, last))
+  for first = 1, count, 1000 do
+    local last = math.min(first + 999, count)
+    local found = call_redis('HMGET', key, unpack(unread, first, last))
     for i = first, last do
-      local value = found[i - first + 1]
-      bytes[unread[i]] = value
-      known[unread[i]] = value and cmsgpack.unpack(value)
+      local value, field = found[i - first + 1], unread[i]
+      bytes[field] = value
+      known[field] = value and (unpack_array(value))
     end
   end
 end
@@ -63,20 +87,24 @@ end
 
 -- Sets a value, or marks one as changed in place; false removes it.
 local function put(key, field, value)
-  if not values[key] then values[key], packed[key] = {}, {} end
-  values[key][field], packed[key][field] = value, nil
+  local known = values[key]
+  if not known then
+    known = {}
+    values[key], packed[key] = known, {}
+  end
+  known[field], packed[key][field] = value, nil
   local fields = changed[key]
   if not fields then
-    changed[key] = { [field] = true }
-  else
-    fields[field] = true
+    fields = {}
+    changed[key] = fields
   end
+  fields[field] = true
 end
 
 local function bytes_of(key, field)
   local bytes = packed[key][field]
   if not bytes then
-    bytes = cmsgpack.pack(values[key][field])
+    bytes = pack(values[key][field])
     packed[key][field] = bytes
   end
   return bytes
@@ -85,52 +113,112 @@ end
 -- Changes of the two lists of calls: an instant, or false to strike off.
 local deadlines, retained, opened_pools, entries = {}, {}, {}, {}
 
+-- Instants as text: Redis writes a number that Lua hands it digit by digit, each time.
+local texts = {}
+
+local function text_of(number)
+  local text = texts[number]
+  if not text then
+    text = string.format('%.0f', number)
+    texts[number] = text
+  end
+  return text
+end
+
+-- An entry. What Rust said about the call and what the client said about its end are fields of their own:
+-- Lua reads a text once over to make it, so it is best not made again.
+local function add_entry(entry)
+  local context, report = entry[ENTRY.context], entry[ENTRY.report]
+  entry[ENTRY.context], entry[ENTRY.report] = '', ''
+  local bytes = pack(entry)
+  entry[ENTRY.context], entry[ENTRY.report] = context, report
+  if report ~= '' then
+    call_redis('XADD', JOURNAL, '*', 'e', bytes, 'c', context, 'r', report)
+  elseif context ~= '' then
+    call_redis('XADD', JOURNAL, '*', 'e', bytes, 'c', context)
+  else
+    call_redis('XADD', JOURNAL, '*', 'e', bytes)
+  end
+end
+
+-- Carries out a command on a key with many arguments, of which `step` belong together.
+local function in_parts(name, key, arguments, count, step)
+  local most = 500 * step
+  for first = 1, count, most do
+    call_redis(name, key, unpack(arguments, first, math.min(first + most - 1, count)))
+  end
+end
+
+-- Writes the changes of a list of calls.
+local function save_list(key, list)
+  local kept, gone, here, there = {}, {}, 0, 0
+  for id, at in pairs(list) do
+    if at then
+      kept[here + 1], kept[here + 2] = text_of(at), id
+      here = here + 2
+    else
+      there = there + 1
+      gone[there] = id
+    end
+  end
+  in_parts('ZADD', key, kept, here, 2)
+  in_parts('ZREM', key, gone, there, 1)
+end
+
 -- Writes everything. The journal comes first: it is the one key that no script reads, so that where
 -- it is no stream, nothing else has been written yet.
 local function save()
-  for _, entry in ipairs(entries) do
-    redis.call('XADD', JOURNAL, '*', 'e', cmsgpack.pack(entry))
-  end
+  for i = 1, #entries do add_entry(entries[i]) end
   for key, fields in pairs(changed) do
-    local kept, gone = {}, {}
+    local kept, gone, here, there = {}, {}, 0, 0
+    local known, bytes = values[key], packed[key]
     for field in pairs(fields) do
-      if values[key][field] then
-        kept[#kept + 1] = field
-        kept[#kept + 1] = bytes_of(key, field)
+      local value = known[field]
+      if value then
+        kept[here + 1], kept[here + 2] = field, bytes[field] or pack(value)
+        here = here + 2
       else
-        gone[#gone + 1] = field
+        there = there + 1
+        gone[there] = field
       end
     end
-    for first = 1, #kept, 1000 do
-      redis.call('HSET', key, unpack(kept, first, math.min(first + 999, #kept)))
-    end
-    for first = 1, #gone, 1000 do
-      redis.call('HDEL', key, unpack(gone, first, math.min(first + 999, #gone)))
-    end
+    in_parts('HSET', key, kept, here, 2)
+    in_parts('HDEL', key, gone, there, 1)
   end
-  for id, at in pairs(deadlines) do
-    if at then redis.call('ZADD', DEADLINES, at, id) else redis.call('ZREM', DEADLINES, id) end
-  end
-  for id, at in pairs(retained) do
-    if at then redis.call('ZADD', RETAINED, at, id) else redis.call('ZREM', RETAINED, id) end
-  end
+  save_list(DEADLINES, deadlines)
+  save_list(RETAINED, retained)
   if #opened_pools > 0 then
-    redis.call('SADD', POOLS, unpack(opened_pools))
+    call_redis('SADD', POOLS, unpack(opened_pools))
   end
 end
 
--- An answer about a call ('' where there is none to show).
+-- What an answer says besides the call; most say no more than their tag.
+local heads = {}
+
+-- An answer about a call, in two parts: what it says, and the call ('' where there is none to show).
 local function reply(tag, id, detail)
-  return cmsgpack.pack({ tag, now, id and bytes_of(CALLS, id) or '', detail or '' })
+  local head = not detail and heads[tag]
+  if not head then
+    head = pack({ tag, now, detail or '' })
+    if not detail then heads[tag] = head end
+  end
+  return head, id and bytes_of(CALLS, id) or ''
 end
 
 -- Carries out the commands of one script, one after the other, and writes once: as if each had come
--- alone, at one instant. The arguments are the clock, then a command and its opaque bytes in turn.
+-- alone, at one instant. The arguments are the clock, then a command and its opaque bytes in turn; what
+-- stands behind the fields of a command is its `more`, not unpacked. The answers are those of `reply`, two each.
 local function carry_out(arguments, prepare, one)
   local commands, answers = {}, {}
-  for i = 2, #arguments, 2 do commands[i / 2] = cmsgpack.unpack(arguments[i]) end
+  for i = 2, #arguments, 2 do
+    local command, rest = unpack_array(arguments[i])
+    if rest > 0 then command.more = string.sub(arguments[i], rest + 1) end
+    commands[i / 2] = command
+  end
   prepare(commands)
-  for i, command in ipairs(commands) do answers[i] = one(command, arguments[2 * i + 1]) end
+  for i = 1, #commands do
+    answers[2 * i - 1], answers[2 * i] = one(commands[i], arguments[2 * i + 1])
+  end
   save()
   return answers
 end
@@ -138,7 +226,7 @@ end
 -- Reads the calls of some commands, whose first field is always the call, in one go.
 local function fetch_calls(commands)
   local ids = {}
-  for i, command in ipairs(commands) do ids[i] = command[1] end
+  for i = 1, #commands do ids[i] = commands[i][1] end
   fetch(CALLS, ids)
 end
 
@@ -244,16 +332,25 @@ local function reserve(target, pools, credits)
   local current = current_source(pools, credits)
   local added_to, covered, rest = {}, 0, target
   for i = 1, #pools do added_to[i] = 0 end
-  for i, pool in ipairs(pools) do
+  for i = 1, #pools do
+    local pool = pools[i]
     local taken = pool.taken
     if i >= current then
-      local increment, available = pool.increment, math.max(pool.available, 0)
-      local wanted = math.max(round_up(math.max(rest, 0), increment) - taken, 0)
-      local left = round_down(available, increment)
+      -- Written out without math.max and the like: a function called costs as much as all else here.
+      local increment, available, wanted = pool.increment, pool.available, rest
+      if available < 0 then available = 0 end
+      if wanted < 0 then wanted = 0 end
+      wanted = wanted + increment - 1
+      wanted = wanted - wanted % increment - taken
+      if wanted < 0 then wanted = 0 end
+      local left = available - available % increment
       local ways = pool.others + 1
       local share = (available - available % ways) / ways
-      share = math.max(round_down(share, increment), increment)
-      local added = math.min(wanted, share, left)
+      share = share - share % increment
+      if share < increment then share = increment end
+      local added = wanted
+      if share < added then added = share end
+      if left < added then added = left end
       added_to[i] = added
       taken = taken + added
       if added < wanted and added < left then
@@ -275,7 +372,8 @@ end
 local function charge(used, pools, credits)
   local current = current_source(pools, credits)
   local charged_to, rest = {}, used
-  for i, pool in ipairs(pools) do
+  for i = 1, #pools do
+    local pool = pools[i]
     local capacity = pool.taken
     if i >= current then
       capacity = capacity + round_down(math.max(pool.available, 0), pool.increment)
@@ -298,8 +396,30 @@ end
 
 -- Accounts and buckets.
 
+-- Names of fields by what they name: a text that is made costs a look at each of its bytes.
+local payer_fields, pool_fields = {}, {}
+
+local function payer_field(payer)
+  local field = payer_fields[payer]
+  if not field then
+    field = 'u:' .. payer
+    payer_fields[payer] = field
+  end
+  return field
+end
+
+local function pool_field(pool)
+  local field = pool_fields[pool]
+  if not field then
+    field = 'p:' .. pool
+    pool_fields[pool] = field
+  end
+  return field
+end
+
 local function tenant_account()
-  local account = read(ACCOUNTS, 't')
+  local known = values[ACCOUNTS]
+  local account = known and known.t or read(ACCOUNTS, 't')
   if not account then
     account = { 0, false, 0, 0, 0, 0 }
     values[ACCOUNTS].t = account
@@ -309,16 +429,16 @@ end
 
 -- The payer's account; false where the payer is unknown.
 local function payer_account(payer)
-  return read(ACCOUNTS, 'u:' .. payer)
+  return read(ACCOUNTS, payer_field(payer))
 end
 
 -- Reads the accounts that a command on the call needs, in one call.
 local function fetch_accounts_of(call)
-  local fields = { 't', 'u:' .. call[CALL.payer] }
-  for _, line in ipairs(call[CALL.pools]) do
-    fields[#fields + 1] = 'p:' .. line[POOL_LINE.pool]
-    local closed_by = line[POOL_LINE.closed_by]
-    if closed_by ~= '' then fields[#fields + 1] = 'p:' .. closed_by end
+  local fields, lines = { 't', payer_field(call[CALL.payer]) }, call[CALL.pools]
+  for i = 1, #lines do
+    fields[#fields + 1] = pool_field(lines[i][POOL_LINE.pool])
+    local closed_by = lines[i][POOL_LINE.closed_by]
+    if closed_by ~= '' then fields[#fields + 1] = pool_field(closed_by) end
   end
   fetch(ACCOUNTS, fields)
 end
@@ -326,8 +446,9 @@ end
 -- The payer's account, to be changed. One that is not applied yet has an account from its first counted
 -- call on, so that what is counted up before it is applied can be counted down after.
 local function changed_payer(payer)
-  local account = payer_account(payer) or { 0, false, 0, '', 0, 0, false }
-  put(ACCOUNTS, 'u:' .. payer, account)
+  local field = payer_field(payer)
+  local account = read(ACCOUNTS, field) or { 0, false, 0, '', 0, 0, false }
+  put(ACCOUNTS, field, account)
   return account
 end
 
@@ -363,8 +484,9 @@ local function count_money(payer, month, held, spent)
 end
 
 local function available(bucket)
-  return math.max(bucket[BUCKET.funded] + bucket[BUCKET.adjusted] - bucket[BUCKET.held]
-    - bucket[BUCKET.spent] - bucket[BUCKET.expired], 0)
+  local left = bucket[BUCKET.funded] + bucket[BUCKET.adjusted] - bucket[BUCKET.held]
+    - bucket[BUCKET.spent] - bucket[BUCKET.expired]
+  return left > 0 and left or 0
 end
 
 local function is_used_up(bucket)
@@ -514,14 +636,14 @@ end
 -- Tells what a pool's spending makes worth telling, once each (D18).
 local function alert(pool, bucket)
   local due, told = alert_due(bucket), bucket[BUCKET.alerted]
-  bucket[BUCKET.alerted] = math.max(told, due)
-  local function tell(share, kind)
-    if told < share and share <= due then
-      alerts[#alerts + 1] = { kind, now, pool, '', '', 0, 0, 0, 0, {}, '', '' }
-    end
+  if due <= told then return end
+  bucket[BUCKET.alerted] = due
+  if told < 80 then
+    alerts[#alerts + 1] = { 'pool_threshold', now, pool, '', '', 0, 0, 0, 0, {}, '', '' }
   end
-  tell(80, 'pool_threshold')
-  tell(100, 'pool_exhausted')
+  if due >= 100 then
+    alerts[#alerts + 1] = { 'pool_exhausted', now, pool, '', '', 0, 0, 0, 0, {}, '', '' }
+  end
 end
 
 -- Strikes lots off the drawing order that are spent or lapsed and that nobody holds. Only a lot that
@@ -666,19 +788,20 @@ end
 
 -- `new_pools` has the pools that the call would open, by id.
 local function pool_sides(call, new_pools)
-  local sides = {}
-  for i, line in ipairs(call[CALL.pools]) do
-    local id, closed_by = line[POOL_LINE.pool], line[POOL_LINE.closed_by]
-    local bucket = read(ACCOUNTS, 'p:' .. id) or (new_pools and new_pools[id])
+  local sides, lines = {}, call[CALL.pools]
+  for i = 1, #lines do
+    local line = lines[i]
+    local id, closed_by, held = line[POOL_LINE.pool], line[POOL_LINE.closed_by], line[POOL_LINE.held]
+    local bucket = read(ACCOUNTS, pool_field(id)) or (new_pools and new_pools[id])
     local closed = false
     if closed_by ~= '' then
-      local other = read(ACCOUNTS, 'p:' .. closed_by) or (new_pools and new_pools[closed_by])
+      local other = read(ACCOUNTS, pool_field(closed_by)) or (new_pools and new_pools[closed_by])
       closed = other and is_used_up(other)
     end
     sides[i] = {
-      taken = line[POOL_LINE.held] + line[POOL_LINE.spent],
+      taken = held + line[POOL_LINE.spent],
       available = bucket and not closed and available(bucket) or 0,
-      others = (bucket and bucket[BUCKET.holds] or 0) - (line[POOL_LINE.held] > 0 and 1 or 0),
+      others = (bucket and bucket[BUCKET.holds] or 0) - (held > 0 and 1 or 0),
       increment = line[POOL_LINE.increment],
     }
   end
@@ -687,9 +810,10 @@ end
 
 local function money_sums(money)
   local held, spent = 0, 0
-  for _, line in ipairs(money[MONEY_LINE.lots]) do
-    held = held + line[LOT_LINE.held]
-    spent = spent + line[LOT_LINE.spent]
+  local lines = money[MONEY_LINE.lots]
+  for i = 1, #lines do
+    held = held + lines[i][LOT_LINE.held]
+    spent = spent + lines[i][LOT_LINE.spent]
   end
   return held, spent
 end
@@ -762,17 +886,17 @@ end
 
 -- Takes a reservation out of the buckets and adds it to the call's lines.
 local function hold(call, added_to, added_money)
-  local postings = {}
-  for i, line in ipairs(call[CALL.pools]) do
-    local added = added_to[i]
+  local postings, lines = {}, call[CALL.pools]
+  for i = 1, #lines do
+    local line, added = lines[i], added_to[i]
     if added > 0 then
-      local id = line[POOL_LINE.pool]
-      local bucket = read(ACCOUNTS, 'p:' .. id)
+      local field = pool_field(line[POOL_LINE.pool])
+      local bucket = read(ACCOUNTS, field)
       bucket[BUCKET.held] = bucket[BUCKET.held] + added
       if line[POOL_LINE.held] <= 0 then bucket[BUCKET.holds] = bucket[BUCKET.holds] + 1 end
       line[POOL_LINE.held] = line[POOL_LINE.held] + added
-      put(ACCOUNTS, 'p:' .. id, bucket)
-      postings[#postings + 1] = posting('p:' .. id, 0, added, 0, 0)
+      put(ACCOUNTS, field, bucket)
+      postings[#postings + 1] = { field, 0, added, 0, 0, 0 }
     end
   end
   if added_money <= 0 then return postings end
@@ -888,7 +1012,7 @@ local function settle_lines(call, used, gives_back)
   for i, line in ipairs(call[CALL.pools]) do
     local held, spent = line[POOL_LINE.held], charged_to[i] - line[POOL_LINE.spent]
     if held ~= 0 or spent ~= 0 then
-      local field = 'p:' .. line[POOL_LINE.pool]
+      local field = pool_field(line[POOL_LINE.pool])
       local bucket = read(ACCOUNTS, field)
       bucket[BUCKET.held] = bucket[BUCKET.held] - held
       bucket[BUCKET.spent] = bucket[BUCKET.spent] + spent
@@ -925,11 +1049,20 @@ end
 
 -- Calls and their deadlines.
 
-local function tombstone()
+-- A call that holds nothing and knows no usage.
+local function fresh_call(state, fingerprint, decision, payer, trunk, context, terms)
   return {
-    STATE.ended, '', '', 0, '', '', '', now, 0, 0, 0, -1, 0, -1, 0, 0, REACH.full,
-    { false, false, false, false, 0, 0, 0 }, {}, {}, 0, 0, 0, 0,
+    state, fingerprint, decision, 0, payer, trunk, context, now, 0, 0, 0, -1, 0, -1, 0, 0, REACH.full,
+    terms, {}, {}, 0, 0, 0, 0,
   }
+end
+
+local function no_terms()
+  return { false, false, false, false, 0, 0, 0 }
+end
+
+local function tombstone()
+  return fresh_call(STATE.ended, '', '', '', '', '', no_terms())
 end
 
 local function is_open(call)
@@ -974,8 +1107,8 @@ end
 -- The journal.
 
 local function note_alerts()
-  for i, entry in ipairs(alerts) do
-    entries[#entries + 1] = entry
+  for i = 1, #alerts do
+    entries[#entries + 1] = alerts[i]
     alerts[i] = nil
   end
 end
@@ -990,7 +1123,7 @@ local function note_call(kind, id, call, postings, report)
     call[CALL.context], report or '',
   }
   entries[#entries + 1] = entry
-  note_alerts()
+  if #alerts > 0 then note_alerts() end
   return entry
 end
 
@@ -1162,9 +1295,12 @@ end
 
 -- Forgets everything that an earlier command knew.
 local function begin()
+  call_redis, pack, unpack_first = redis.call, cmsgpack.pack, cmsgpack.unpack_limit
+  byte = string.byte
   ACCOUNTS, SIZES, POOLS, LOTS, CALLS, DEADLINES, RETAINED, JOURNAL = nil
   PROFILES, NUMBERS, READERS, ADJUSTMENTS, BLOCKS, JOURNAL_NEW, JOURNAL_OLD, UPKEEP = nil
   SEQUENCE = nil
   values, packed, changed = {}, {}, {}
-  deadlines, retained, opened_pools, entries, alerts = {}, {}, {}, {}, {}
+  deadlines, retained, opened_pools, entries, alerts, heads = {}, {}, {}, {}, {}, {}
+  texts, payer_fields, pool_fields = {}, {}, {}
 end

@@ -13,7 +13,7 @@
 -- ARGV[3] the context: opaque bytes, kept with the call and its entry
 -- and so on: a command and its bytes in turn
 --
--- Answers for each command [tag, now, call, detail]:
+-- Answers for each command [tag, now, detail], and the call beside it:
 --   restored: the call is open, and holds what is still there of what it held
 --   known: the ledger knows the call; nothing changed
 --   too_late: the grant is too old; nothing changed
