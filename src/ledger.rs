@@ -10,6 +10,7 @@
 //! accepted before.
 
 pub mod audit;
+pub mod file;
 pub mod memory;
 pub mod recharge;
 pub mod redis;

@@ -272,7 +272,7 @@ fn settings_that_contradict_each_other_are_refused() {
 
 #[test]
 fn ledgers_are_known_by_their_scheme() {
-    let expected = "expected memory, redis://HOST:PORT, rediss://HOST:PORT, redis+unix://PATH, \
+    let expected = "expected memory, file:PATH, redis://HOST:PORT, rediss://HOST:PORT, redis+unix://PATH, \
                     redis+sentinel://HOST:PORT,HOST:PORT/MASTER or redis+cluster://HOST:PORT,HOST:PORT";
     for (url, shown) in [
         ("redis://localhost:6379", "redis://localhost:6379"),
@@ -290,8 +290,14 @@ fn ledgers_are_known_by_their_scheme() {
         assert_eq!(config.ledger.to_string(), shown);
         assert!(!format!("{config:?}").contains("hidden"));
     }
-    check("ledger = \"file:x\"", &format!("file: is not supported in this version, {expected}"));
-    for text in ["", "redis", "redis:", "redis://", "postgres://me:secret@x"] {
+    for path in ["ledger", "/var/lib/tollgate/ledger"] {
+        let config = from(&["--ledger", &format!("file:{path}")], "").expect("the ledger is known");
+        assert_eq!(config.ledger, LedgerUrl::File(path.into()));
+        assert_eq!(config.ledger.to_string(), format!("file:{path}"));
+    }
+    for text in
+        ["", "redis", "redis:", "redis://", "file", "file:", "file:///x", "postgres://me:secret@x"]
+    {
         check(&format!("ledger = \"{text}\""), expected);
     }
 }

@@ -1,9 +1,11 @@
-//! The embedded ledger: everything in this process, gone with it.
+//! The embedded ledger: everything in this process, gone with it, unless a [`file`](crate::ledger::file)
+//! keeps what changes.
 //!
 //! It is the default, so that the program runs with nothing installed, and the model that judges the
-//! Redis ledger. One lock a tenant; no command waits for anything but that.
+//! Redis ledger. One lock a tenant; no command waits for anything but that, and the file.
 
 mod book;
+pub(in crate::ledger) mod rows;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
@@ -13,7 +15,9 @@ use crate::charging::ids::{CallId, PayerId, TenantId};
 use crate::charging::month::Month;
 use crate::charging::profile::Purchase;
 use crate::charging::units::{Millis, Seconds};
+use crate::ledger::file::Keeper;
 use crate::ledger::memory::book::Book;
+use crate::ledger::memory::rows::{Kind, Row};
 use crate::ledger::state::{Block, BlockedBy, Call, Entry, Reader, Upkeep};
 use crate::ledger::{
     AdjustBalance, AdjustSettlement, Adjusted, Answer, Answered, Applied, Authorize, Authorized,
@@ -29,12 +33,55 @@ pub struct MemoryLedger {
     offset: ClockOffset,
     books: RwLock<HashMap<TenantId, Arc<Mutex<Book>>>>,
     decks: Mutex<Decks>,
+    /// Where what changes is kept, if anywhere.
+    keeper: Option<Keeper>,
 }
 
 #[derive(Default)]
 struct Decks {
     by_version: HashMap<String, Vec<u8>>,
     by_name: HashMap<String, String>,
+    /// The commit that holds the newest change.
+    last_commit: u64,
+}
+
+/// What was kept, while it is read.
+#[derive(Default)]
+pub(in crate::ledger) struct Books {
+    by_tenant: HashMap<TenantId, Book>,
+    decks: Decks,
+}
+
+impl Books {
+    /// Takes a row in, as it was kept.
+    pub(in crate::ledger) fn load(
+        &mut self,
+        tenant: &str,
+        kind: Kind,
+        key: &[u8],
+        value: &[u8],
+    ) -> Result<(), String> {
+        if !matches!(kind, Kind::Deck | Kind::DeckName) {
+            let tenant = TenantId::new(tenant).map_err(|error| error.to_string())?;
+            let book = self.by_tenant.entry(tenant).or_insert_with(Book::noting);
+            return book.load(kind, key, value);
+        }
+        let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).map_err(|e| e.to_string());
+        if kind == Kind::Deck {
+            self.decks.by_version.insert(text(key)?, value.to_vec());
+        } else {
+            self.decks.by_name.insert(text(key)?, text(value)?);
+        }
+        Ok(())
+    }
+
+    /// After the last row.
+    pub(in crate::ledger) fn loaded(&mut self) -> Result<(), String> {
+        for (tenant, book) in &mut self.by_tenant {
+            book.loaded().map_err(|why| format!("the rows of {tenant} do not agree: {why}"))?;
+        }
+        Ok(())
+    }
 }
 
 impl MemoryLedger {
@@ -49,24 +96,101 @@ impl MemoryLedger {
         self.offset.reading().at(real)
     }
 
-    /// Looks at a tenant's book at one instant; at an empty one where the tenant has none.
-    fn read<T>(&self, tenant: &TenantId, look: impl FnOnce(&Book, Millis) -> T) -> Reply<T> {
-        let known = locked(self.books.read()).get(tenant).cloned();
-        let book = known.unwrap_or_default();
-        let book: MutexGuard<'_, Book> = locked(book.lock());
-        let now = self.now();
-        Reply { now, outcome: look(&book, now) }
+    /// A ledger that begins with what was kept, and keeps what changes.
+    pub(in crate::ledger) fn kept(offset: ClockOffset, books: Books, keeper: Keeper) -> Self {
+        let shared = |(tenant, book)| (tenant, Arc::new(Mutex::new(book)));
+        MemoryLedger {
+            offset,
+            books: RwLock::new(books.by_tenant.into_iter().map(shared).collect()),
+            decks: Mutex::new(books.decks),
+            keeper: Some(keeper),
+        }
     }
 
-    /// Runs one command on a tenant's book, alone, at one instant.
-    fn on<T>(&self, tenant: &TenantId, command: impl FnOnce(&mut Book, Millis) -> T) -> Reply<T> {
+    /// Looks at a tenant's book at one instant; at an empty one where the tenant has none. What is seen is
+    /// kept before it is told.
+    async fn read<T: Send>(
+        &self,
+        tenant: &TenantId,
+        look: impl FnOnce(&Book, Millis) -> T + Send,
+    ) -> Result<Reply<T>, LedgerError> {
+        let known = locked(self.books.read()).get(tenant).cloned();
+        let book = known.unwrap_or_default();
+        let (reply, commit) = {
+            let book: MutexGuard<'_, Book> = locked(book.lock());
+            let now = self.now();
+            (Reply { now, outcome: look(&book, now) }, book.last_commit())
+        };
+        self.wait(commit).await.map_err(LedgerError::Unavailable)?;
+        Ok(reply)
+    }
+
+    /// Runs one command on a tenant's book, alone, at one instant, and returns once what it rests on is kept.
+    async fn on<T: Send>(
+        &self,
+        tenant: &TenantId,
+        command: impl FnOnce(&mut Book, Millis) -> T + Send,
+    ) -> Result<Reply<T>, LedgerError> {
+        self.admit()?;
         let known = locked(self.books.read()).get(tenant).cloned();
         let book = known.unwrap_or_else(|| {
-            locked(self.books.write()).entry(tenant.clone()).or_default().clone()
+            let new = || if self.keeper.is_some() { Book::noting() } else { Book::default() };
+            let mut books = locked(self.books.write());
+            books.entry(tenant.clone()).or_insert_with(|| Arc::new(Mutex::new(new()))).clone()
         });
-        let mut book: MutexGuard<'_, Book> = locked(book.lock());
-        let now = self.now();
-        Reply { now, outcome: command(&mut book, now) }
+        let (reply, commit) = {
+            let mut book: MutexGuard<'_, Book> = locked(book.lock());
+            let now = self.now();
+            let outcome = command(&mut book, now);
+            if let Some(keeper) = &self.keeper {
+                // Under the lock, so that rows are kept in the order of the commands.
+                match book.take_changes() {
+                    Ok(rows) if rows.is_empty() => {}
+                    Ok(rows) => book.changed_in(keeper.put(tenant.as_str(), rows)),
+                    Err(why) => book.changed_in(keeper.give_up(why)),
+                }
+            }
+            (Reply { now, outcome }, book.last_commit())
+        };
+        self.wait(commit).await.map_err(LedgerError::Indeterminate)?;
+        Ok(reply)
+    }
+
+    /// Changes the decks; likewise.
+    async fn on_decks(&self, row: Row, change: impl FnOnce(&mut Decks)) -> Result<(), LedgerError> {
+        self.admit()?;
+        let commit = {
+            let mut decks = locked(self.decks.lock());
+            change(&mut decks);
+            if let Some(keeper) = &self.keeper {
+                decks.last_commit = keeper.put("", vec![row]);
+            }
+            decks.last_commit
+        };
+        self.wait(commit).await.map_err(LedgerError::Indeterminate)
+    }
+
+    async fn read_decks<T: Send>(
+        &self,
+        look: impl FnOnce(&Decks) -> T + Send,
+    ) -> Result<T, LedgerError> {
+        let (found, commit) = {
+            let decks = locked(self.decks.lock());
+            (look(&decks), decks.last_commit)
+        };
+        self.wait(commit).await.map_err(LedgerError::Unavailable)?;
+        Ok(found)
+    }
+
+    fn admit(&self) -> Result<(), LedgerError> {
+        self.keeper.as_ref().map_or(Ok(()), Keeper::admit)
+    }
+
+    async fn wait(&self, commit: u64) -> Result<(), String> {
+        match &self.keeper {
+            Some(keeper) => keeper.kept(commit).await,
+            None => Ok(()),
+        }
     }
 }
 
@@ -78,7 +202,7 @@ fn locked<T>(lock: Result<T, PoisonError<T>>) -> T {
 
 impl Ledger for MemoryLedger {
     async fn tenant(&self, tenant: &TenantId) -> Result<Reply<TenantView>, LedgerError> {
-        Ok(self.read(tenant, |book, _| book.view()))
+        self.read(tenant, |book, _| book.view()).await
     }
 
     async fn payers(
@@ -86,35 +210,41 @@ impl Ledger for MemoryLedger {
         tenant: &TenantId,
         payers: &[PayerId],
     ) -> Result<Reply<Vec<PayerView>>, LedgerError> {
-        Ok(self.read(tenant, |book, _| payers.iter().map(|id| book.payer_view(id)).collect()))
+        self.read(tenant, |book, _| payers.iter().map(|id| book.payer_view(id)).collect()).await
     }
 
     async fn tenants(&self) -> Result<Vec<TenantId>, LedgerError> {
-        let books = locked(self.books.read());
-        let known = books.iter().filter(|(_, book)| locked(book.lock()).is_known());
-        let mut tenants: Vec<_> = known.map(|(tenant, _)| tenant.clone()).collect();
+        let (mut tenants, mut commit) = (vec![], 0);
+        for (tenant, book) in locked(self.books.read()).iter() {
+            let book = locked(book.lock());
+            if book.is_known() {
+                tenants.push(tenant.clone());
+                commit = commit.max(book.last_commit());
+            }
+        }
+        self.wait(commit).await.map_err(LedgerError::Unavailable)?;
         tenants.sort();
         Ok(tenants)
     }
 
     async fn authorize(&self, command: &Authorize) -> Result<Reply<Authorized>, LedgerError> {
-        Ok(self.on(&command.tenant, |book, now| book.authorize(now, command)))
+        self.on(&command.tenant, |book, now| book.authorize(now, command)).await
     }
 
     async fn answer(&self, command: &Answer) -> Result<Reply<Answered>, LedgerError> {
-        Ok(self.on(&command.tenant, |book, now| book.answer(now, &command.call)))
+        self.on(&command.tenant, |book, now| book.answer(now, &command.call)).await
     }
 
     async fn extend(&self, command: &Extend) -> Result<Reply<Extended>, LedgerError> {
-        Ok(self.on(&command.tenant, |book, now| book.extend(now, command)))
+        self.on(&command.tenant, |book, now| book.extend(now, command)).await
     }
 
     async fn end(&self, command: &End) -> Result<Reply<Ended>, LedgerError> {
-        Ok(self.on(&command.tenant, |book, now| book.end(now, command)))
+        self.on(&command.tenant, |book, now| book.end(now, command)).await
     }
 
     async fn restore(&self, command: &Restore) -> Result<Reply<Restored>, LedgerError> {
-        Ok(self.on(&command.tenant, |book, now| book.restore(now, command)))
+        self.on(&command.tenant, |book, now| book.restore(now, command)).await
     }
 
     async fn sweep(
@@ -123,10 +253,11 @@ impl Ledger for MemoryLedger {
         most: u32,
         ended_retention: Seconds,
     ) -> Result<Reply<Swept>, LedgerError> {
-        Ok(self.on(tenant, |book, now| {
+        self.on(tenant, |book, now| {
             let swept = book.sweep(now, most, ended_retention);
             Swept { lapsed: book.lapse(now), ..swept }
-        }))
+        })
+        .await
     }
 
     async fn apply_tenant(
@@ -135,7 +266,7 @@ impl Ledger for MemoryLedger {
         record: &TenantRecord,
         over: Option<u64>,
     ) -> Result<Reply<Applied>, LedgerError> {
-        Ok(self.on(tenant, |book, now| book.apply_tenant(now, record, over)))
+        self.on(tenant, |book, now| book.apply_tenant(now, record, over)).await
     }
 
     async fn apply_payers(
@@ -144,7 +275,7 @@ impl Ledger for MemoryLedger {
         month: &Month,
         updates: &[PayerUpdate],
     ) -> Result<Reply<Applied>, LedgerError> {
-        Ok(self.on(tenant, |book, now| book.apply_payers(now, month, updates)))
+        self.on(tenant, |book, now| book.apply_payers(now, month, updates)).await
     }
 
     async fn purchase(
@@ -154,38 +285,45 @@ impl Ledger for MemoryLedger {
         expires_at: Millis,
     ) -> Result<Reply<Purchased>, LedgerError> {
         let context = serde_json::to_vec(&purchase.payment).unwrap_or_default();
-        Ok(self.on(tenant, |book, now| book.purchase(now, purchase, expires_at, context)))
+        self.on(tenant, |book, now| book.purchase(now, purchase, expires_at, context)).await
     }
 
     async fn report_recharge(
         &self,
         report: &ReportRecharge,
     ) -> Result<Reply<RechargeReported>, LedgerError> {
-        Ok(self.on(&report.tenant, |book, now| {
-            book.report_recharge(now, &report.key, &report.outcome)
-        }))
+        self.on(&report.tenant, |book, now| book.report_recharge(now, &report.key, &report.outcome))
+            .await
     }
 
     async fn put_deck(&self, version: &str, csv: &[u8]) -> Result<(), LedgerError> {
-        locked(self.decks.lock()).by_version.insert(version.to_owned(), csv.to_vec());
-        Ok(())
+        let key = version.as_bytes().to_vec();
+        let row = Row { kind: Kind::Deck, key, value: Some(csv.to_vec()) };
+        self.on_decks(row, |decks| {
+            decks.by_version.insert(version.to_owned(), csv.to_vec());
+        })
+        .await
     }
 
     async fn deck(&self, version: &str) -> Result<Option<Vec<u8>>, LedgerError> {
-        Ok(locked(self.decks.lock()).by_version.get(version).cloned())
+        self.read_decks(|decks| decks.by_version.get(version).cloned()).await
     }
 
     async fn name_deck(&self, name: &str, version: &str) -> Result<(), LedgerError> {
-        locked(self.decks.lock()).by_name.insert(name.to_owned(), version.to_owned());
-        Ok(())
+        let (key, value) = (name.as_bytes().to_vec(), version.as_bytes().to_vec());
+        let row = Row { kind: Kind::DeckName, key, value: Some(value) };
+        self.on_decks(row, |decks| {
+            decks.by_name.insert(name.to_owned(), version.to_owned());
+        })
+        .await
     }
 
     async fn named_deck(&self, name: &str) -> Result<Option<String>, LedgerError> {
-        Ok(locked(self.decks.lock()).by_name.get(name).cloned())
+        self.read_decks(|decks| decks.by_name.get(name).cloned()).await
     }
 
     async fn balance(&self, tenant: &TenantId) -> Result<Reply<Balance>, LedgerError> {
-        Ok(self.read(tenant, |book, _| book.balance()))
+        self.read(tenant, |book, _| book.balance()).await
     }
 
     async fn position(
@@ -196,11 +334,11 @@ impl Ledger for MemoryLedger {
         month: &Month,
         families: &[String],
     ) -> Result<Reply<Position>, LedgerError> {
-        Ok(self.read(tenant, |book, now| book.position(now, payer, call, month, families)))
+        self.read(tenant, |book, now| book.position(now, payer, call, month, families)).await
     }
 
     async fn call(&self, tenant: &TenantId, call: &CallId) -> Result<Option<Call>, LedgerError> {
-        Ok(self.read(tenant, |book, _| book.call(call)).outcome)
+        Ok(self.read(tenant, |book, _| book.call(call)).await?.outcome)
     }
 
     async fn open_calls(
@@ -223,6 +361,7 @@ impl Ledger for MemoryLedger {
                 }
                 Page { items, next: open.next().and(last) }
             })
+            .await?
             .outcome)
     }
 
@@ -243,6 +382,7 @@ impl Ledger for MemoryLedger {
                     next: page.first().filter(|_| end > most).map(|(n, _)| n.to_string()),
                 }
             })
+            .await?
             .outcome)
     }
 
@@ -264,6 +404,7 @@ impl Ledger for MemoryLedger {
                     next: page.last().filter(|_| more).map(|(n, _)| n.to_string()),
                 }
             })
+            .await?
             .outcome)
     }
 
@@ -278,7 +419,7 @@ impl Ledger for MemoryLedger {
             let place = all.partition_point(|(_, entry)| entry.at < at);
             Some(all.get(place.checked_sub(1)?)?.0.to_string())
         };
-        Ok(self.read(tenant, |book, _| before(book)).outcome)
+        Ok(self.read(tenant, |book, _| before(book)).await?.outcome)
     }
 
     async fn calls(
@@ -288,7 +429,7 @@ impl Ledger for MemoryLedger {
         _most: usize,
     ) -> Result<Page<(CallId, Call)>, LedgerError> {
         let all = |book: &Book| book.calls().map(|(id, call)| (id.clone(), call.clone())).collect();
-        let items = self.read(tenant, |book, _| all(book)).outcome;
+        let items = self.read(tenant, |book, _| all(book)).await?.outcome;
         Ok(Page { items, next: None })
     }
 
@@ -298,11 +439,11 @@ impl Ledger for MemoryLedger {
         calls: &[CallId],
     ) -> Result<Vec<bool>, LedgerError> {
         let are = |book: &Book| calls.iter().map(|call| book.is_kept(call)).collect();
-        Ok(self.read(tenant, |book, _| are(book)).outcome)
+        Ok(self.read(tenant, |book, _| are(book)).await?.outcome)
     }
 
     async fn upkeep(&self, tenant: &TenantId) -> Result<Reply<Upkeep>, LedgerError> {
-        Ok(self.read(tenant, |book, _| book.upkeep()))
+        self.read(tenant, |book, _| book.upkeep()).await
     }
 
     async fn begin_rewrite(
@@ -310,7 +451,7 @@ impl Ledger for MemoryLedger {
         tenant: &TenantId,
         token: &str,
     ) -> Result<Reply<bool>, LedgerError> {
-        Ok(self.on(tenant, |book, now| book.begin_rewrite(now, token)))
+        self.on(tenant, |book, now| book.begin_rewrite(now, token)).await
     }
 
     async fn add_rewritten(
@@ -322,7 +463,7 @@ impl Ledger for MemoryLedger {
         let read = |(cursor, entry): &(String, Entry)| Ok((read_cursor(cursor)?, entry.clone()));
         let entries = entries.iter().map(read).collect::<Result<Vec<_>, LedgerError>>()?;
         let add = |book: &mut Book, now| book.add_rewritten(now, token, entries.into_iter());
-        Ok(self.on(tenant, add).outcome)
+        Ok(self.on(tenant, add).await?.outcome)
     }
 
     async fn finish_rewrite(
@@ -331,7 +472,7 @@ impl Ledger for MemoryLedger {
         finish: &FinishRewrite,
     ) -> Result<Reply<FinishedRewrite>, LedgerError> {
         let until = finish.read_until.as_deref().map(read_cursor).transpose()?.unwrap_or_default();
-        Ok(self.on(tenant, |book, now| book.finish_rewrite(now, finish, until)))
+        self.on(tenant, |book, now| book.finish_rewrite(now, finish, until)).await
     }
 
     async fn abandon_rewrite(
@@ -341,7 +482,8 @@ impl Ledger for MemoryLedger {
         trimmed: Millis,
         erased: Millis,
     ) -> Result<(), LedgerError> {
-        self.on(tenant, |book, _| book.abandon_rewrite(token, trimmed, erased));
+        let abandon = |book: &mut Book, _| book.abandon_rewrite(token, trimmed, erased);
+        self.on(tenant, abandon).await?;
         Ok(())
     }
 
@@ -352,34 +494,34 @@ impl Ledger for MemoryLedger {
         from: &[u8],
         to: &[u8],
     ) -> Result<bool, LedgerError> {
-        Ok(self.on(tenant, |book, _| book.replace_context(call, from, to)).outcome)
+        Ok(self.on(tenant, |book, _| book.replace_context(call, from, to)).await?.outcome)
     }
 
     async fn record(&self, tenant: &TenantId) -> Result<Reply<Option<TenantRecord>>, LedgerError> {
-        Ok(self.read(tenant, |book, _| book.record()))
+        self.read(tenant, |book, _| book.record()).await
     }
 
     async fn take_reader(&self, command: &TakeReader) -> Result<Reply<Taken>, LedgerError> {
-        Ok(self.on(&command.tenant, |book, now| book.take_reader(now, command)))
+        self.on(&command.tenant, |book, now| book.take_reader(now, command)).await
     }
 
     async fn move_reader(&self, command: &MoveReader) -> Result<Reply<Moved>, LedgerError> {
-        Ok(self.on(&command.tenant, |book, now| book.move_reader(now, command)))
+        self.on(&command.tenant, |book, now| book.move_reader(now, command)).await
     }
 
     async fn readers(
         &self,
         tenant: &TenantId,
     ) -> Result<Reply<Vec<(String, Reader)>>, LedgerError> {
-        Ok(self.read(tenant, |book, _| book.readers()))
+        self.read(tenant, |book, _| book.readers()).await
     }
 
     async fn snapshot(&self, tenant: &TenantId) -> Result<Reply<Snapshot>, LedgerError> {
-        Ok(self.read(tenant, |book, _| book.snapshot()))
+        self.read(tenant, |book, _| book.snapshot()).await
     }
 
     async fn set_block(&self, command: &SetBlock) -> Result<Reply<BlockSet>, LedgerError> {
-        Ok(self.on(&command.tenant, |book, now| book.set_block(now, command)))
+        self.on(&command.tenant, |book, now| book.set_block(now, command)).await
     }
 
     async fn blocks(
@@ -396,25 +538,26 @@ impl Ledger for MemoryLedger {
                 let last = items.last().map(|(payer, by, _)| block_cursor(payer, *by));
                 Page { items, next: blocks.next().and(last) }
             })
+            .await?
             .outcome)
     }
 
     async fn ping(&self) -> Result<(), LedgerError> {
-        Ok(())
+        self.admit()
     }
 
     async fn adjust_balance(
         &self,
         command: &AdjustBalance,
     ) -> Result<Reply<Adjusted>, LedgerError> {
-        Ok(self.on(&command.tenant, |book, now| book.adjust_balance(now, command)))
+        self.on(&command.tenant, |book, now| book.adjust_balance(now, command)).await
     }
 
     async fn adjust_settlement(
         &self,
         command: &AdjustSettlement,
     ) -> Result<Reply<Adjusted>, LedgerError> {
-        Ok(self.on(&command.tenant, |book, now| book.adjust_settlement(now, command)))
+        self.on(&command.tenant, |book, now| book.adjust_settlement(now, command)).await
     }
 }
 
