@@ -18,7 +18,7 @@ use crate::app;
 use crate::charging::catalogue;
 use crate::charging::deck::{Deck, Direction};
 use crate::charging::ids::{CallId, TenantId};
-use crate::charging::number;
+use crate::charging::number::{self, NumberType};
 use crate::charging::units::{Millis, Seconds};
 use crate::config::{self, Flags};
 use crate::credit_control::signed_grant::TokenKeys;
@@ -62,9 +62,12 @@ fn number(bytes: &[u8]) {
     let Ok(read) = number::read(dialled, context) else { return };
     assert!((3..=15).contains(&read.digits().len()), "{}", read.e164());
     assert!(read.digits().starts_with(&read.calling_code.to_string()), "{}", read.e164());
-    // What was understood is understood again, wherever it is dialled as E.164.
-    let again = number::read(&read.e164(), context).map(|number| number.e164());
-    assert_eq!(again, Ok(read.e164()));
+    // What was understood is understood again as E.164. Digits that no plan assigns need not be: a trunk prefix
+    // dialled twice leaves a zero there that the second reading drops.
+    if read.number_type != NumberType::Unknown {
+        let again = number::read(&read.e164(), context).map(|number| number.e164());
+        assert_eq!(again, Ok(read.e164()));
+    }
 }
 
 /// A rate deck.
