@@ -135,6 +135,8 @@ async fn a_process_that_is_killed_under_load_has_kept_every_answer() {
         wait_until("in use", || ended.load(Ordering::Relaxed), |ended| *ended >= enough);
         tokio::time::sleep(Duration::from_micros(random.u64(..5_000))).await;
         sidecar.kill();
+        // Its lock ends with it, which takes a moment.
+        wait_until("gone", || sidecar.runs(), |runs| !runs);
         let began = Instant::now();
         sidecar = Sidecar::on(&ledger);
         longest = longest.max(began.elapsed());
