@@ -31,7 +31,7 @@ KAMAILIO_PINS := integrations/kamailio/requirements.txt
 KAMAILIO_INSTALLED := $(KAMAILIO)/.installed-$(firstword $(shell cksum $(KAMAILIO_PINS)))
 E2E := $(KAMAILIO)/bin/python integrations/kamailio/e2e
 
-.PHONY: test lint deny advisories tools redis prometheus bench chart simulate python python-stubs e2e e2e-load sip
+.PHONY: test lint deny advisories tools redis prometheus bench chart simulate fuzz python python-stubs e2e e2e-load sip
 
 ## test: formatting, lints, protocol lint, and every test
 test: redis prometheus tools lint
@@ -116,6 +116,18 @@ SECONDS ?= 60
 SEED ?= $(shell date +%s)00000
 simulate:
 	cargo test --locked --test simulate -- --points --seed $(SEED) $(if $(SEEDS),--seeds $(SEEDS),--seconds $(SECONDS))
+
+## fuzz: each target of src/fuzzing.rs for SECONDS=… (60), TARGETS=… for some of them; coverage guides it. What is
+## new is gathered in .cache/fuzz; a finding stops it and is left in fuzz/. The corpus in the repository is replayed
+## by `make test`
+TARGETS ?= number deck organisation stored messages
+fuzz:
+	cd fuzz && RUSTC_BOOTSTRAP=1 cargo build --locked
+	set -e; for target in $(TARGETS); do \
+		mkdir -p .cache/fuzz/$$target; \
+		(cd fuzz && TARGET=$$target ./target/debug/tollgate-fuzz -max_total_time=$(SECONDS) -max_len=4096 -timeout=10 \
+			-print_final_stats=1 -artifact_prefix=found-$$target- ../.cache/fuzz/$$target corpus/$$target); \
+	done
 
 ## tools: buf (lint), grpcurl (a stock gRPC client), phonenumbers (judges how numbers are read), aiosmtpd
 ## (an SMTP server), openapi-spec-validator (judges the OpenAPI documents), helm and kubernetes-validate (the

@@ -1,22 +1,27 @@
-//! Both ledgers, command by command: authorize from a pool, extend, settle.
+//! The ledgers, command by command: authorize from a pool, extend, settle.
 //!
 //! `cargo bench --bench ledgers`; as a test each runs once. Each command is awaited before the next: the
-//! figure is the round trip, not the throughput.
+//! figure is the round trip, not the throughput. `call, 64 at a time` is: the time of a whole call (all three)
+//! of 64 that go on at once, which in a file share their commits.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 #[path = "server/redis_server.rs"]
 mod redis_server;
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use jiff::Timestamp;
 use tokio::runtime::Runtime;
+use tokio::task::JoinSet;
 use tollgate::charging::decision::Decision;
 use tollgate::charging::ids::{CallId, PayerId, TenantId};
 use tollgate::charging::month::{Month, parse_zone};
 use tollgate::charging::profile::PayerProfile;
 use tollgate::charging::units::{Millis, Seconds};
+use tollgate::ledger::file;
 use tollgate::ledger::memory::MemoryLedger;
 use tollgate::ledger::redis::{RedisLedger, RedisSettings};
 use tollgate::ledger::state::Terms;
@@ -169,9 +174,53 @@ fn commands<L: Ledger>(c: &mut Criterion, name: &str, runtime: &Runtime, ledger:
     group.finish();
 }
 
+/// Calls that go on at once.
+const AT_ONCE: usize = 64;
+
+fn together<L: Ledger>(c: &mut Criterion, name: &str, runtime: &Runtime, ledger: L) {
+    let stage = Arc::new(runtime.block_on(Stage::open(ledger)));
+    let serial = Arc::new(AtomicU64::new(0));
+    let mut group = c.benchmark_group(name);
+    group.bench_function("call, 64 at a time", |b| {
+        b.iter_custom(|times| {
+            let left = Arc::new(AtomicU64::new(times));
+            let began = Instant::now();
+            runtime.block_on(async {
+                let mut callers = JoinSet::new();
+                for _ in 0..AT_ONCE {
+                    let (stage, serial, left) = (stage.clone(), serial.clone(), left.clone());
+                    let take = move || {
+                        left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| {
+                            n.checked_sub(1)
+                        })
+                    };
+                    callers.spawn(async move {
+                        while take().is_ok() {
+                            let number = serial.fetch_add(1, Ordering::Relaxed);
+                            let call = CallId::new(&format!("together-{number}")).unwrap();
+                            stage.authorize(&call).await;
+                            stage.extend(&call).await;
+                            stage.settle(&call).await;
+                        }
+                    });
+                }
+                callers.join_all().await;
+            });
+            began.elapsed()
+        });
+    });
+    group.finish();
+}
+
 fn ledgers(c: &mut Criterion) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     commands(c, "memory", &runtime, MemoryLedger::new(ClockOffset::default()));
+    together(c, "memory", &runtime, MemoryLedger::new(ClockOffset::default()));
+    // Where target/ is: that is a disk, /tmp need not be one.
+    let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let kept = |name| file::open(&folder.path().join(name), ClockOffset::default()).unwrap();
+    commands(c, "file", &runtime, kept("one"));
+    together(c, "file", &runtime, kept("many"));
     let server = redis_server::RedisServer::start();
     let settings = RedisSettings {
         url: server.url(),

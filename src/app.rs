@@ -520,7 +520,7 @@ fn notice_settings(config: &Config) -> Option<notices::Settings> {
     })
 }
 
-fn settings(config: &Config) -> Settings {
+pub(crate) fn settings(config: &Config) -> Settings {
     Settings {
         default_grant: seconds(config.default_grant),
         max_grant: seconds(config.max_grant),

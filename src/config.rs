@@ -83,7 +83,7 @@ macro_rules! settings {
 
 settings! {
     ledger: LedgerUrl = "memory", "TOLLGATE_LEDGER", values::ledger,
-        "Where balances, holds and calls live: memory, redis://HOST:PORT, rediss://HOST:PORT, redis+unix://PATH, redis+sentinel://HOST:PORT,HOST:PORT/MASTER or redis+cluster://HOST:PORT,HOST:PORT";
+        "Where balances, holds and calls live: memory, file:PATH, redis://HOST:PORT, rediss://HOST:PORT, redis+unix://PATH, redis+sentinel://HOST:PORT,HOST:PORT/MASTER or redis+cluster://HOST:PORT,HOST:PORT";
     listen: Listen = "127.0.0.1:7601", "TOLLGATE_LISTEN", values::listen,
         "Listener for calls: IP:PORT or unix:PATH";
     admin_listen: Listen = "127.0.0.1:7602", "TOLLGATE_ADMIN_LISTEN", values::listen,

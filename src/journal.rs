@@ -514,3 +514,27 @@ fn local_now() -> Millis {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Millis(i64::try_from(since.as_millis()).unwrap_or_default())
 }
+
+/// What a fuzzer is let loose on: a segment, and each of its entries.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn fuzzed(bytes: &[u8]) {
+    let scan = segment::scan(bytes, 0);
+    assert!(scan.end <= bytes.len());
+    for frame in &scan.frames {
+        fuzzed_entry(frame.payload);
+    }
+    fuzzed_entry(bytes);
+}
+
+#[cfg(any(test, fuzzing))]
+fn fuzzed_entry(bytes: &[u8]) {
+    if let Ok(done) = entry::decode::<Done<'_>>(bytes) {
+        assert!(encode(&done).is_some());
+    }
+    if let Ok(accepted) = entry::decode::<Accepted>(bytes) {
+        assert!(encode(&accepted).is_some());
+    }
+    if let Ok(outcome) = entry::decode::<Outcome>(bytes) {
+        assert!(encode(&outcome).is_some());
+    }
+}

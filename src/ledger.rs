@@ -10,6 +10,7 @@
 //! accepted before.
 
 pub mod audit;
+pub mod file;
 pub mod marks;
 pub mod memory;
 pub mod recharge;

@@ -15,6 +15,8 @@ pub mod config;
 pub mod credit_control;
 pub mod duration;
 pub mod events;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 pub mod grpc;
 pub mod journal;
 pub mod ledger;

@@ -2,13 +2,14 @@
 
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 
 use crate::app;
 use crate::cli::{FAILURE, USAGE};
 use crate::config::{Config, LedgerUrl, Source};
+use crate::ledger::file;
 use crate::ledger::memory::MemoryLedger;
 use crate::ledger::redis::{BadRedisUrl, RedisLedger, RedisSettings};
 use crate::ledger::{ClockOffset, Ledger};
@@ -47,9 +48,17 @@ fn try_run(config: &Config, source: Source) -> anyhow::Result<()> {
         match &config.ledger {
             LedgerUrl::Memory => {
                 tracing::warn!(
-                    "the ledger is in memory: tenants, balances and calls end with this process"
+                    "the ledger is in memory: tenants, balances and calls end with this process \
+                     (--ledger file:PATH keeps them)"
                 );
                 let ledger = MemoryLedger::new(ClockOffset::default());
+                serve(Arc::new(ledger), config, source).await
+            }
+            LedgerUrl::File(path) => {
+                let begun = Instant::now();
+                let ledger = file::open(path, ClockOffset::default())?;
+                let took = begun.elapsed();
+                tracing::info!(file = %path.display(), ?took, "the ledger file is read");
                 serve(Arc::new(ledger), config, source).await
             }
             LedgerUrl::Redis(url) => {

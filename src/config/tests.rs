@@ -297,7 +297,7 @@ fn what_differs_is_named_and_what_is_reloaded_is_a_setting() {
 
 #[test]
 fn ledgers_are_known_by_their_scheme() {
-    let expected = "expected memory, redis://HOST:PORT, rediss://HOST:PORT, redis+unix://PATH, \
+    let expected = "expected memory, file:PATH, redis://HOST:PORT, rediss://HOST:PORT, redis+unix://PATH, \
                     redis+sentinel://HOST:PORT,HOST:PORT/MASTER or redis+cluster://HOST:PORT,HOST:PORT";
     for (url, shown) in [
         ("redis://localhost:6379", "redis://localhost:6379"),
@@ -315,7 +315,11 @@ fn ledgers_are_known_by_their_scheme() {
         assert_eq!(config.ledger.to_string(), shown);
         assert!(!format!("{config:?}").contains("hidden"));
     }
-    check("ledger = \"file:x\"", &format!("file: is not supported in this version, {expected}"));
+    for path in ["ledger", "/var/lib/tollgate/ledger"] {
+        let config = from(&["--ledger", &format!("file:{path}")], "").expect("the ledger is known");
+        assert_eq!(config.ledger, LedgerUrl::File(path.into()));
+        assert_eq!(config.ledger.to_string(), format!("file:{path}"));
+    }
     for text in [
         "",
         "redis",
@@ -323,6 +327,9 @@ fn ledgers_are_known_by_their_scheme() {
         "redis://",
         "redis://me:secret@host:70000",
         "redis://host/main",
+        "file",
+        "file:",
+        "file:///x",
         "postgres://me:secret@x",
     ] {
         check(&format!("ledger = \"{text}\""), expected);

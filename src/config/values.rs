@@ -63,6 +63,8 @@ impl fmt::Display for Listen {
 pub enum LedgerUrl {
     /// The embedded one; gone when the program ends.
     Memory,
+    /// The embedded one, kept in a file.
+    File(PathBuf),
     /// A Redis server, by its URL.
     Redis(String),
 }
@@ -70,7 +72,11 @@ pub enum LedgerUrl {
 /// Without the user and password that a URL may hold.
 impl fmt::Display for LedgerUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let LedgerUrl::Redis(url) = self else { return f.write_str("memory") };
+        let url = match self {
+            LedgerUrl::Memory => return f.write_str("memory"),
+            LedgerUrl::File(path) => return write!(f, "file:{}", path.display()),
+            LedgerUrl::Redis(url) => url,
+        };
         let (scheme, rest) = url.split_once("://").unwrap_or(("redis", url));
         // A query may hold a password too (redis+unix://PATH?pass=...), and so may, against the rules, what
         // stands before a question mark in a user's.
@@ -112,14 +118,15 @@ pub enum HttpTls {
 
 /// The text itself is not repeated: it may hold a password.
 pub(super) fn ledger(text: &str) -> Result<LedgerUrl, String> {
-    let expected = "expected memory, redis://HOST:PORT, rediss://HOST:PORT, redis+unix://PATH, \
+    let expected = "expected memory, file:PATH, redis://HOST:PORT, rediss://HOST:PORT, redis+unix://PATH, \
                     redis+sentinel://HOST:PORT,HOST:PORT/MASTER or redis+cluster://HOST:PORT,HOST:PORT";
     if text == "memory" {
         return Ok(LedgerUrl::Memory);
     }
     match text.split_once(':') {
-        Some((scheme @ "file", _)) => {
-            Err(format!("{scheme}: is not supported in this version, {expected}"))
+        // Not file://PATH, which would be another path than meant.
+        Some(("file", path)) if !path.is_empty() && !path.starts_with("//") => {
+            Ok(LedgerUrl::File(PathBuf::from(path)))
         }
         Some((
             scheme @ ("redis" | "rediss" | "redis+unix" | "redis+sentinel" | "redis+cluster"),

@@ -56,7 +56,7 @@ impl Mark {
 
 /// Acknowledged runs of one sidecar that a ledger has lost: those with a sequence above the one and not
 /// above the other.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Lost {
     /// What the ledger had.
     pub above: u64,

@@ -1,9 +1,11 @@
-//! The embedded ledger: everything in this process, gone with it.
+//! The embedded ledger: everything in this process, gone with it, unless a [`file`](crate::ledger::file)
+//! keeps what changes.
 //!
 //! It is the default, so that the program runs with nothing installed, and the model that judges the
-//! Redis ledger. One lock a tenant; no command waits for anything but that.
+//! Redis ledger. One lock a tenant; no command waits for anything but that, and the file.
 
 mod book;
+pub(in crate::ledger) mod rows;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
@@ -13,8 +15,10 @@ use crate::charging::ids::{CallId, PayerId, TenantId};
 use crate::charging::month::Month;
 use crate::charging::profile::Purchase;
 use crate::charging::units::{Millis, Seconds};
+use crate::ledger::file::Keeper;
 use crate::ledger::marks::{Lost, Marks, Regression};
 use crate::ledger::memory::book::Book;
+use crate::ledger::memory::rows::{Kind, Row};
 use crate::ledger::state::{Block, BlockedBy, Call, Entry, Reader, Upkeep};
 use crate::ledger::{
     AdjustBalance, AdjustSettlement, Adjusted, Answer, Answered, Applied, Authorize, Authorized,
@@ -31,12 +35,55 @@ pub struct MemoryLedger {
     marks: Arc<Marks>,
     books: RwLock<HashMap<TenantId, Arc<Mutex<Book>>>>,
     decks: Mutex<Decks>,
+    /// Where what changes is kept, if anywhere.
+    keeper: Option<Keeper>,
 }
 
 #[derive(Default)]
 struct Decks {
     by_version: HashMap<String, Vec<u8>>,
     by_name: HashMap<String, String>,
+    /// The commit that holds the newest change.
+    last_commit: u64,
+}
+
+/// What was kept, while it is read.
+#[derive(Default)]
+pub(in crate::ledger) struct Books {
+    by_tenant: HashMap<TenantId, Book>,
+    decks: Decks,
+}
+
+impl Books {
+    /// Takes a row in, as it was kept.
+    pub(in crate::ledger) fn load(
+        &mut self,
+        tenant: &str,
+        kind: Kind,
+        key: &[u8],
+        value: &[u8],
+    ) -> Result<(), String> {
+        if !matches!(kind, Kind::Deck | Kind::DeckName) {
+            let tenant = TenantId::new(tenant).map_err(|error| error.to_string())?;
+            let book = self.by_tenant.entry(tenant).or_insert_with(Book::noting);
+            return book.load(kind, key, value);
+        }
+        let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).map_err(|e| e.to_string());
+        if kind == Kind::Deck {
+            self.decks.by_version.insert(text(key)?, value.to_vec());
+        } else {
+            self.decks.by_name.insert(text(key)?, text(value)?);
+        }
+        Ok(())
+    }
+
+    /// After the last row.
+    pub(in crate::ledger) fn loaded(&mut self) -> Result<(), String> {
+        for (tenant, book) in &mut self.by_tenant {
+            book.loaded().map_err(|why| format!("the rows of {tenant} do not agree: {why}"))?;
+        }
+        Ok(())
+    }
 }
 
 impl MemoryLedger {
@@ -51,48 +98,133 @@ impl MemoryLedger {
         self.offset.reading().at(real)
     }
 
-    /// Looks at a tenant's book at one instant; at an empty one where the tenant has none.
-    fn read<T>(&self, tenant: &TenantId, look: impl FnOnce(&Book, Millis) -> T) -> Reply<T> {
-        let known = locked(self.books.read()).get(tenant).cloned();
-        let book = known.unwrap_or_default();
-        let book: MutexGuard<'_, Book> = locked(book.lock());
-        let now = self.now();
-        Reply { now, outcome: look(&book, now) }
+    /// A ledger that begins with what was kept, and keeps what changes.
+    pub(in crate::ledger) fn kept(offset: ClockOffset, books: Books, keeper: Keeper) -> Self {
+        let shared = |(tenant, book)| (tenant, Arc::new(Mutex::new(book)));
+        MemoryLedger {
+            offset,
+            marks: Arc::default(),
+            books: RwLock::new(books.by_tenant.into_iter().map(shared).collect()),
+            decks: Mutex::new(books.decks),
+            keeper: Some(keeper),
+        }
     }
 
-    /// Runs one command on a tenant's book, alone, at one instant.
-    fn on<T>(&self, tenant: &TenantId, command: impl FnOnce(&mut Book, Millis) -> T) -> Reply<T> {
+    /// Looks at a tenant's book at one instant; at an empty one where the tenant has none. What is seen is
+    /// kept before it is told.
+    async fn read<T: Send>(
+        &self,
+        tenant: &TenantId,
+        look: impl FnOnce(&Book, Millis) -> T + Send,
+    ) -> Result<Reply<T>, LedgerError> {
         let known = locked(self.books.read()).get(tenant).cloned();
-        let book = known.unwrap_or_else(|| {
-            locked(self.books.write()).entry(tenant.clone()).or_default().clone()
-        });
-        let mut book: MutexGuard<'_, Book> = locked(book.lock());
-        let now = self.now();
-        Reply { now, outcome: command(&mut book, now) }
+        let book = known.unwrap_or_default();
+        let (reply, commit) = {
+            let book: MutexGuard<'_, Book> = locked(book.lock());
+            let now = self.now();
+            (Reply { now, outcome: look(&book, now) }, book.last_commit())
+        };
+        self.wait(commit).await.map_err(LedgerError::Unavailable)?;
+        Ok(reply)
+    }
+
+    /// A tenant's book, made where there is none.
+    fn book(&self, tenant: &TenantId) -> Arc<Mutex<Book>> {
+        let known = locked(self.books.read()).get(tenant).cloned();
+        known.unwrap_or_else(|| {
+            let new = || if self.keeper.is_some() { Book::noting() } else { Book::default() };
+            let mut books = locked(self.books.write());
+            books.entry(tenant.clone()).or_insert_with(|| Arc::new(Mutex::new(new()))).clone()
+        })
+    }
+
+    /// Runs one command on a tenant's book, alone, at one instant, and returns once what it rests on is kept.
+    async fn on<T: Send>(
+        &self,
+        tenant: &TenantId,
+        command: impl FnOnce(&mut Book, Millis) -> T + Send,
+    ) -> Result<Reply<T>, LedgerError> {
+        self.admit()?;
+        let book = self.book(tenant);
+        let (reply, commit) = {
+            let mut book: MutexGuard<'_, Book> = locked(book.lock());
+            let now = self.now();
+            let outcome = command(&mut book, now);
+            if let Some(keeper) = &self.keeper {
+                // Under the lock, so that rows are kept in the order of the commands.
+                match book.take_changes() {
+                    Ok(rows) if rows.is_empty() => {}
+                    Ok(rows) => book.changed_in(keeper.put(tenant.as_str(), rows)),
+                    Err(why) => book.changed_in(keeper.give_up(why)),
+                }
+            }
+            (Reply { now, outcome }, book.last_commit())
+        };
+        self.wait(commit).await.map_err(LedgerError::Indeterminate)?;
+        Ok(reply)
+    }
+
+    /// Changes the decks; likewise.
+    async fn on_decks(&self, row: Row, change: impl FnOnce(&mut Decks)) -> Result<(), LedgerError> {
+        self.admit()?;
+        let commit = {
+            let mut decks = locked(self.decks.lock());
+            change(&mut decks);
+            if let Some(keeper) = &self.keeper {
+                decks.last_commit = keeper.put("", vec![row]);
+            }
+            decks.last_commit
+        };
+        self.wait(commit).await.map_err(LedgerError::Indeterminate)
+    }
+
+    async fn read_decks<T: Send>(
+        &self,
+        look: impl FnOnce(&Decks) -> T + Send,
+    ) -> Result<T, LedgerError> {
+        let (found, commit) = {
+            let decks = locked(self.decks.lock());
+            (look(&decks), decks.last_commit)
+        };
+        self.wait(commit).await.map_err(LedgerError::Unavailable)?;
+        Ok(found)
+    }
+
+    fn admit(&self) -> Result<(), LedgerError> {
+        self.keeper.as_ref().map_or(Ok(()), Keeper::admit)
+    }
+
+    async fn wait(&self, commit: u64) -> Result<(), String> {
+        match &self.keeper {
+            Some(keeper) => keeper.kept(commit).await,
+            None => Ok(()),
+        }
     }
 }
 
 /// One tenant's ledger as it once stood.
-pub struct Kept(Book);
+pub struct Earlier(Book);
 
 impl MemoryLedger {
     /// What [`MemoryLedger::roll_back`] takes; for tests alone, since this ledger loses nothing by itself.
-    pub fn keep(&self, tenant: &TenantId) -> Kept {
-        self.read(tenant, |book, _| Kept(book.clone())).outcome
+    pub fn keep(&self, tenant: &TenantId) -> Earlier {
+        let book = self.book(tenant);
+        let copy = locked(book.lock()).clone();
+        Earlier(copy)
     }
 
     /// Forgets everything since.
-    pub fn roll_back(&self, tenant: &TenantId, Kept(before): &Kept) {
-        self.on(tenant, |book, _| *book = before.clone());
+    pub fn roll_back(&self, tenant: &TenantId, Earlier(before): &Earlier) {
+        *locked(self.book(tenant).lock()) = before.clone();
     }
 
     /// Runs one command that is counted for this sidecar (ledger/marks.rs).
-    fn counted<T>(
+    async fn counted<T: Send>(
         &self,
         tenant: &TenantId,
-        command: impl FnOnce(&mut Book, Millis) -> T,
-    ) -> Reply<T> {
-        self.on(tenant, |book, now| {
+        command: impl FnOnce(&mut Book, Millis) -> T + Send,
+    ) -> Result<Reply<T>, LedgerError> {
+        let counted = |book: &mut Book, now| {
             let (sidecar, known) = self.marks.sent(tenant);
             let mark = book.sequences.count(&sidecar, known).unwrap_or_else(|found| {
                 self.regressed(tenant, book, now, Regression { known, found });
@@ -101,7 +233,8 @@ impl MemoryLedger {
             });
             self.marks.acknowledge(tenant, mark);
             command(book, now)
-        })
+        };
+        self.on(tenant, counted).await
     }
 
     fn regressed(&self, tenant: &TenantId, book: &mut Book, now: Millis, found: Regression) {
@@ -122,7 +255,7 @@ fn locked<T>(lock: Result<T, PoisonError<T>>) -> T {
 
 impl Ledger for MemoryLedger {
     async fn tenant(&self, tenant: &TenantId) -> Result<Reply<TenantView>, LedgerError> {
-        Ok(self.read(tenant, |book, _| book.view()))
+        self.read(tenant, |book, _| book.view()).await
     }
 
     async fn payers(
@@ -130,35 +263,41 @@ impl Ledger for MemoryLedger {
         tenant: &TenantId,
         payers: &[PayerId],
     ) -> Result<Reply<Vec<PayerView>>, LedgerError> {
-        Ok(self.read(tenant, |book, _| payers.iter().map(|id| book.payer_view(id)).collect()))
+        self.read(tenant, |book, _| payers.iter().map(|id| book.payer_view(id)).collect()).await
     }
 
     async fn tenants(&self) -> Result<Vec<TenantId>, LedgerError> {
-        let books = locked(self.books.read());
-        let known = books.iter().filter(|(_, book)| locked(book.lock()).is_known());
-        let mut tenants: Vec<_> = known.map(|(tenant, _)| tenant.clone()).collect();
+        let (mut tenants, mut commit) = (vec![], 0);
+        for (tenant, book) in locked(self.books.read()).iter() {
+            let book = locked(book.lock());
+            if book.is_known() {
+                tenants.push(tenant.clone());
+                commit = commit.max(book.last_commit());
+            }
+        }
+        self.wait(commit).await.map_err(LedgerError::Unavailable)?;
         tenants.sort();
         Ok(tenants)
     }
 
     async fn authorize(&self, command: &Authorize) -> Result<Reply<Authorized>, LedgerError> {
-        Ok(self.counted(&command.tenant, |book, now| book.authorize(now, command)))
+        self.counted(&command.tenant, |book, now| book.authorize(now, command)).await
     }
 
     async fn answer(&self, command: &Answer) -> Result<Reply<Answered>, LedgerError> {
-        Ok(self.counted(&command.tenant, |book, now| book.answer(now, &command.call)))
+        self.counted(&command.tenant, |book, now| book.answer(now, &command.call)).await
     }
 
     async fn extend(&self, command: &Extend) -> Result<Reply<Extended>, LedgerError> {
-        Ok(self.counted(&command.tenant, |book, now| book.extend(now, command)))
+        self.counted(&command.tenant, |book, now| book.extend(now, command)).await
     }
 
     async fn end(&self, command: &End) -> Result<Reply<Ended>, LedgerError> {
-        Ok(self.counted(&command.tenant, |book, now| book.end(now, command)))
+        self.counted(&command.tenant, |book, now| book.end(now, command)).await
     }
 
     async fn restore(&self, command: &Restore) -> Result<Reply<Restored>, LedgerError> {
-        Ok(self.counted(&command.tenant, |book, now| book.restore(now, command)))
+        self.counted(&command.tenant, |book, now| book.restore(now, command)).await
     }
 
     async fn sweep(
@@ -167,10 +306,11 @@ impl Ledger for MemoryLedger {
         most: u32,
         ended_retention: Seconds,
     ) -> Result<Reply<Swept>, LedgerError> {
-        Ok(self.on(tenant, |book, now| {
+        self.on(tenant, |book, now| {
             let swept = book.sweep(now, most, ended_retention);
             Swept { lapsed: book.lapse(now), ..swept }
-        }))
+        })
+        .await
     }
 
     async fn apply_tenant(
@@ -179,7 +319,7 @@ impl Ledger for MemoryLedger {
         record: &TenantRecord,
         over: Option<u64>,
     ) -> Result<Reply<Applied>, LedgerError> {
-        Ok(self.counted(tenant, |book, now| book.apply_tenant(now, record, over)))
+        self.counted(tenant, |book, now| book.apply_tenant(now, record, over)).await
     }
 
     async fn apply_payers(
@@ -188,7 +328,7 @@ impl Ledger for MemoryLedger {
         month: &Month,
         updates: &[PayerUpdate],
     ) -> Result<Reply<Applied>, LedgerError> {
-        Ok(self.counted(tenant, |book, now| book.apply_payers(now, month, updates)))
+        self.counted(tenant, |book, now| book.apply_payers(now, month, updates)).await
     }
 
     async fn purchase(
@@ -198,38 +338,47 @@ impl Ledger for MemoryLedger {
         expires_at: Millis,
     ) -> Result<Reply<Purchased>, LedgerError> {
         let context = serde_json::to_vec(&purchase.payment).unwrap_or_default();
-        Ok(self.counted(tenant, |book, now| book.purchase(now, purchase, expires_at, context)))
+        self.counted(tenant, |book, now| book.purchase(now, purchase, expires_at, context)).await
     }
 
     async fn report_recharge(
         &self,
         report: &ReportRecharge,
     ) -> Result<Reply<RechargeReported>, LedgerError> {
-        Ok(self.counted(&report.tenant, |book, now| {
+        self.counted(&report.tenant, |book, now| {
             book.report_recharge(now, &report.key, &report.outcome)
-        }))
+        })
+        .await
     }
 
     async fn put_deck(&self, version: &str, csv: &[u8]) -> Result<(), LedgerError> {
-        locked(self.decks.lock()).by_version.insert(version.to_owned(), csv.to_vec());
-        Ok(())
+        let key = version.as_bytes().to_vec();
+        let row = Row { kind: Kind::Deck, key, value: Some(csv.to_vec()) };
+        self.on_decks(row, |decks| {
+            decks.by_version.insert(version.to_owned(), csv.to_vec());
+        })
+        .await
     }
 
     async fn deck(&self, version: &str) -> Result<Option<Vec<u8>>, LedgerError> {
-        Ok(locked(self.decks.lock()).by_version.get(version).cloned())
+        self.read_decks(|decks| decks.by_version.get(version).cloned()).await
     }
 
     async fn name_deck(&self, name: &str, version: &str) -> Result<(), LedgerError> {
-        locked(self.decks.lock()).by_name.insert(name.to_owned(), version.to_owned());
-        Ok(())
+        let (key, value) = (name.as_bytes().to_vec(), version.as_bytes().to_vec());
+        let row = Row { kind: Kind::DeckName, key, value: Some(value) };
+        self.on_decks(row, |decks| {
+            decks.by_name.insert(name.to_owned(), version.to_owned());
+        })
+        .await
     }
 
     async fn named_deck(&self, name: &str) -> Result<Option<String>, LedgerError> {
-        Ok(locked(self.decks.lock()).by_name.get(name).cloned())
+        self.read_decks(|decks| decks.by_name.get(name).cloned()).await
     }
 
     async fn balance(&self, tenant: &TenantId) -> Result<Reply<Balance>, LedgerError> {
-        Ok(self.read(tenant, |book, _| book.balance()))
+        self.read(tenant, |book, _| book.balance()).await
     }
 
     async fn position(
@@ -240,11 +389,11 @@ impl Ledger for MemoryLedger {
         month: &Month,
         families: &[String],
     ) -> Result<Reply<Position>, LedgerError> {
-        Ok(self.read(tenant, |book, now| book.position(now, payer, call, month, families)))
+        self.read(tenant, |book, now| book.position(now, payer, call, month, families)).await
     }
 
     async fn call(&self, tenant: &TenantId, call: &CallId) -> Result<Option<Call>, LedgerError> {
-        Ok(self.read(tenant, |book, _| book.call(call)).outcome)
+        Ok(self.read(tenant, |book, _| book.call(call)).await?.outcome)
     }
 
     async fn open_calls(
@@ -267,6 +416,7 @@ impl Ledger for MemoryLedger {
                 }
                 Page { items, next: open.next().and(last) }
             })
+            .await?
             .outcome)
     }
 
@@ -287,6 +437,7 @@ impl Ledger for MemoryLedger {
                     next: page.first().filter(|_| end > most).map(|(n, _)| n.to_string()),
                 }
             })
+            .await?
             .outcome)
     }
 
@@ -308,6 +459,7 @@ impl Ledger for MemoryLedger {
                     next: page.last().filter(|_| more).map(|(n, _)| n.to_string()),
                 }
             })
+            .await?
             .outcome)
     }
 
@@ -322,7 +474,7 @@ impl Ledger for MemoryLedger {
             let place = all.partition_point(|(_, entry)| entry.at < at);
             Some(all.get(place.checked_sub(1)?)?.0.to_string())
         };
-        Ok(self.read(tenant, |book, _| before(book)).outcome)
+        Ok(self.read(tenant, |book, _| before(book)).await?.outcome)
     }
 
     async fn calls(
@@ -332,7 +484,7 @@ impl Ledger for MemoryLedger {
         _most: usize,
     ) -> Result<Page<(CallId, Call)>, LedgerError> {
         let all = |book: &Book| book.calls().map(|(id, call)| (id.clone(), call.clone())).collect();
-        let items = self.read(tenant, |book, _| all(book)).outcome;
+        let items = self.read(tenant, |book, _| all(book)).await?.outcome;
         Ok(Page { items, next: None })
     }
 
@@ -342,11 +494,11 @@ impl Ledger for MemoryLedger {
         calls: &[CallId],
     ) -> Result<Vec<bool>, LedgerError> {
         let are = |book: &Book| calls.iter().map(|call| book.is_kept(call)).collect();
-        Ok(self.read(tenant, |book, _| are(book)).outcome)
+        Ok(self.read(tenant, |book, _| are(book)).await?.outcome)
     }
 
     async fn upkeep(&self, tenant: &TenantId) -> Result<Reply<Upkeep>, LedgerError> {
-        Ok(self.read(tenant, |book, _| book.upkeep()))
+        self.read(tenant, |book, _| book.upkeep()).await
     }
 
     async fn begin_rewrite(
@@ -354,7 +506,7 @@ impl Ledger for MemoryLedger {
         tenant: &TenantId,
         token: &str,
     ) -> Result<Reply<bool>, LedgerError> {
-        Ok(self.on(tenant, |book, now| book.begin_rewrite(now, token)))
+        self.on(tenant, |book, now| book.begin_rewrite(now, token)).await
     }
 
     async fn add_rewritten(
@@ -366,7 +518,7 @@ impl Ledger for MemoryLedger {
         let read = |(cursor, entry): &(String, Entry)| Ok((read_cursor(cursor)?, entry.clone()));
         let entries = entries.iter().map(read).collect::<Result<Vec<_>, LedgerError>>()?;
         let add = |book: &mut Book, now| book.add_rewritten(now, token, entries.into_iter());
-        Ok(self.on(tenant, add).outcome)
+        Ok(self.on(tenant, add).await?.outcome)
     }
 
     async fn finish_rewrite(
@@ -375,7 +527,7 @@ impl Ledger for MemoryLedger {
         finish: &FinishRewrite,
     ) -> Result<Reply<FinishedRewrite>, LedgerError> {
         let until = finish.read_until.as_deref().map(read_cursor).transpose()?.unwrap_or_default();
-        Ok(self.on(tenant, |book, now| book.finish_rewrite(now, finish, until)))
+        self.on(tenant, |book, now| book.finish_rewrite(now, finish, until)).await
     }
 
     async fn abandon_rewrite(
@@ -385,7 +537,8 @@ impl Ledger for MemoryLedger {
         trimmed: Millis,
         erased: Millis,
     ) -> Result<(), LedgerError> {
-        self.on(tenant, |book, _| book.abandon_rewrite(token, trimmed, erased));
+        let abandon = |book: &mut Book, _| book.abandon_rewrite(token, trimmed, erased);
+        self.on(tenant, abandon).await?;
         Ok(())
     }
 
@@ -396,34 +549,34 @@ impl Ledger for MemoryLedger {
         from: &[u8],
         to: &[u8],
     ) -> Result<bool, LedgerError> {
-        Ok(self.on(tenant, |book, _| book.replace_context(call, from, to)).outcome)
+        Ok(self.on(tenant, |book, _| book.replace_context(call, from, to)).await?.outcome)
     }
 
     async fn record(&self, tenant: &TenantId) -> Result<Reply<Option<TenantRecord>>, LedgerError> {
-        Ok(self.read(tenant, |book, _| book.record()))
+        self.read(tenant, |book, _| book.record()).await
     }
 
     async fn take_reader(&self, command: &TakeReader) -> Result<Reply<Taken>, LedgerError> {
-        Ok(self.on(&command.tenant, |book, now| book.take_reader(now, command)))
+        self.on(&command.tenant, |book, now| book.take_reader(now, command)).await
     }
 
     async fn move_reader(&self, command: &MoveReader) -> Result<Reply<Moved>, LedgerError> {
-        Ok(self.on(&command.tenant, |book, now| book.move_reader(now, command)))
+        self.on(&command.tenant, |book, now| book.move_reader(now, command)).await
     }
 
     async fn readers(
         &self,
         tenant: &TenantId,
     ) -> Result<Reply<Vec<(String, Reader)>>, LedgerError> {
-        Ok(self.read(tenant, |book, _| book.readers()))
+        self.read(tenant, |book, _| book.readers()).await
     }
 
     async fn snapshot(&self, tenant: &TenantId) -> Result<Reply<Snapshot>, LedgerError> {
-        Ok(self.read(tenant, |book, _| book.snapshot()))
+        self.read(tenant, |book, _| book.snapshot()).await
     }
 
     async fn set_block(&self, command: &SetBlock) -> Result<Reply<BlockSet>, LedgerError> {
-        Ok(self.counted(&command.tenant, |book, now| book.set_block(now, command)))
+        self.counted(&command.tenant, |book, now| book.set_block(now, command)).await
     }
 
     async fn blocks(
@@ -440,11 +593,12 @@ impl Ledger for MemoryLedger {
                 let last = items.last().map(|(payer, by, _)| block_cursor(payer, *by));
                 Page { items, next: blocks.next().and(last) }
             })
+            .await?
             .outcome)
     }
 
     async fn ping(&self) -> Result<(), LedgerError> {
-        Ok(())
+        self.admit()
     }
 
     fn marks(&self) -> Arc<Marks> {
@@ -461,13 +615,13 @@ impl Ledger for MemoryLedger {
                 self.marks.lose(tenant, lost);
             }
         };
-        self.on(tenant, look);
+        self.on(tenant, look).await?;
         let losses = self.marks.losses();
         Ok(losses.into_iter().find(|(of, _)| of == tenant).map(|(_, lost)| lost))
     }
 
     async fn replayed(&self, tenant: &TenantId, lost: Lost) -> Result<(), LedgerError> {
-        self.on(tenant, |book, _| book.sequences.replayed(&self.marks.sidecar(), lost));
+        self.on(tenant, |book, _| book.sequences.replayed(&self.marks.sidecar(), lost)).await?;
         self.marks.replayed(tenant, lost);
         Ok(())
     }
@@ -476,14 +630,14 @@ impl Ledger for MemoryLedger {
         &self,
         command: &AdjustBalance,
     ) -> Result<Reply<Adjusted>, LedgerError> {
-        Ok(self.counted(&command.tenant, |book, now| book.adjust_balance(now, command)))
+        self.counted(&command.tenant, |book, now| book.adjust_balance(now, command)).await
     }
 
     async fn adjust_settlement(
         &self,
         command: &AdjustSettlement,
     ) -> Result<Reply<Adjusted>, LedgerError> {
-        Ok(self.counted(&command.tenant, |book, now| book.adjust_settlement(now, command)))
+        self.counted(&command.tenant, |book, now| book.adjust_settlement(now, command)).await
     }
 }
 

@@ -14,6 +14,9 @@ mod node;
 mod scripts;
 mod sentinels;
 
+#[cfg(any(test, fuzzing))]
+pub(crate) use codec::fuzzed;
+
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;

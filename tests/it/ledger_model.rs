@@ -4,7 +4,7 @@
 //! equal and every audit clean; a tally of its own says what each settled call may cost at most.
 //! `TOLLGATE_MODEL_COMMANDS` is the number of commands in all, `TOLLGATE_MODEL_SEED` plays one seed.
 
-mod commands;
+pub mod commands;
 mod faulty;
 
 use std::collections::{BTreeSet, HashMap, HashSet};

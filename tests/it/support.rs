@@ -1,5 +1,6 @@
 //! What the tests share: a stage on which one ledger plays one tenant by a stopped clock.
 
+pub mod in_file;
 pub mod messages;
 pub mod process;
 pub mod redis;
@@ -40,6 +41,7 @@ use tollgate::ledger::{
 macro_rules! on_every_ledger {
     ($($case:ident)*) => {
         $crate::on_one_ledger!(memory: $($case)*);
+        $crate::on_a_file!($($case)*);
         $crate::on_one_ledger!(redis: $($case)*);
     };
 }
@@ -61,9 +63,34 @@ macro_rules! on_one_ledger {
     };
 }
 
+/// See [`on_every_ledger`]. After each case the file must hold everything.
+#[macro_export]
+macro_rules! on_a_file {
+    ($($case:ident)*) => {
+        mod file {
+            $(
+                #[tokio::test]
+                async fn $case() {
+                    let stage = $crate::support::Stage::open($crate::support::file).await;
+                    super::$case(&stage).await;
+                    stage.assert_audit_clean().await;
+                    $crate::support::in_file::assert_kept(stage).await;
+                }
+            )*
+        }
+    };
+}
+
 /// The embedded ledger.
 pub async fn memory(clock: ClockOffset) -> Opened<MemoryLedger> {
     Opened { ledger: MemoryLedger::new(clock), keep: Box::new(()) }
+}
+
+/// The embedded ledger in a file of its own.
+pub async fn file(clock: ClockOffset) -> Opened<MemoryLedger> {
+    let folder = tempfile::tempdir().expect("a folder");
+    let ledger = in_file::open(&folder, clock);
+    Opened { ledger, keep: Box::new(folder) }
 }
 
 /// The Redis ledger, on the server that all tests share.
@@ -102,7 +129,7 @@ pub struct Stage<L> {
     pub ledger: L,
     pub clock: ClockOffset,
     pub tenant: TenantId,
-    _keep: Box<dyn Any + Send + Sync>,
+    keep: Box<dyn Any + Send + Sync>,
 }
 
 /// Whether an entry tells of balances, not of a call or a lot.
@@ -334,7 +361,7 @@ impl<L: Ledger> Stage<L> {
         let Opened { ledger, keep } = ledger(clock.clone()).await;
         let number = TENANTS.fetch_add(1, Ordering::Relaxed);
         let tenant = TenantId::new(&format!("t{}-{number}", std::process::id())).unwrap();
-        let stage = Stage { ledger, clock, tenant, _keep: keep };
+        let stage = Stage { ledger, clock, tenant, keep };
         stage.set_tenant(TenantState::Active).await;
         for name in ["alice", "bob"] {
             stage.set_payer(name, PayerState::Active, &[]).await;

@@ -3,6 +3,7 @@
 //! This is the model that the Lua scripts must equal, so it is written to be read.
 
 mod adjust;
+mod kept;
 mod sequences;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -14,7 +15,9 @@ use crate::charging::ids::{AdjustmentId, CallId, LotId, PayerId, PoolId};
 use crate::charging::month::Month;
 use crate::charging::profile::{PayerProfile, PayerState, Purchase, TenantState};
 use crate::charging::units::{Micros, Millis, Seconds};
+use crate::ledger::memory::book::kept::{Kept, differing};
 use crate::ledger::memory::book::sequences::Sequences;
+use crate::ledger::memory::rows::Rows;
 use crate::ledger::recharge::{Recharge, RechargeRequest, RechargeTerms, unspent};
 use crate::ledger::state::{
     Adjustment, Block, BlockNote, BlockedBy, Bucket, Call, CallState, Entry, EntryKind, Funds, Lot,
@@ -35,14 +38,14 @@ use crate::ledger::{
 pub(super) struct Book {
     tenant: TenantAccount,
     record: Option<TenantRecord>,
-    payers: HashMap<PayerId, Payer>,
-    sizes: BTreeMap<String, Seconds>,
-    pools: BTreeMap<String, Bucket>,
-    lots: BTreeMap<LotId, Bucket>,
+    payers: Rows<HashMap<PayerId, Payer>>,
+    sizes: Rows<BTreeMap<String, Seconds>>,
+    pools: Rows<BTreeMap<String, Bucket>>,
+    lots: Rows<BTreeMap<LotId, Bucket>>,
     wallet: Wallet,
     /// In flight or failed.
-    recharges: BTreeMap<LotId, RechargeRequest>,
-    calls: HashMap<CallId, Call>,
+    recharges: Rows<BTreeMap<LotId, RechargeRequest>>,
+    calls: Rows<HashMap<CallId, Call>>,
     /// Open calls by expiry.
     deadlines: BTreeSet<(Millis, CallId)>,
     /// All other calls, by the instant at which they are forgotten.
@@ -57,11 +60,13 @@ pub(super) struct Book {
     /// What the next entry brings with it: noted after it.
     alerts: Vec<Entry>,
     /// Every correction that was ever applied.
-    adjustments: BTreeMap<AdjustmentId, Adjustment>,
-    readers: BTreeMap<String, Reader>,
+    adjustments: Rows<BTreeMap<AdjustmentId, Adjustment>>,
+    readers: Rows<BTreeMap<String, Reader>>,
     ring: SpendRing,
-    blocks: BTreeMap<(PayerId, BlockedBy), Block>,
+    blocks: Rows<BTreeMap<(PayerId, BlockedBy), Block>>,
     pub(super) sequences: Sequences,
+    /// Where rows are kept of it all.
+    kept: Option<Kept>,
 }
 
 /// A lease while a call takes its part of it.
@@ -80,6 +85,8 @@ struct Payer {
     account: PayerAccount,
     profile: Option<PayerProfile>,
     seats: Vec<(String, Seconds)>,
+    /// Version of the account with which the two above were kept.
+    kept_version: u64,
 }
 
 impl Book {
@@ -641,7 +648,7 @@ impl Book {
             if !added.is_positive() {
                 continue;
             }
-            let bucket = self.pools.entry(line.pool.as_str().to_owned()).or_default();
+            let bucket = self.pools.or_insert_with(line.pool.as_str().to_owned(), Bucket::default);
             bucket.held += added.0;
             bucket.holds += i64::from(!line.held.is_positive());
             line.held += added;
@@ -667,7 +674,7 @@ impl Book {
         }
         if rest.is_positive() && money.overage {
             let lot = LotId::overage(&money.month);
-            let bucket = self.lots.entry(lot.clone()).or_insert_with(Bucket::overage);
+            let bucket = self.lots.or_insert_with(lot.clone(), Bucket::overage);
             let line = lot_line(money, &lot);
             bucket.funded += rest.0;
             bucket.held += rest.0;
@@ -719,7 +726,7 @@ impl Book {
             if held == 0 && spent == 0 {
                 continue;
             }
-            let bucket = self.pools.entry(line.pool.as_str().to_owned()).or_default();
+            let bucket = self.pools.or_insert_with(line.pool.as_str().to_owned(), Bucket::default);
             bucket.held += held;
             bucket.spent += spent;
             bucket.holds -= i64::from(line.held.is_positive());
@@ -799,7 +806,7 @@ impl Book {
         }
         if rest.is_positive() && money.overage {
             let lot = LotId::overage(&money.month);
-            let bucket = self.lots.entry(lot.clone()).or_insert_with(Bucket::overage);
+            let bucket = self.lots.or_insert_with(lot.clone(), Bucket::overage);
             bucket.funded += rest.0;
             bucket.spent += rest.0;
             lot_line(money, &lot).spent += rest;
@@ -986,7 +993,7 @@ impl Book {
     /// is counted up before it is applied can be counted down after.
     fn payer_mut(&mut self, payer: &str, change: impl FnOnce(&mut PayerAccount)) {
         if let Ok(id) = PayerId::new(payer) {
-            change(&mut self.payers.entry(id).or_default().account);
+            change(&mut self.payers.or_insert_with(id, Payer::default).account);
         }
     }
 
@@ -1014,7 +1021,7 @@ impl Book {
     /// tenant has moved the month's ends since it was made.
     fn open_pool(&mut self, family: &str, month: &Month) {
         let new = self.new_pool(family, month);
-        let pool = self.pools.entry(pool_id(family, &month.key)).or_insert(new);
+        let pool = self.pools.or_insert_with(pool_id(family, &month.key), || new);
         pool.starts = pool.starts.min(month.starts);
         pool.ends = pool.ends.max(month.ends);
     }
@@ -1095,6 +1102,9 @@ impl Book {
     fn push(&mut self, entry: Entry) {
         self.numbered += 1;
         self.journal.push((self.numbered, entry));
+        if let Some(kept) = &mut self.kept {
+            kept.entries.push(self.numbered);
+        }
     }
 
     fn note_call(
@@ -1171,7 +1181,10 @@ impl Book {
             return FinishedRewrite::Behind;
         }
         self.rewritten.extend(self.journal.drain(copied..));
-        self.journal = std::mem::take(&mut self.rewritten);
+        let old = std::mem::replace(&mut self.journal, std::mem::take(&mut self.rewritten));
+        if let Some(kept) = &mut self.kept {
+            kept.entries.extend(differing(&old, &self.journal));
+        }
         self.upkeep = Upkeep {
             token: String::new(),
             lease_ends: Millis::ZERO,
@@ -1213,7 +1226,7 @@ impl Book {
 
     pub(super) fn take_reader(&mut self, now: Millis, command: &TakeReader) -> Taken {
         let new = Reader { since: command.since, ..Reader::default() };
-        let reader = self.readers.entry(command.reader.clone()).or_insert(new);
+        let reader = self.readers.or_insert_with(command.reader.clone(), || new);
         if reader.owner != command.owner && reader.ends > now {
             return Taken::Busy(reader.clone());
         }
@@ -1296,11 +1309,13 @@ impl Book {
         let mut numbers_changed = false;
         let mut file_blocks = vec![];
         for PayerUpdate { profile, seats } in updates {
-            let payer = self.payers.entry(profile.id.clone()).or_default();
-            let known = payer.profile.as_ref();
-            if known == Some(profile) && payer.seats == *seats {
+            let stands = |payer: &Payer| payer.profile.as_ref() == Some(profile);
+            let known = self.payers.get(&profile.id);
+            if known.is_some_and(|payer| stands(payer) && payer.seats == *seats) {
                 continue;
             }
+            let payer = self.payers.or_insert_with(profile.id.clone(), Payer::default);
+            let known = payer.profile.as_ref();
             changed += 1;
             numbers_changed |= known.map_or(&[][..], |old| &old.numbers) != profile.numbers
                 || known.map(|old| old.state) != Some(profile.state);
@@ -1314,7 +1329,7 @@ impl Book {
             let old = std::mem::replace(&mut payer.seats, seats.clone());
             for (sign, changes) in [(-1, &old), (1, seats)] {
                 for (family, seconds) in changes {
-                    let size = self.sizes.entry(family.clone()).or_default();
+                    let size = self.sizes.or_insert_with(family.clone(), || Seconds::ZERO);
                     *size += Seconds(sign * seconds.0);
                 }
             }

@@ -818,6 +818,40 @@ pub(super) fn unknown_tag(script: &str, tag: &str) -> LedgerError {
     LedgerError::Corrupt(format!("{script} answered {tag:?}"))
 }
 
+/// What a fuzzer is let loose on: stored values and answers, of which the first byte chooses one. What can be
+/// read is written as the same value.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn fuzzed(bytes: &[u8]) {
+    use crate::ledger::state::{Adjustment, Upkeep, Wallet};
+    fn stored<T: Serialize + DeserializeOwned + PartialEq + std::fmt::Debug>(bytes: &[u8]) {
+        if let Ok(value) = decode::<T>("value", bytes) {
+            let again = encode(&value).and_then(|bytes| decode::<T>("value", &bytes));
+            assert_eq!(again, Ok(value));
+        }
+    }
+    let [which, bytes @ ..] = bytes else { return };
+    match which % 18 {
+        0 => stored::<Call>(bytes),
+        1 => stored::<Entry>(bytes),
+        2 => stored::<Wallet>(bytes),
+        3 => stored::<Bucket>(bytes),
+        4 => stored::<TenantAccount>(bytes),
+        5 => stored::<PayerAccount>(bytes),
+        6 => stored::<RechargeRequest>(bytes),
+        7 => stored::<SpendRing>(bytes),
+        8 => stored::<Adjustment>(bytes),
+        9 => stored::<Reader>(bytes),
+        10 => stored::<Upkeep>(bytes),
+        11 => stored::<Block>(bytes),
+        12 => drop(decode::<CallReply<'_>>("answer", bytes).map(|reply| reply.call())),
+        13 => drop(decode::<AdjustReply<'_>>("answer", bytes).map(|reply| reply.state())),
+        14 => drop(decode::<PositionReply<'_>>("answer", bytes)),
+        15 => drop(decode::<BalanceReply<'_>>("answer", bytes)),
+        16 => drop(decode_json::<PayerProfile>("profile", bytes)),
+        _ => drop(decode_json::<crate::ledger::TenantRecord>("tenant record", bytes)),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -95,7 +95,7 @@ impl Book {
             return Err(Adjusted::Full(room.max(0)).into());
         }
         self.open_pool(pool.family(), month);
-        let bucket = self.pools.entry(pool.as_str().to_owned()).or_default();
+        let bucket = self.pools.or_insert_with(pool.as_str().to_owned(), Bucket::default);
         bucket.adjusted += amount.0;
         bucket.alerted = bucket.alerted.min(bucket.alert_due());
         Ok(Posting { adjusted: amount.0, ..posting(pool_bucket(pool.as_str())) })

@@ -3,13 +3,15 @@
 
 use std::collections::BTreeMap;
 
+use serde::{Deserialize, Serialize};
+
 use crate::charging::units::Millis;
 use crate::ledger::marks::{Lost, Mark};
 use crate::ledger::memory::book::{Book, entry};
 use crate::ledger::state::{Entry, EntryKind};
 
 /// See the module.
-#[derive(Clone, Default)]
+#[derive(Clone, Default, Serialize, Deserialize)]
 pub(in crate::ledger::memory) struct Sequences {
     epoch: u64,
     marks: BTreeMap<String, Mark>,
