@@ -23,7 +23,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use crate::charging::ids::{CallId, PayerId, TenantId};
-use crate::charging::units::Millis;
+use crate::charging::units::{Millis, Seconds};
 use crate::credit_control::answer::CallContext;
 use crate::credit_control::emergency::UNATTRIBUTED;
 use crate::credit_control::signed_grant::lasting;
@@ -53,6 +53,9 @@ const LOOKED_AT: usize = 50;
 /// Longest wait for one answer of the ledger.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// How long a replay waits for answers of before the loss that are being noted.
+const STRAGGLERS: Duration = Duration::from_millis(300);
+
 /// Longest wait for the disk to take what was noted before.
 const WRITTEN_WITHIN: Duration = Duration::from_secs(5);
 
@@ -64,11 +67,15 @@ struct Tally {
     missed: usize,
 }
 
-/// Entries to be done again: by the sequences of the journal, those that are no call's and the last of each
-/// call; about 100 bytes a call.
+/// How far a call had come: ended, used, granted, answered. A replay notes anew what it has done, perhaps
+/// behind what was acknowledged meanwhile, so that the order of entries alone does not tell.
+type Progress = (bool, Seconds, Seconds, bool);
+
+/// Entries to be done again: by the sequences of the journal, those that are no call's and of each call the
+/// one in which it had come farthest, the last of several; about 130 bytes a call.
 #[derive(Default)]
 struct Index {
-    last: HashMap<CallId, u64>,
+    last: HashMap<CallId, (Progress, u64)>,
     others: HashSet<u64>,
     /// The store's clock at the last acknowledgement before the loss was found.
     acknowledged: Millis,
@@ -130,6 +137,7 @@ impl<L: Ledger> CreditControl<L> {
         }
         // What was remembered of the tenant may be from before.
         self.directory.forget_tenant(tenant);
+        tokio::time::sleep(STRAGGLERS).await;
         if !journal.written(WRITTEN_WITHIN).await {
             tracing::error!(%tenant, "the journal is behind: what it has not written is not replayed");
         }
@@ -487,7 +495,13 @@ fn index(journal: &Journal, tenant: &TenantId, lost: Lost) -> std::io::Result<In
             index.acknowledged = index.acknowledged.max(done.now);
         }
         match done.effect.call() {
-            Some((id, _)) => drop(index.last.insert(id.clone(), sequence)),
+            Some((id, call)) => {
+                let progress = progress(&done.effect, call);
+                let before = index.last.get(id);
+                if before.is_none_or(|(before, _)| *before <= progress) {
+                    index.last.insert(id.clone(), (progress, sequence));
+                }
+            }
             None => drop(index.others.insert(sequence)),
         }
     })?;
@@ -495,6 +509,11 @@ fn index(journal: &Journal, tenant: &TenantId, lost: Lost) -> std::io::Result<In
         index.acknowledged = earliest.unwrap_or_default();
     }
     Ok(index)
+}
+
+fn progress(effect: &Effect<'_>, call: &Call) -> Progress {
+    let is_ended = matches!(effect, Effect::Ended { .. });
+    (is_ended, call.used.max(call.parked), call.granted, call.answered_at > Millis::ZERO)
 }
 
 /// The second pass: hands over what the first has found, in its order.
@@ -510,7 +529,7 @@ fn pick(
             return;
         }
         let is_wanted = match done.effect.call() {
-            Some((id, _)) => index.last.get(id) == Some(&sequence),
+            Some((id, _)) => index.last.get(id).is_some_and(|(_, last)| *last == sequence),
             None => index.others.contains(&sequence),
         };
         if is_wanted {

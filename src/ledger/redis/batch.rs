@@ -13,11 +13,11 @@ use redis::{Value, cmd};
 use tokio::sync::oneshot;
 
 use crate::charging::ids::TenantId;
-use crate::ledger::marks::{Mark, Marks, Regression};
+use crate::ledger::marks::{Lost, Mark, Marks, Regression};
 use crate::ledger::redis::cluster::Slot;
 use crate::ledger::redis::codec::{RegressedArgs, encode};
 use crate::ledger::redis::connection::Connection;
-use crate::ledger::redis::keys::Key;
+use crate::ledger::redis::keys::{Key, missing};
 use crate::ledger::redis::read_regressed;
 use crate::ledger::redis::scripts::{Library, Verb};
 use crate::ledger::{ClockOffset, ClockReading, LedgerError};
@@ -226,7 +226,19 @@ impl Sender {
             match self.call(verb, tenant, &[arguments, &mark].concat()).await? {
                 Value::Array(parts) => match <[Value; 3]>::try_from(parts) {
                     Ok([answer, Value::Int(epoch), Value::Int(sequence)]) => {
-                        self.marks.acknowledge(tenant, read_mark(verb, epoch, sequence)?);
+                        let mark = read_mark(verb, epoch, sequence)?;
+                        if mark.epoch < self.marks.known(tenant).epoch {
+                            // Of before a loss that was found while it was on its way: nobody knows
+                            // whether it lasts, and the replay may have looked for it already.
+                            let late = "the ledger has gone back since".to_owned();
+                            return Err(LedgerError::Indeterminate(late));
+                        }
+                        if mark.epoch > known.epoch {
+                            // Somebody has found a loss, perhaps another thread of this sidecar, whose
+                            // answer is on its way: whoever acts on this one must know of it.
+                            self.look_for_missing(tenant, &sidecar).await?;
+                        }
+                        self.marks.acknowledge(tenant, mark);
                         return Ok(answer);
                     }
                     Ok(parts) => return Err(unexpected(verb, &Value::Array(parts.into()))),
@@ -243,6 +255,17 @@ impl Sender {
         }
         let again = format!("the ledger of tenant {tenant} goes back again and again");
         Err(LedgerError::Unavailable(again))
+    }
+
+    async fn look_for_missing(&self, tenant: &TenantId, sidecar: &str) -> Result<(), LedgerError> {
+        let mut command = cmd("HGET");
+        command.arg(Key::Sequence.of(tenant)).arg(missing(sidecar));
+        let found: Option<String> =
+            self.connection.query(Slot::of(tenant.as_str()), &command).await?;
+        if let Some(lost) = found.as_deref().and_then(Lost::decode) {
+            self.marks.lose(tenant, lost);
+        }
+        Ok(())
     }
 
     /// The ledger has lost something that was acknowledged: says so in it, once for all sidecars, and has
