@@ -97,7 +97,7 @@ async fn ask(command: ClientCommand, form: Output) -> Outcome {
         ClientCommand::Quote(args) => calls::quote(*args, form).await,
         ClientCommand::Balance(args) => accounts::balance(args, form).await,
         ClientCommand::Recharge(args) => accounts::recharge(args, form).await,
-        ClientCommand::Calls(args) => calls::calls(args, form).await,
+        ClientCommand::Calls(args) => calls::calls(*args, form).await,
         ClientCommand::Decisions(args) => accounts::decisions(args, form).await,
         ClientCommand::Usage(args) => usage::run(args, form).await,
         ClientCommand::Reconcile(args) => reconcile::run(*args, form).await,

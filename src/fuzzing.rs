@@ -21,6 +21,7 @@ use crate::charging::ids::{CallId, TenantId};
 use crate::charging::number::{self, NumberType};
 use crate::charging::units::{Millis, Seconds};
 use crate::config::{self, Flags};
+use crate::credit_control::directives::{Directives, Limits};
 use crate::credit_control::signed_grant::TokenKeys;
 use crate::credit_control::{CreditControl, Settings};
 use crate::grpc::account::{self, Account};
@@ -33,8 +34,11 @@ use crate::ledger::{ClockOffset, Ledger, file, redis};
 use crate::organisation;
 use crate::proto::json;
 
+/// A name, and what takes any bytes.
+pub type Target = (&'static str, fn(&[u8]));
+
 /// Name, and what takes the bytes.
-pub const TARGETS: [(&str, fn(&[u8])); 5] = [
+pub const TARGETS: [Target; 5] = [
     ("number", number),
     ("deck", deck),
     ("organisation", organisation),
@@ -163,7 +167,8 @@ async fn send_all(bytes: &[u8]) {
     applied.expect("a document of our own");
 
     let gate = Arc::new(Gate::new(1000));
-    let mut calls = CallAuthorization::serve(control.clone(), gate.clone(), 4 << 20);
+    let directives = Directives::new(control.ledger().clone(), Limits::default(), || false);
+    let mut calls = CallAuthorization::serve(control.clone(), gate.clone(), directives, 4 << 20);
     let mut accounts = Account::serve(administration, control.clone(), gate);
     let methods = methods();
     let mut rest = bytes;

@@ -80,7 +80,7 @@ pub enum ClientCommand {
     /// Report what became of a recharge that was asked for
     Recharge(RechargeArgs),
     /// List the open calls of a tenant with what they hold, show one call, or end those of a trunk
-    Calls(CallsArgs),
+    Calls(Box<CallsArgs>),
     /// List decisions, the newest first
     Decisions(DecisionsArgs),
     /// Export usage records: one for each call that was charged and each refusal

@@ -203,7 +203,7 @@ trait Rewound: Ledger + Sized {
 }
 
 impl Rewound for MemoryLedger {
-    type Kept = tollgate::ledger::memory::Kept;
+    type Kept = tollgate::ledger::memory::Earlier;
 
     fn keep(desk: &Desk<Self>) -> Self::Kept {
         desk.ledger.keep(&desk.tenant)
