@@ -128,7 +128,9 @@ impl Client {
             };
             // Whoever gave no answer is asked no more on this connection.
             self.connections[n] = None;
-            let may_repeat = matches!(status.code(), Code::Unavailable | Code::Unknown);
+            // What tonic says of a connection that closes under a request.
+            let may_repeat =
+                matches!(status.code(), Code::Unavailable | Code::Unknown | Code::Cancelled);
             if !may_repeat || begun.elapsed() > PATIENCE {
                 let failed = format!("{what}: {status}");
                 self.world.failed.lock().unwrap().push(failed);

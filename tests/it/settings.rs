@@ -69,7 +69,7 @@ fn figure(sidecar: &Sidecar, series: &str) -> String {
     line.unwrap_or_else(|| panic!("no {series} in {page}")).trim().to_owned()
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_log_and_the_limits_change_while_calls_run_and_bad_settings_change_nothing() {
     let redis = RedisServer::started();
     let files = Files::default();
@@ -106,18 +106,16 @@ async fn the_log_and_the_limits_change_while_calls_run_and_bad_settings_change_n
     let limited = "\"changed\":\"max_requests_in_flight, log_filter\"";
     wait_until("reloaded", || told(&sidecar, limited), |lines| *lines == 1);
     redis.signal("STOP");
-    let waits = calls.authorize_call(authorize("d", "alice", "+12065550100"));
-    let shed = async {
-        loop {
-            match other.settle_call(settle("e", 5)).await {
-                Err(status) if status.code() == Code::ResourceExhausted => break,
-                _ => {}
-            }
-        }
-        redis.signal("CONT");
-    };
-    let (waits, ()) = tokio::join!(waits, shed);
-    waits.expect("it was inside");
+    let waits =
+        tokio::spawn(
+            async move { calls.authorize_call(authorize("d", "alice", "+12065550100")).await },
+        );
+    let inside = "tollgate_rpc_in_flight{rpc=\"AuthorizeCall\"}";
+    wait_until("the first is inside", || figure(&sidecar, inside), |count| count == "1");
+    let shed = other.settle_call(settle("e", 5)).await.expect_err("there is no room");
+    assert_eq!(shed.code(), Code::ResourceExhausted, "{shed}");
+    redis.signal("CONT");
+    waits.await.unwrap().expect("it was inside");
 
     // Asked by a signal, it looks at once, and says so where nothing has changed too.
     files.write("tollgate.toml", &usual.replace("100ms", "24h"));
