@@ -143,8 +143,8 @@ tenants:
 /// Most messages of one input.
 const MOST_MESSAGES: usize = 12;
 
-/// Requests to a server with one tenant, one after another: a byte for the RPC, two for the length of the
-/// message, the message. Every answer must be one that the contract has, and the audit clean after all.
+/// Requests to a server with one tenant, one after another: two bytes for the RPC ([`methods`]), two for the
+/// length of the message, the message. Every answer must be one that the contract has, and the audit clean after all.
 fn messages(bytes: &[u8]) {
     static RUNTIME: OnceLock<Option<Runtime>> = OnceLock::new();
     let runtime = RUNTIME
@@ -170,14 +170,13 @@ async fn send_all(bytes: &[u8]) {
     let directives = Directives::new(control.ledger().clone(), Limits::default(), || false);
     let mut calls = CallAuthorization::serve(control.clone(), gate.clone(), directives, 4 << 20);
     let mut accounts = Account::serve(administration, control.clone(), gate);
-    let methods = methods();
     let mut rest = bytes;
     for _ in 0..MOST_MESSAGES {
-        let [which, low, high, after @ ..] = rest else { break };
+        let [w0, w1, low, high, after @ ..] = rest else { break };
         let length = usize::from(u16::from_le_bytes([*low, *high])).min(after.len());
         let (message, after) = after.split_at(length);
         rest = after;
-        let method = &methods[usize::from(*which) % methods.len()];
+        let method = chosen(u16::from_le_bytes([*w0, *w1]));
         let mut body = vec![0];
         body.extend_from_slice(&u32::try_from(length).unwrap_or_default().to_be_bytes());
         body.extend_from_slice(message);
@@ -206,19 +205,28 @@ async fn send_all(bytes: &[u8]) {
     }
 }
 
-/// All RPCs, in the order of their names.
-fn methods() -> &'static [MethodDescriptor] {
-    static METHODS: OnceLock<Vec<MethodDescriptor>> = OnceLock::new();
+/// The RPC of that number, else of the next higher one.
+fn chosen(which: u16) -> &'static MethodDescriptor {
+    let mut following = methods().range(which..).chain(methods());
+    following.next().expect("there are RPCs").1
+}
+
+/// All RPCs, by numbers made of their names, so that a new one does not give the inputs that are kept to
+/// others.
+fn methods() -> &'static BTreeMap<u16, MethodDescriptor> {
+    static METHODS: OnceLock<BTreeMap<u16, MethodDescriptor>> = OnceLock::new();
     METHODS.get_or_init(|| {
         let pool = json::descriptors().expect("descriptors of our own");
         let services = [call_authorization::NAME, account::NAME];
         let found = services.iter().filter_map(|name| pool.get_service_by_name(name));
-        let named: BTreeMap<_, _> = found
-            .flat_map(|service| service.methods().collect::<Vec<_>>())
-            .map(|method| (method.full_name().to_owned(), method))
-            .collect();
-        named.into_values().collect()
+        let methods = found.flat_map(|service| service.methods().collect::<Vec<_>>());
+        methods.map(|method| (number_of(method.full_name()), method)).collect()
     })
+}
+
+fn number_of(name: &str) -> u16 {
+    let [low, high, ..] = crc32fast::hash(name.as_bytes()).to_be_bytes();
+    u16::from_be_bytes([low, high])
 }
 
 #[cfg(test)]
@@ -287,6 +295,23 @@ mod tests {
             }
         }
         bytes
+    }
+
+    #[test]
+    fn every_rpc_has_an_input_that_begins_with_it() {
+        let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus/messages");
+        let mut rpcs = 0;
+        for method in methods().values() {
+            let kept = std::fs::read(folder.join(format!("one-{}", method.name())));
+            let kept = kept.unwrap_or_else(|error| panic!("{}: {error}", method.name()));
+            let number = u16::from_le_bytes([kept[0], kept[1]]);
+            assert_eq!(chosen(number).full_name(), method.full_name());
+            rpcs += 1;
+        }
+        let services = [call_authorization::NAME, account::NAME];
+        let pool = json::descriptors().expect("descriptors of our own");
+        let all = services.iter().filter_map(|name| pool.get_service_by_name(name));
+        assert_eq!(all.map(|service| service.methods().count()).sum::<usize>(), rpcs);
     }
 
     #[test]

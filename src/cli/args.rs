@@ -236,7 +236,7 @@ pub struct DemoArgs {
     /// Listener for administration: IP:PORT or unix:PATH
     #[arg(long, env = "TOLLGATE_ADMIN_LISTEN", default_value = "127.0.0.1:7602")]
     pub admin_listen: Listen,
-    /// Listener for HTTP /livez and /readyz: IP:PORT or unix:PATH
+    /// Listener for HTTP /livez, /readyz and /metrics: IP:PORT or unix:PATH
     #[arg(long, env = "TOLLGATE_HTTP_LISTEN", default_value = "127.0.0.1:7603")]
     pub http_listen: Listen,
     /// Exit after the last call instead of serving on
