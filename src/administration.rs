@@ -215,7 +215,11 @@ impl<L: Ledger> Administration<L> {
                 self.note_purchase(tenant, reply.now, &purchase, expires_at);
                 false
             }
-            Purchased::Replayed => true,
+            Purchased::Replayed => {
+                // Nobody may have heard of the first attempt, nor noted it.
+                self.note_purchase(tenant, reply.now, &purchase, expires_at);
+                true
+            }
             Purchased::Conflict if is_dated => {
                 return Err(refused("key", conflict(&purchase.key)));
             }
@@ -308,12 +312,11 @@ impl<L: Ledger> Administration<L> {
         };
         let after = self.ledger().balance(tenant).await?;
         let lot = after.outcome.lots.iter().find(|lot| succeeds && lot.key == report.key);
-        if !replayed {
-            // With the amount, which the request named: it may be lost with the report.
-            let amount = lot.map_or(Micros::ZERO, |lot| Micros(lot.bucket.funded));
-            let effect = || Effect::Recharged { report: Cow::Borrowed(&report), amount };
-            self.control.note(tenant, reply.now, effect);
-        }
+        // A repeat too: nobody may have heard of the first attempt, nor noted it. With the amount, which the
+        // request named: it may be lost with the report.
+        let amount = lot.map_or(Micros::ZERO, |lot| Micros(lot.bucket.funded));
+        let effect = || Effect::Recharged { report: Cow::Borrowed(&report), amount };
+        self.control.note(tenant, reply.now, effect);
         Ok(RechargeReport {
             replayed,
             lot: lot.map(|lot| credit_lot(lot, after.now)),

@@ -334,6 +334,7 @@ impl<L: Ledger> CreditControl<L> {
                     self.sign(answer, &tenant, (tenant_id, &request.call), &call, reply.now)
                 }
                 Authorized::Replayed(call) => {
+                    self.note_standing(tenant_id, reply.now, &request.call, &call);
                     self.grant(&tenant, (tenant_id, &request.call), &call, reply.now, true)
                 }
                 Authorized::Conflict => refused(Decision::KeyConflict),
@@ -602,6 +603,7 @@ impl<L: Ledger> CreditControl<L> {
                 Ok(self.grant(&known, (tenant, &command.call), &call, reply.now, false))
             }
             Answered::Repeated(call) => {
+                self.note_standing(tenant, reply.now, &command.call, &call);
                 Ok(self.grant(&known, (tenant, &command.call), &call, reply.now, true))
             }
             Answered::Standing(call) => Ok(ended_answer(&call, known.profile())),
@@ -641,7 +643,7 @@ impl<L: Ledger> CreditControl<L> {
         self.set_clock(reply.now);
         let profile = known.profile();
         if let Extended::Denied(call)
-        | Extended::Granted { call, replayed: false }
+        | Extended::Granted { call, .. }
         | Extended::Stopped(call, _) = &reply.outcome
         {
             self.note(tenant, reply.now, || Effect::Extended {

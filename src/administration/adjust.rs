@@ -135,13 +135,13 @@ impl<L: Ledger> Administration<L> {
             };
             let of_pool = matches!(amount, Amount::Minutes(_));
             let reply = self.ledger().adjust_balance(&command).await?;
+            if matches!(reply.outcome, Adjusted::Applied(_) | Adjusted::Replayed(_)) {
+                // A repeat too: nobody may have heard of the first attempt, nor noted it.
+                let command = Cow::Borrowed(&command);
+                self.control.note(tenant, reply.now, || Effect::BalanceAdjusted { command });
+            }
             let (replayed, entry) = match reply.outcome {
-                Adjusted::Applied(entry) => {
-                    let command = Cow::Borrowed(&command);
-                    let effect = || Effect::BalanceAdjusted { command };
-                    self.control.note(tenant, reply.now, effect);
-                    (false, entry)
-                }
+                Adjusted::Applied(entry) => (false, entry),
                 Adjusted::Replayed(entry) => (true, entry),
                 Adjusted::Stale => continue,
                 Adjusted::NotFound => return Err(missing()),
@@ -216,13 +216,13 @@ impl<L: Ledger> Administration<L> {
                 report: report.encode(),
             };
             let reply = self.ledger().adjust_settlement(&command).await?;
+            if matches!(reply.outcome, Adjusted::Applied(_) | Adjusted::Replayed(_)) {
+                // A repeat too: nobody may have heard of the first attempt, nor noted it.
+                let command = Cow::Borrowed(&command);
+                self.control.note(tenant, reply.now, || Effect::SettlementAdjusted { command });
+            }
             let (replayed, entry) = match reply.outcome {
-                Adjusted::Applied(entry) => {
-                    let command = Cow::Borrowed(&command);
-                    let effect = || Effect::SettlementAdjusted { command };
-                    self.control.note(tenant, reply.now, effect);
-                    (false, entry)
-                }
+                Adjusted::Applied(entry) => (false, entry),
                 Adjusted::Replayed(entry) => (true, entry),
                 Adjusted::Stale => continue,
                 Adjusted::NotFound => {

@@ -96,7 +96,8 @@ impl<L: Ledger> Administration<L> {
         self.known_tenant(tenant).await?;
         let command = SetBlock { tenant: tenant.clone(), payer: payer.clone(), blocked, note };
         let reply = self.ledger().set_block(&command).await?;
-        if matches!(reply.outcome, BlockSet::Blocked(_) | BlockSet::Lifted(_)) {
+        // Where it stands so already, too: nobody may have heard of the first attempt, nor noted it.
+        if reply.outcome != BlockSet::Unknown {
             let command = Cow::Borrowed(&command);
             self.control.note(tenant, reply.now, || Effect::BlockSet { command });
         }

@@ -13,15 +13,17 @@ use serde_bytes::Bytes;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use crate::charging::ids::TenantId;
+use crate::charging::ids::{CallId, TenantId};
 use crate::charging::units::{Micros, Millis, Seconds};
 use crate::credit_control::answer::Charge;
 use crate::credit_control::emergency::UNATTRIBUTED;
 use crate::credit_control::{CreditControl, EndRequest, UseCaseError};
 use crate::journal::entry::{Command, Effect};
 use crate::journal::{Journal, Todo};
+use crate::ledger::state::{Call, CallState};
 use crate::ledger::{
-    Authorize, Authorized, End, EndResult, Ended, Ledger, LedgerError, Reply, Restore, Restored,
+    Authorize, Authorized, End, EndResult, Ended, Ending, Ledger, LedgerError, Reply, Restore,
+    Restored,
 };
 
 /// Entries that are brought to the ledger at a time, each of another call.
@@ -58,15 +60,30 @@ impl<L: Ledger> CreditControl<L> {
         }
     }
 
+    /// An end that was done before, too: whoever had it done may never have heard of that, nor noted it.
     pub(super) fn note_end(&self, command: &End, reply: &Reply<Ended>) {
-        if let Ended::Done { call, replayed: false, .. } = &reply.outcome {
-            self.note(&command.tenant, reply.now, || Effect::Ended {
+        if let Ended::Done { call, replayed, .. } = &reply.outcome {
+            // It is forgotten so long after its end, not after the repeat: a replay must know.
+            let now = if *replayed { since_ended(call, reply.now) } else { reply.now };
+            self.note(&command.tenant, now, || Effect::Ended {
                 id: command.call.clone(),
-                how: command.how,
+                how: if *replayed { as_recorded(call, command.how) } else { command.how },
                 report: Cow::Borrowed(Bytes::new(&command.report)),
                 call: Cow::Borrowed(call),
             });
         }
+    }
+
+    /// Notes where a call stands that was decided or answered before: whoever had that done may never have
+    /// heard of it, nor noted it, and the client is told now.
+    pub(super) fn note_standing(&self, tenant: &TenantId, now: Millis, id: &CallId, call: &Call) {
+        self.note(tenant, now, || {
+            let (id, found) = (id.clone(), Cow::Borrowed(call));
+            match call.state == CallState::Answered || call.parked.is_positive() {
+                true => Effect::Extended { id, used: call.used.max(call.parked), call: found },
+                false => Effect::Authorized { id, call: found },
+            }
+        });
     }
 
     /// Ends a call by the ledger; or accepts that it is to be ended, where there is a journal and the ledger
@@ -262,14 +279,15 @@ impl<L: Ledger> CreditControl<L> {
     async fn do_record(&self, record: &Authorize) -> Result<(&'static str, bool), LedgerError> {
         let reply = self.ledger.authorize(record).await?;
         Ok(match reply.outcome {
-            Authorized::Decided(call) => {
-                self.note(&record.tenant, reply.now, || Effect::Authorized {
+            // Whoever is told that it was decided before may not have heard of it then.
+            Authorized::Decided(call) | Authorized::Replayed(call) => {
+                let now = since_ended(&call, reply.now);
+                self.note(&record.tenant, now, || Effect::Authorized {
                     id: record.call.clone(),
                     call: Cow::Borrowed(&call),
                 });
                 ("RECORDED", false)
             }
-            Authorized::Replayed(_) => ("RECORDED", false),
             // The decision is on record, beside another call of the same key.
             Authorized::Conflict => ("KEY_CONFLICT", true),
             Authorized::Ended => ("CALL_ALREADY_ENDED", true),
@@ -282,14 +300,19 @@ impl<L: Ledger> CreditControl<L> {
     /// what it has, and gives it back.
     async fn do_restore(&self, restore: &Restore) -> Result<(&'static str, bool), LedgerError> {
         let reply = self.ledger.restore(restore).await?;
+        if matches!(reply.outcome, Restored::Restored | Restored::Known) {
+            // Known it may be from an attempt that nobody heard the answer of, and may have ended since.
+            let now = match reply.outcome {
+                Restored::Known => restore.granted.authorized_at,
+                _ => reply.now,
+            };
+            self.note(&restore.tenant, now, || Effect::Authorized {
+                id: restore.call.clone(),
+                call: Cow::Borrowed(&restore.granted),
+            });
+        }
         Ok(match reply.outcome {
-            Restored::Restored => {
-                self.note(&restore.tenant, reply.now, || Effect::Authorized {
-                    id: restore.call.clone(),
-                    call: Cow::Borrowed(&restore.granted),
-                });
-                ("GRANTED", false)
-            }
+            Restored::Restored => ("GRANTED", false),
             Restored::Known => ("KNOWN", false),
             Restored::TooLate => ("TOO_LATE", true),
             Restored::NoTenant => ("NOT_FOUND", true),
@@ -316,5 +339,47 @@ impl<L: Ledger> CreditControl<L> {
             Ended::AnsweredAlready(_) => ("ANSWERED_ALREADY", true),
             Ended::NotOpen | Ended::Unknown => ("NOT_FOUND", true),
         })
+    }
+}
+
+/// When a call ended, by the store's clock; `now` where that is not known.
+fn since_ended(call: &Call, now: Millis) -> Millis {
+    if call.ended_at > Millis::ZERO { call.ended_at } else { now }
+}
+
+/// How a call was ended that is asked to end once more, perhaps in another way.
+fn as_recorded(call: &Call, asked: Ending) -> Ending {
+    match call.state {
+        CallState::Settled => Ending::Settle(Seconds(call.settle_used.max(0))),
+        CallState::Expired => Ending::Proven,
+        CallState::Denied | CallState::Ended if call.parked.is_positive() => {
+            Ending::Settle(call.parked)
+        }
+        _ => asked,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_end_that_is_repeated_is_noted_as_it_is_recorded() {
+        let call = |state, settle_used, parked| Call {
+            settle_used,
+            parked: Seconds(parked),
+            ..Call::new(state, Millis(1))
+        };
+        let asked = Ending::Settle(Seconds(90));
+        let settled = call(CallState::Settled, 60, 0);
+        assert_eq!(as_recorded(&settled, asked), Ending::Settle(Seconds(60)));
+        assert_eq!(as_recorded(&call(CallState::Expired, -1, 0), asked), Ending::Proven);
+        let parked = call(CallState::Ended, -1, 70);
+        assert_eq!(as_recorded(&parked, asked), Ending::Settle(Seconds(70)));
+        let earlier = Call { ended_at: Millis(7), ..settled };
+        assert_eq!(since_ended(&earlier, Millis(9)), Millis(7));
+        assert_eq!(since_ended(&parked, Millis(9)), Millis(9));
+        let released = call(CallState::Released, 0, 0);
+        assert_eq!(as_recorded(&released, Ending::Release), Ending::Release);
     }
 }

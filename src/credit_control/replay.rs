@@ -13,9 +13,10 @@
 //! **Nobody is charged twice.** A call that the ledger knows is never put back. One that was lost, and that
 //! somebody has put back and ended since by its signed grant, is known for as long as ended calls are kept.
 //! The loss cannot have been before the last acknowledgement; so no call is put back once that is as long
-//! ago as ended calls are kept.
+//! ago as ended calls are kept. Nor one whose own entry is as old: it may have ended and be forgotten, where
+//! only the sequences are lost, or the sidecar's name.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -34,7 +35,8 @@ use crate::ledger::marks::Lost;
 use crate::ledger::state::{Call, CallState, nuance_of};
 use crate::ledger::{
     Adjusted, Answer, Authorize, Authorized, BlockSet, CallLimits, End, Extend, Ledger,
-    LedgerError, Offer, Proposal, Purchased, RechargeReported, Restore, Restored, Versions,
+    LedgerError, Offer, Proposal, Purchased, RechargeOutcome, RechargeReported, Restore, Restored,
+    Versions,
 };
 use crate::metrics::{self, Replayed};
 
@@ -67,16 +69,17 @@ struct Tally {
     missed: usize,
 }
 
-/// How far a call had come: ended, used, granted, answered. A replay notes anew what it has done, perhaps
+/// How far a call had come: used, ended, granted, answered. Usage comes first, since it never falls, and a
+/// call that has expired goes on when its client reports more. A replay notes anew what it has done, perhaps
 /// behind what was acknowledged meanwhile, so that the order of entries alone does not tell.
-type Progress = (bool, Seconds, Seconds, bool);
+type Progress = (Seconds, bool, Seconds, bool);
 
 /// Entries to be done again: by the sequences of the journal, those that are no call's and of each call the
 /// one in which it had come farthest, the last of several; about 130 bytes a call.
 #[derive(Default)]
 struct Index {
     last: HashMap<CallId, (Progress, u64)>,
-    others: HashSet<u64>,
+    others: HashMap<String, u64>,
     /// The store's clock at the last acknowledgement before the loss was found.
     acknowledged: Millis,
     unreadable: usize,
@@ -150,7 +153,6 @@ impl<L: Ledger> CreditControl<L> {
             tracing::error!(%tenant, parts = index.unreadable,
                 "parts of the journal cannot be read, and are not replayed");
         }
-        let until = index.acknowledged.after(lasting(self.settings.ended_retention));
         let (found, mut entries) = mpsc::channel(4 * AT_A_TIME);
         let reading = in_background({
             let (journal, tenant, index) = (journal.clone(), tenant.clone(), index.clone());
@@ -160,14 +162,16 @@ impl<L: Ledger> CreditControl<L> {
         let (mut late, mut calls) = (vec![], vec![]);
         loop {
             let next = entries.recv().await;
-            let is_call = next.as_ref().is_some_and(|effect| effect.call().is_some());
+            let is_call = next.as_ref().is_some_and(|(_, effect)| effect.call().is_some());
             // Calls side by side, whatever else is between them in its place.
             if !is_call || calls.len() >= AT_A_TIME {
-                self.put_all_back(tenant, until, std::mem::take(&mut calls), &mut tally).await?;
+                self.put_all_back(tenant, std::mem::take(&mut calls), &mut tally).await?;
             }
             match next {
-                Some(effect) if is_call => calls.push(effect),
-                Some(effect) => match self.do_again(tenant, &effect).await? {
+                Some((at, effect)) if is_call => {
+                    calls.push((at.min(index.acknowledged), effect));
+                }
+                Some((_, effect)) => match self.do_again(tenant, &effect).await? {
                     Some(true) => tally.others += 1,
                     Some(false) => tally.missed += 1,
                     None => late.push(effect),
@@ -175,12 +179,18 @@ impl<L: Ledger> CreditControl<L> {
                 None => break,
             }
         }
-        // Recharges that are asked for again only once the calls behind them are charged.
+        // Recharges that are asked for again only once the calls behind them are charged, and corrections
+        // whose calls came behind them.
         for effect in late {
             match self.do_again(tenant, &effect).await? {
                 Some(true) => tally.others += 1,
-                _ => {
-                    self.missed(tenant, &effect, "the ledger has not asked for it again");
+                Some(false) => tally.missed += 1,
+                None => {
+                    let why = match effect {
+                        Effect::Recharged { .. } => "the ledger has not asked for it again",
+                        _ => "what it corrected is not there, or not settled",
+                    };
+                    self.missed(tenant, &effect, why);
                     tally.missed += 1;
                 }
             }
@@ -193,14 +203,13 @@ impl<L: Ledger> CreditControl<L> {
     async fn put_all_back(
         self: &Arc<Self>,
         tenant: &TenantId,
-        until: Millis,
-        calls: Vec<Effect<'static>>,
+        calls: Vec<(Millis, Effect<'static>)>,
         tally: &mut Tally,
     ) -> Result<(), LedgerError> {
         let mut all = JoinSet::new();
-        for effect in calls {
+        for (at, effect) in calls {
             let (control, tenant) = (self.clone(), tenant.clone());
-            all.spawn(async move { control.put_back(&tenant, until, &effect).await });
+            all.spawn(async move { control.put_back(&tenant, at, &effect).await });
         }
         while let Some(done) = all.join_next().await {
             let lost = |error: tokio::task::JoinError| LedgerError::Unavailable(error.to_string());
@@ -216,10 +225,11 @@ impl<L: Ledger> CreditControl<L> {
     async fn put_back(
         &self,
         tenant: &TenantId,
-        until: Millis,
+        at: Millis,
         effect: &Effect<'_>,
     ) -> Result<bool, LedgerError> {
         let Some((id, call)) = effect.call() else { return Ok(true) };
+        let until = at.after(lasting(self.settings.ended_retention));
         let is_there = match call.state {
             CallState::Denied => self.refuse_again(tenant, id, call).await?,
             // Usage of a call that was never granted: it is parked again, or its key closed again.
@@ -232,8 +242,9 @@ impl<L: Ledger> CreditControl<L> {
         }
         self.bring_forward(tenant, id, call, effect).await?;
         metrics::get().replayed(Replayed::Call);
-        // It stands under a later sequence now, by which it is found where that is lost, too.
-        self.note(tenant, self.now(), || effect.clone());
+        // It stands under a later sequence now, by which it is found where that is lost, too; with its own
+        // instant: it may have been known, and is forgotten so long after its end.
+        self.note(tenant, at, || effect.clone());
         Ok(true)
     }
 
@@ -374,7 +385,10 @@ impl<L: Ledger> CreditControl<L> {
         let Some(now) = self.within_time(self.ledger.call(&tenant, &id)).await? else {
             return Ok(());
         };
-        if call.state == CallState::Answered && now.state == CallState::Ringing {
+        // Where its answer is lost it may have expired as one that only rang; it holds again.
+        let only_rang = now.state == CallState::Ringing
+            || (now.state == CallState::Expired && now.answered_at == Millis::ZERO);
+        if call.state == CallState::Answered && only_rang {
             let command = Answer { tenant: tenant.clone(), call: id.clone() };
             self.within_time(self.ledger.answer(&command)).await?;
         }
@@ -424,7 +438,11 @@ impl<L: Ledger> CreditControl<L> {
                 let over = known.map(|call| (call.used, call.money_spent())).unwrap_or_default();
                 let command = crate::ledger::AdjustSettlement { over, ..command };
                 let done = self.within_time(self.ledger.adjust_settlement(&command)).await?;
-                adjusted(&done.outcome)
+                match done.outcome {
+                    // Its call may be behind it, noted anew by a replay that was cut off.
+                    Adjusted::NotFound | Adjusted::NotSettled(_) => return Ok(None),
+                    outcome => adjusted(&outcome),
+                }
             }
             Effect::BlockSet { command } => {
                 match self.within_time(self.ledger.set_block(command)).await?.outcome {
@@ -445,16 +463,7 @@ impl<L: Ledger> CreditControl<L> {
 
     fn missed(&self, tenant: &TenantId, effect: &Effect<'_>, why: &str) {
         metrics::get().replayed(Replayed::Missed);
-        let what = match effect {
-            Effect::Purchased { purchase, .. } => format!("purchase {}", purchase.key),
-            Effect::Recharged { report, amount } => {
-                format!("recharge {} of {amount} micro-units", report.key)
-            }
-            Effect::BalanceAdjusted { command } => format!("correction {}", command.key),
-            Effect::SettlementAdjusted { command } => format!("correction {}", command.key),
-            Effect::BlockSet { command } => format!("block of {}", command.payer),
-            _ => effect.call().map(|(id, _)| format!("call {id}")).unwrap_or_default(),
-        };
+        let what = name(effect);
         tracing::error!(%tenant, what, why, "the ledger has lost it, and it cannot be replayed");
     }
 
@@ -482,6 +491,23 @@ fn is_lost(done: &Done<'_>, tenant: &TenantId, lost: Lost) -> bool {
     done.tenant == *tenant && done.mark.sequence > lost.above
 }
 
+/// What is done, for people, and so that it is done once.
+fn name(effect: &Effect<'_>) -> String {
+    match effect {
+        Effect::Purchased { purchase, .. } => format!("purchase {}", purchase.key),
+        Effect::Recharged { report, amount } => match report.outcome {
+            RechargeOutcome::Succeeded { .. } => {
+                format!("recharge {} of {amount} micro-units", report.key)
+            }
+            RechargeOutcome::Failed(_) => format!("failed recharge {}", report.key),
+        },
+        Effect::BalanceAdjusted { command } => format!("correction {}", command.key),
+        Effect::SettlementAdjusted { command } => format!("correction {}", command.key),
+        Effect::BlockSet { command } => format!("block of {}", command.payer),
+        _ => effect.call().map(|(id, _)| format!("call {id}")).unwrap_or_default(),
+    }
+}
+
 /// The first pass: what is to be done again.
 fn index(journal: &Journal, tenant: &TenantId, lost: Lost) -> std::io::Result<Index> {
     let mut index = Index::default();
@@ -502,7 +528,17 @@ fn index(journal: &Journal, tenant: &TenantId, lost: Lost) -> std::io::Result<In
                     index.last.insert(id.clone(), (progress, sequence));
                 }
             }
-            None => drop(index.others.insert(sequence)),
+            // Each once: a replay notes anew what it has done, and may be cut off and begin anew.
+            None => match done.effect {
+                // Of a payer's blocks the last says how it is.
+                Effect::BlockSet { .. } => {
+                    index.others.insert(name(&done.effect), sequence);
+                }
+                // Anything else has a key, and is done in its first place.
+                _ => {
+                    index.others.entry(name(&done.effect)).or_insert(sequence);
+                }
+            },
         }
     })?;
     if index.acknowledged == Millis::ZERO {
@@ -513,7 +549,7 @@ fn index(journal: &Journal, tenant: &TenantId, lost: Lost) -> std::io::Result<In
 
 fn progress(effect: &Effect<'_>, call: &Call) -> Progress {
     let is_ended = matches!(effect, Effect::Ended { .. });
-    (is_ended, call.used.max(call.parked), call.granted, call.answered_at > Millis::ZERO)
+    (call.used.max(call.parked), is_ended, call.granted, call.answered_at > Millis::ZERO)
 }
 
 /// The second pass: hands over what the first has found, in its order.
@@ -522,7 +558,7 @@ fn pick(
     tenant: &TenantId,
     lost: Lost,
     index: &Index,
-    found: &mpsc::Sender<Effect<'static>>,
+    found: &mpsc::Sender<(Millis, Effect<'static>)>,
 ) -> std::io::Result<()> {
     journal.read_done(|sequence, done| {
         if !is_lost(&done, tenant, lost) {
@@ -530,11 +566,11 @@ fn pick(
         }
         let is_wanted = match done.effect.call() {
             Some((id, _)) => index.last.get(id).is_some_and(|(_, last)| *last == sequence),
-            None => index.others.contains(&sequence),
+            None => index.others.get(&name(&done.effect)) == Some(&sequence),
         };
         if is_wanted {
             // Whoever does not listen any more begins anew.
-            let _ = found.blocking_send(done.effect.into_owned());
+            let _ = found.blocking_send((done.now, done.effect.into_owned()));
         }
     })?;
     Ok(())
@@ -576,5 +612,92 @@ fn adjusted(outcome: &Adjusted) -> Option<&'static str> {
         Adjusted::Short(_) => Some("less is available now than it takes away"),
         Adjusted::Full(_) => Some("the limits leave no room for it now"),
         Adjusted::Stale => Some("the month of the pool is over, or the call was charged again"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::borrow::Cow;
+
+    use super::*;
+    use crate::charging::ids::LotId;
+    use crate::charging::profile::Purchase;
+    use crate::charging::units::Micros;
+    use crate::journal::Settings;
+    use crate::ledger::SetBlock;
+    use crate::ledger::marks::Mark;
+    use crate::ledger::state::BlockNote;
+
+    const LOST: Lost = Lost { above: 0, last: 9 };
+
+    /// What a replay is given of these entries, in its order.
+    async fn picked(effects: Vec<Effect<'_>>) -> Vec<Effect<'static>> {
+        let folder = tempfile::tempdir().expect("a folder");
+        let settings = Settings {
+            folder: folder.path().join("journal"),
+            keep: Duration::from_secs(3600),
+            most_bytes: 1 << 20,
+        };
+        let journal = Journal::open(&settings).expect("a journal");
+        let tenant = TenantId::literal("contoso");
+        for effect in effects {
+            journal.note(&tenant, Millis(5), Mark { epoch: 0, sequence: 1 }, effect);
+        }
+        assert!(journal.written(WRITTEN_WITHIN).await);
+        let index = index(&journal, &tenant, LOST).expect("it can be read");
+        let (found, mut entries) = mpsc::channel(100);
+        let picking = tokio::task::spawn_blocking(move || {
+            pick(&journal, &tenant, LOST, &index, &found).expect("it can be read");
+        });
+        picking.await.expect("it does not panic");
+        let mut picked = vec![];
+        while let Some((_, effect)) = entries.recv().await {
+            picked.push(effect);
+        }
+        picked
+    }
+
+    fn bought(key: &'static str) -> Effect<'static> {
+        let purchase = Purchase {
+            key: LotId::literal(key),
+            amount: Micros(5),
+            purchased_at: Millis(1),
+            payment: Default::default(),
+        };
+        Effect::Purchased { purchase: Cow::Owned(purchase), expires_at: Millis(8) }
+    }
+
+    fn block(blocked: bool) -> Effect<'static> {
+        let note = BlockNote { reason: "fraud".to_owned(), operator: "op".to_owned() };
+        let (tenant, payer) = (TenantId::literal("contoso"), PayerId::literal("alice"));
+        Effect::BlockSet { command: Cow::Owned(SetBlock { tenant, payer, blocked, note }) }
+    }
+
+    /// A call that was ended as it stood (`EndCalls`), and that has reported more since.
+    #[tokio::test]
+    async fn a_call_that_went_on_after_its_end_is_not_ended() {
+        let id = CallId::literal("call");
+        let call = |state, used| {
+            let (used, answered_at) = (Seconds(used), Millis(2));
+            Cow::Owned(Call { used, answered_at, ..Call::new(state, Millis(1)) })
+        };
+        let ended = Effect::Ended {
+            id: id.clone(),
+            how: crate::ledger::Ending::Proven,
+            report: Cow::Borrowed(serde_bytes::Bytes::new(b"")),
+            call: call(CallState::Expired, 60),
+        };
+        let used = Seconds(300);
+        let went_on = Effect::Extended { id, used, call: call(CallState::Answered, 300) };
+        assert_eq!(picked(vec![ended, went_on.clone()]).await, [went_on]);
+    }
+
+    /// A replay that is cut off has noted some of it anew: it must not grow with each attempt, nor bring
+    /// back a block that was lifted.
+    #[tokio::test]
+    async fn what_was_noted_twice_is_done_once() {
+        let entries =
+            vec![bought("po-1"), block(true), bought("po-2"), block(false), bought("po-1")];
+        assert_eq!(picked(entries).await, [bought("po-1"), bought("po-2"), block(false)]);
     }
 }

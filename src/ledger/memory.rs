@@ -231,10 +231,12 @@ impl MemoryLedger {
                 let (sidecar, known) = self.marks.sent(tenant);
                 book.sequences.count(&sidecar, known).unwrap_or(known)
             });
-            self.marks.acknowledge(tenant, mark);
-            command(book, now)
+            (mark, command(book, now))
         };
-        self.on(tenant, counted).await
+        let Reply { now, outcome: (mark, outcome) } = self.on(tenant, counted).await?;
+        // Once it is kept: what a crash takes with it was acknowledged to nobody, and is no loss.
+        self.marks.acknowledge(tenant, mark);
+        Ok(Reply { now, outcome })
     }
 
     fn regressed(&self, tenant: &TenantId, book: &mut Book, now: Millis, found: Regression) {

@@ -468,6 +468,112 @@ async fn the_end_of_a_lost_call_waits_for_it<L: Rewound>(desk: &Desk<L>) {
     desk.snapshot().await;
 }
 
+/// A settle that was carried out without anybody's hearing of it, and that the client has repeated.
+async fn what_a_repeat_was_told_is_there_again<L: Rewound>(desk: &Desk<L>) {
+    let empty = L::keep(desk);
+    assert!(desk.authorize("repeated", "carol").await);
+    let unheard = tollgate::ledger::End {
+        tenant: desk.tenant.clone(),
+        call: call_id("repeated"),
+        how: Ending::Settle(Seconds(125)),
+        report: vec![],
+        ended_retention: ENDED_RETENTION,
+        has_grant: false,
+    };
+    desk.ledger.end(&unheard).await.unwrap();
+    assert_eq!(desk.settle("repeated", 125).await, EndResult::Settled);
+    let expected = essence(&desk.snapshot().await);
+    L::roll_back(desk, &empty);
+    desk.replayed().await;
+    assert_eq!(essence(&desk.snapshot().await), expected);
+}
+
+/// Nothing is lost but the sequences, and a call was forgotten meanwhile: it is not charged again.
+async fn a_forgotten_call_is_not_charged_again<L: Rewound>(desk: &Desk<L>, clock: &ClockOffset) {
+    assert!(desk.authorize("forgotten", "carol").await);
+    assert_eq!(desk.settle("forgotten", 125).await, EndResult::Settled);
+    clock.advance(ENDED_RETENTION + Seconds(60));
+    desk.ledger.sweep(&desk.tenant, 10, ENDED_RETENTION).await.unwrap();
+    assert_eq!(desk.ledger.call(&desk.tenant, &call_id("forgotten")).await, Ok(None));
+    assert!(desk.authorize("now", "carol").await);
+    let expected = essence(&desk.snapshot().await);
+    // Another name of the sidecar, of which the ledger has counted nothing.
+    let marks = desk.ledger.marks();
+    let known = marks.known(&desk.tenant);
+    marks.adopt(&"0".repeat(32), [(desk.tenant.clone(), known)]);
+    desk.replayed().await;
+    assert_eq!(essence(&desk.snapshot().await), expected);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_forgotten_call_is_not_charged_again_on_both() {
+    let (clock, server) = (stopped(), RedisServer::shared());
+    let desk = Desk::open(MemoryLedger::new(clock.clone()), server.clone()).await;
+    a_forgotten_call_is_not_charged_again(&desk, &clock).await;
+    let clock = stopped();
+    let desk = Desk::open(server.ledger(&clock).await, server).await;
+    a_forgotten_call_is_not_charged_again(&desk, &clock).await;
+}
+
+/// A correction whose call stands behind it in the journal.
+async fn a_correction_before_its_call_is_there_again<L: Rewound>(desk: &Desk<L>) {
+    let empty = L::keep(desk);
+    let corrected = call_id("corrected");
+    assert!(desk.authorize("corrected", "carol").await);
+    let unheard = tollgate::ledger::End {
+        tenant: desk.tenant.clone(),
+        call: corrected.clone(),
+        how: Ending::Settle(Seconds(125)),
+        report: vec![],
+        ended_retention: ENDED_RETENTION,
+        has_grant: false,
+    };
+    desk.ledger.end(&unheard).await.unwrap();
+    let authority = Authority {
+        key: AdjustmentId::new("a-1").unwrap(),
+        reason: "wrong clock".to_owned(),
+        operator: "op".to_owned(),
+    };
+    let (tenant, used) = (&desk.tenant, Seconds(61));
+    let done = desk.administration.adjust_settlement(tenant, &corrected, used, &authority);
+    done.await.unwrap();
+    desk.settle("corrected", 125).await;
+    let expected = essence(&desk.snapshot().await);
+    L::roll_back(desk, &empty);
+    desk.replayed().await;
+    assert_eq!(essence(&desk.snapshot().await), expected);
+}
+
+/// A call whose answer is lost, and that has expired as one that only rang before that was found.
+async fn an_answered_call_that_expired_ringing_holds_again<L: Rewound>(
+    desk: &Desk<L>,
+    clock: &ClockOffset,
+) {
+    let (answered, deadline) = (call_id("answered"), Instant::now() + PATIENCE);
+    assert!(desk.authorize("answered", "carol").await);
+    let ringing = L::keep(desk);
+    desk.control.report_answer(&desk.tenant, &answered, deadline).await.unwrap();
+    L::roll_back(desk, &ringing);
+    clock.advance(Seconds(200));
+    let swept = desk.ledger.sweep(&desk.tenant, 10, ENDED_RETENTION).await.unwrap();
+    assert_eq!(swept.outcome.expired, 1);
+    desk.replayed().await;
+    let call = desk.ledger.call(&desk.tenant, &answered).await.unwrap().unwrap();
+    assert_eq!(call.state, CallState::Answered);
+    assert!(call.money.is_some_and(|money| money.held().is_positive()));
+    desk.snapshot().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_answered_call_that_expired_ringing_holds_again_on_both() {
+    let (clock, server) = (stopped(), RedisServer::shared());
+    let desk = Desk::open(MemoryLedger::new(clock.clone()), server.clone()).await;
+    an_answered_call_that_expired_ringing_holds_again(&desk, &clock).await;
+    let clock = stopped();
+    let desk = Desk::open(server.ledger(&clock).await, server).await;
+    an_answered_call_that_expired_ringing_holds_again(&desk, &clock).await;
+}
+
 /// Of which only one other is rolled back.
 async fn nothing_is_found_where_nothing_is_lost<L: Rewound>(desk: &Desk<L>, other: &Desk<L>) {
     let kept = L::keep(other);
@@ -513,6 +619,16 @@ macro_rules! on_both {
             #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             async fn the_end_of_a_lost_call_waits_for_it() {
                 super::the_end_of_a_lost_call_waits_for_it(&make().await).await;
+            }
+
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn what_a_repeat_was_told_is_there_again() {
+                super::what_a_repeat_was_told_is_there_again(&make().await).await;
+            }
+
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn a_correction_before_its_call_is_there_again() {
+                super::a_correction_before_its_call_is_there_again(&make().await).await;
             }
 
             #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

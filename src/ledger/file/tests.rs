@@ -248,6 +248,24 @@ async fn a_failed_commit_ends_the_writing_and_what_is_kept_is_still_read() {
 }
 
 #[tokio::test]
+async fn what_is_not_kept_is_not_acknowledged() {
+    let disk = Disk::new(usize::MAX);
+    let ledger = opened(&disk).expect("a new ledger");
+    assert_eq!(buy(&ledger, 0).await, Ok(Purchased::Applied));
+    let known = ledger.marks().known(&tenant());
+    disk.left.store(0, Ordering::SeqCst);
+    assert!(buy(&ledger, 1).await.is_err());
+    assert_eq!(ledger.marks().known(&tenant()), known);
+    // The next start finds no loss.
+    let sidecar = ledger.marks().sidecar();
+    disk.left.store(usize::MAX, Ordering::SeqCst);
+    drop(ledger);
+    let again = opened(&disk).expect("the file is whole");
+    again.marks().adopt(&sidecar, [(tenant(), known)]);
+    assert_eq!(again.lost(&tenant()).await, Ok(None));
+}
+
+#[tokio::test]
 async fn commands_that_come_during_a_commit_share_the_next_one() {
     let disk = Disk::new(usize::MAX);
     let ledger = opened(&disk).expect("a new ledger");
