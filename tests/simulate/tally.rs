@@ -294,7 +294,9 @@ impl World {
                 wrong.push(format!("{call} is settled again: {known:?}, then {charge:?}"));
             }
             facts.in_time &= now < facts.held_until;
-            let paid = facts.in_time && told == Some(Decision::Allowed) && used <= facts.granted;
+            // By its reports too: one that tells of more than was granted has gone beyond it.
+            let most = used.max(charge.recorded_duration.0);
+            let paid = facts.in_time && told == Some(Decision::Allowed) && most <= facts.granted;
             if paid && facts.ended.is_none() && charge.shortfall_duration.is_positive() {
                 wrong.push(format!("{call} kept to its grant and falls short: {charge:?}"));
             }
