@@ -1080,7 +1080,8 @@ impl ClockReading {
     }
 }
 
-/// Due holds that one authorize expires on its way, so that returned funds are seen at once.
+/// Due holds that one authorize expires where its call is known, is refused by a limit on calls, or would get less than
+/// it asks for, so that what they give back is seen at once; the sweep of each second has the others.
 pub const SWEPT_PER_AUTHORIZE: u32 = 2;
 
 /// Names a bucket in postings.

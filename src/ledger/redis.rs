@@ -13,6 +13,7 @@ mod keys;
 mod node;
 mod scripts;
 mod sentinels;
+mod stored;
 
 #[cfg(any(test, fuzzing))]
 pub(crate) use codec::fuzzed;
@@ -25,6 +26,7 @@ use redis::streams::{StreamId, StreamRangeReply};
 use redis::{cmd, pipe};
 use serde::Serialize;
 
+use self::stored::{read_call, write_entry};
 use crate::charging::ids::{AdjustmentId, CallId, LotId, PayerId, PoolId, TenantId};
 use crate::charging::month::Month;
 use crate::charging::profile::{Purchase, TenantState};
@@ -39,8 +41,7 @@ use crate::ledger::redis::codec::{
     BeginRewriteArgs, BlockReply, CallReply, CountReply, EndArgs, ExtendArgs, FinishRewriteArgs,
     MarkReply, MoveReaderArgs, PositionArgs, PositionReply, PurchaseArgs, ReaderReply,
     ReplaceContextArgs, ReplayedArgs, ReportRechargeArgs, RestoreArgs, SetBlockArgs, StoredPayer,
-    SweepArgs, SweepReply, TakeReaderArgs, decode, decode_entry, decode_json, encode, encode_json,
-    unknown_tag,
+    SweepArgs, SweepReply, TakeReaderArgs, decode, decode_json, encode, encode_json, unknown_tag,
 };
 use crate::ledger::redis::connection::Connection;
 use crate::ledger::redis::keys::Key;
@@ -318,8 +319,8 @@ impl Ledger for RedisLedger {
 
     async fn restore(&self, command: &Restore) -> Result<Reply<Restored>, LedgerError> {
         let verb = Verb::Restore;
-        let (args, context) = (RestoreArgs::of(command), &command.granted.context);
-        let told = self.run_with_others(verb, &command.tenant, &args, context).await?;
+        let (args, context) = (RestoreArgs::bytes_of(command)?, command.granted.context.clone());
+        let told = self.sender.run_with_others(verb, &command.tenant, args, context).await?;
         let reply = CallReply::of(&told)?;
         let outcome = match reply.tag {
             "restored" => Restored::Restored,
@@ -504,7 +505,7 @@ impl Ledger for RedisLedger {
             pools: reply.pools,
             credits: reply.credits,
             wallet_holds: reply.wallet_holds,
-            call: decode_if("call", call.as_deref().map(Vec::as_slice))?,
+            call: call.as_deref().map(|bytes| read_call(bytes)).transpose()?,
             overage: reply.overage,
             ring: reply.ring,
         };
@@ -515,7 +516,7 @@ impl Ledger for RedisLedger {
         let mut command = cmd("HGET");
         command.arg(Key::Calls.of(tenant)).arg(call.as_str());
         let found: Option<Vec<u8>> = self.connection().query(slot_of(tenant), &command).await?;
-        decode_if("call", found.as_deref())
+        found.as_deref().map(read_call).transpose()
     }
 
     async fn open_calls(
@@ -540,7 +541,7 @@ impl Ledger for RedisLedger {
             let found: Vec<Option<Vec<u8>>> =
                 self.connection().query(slot_of(tenant), &command).await?;
             for ((_, id), bytes) in listed.into_iter().zip(found) {
-                let call: Option<Call> = decode_if("call", bytes.as_deref())?;
+                let call = bytes.as_deref().map(read_call).transpose()?;
                 // It may have ended since it was listed.
                 items.extend(call.filter(|call| call.state.is_open()).map(|call| (id, call)));
             }
@@ -619,7 +620,7 @@ impl Ledger for RedisLedger {
             self.connection().query(slot_of(tenant), &command).await?;
         let (next, found) = found;
         let read = |(id, bytes): (String, Vec<u8>)| {
-            Ok((CallId::new(&id).map_err(|_| stray(&id))?, decode("call", &bytes)?))
+            Ok((CallId::new(&id).map_err(|_| stray(&id))?, read_call(&bytes)?))
         };
         let items = found.into_iter().map(read).collect::<Result<_, LedgerError>>()?;
         Ok(Page { items, next: Some(next).filter(|next| next != "0") })
@@ -668,11 +669,15 @@ impl Ledger for RedisLedger {
         entries: &[(String, Entry)],
     ) -> Result<bool, LedgerError> {
         let args = AddRewrittenArgs { token, lease: REWRITE_LEASE };
-        let written = entries.iter().map(|(_, entry)| encode(entry));
+        let written = entries.iter().map(|(_, entry)| write_entry(entry));
         let written = written.collect::<Result<Vec<_>, LedgerError>>()?;
-        let ids = entries.iter().map(|(id, _)| id.as_bytes());
-        let opaque: Vec<&[u8]> =
-            ids.zip(&written).flat_map(|(id, bytes)| [id, bytes.as_slice()]).collect();
+        let opaque: Vec<&[u8]> = entries
+            .iter()
+            .zip(&written)
+            .flat_map(|((id, entry), bytes)| {
+                [id.as_bytes(), bytes.as_slice(), &entry.context, &entry.report]
+            })
+            .collect();
         let (verb, tags) = (Verb::AddRewritten, ["added", "lost"]);
         let reply = self.count_with(verb, tenant, &args, &opaque, &tags).await?;
         Ok(reply.outcome.0 == "added")
@@ -971,7 +976,7 @@ impl RedisLedger {
         snapshot.lots = read_lots(buckets)?;
         for (id, bytes) in calls {
             let id = CallId::new(&id).map_err(|_| stray(&id))?;
-            snapshot.calls.push((id, decode("call", &bytes)?));
+            snapshot.calls.push((id, read_call(&bytes)?));
         }
         snapshot.calls.sort_by(|a, b| a.0.cmp(&b.0));
         for (key, bytes) in adjustments {
@@ -1127,7 +1132,7 @@ fn read_entry(found: &StreamId) -> Result<Entry, LedgerError> {
         _ => None,
     };
     let entry = field(keys::ENTRY).ok_or_else(|| stray(&found.id))?;
-    decode_entry(entry, field(keys::CONTEXT), field(keys::REPORT))
+    stored::read_entry(entry, field(keys::CONTEXT), field(keys::REPORT))
 }
 
 fn stray(name: &str) -> LedgerError {

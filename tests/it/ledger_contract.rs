@@ -671,6 +671,7 @@ async fn a_month_moved_by_a_new_time_zone_keeps_its_pool_valid<L: Ledger>(stage:
     stage.grant("utc", request().pool(DOMESTIC).lasting(60)).await;
     stage.pass_to_next_month();
     stage.pass(3600);
+    stage.sweep().await;
     // The tenant has moved to Los Angeles, where November goes on for seven hours.
     let here = parse_zone("America/Los_Angeles").unwrap();
     let mut ask = request().pool(DOMESTIC).lasting(60);

@@ -91,14 +91,17 @@ struct Payer {
 
 impl Book {
     pub(super) fn authorize(&mut self, now: Millis, command: &Authorize) -> Authorized {
-        self.sweep(now, SWEPT_PER_AUTHORIZE, command.ended_retention);
+        let mut due = Some(command.ended_retention);
+        if self.calls.contains_key(&command.call) {
+            self.expire_due(now, &mut due);
+        }
         if let Some(call) = self.calls.get(&command.call) {
             return self.authorize_again(now, command, call.clone());
         }
         let offer = match &command.proposal {
             Proposal::Record(offer) => {
                 let call = self.new_call(now, command, CallState::Ringing, Some(offer.decision));
-                return self.grant(now, command, offer, call);
+                return self.grant(now, command, offer, call, due);
             }
             _ if self.versions(&command.payer) != command.versions => return Authorized::Stale,
             Proposal::Refuse(decision, nuance) => {
@@ -109,15 +112,26 @@ impl Book {
         if now < offer.month.starts || now >= offer.month.ends {
             return Authorized::Stale;
         }
-        if let Some(refusal) = self.check_limits(now, &command.payer, &offer.limits) {
-            if refusal.0 == Decision::RateLimited {
-                self.note_refusal(now, command, Decision::RateLimited);
-                return Authorized::RateLimited;
-            }
-            return self.deny(now, command, refusal.0, refusal.1);
+        if offer.limits.calls_per_second.is_some_and(|most| self.is_too_fast(now, most)) {
+            self.note_refusal(now, command, Decision::RateLimited);
+            return Authorized::RateLimited;
+        }
+        let mut nuance = self.too_many_calls(&command.payer, &offer.limits);
+        if nuance.is_some() && self.expire_due(now, &mut due) {
+            nuance = self.too_many_calls(&command.payer, &offer.limits);
+        }
+        if let Some(nuance) = nuance {
+            return self.deny(now, command, Decision::ConcurrencyLimit, nuance);
         }
         let call = self.new_call(now, command, CallState::Ringing, Some(offer.decision));
-        self.grant(now, command, offer, call)
+        self.grant(now, command, offer, call, due)
+    }
+
+    /// Expires what is due, so that what it holds is seen: once a command (`due` is its retention until then), and
+    /// only where that matters. Whether that may change anything.
+    fn expire_due(&mut self, now: Millis, due: &mut Option<Seconds>) -> bool {
+        due.take()
+            .is_some_and(|retention| self.sweep(now, SWEPT_PER_AUTHORIZE, retention).expired > 0)
     }
 
     fn authorize_again(&mut self, now: Millis, command: &Authorize, call: Call) -> Authorized {
@@ -161,7 +175,7 @@ impl Book {
                 // A refusal that came too late to be told: the client has the grant.
                 self.unlist(&command.call, &call);
                 let call = self.new_call(now, command, CallState::Ringing, Some(offer.decision));
-                return self.grant(now, command, offer, call);
+                return self.grant(now, command, offer, call, None);
             }
             let unknown = self.new_call(now, command, CallState::Ringing, Some(offer.decision));
             self.note_call(now, EntryKind::Authorized, &unknown, &command.call, vec![]);
@@ -170,7 +184,7 @@ impl Book {
         }
         let was = call;
         call = self.new_call(now, command, CallState::Released, Some(offer.decision));
-        call.terms = offer.terms;
+        self.shape(&mut call, offer);
         call.granted = offer.requested;
         call.ended_at = was.ended_at;
         call.deadline = was.deadline;
@@ -189,31 +203,28 @@ impl Book {
         Authorized::Decided(call)
     }
 
-    fn check_limits(
-        &mut self,
-        now: Millis,
-        payer: &PayerId,
-        limits: &CallLimits,
-    ) -> Option<(Decision, Nuance)> {
-        if let Some(most) = limits.calls_per_second {
-            let second = now.0 / 1000;
-            if self.tenant.second != second {
-                self.tenant.second = second;
-                self.tenant.calls_in_second = 0;
-            }
-            if self.tenant.calls_in_second >= i64::from(most) {
-                return Some((Decision::RateLimited, Nuance::None));
-            }
-            self.tenant.calls_in_second += 1;
+    /// Counts the call towards those of this second; whether there are too many.
+    fn is_too_fast(&mut self, now: Millis, most: u32) -> bool {
+        let second = now.0 / 1000;
+        if self.tenant.second != second {
+            self.tenant.second = second;
+            self.tenant.calls_in_second = 0;
         }
+        if self.tenant.calls_in_second >= i64::from(most) {
+            return true;
+        }
+        self.tenant.calls_in_second += 1;
+        false
+    }
+
+    /// The nuance by which the payer or the tenant has too many calls; `None` where neither has.
+    fn too_many_calls(&self, payer: &PayerId, limits: &CallLimits) -> Option<Nuance> {
         let of_payer = self.payers.get(payer).map_or(0, |payer| payer.account.open);
         if limits.payer_calls.is_some_and(|most| of_payer >= i64::from(most)) {
-            return Some((Decision::ConcurrencyLimit, Nuance::None));
+            return Some(Nuance::None);
         }
-        if limits.tenant_calls.is_some_and(|most| self.tenant.open >= i64::from(most)) {
-            return Some((Decision::ConcurrencyLimit, Nuance::OfTenant));
-        }
-        None
+        let is_full = |most| self.tenant.open >= i64::from(most);
+        limits.tenant_calls.is_some_and(is_full).then_some(Nuance::OfTenant)
     }
 
     fn grant(
@@ -222,15 +233,17 @@ impl Book {
         command: &Authorize,
         offer: &Offer,
         mut call: Call,
+        mut due: Option<Seconds>,
     ) -> Authorized {
-        call.terms = offer.terms;
-        call.pools = offer.pools.iter().map(|pool| self.pool_line(pool, &offer.month)).collect();
-        call.money = offer.money.map(|money| money.line(&offer.month.key));
+        self.shape(&mut call, offer);
         let mut postings = vec![];
         if offer.terms.free {
             call.granted = offer.requested;
         } else {
-            let reservation = self.plan(now, &call, offer.requested, Some(offer));
+            let mut reservation = self.plan(now, &call, offer.requested, Some(offer));
+            if reservation.reach != Reach::Full && self.expire_due(now, &mut due) {
+                reservation = self.plan(now, &call, offer.requested, Some(offer));
+            }
             if !reservation.covered.is_positive() {
                 let decision = match reservation.reach {
                     Reach::SpendLimit => offer.when_spend_limited,
@@ -254,6 +267,13 @@ impl Book {
         self.note_call(now, EntryKind::Authorized, &call, &command.call, postings);
         self.tenant.decisions += 1;
         Authorized::Decided(call)
+    }
+
+    /// Gives the call what never changes of it.
+    fn shape(&self, call: &mut Call, offer: &Offer) {
+        call.terms = offer.terms;
+        call.pools = offer.pools.iter().map(|pool| self.pool_line(pool, &offer.month)).collect();
+        call.money = offer.money.map(|money| money.line(&offer.month.key));
     }
 
     fn pool_line(&self, offer: &crate::ledger::PoolOffer, month: &Month) -> PoolLine {
@@ -999,6 +1019,9 @@ impl Book {
 
     /// Counts money towards the payer's spend limit of `month`; an older month no longer counts.
     fn count_money(&mut self, payer: &str, month: &str, held: Micros, spent: Micros) {
+        if held == Micros::ZERO && spent == Micros::ZERO {
+            return;
+        }
         self.payer_mut(payer, |account| {
             if account.month.as_str() < month {
                 account.month = month.to_owned();

@@ -9,33 +9,21 @@ use serde::de::{DeserializeOwned, IgnoredAny};
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
 
+use super::stored::{Shape, read_call};
 use crate::charging::decision::Decision;
 use crate::charging::month::Month;
 use crate::charging::profile::{PayerProfile, PayerState};
-use crate::charging::rating::Tariff;
 use crate::charging::units::{Micros, Millis, Seconds};
 use crate::ledger::recharge::{Recharge, RechargeRequest, RechargeTerms};
 use crate::ledger::state::{
     Block, Bucket, Call, CallState, Entry, MoneyLine, PayerAccount, PoolLine, Reader, SpendRing,
-    TenantAccount, Terms, VelocityLine, at_most_one, nuance_code,
+    TenantAccount, at_most_one, nuance_code,
 };
 use crate::ledger::{
     AdjustBalance, AdjustSettlement, Authorize, Correction, End, Ending, Extend, LedgerError,
     Offer, PayerUpdate, Proposal, RechargeOutcome, ReportRecharge, Restore, SWEPT_PER_AUTHORIZE,
     lot_bucket, pool_bucket, pool_id,
 };
-
-/// The entry of a journal, whose context and report are fields of their own where a script wrote it.
-pub(super) fn decode_entry(
-    entry: &[u8],
-    context: Option<&[u8]>,
-    report: Option<&[u8]>,
-) -> Result<Entry, LedgerError> {
-    let mut entry: Entry = decode("journal entry", entry)?;
-    entry.context.extend(context.unwrap_or_default());
-    entry.report.extend(report.unwrap_or_default());
-    Ok(entry)
-}
 
 /// The bytes of a command or value.
 pub(super) fn encode<T: Serialize>(value: &T) -> Result<Vec<u8>, LedgerError> {
@@ -90,15 +78,12 @@ pub(super) struct AuthorizeArgs<'a> {
 #[cfg_attr(test, derive(Deserialize))]
 pub(super) struct OfferArgs<'a> {
     decision: &'a str,
-    month: &'a str,
     month_starts: Millis,
     month_ends: Millis,
-    terms: Terms,
     requested: Seconds,
+    /// Of the pools of the shape, in the same order.
     #[serde(borrow)]
-    pools: Vec<PoolOfferArgs<'a>>,
-    /// Nothing or one.
-    money: Vec<MoneyOfferArgs>,
+    families: Vec<&'a str>,
     /// -1 is no limit, here and in the two that follow.
     payer_calls: i64,
     tenant_calls: i64,
@@ -106,26 +91,6 @@ pub(super) struct OfferArgs<'a> {
     when_exhausted: &'a str,
     when_spend_limited: &'a str,
     when_velocity_limited: &'a str,
-}
-
-#[derive(Serialize)]
-#[cfg_attr(test, derive(Deserialize))]
-pub(super) struct PoolOfferArgs<'a> {
-    family: &'a str,
-    pool: String,
-    closed_by: String,
-    increment: Seconds,
-}
-
-#[derive(Serialize)]
-#[cfg_attr(test, derive(Deserialize))]
-pub(super) struct MoneyOfferArgs {
-    tariff: Tariff,
-    /// -1 is no limit.
-    spend_limit: i64,
-    overage: bool,
-    /// Nothing or one, with no slots yet.
-    velocity: Vec<VelocityLine>,
 }
 
 impl<'a> AuthorizeArgs<'a> {
@@ -151,11 +116,12 @@ impl<'a> AuthorizeArgs<'a> {
         }
     }
 
-    /// The bytes of a command: these fields, and behind them the offer, of which calls have few different
-    /// ones, so that a script unpacks each of them once.
+    /// The bytes of a command: these fields, and behind them the shape of the call and the offer, of which calls have
+    /// few different ones, so that a script unpacks each of them once.
     pub(super) fn bytes_of(command: &'a Authorize) -> Result<Vec<u8>, LedgerError> {
         let mut bytes = encode(&AuthorizeArgs::of(command))?;
         if let Proposal::Grant(offer) | Proposal::Record(offer) = &command.proposal {
+            bytes.extend(encode(&Shape::of_offer(offer))?);
             bytes.extend(encode(&OfferArgs::of(offer))?);
         }
         Ok(bytes)
@@ -164,32 +130,13 @@ impl<'a> AuthorizeArgs<'a> {
 
 impl<'a> OfferArgs<'a> {
     fn of(offer: &'a Offer) -> Self {
-        let month = &offer.month;
-        let pool = |pool: &'a crate::ledger::PoolOffer| PoolOfferArgs {
-            family: &pool.family,
-            pool: pool_id(&pool.family, &month.key),
-            closed_by: match pool.closed_by.as_str() {
-                "" => String::new(),
-                family => pool_id(family, &month.key),
-            },
-            increment: pool.increment,
-        };
-        let money = |money: crate::ledger::MoneyOffer| MoneyOfferArgs {
-            tariff: money.tariff,
-            spend_limit: money.spend_limit.map_or(-1, |limit| limit.0),
-            overage: money.overage,
-            velocity: money.velocity.as_ref().map(VelocityLine::new).into_iter().collect(),
-        };
         let at_most = |limit: Option<u32>| limit.map_or(-1, i64::from);
         OfferArgs {
             decision: offer.decision.name(),
-            month: &month.key,
-            month_starts: month.starts,
-            month_ends: month.ends,
-            terms: offer.terms,
+            month_starts: offer.month.starts,
+            month_ends: offer.month.ends,
             requested: offer.requested,
-            pools: offer.pools.iter().map(pool).collect(),
-            money: offer.money.map(money).into_iter().collect(),
+            families: offer.pools.iter().map(|pool| pool.family.as_str()).collect(),
             payer_calls: at_most(offer.limits.payer_calls),
             tenant_calls: at_most(offer.limits.tenant_calls),
             calls_per_second: at_most(offer.limits.calls_per_second),
@@ -272,14 +219,13 @@ pub(super) struct RestoreArgs<'a> {
     granted: Seconds,
     granted_from: Seconds,
     reach: u8,
-    terms: Terms,
     month_starts: Millis,
     month_ends: Millis,
+    /// Of the pools of the shape, in the same order.
     #[serde(borrow)]
     pools: Vec<RestoredPoolArgs<'a>>,
-    /// Nothing or one.
-    #[serde(borrow)]
-    money: Vec<RestoredMoneyArgs<'a>>,
+    /// Money held or charged.
+    money: Micros,
     #[serde(borrow)]
     leases: Vec<&'a str>,
 }
@@ -318,48 +264,29 @@ pub(super) struct MarkReply<'a> {
 pub(super) struct RestoredPoolArgs<'a> {
     /// Empty where the pool is not to be opened.
     family: &'a str,
-    pool: &'a str,
-    closed_by: &'a str,
-    increment: Seconds,
     taken: Seconds,
 }
 
-#[derive(Serialize)]
-#[cfg_attr(test, derive(Deserialize))]
-pub(super) struct RestoredMoneyArgs<'a> {
-    tariff: Tariff,
-    spend_limit: i64,
-    month: &'a str,
-    overage: bool,
-    /// Nothing or one, with no slots yet.
-    velocity: Vec<VelocityLine>,
-    taken: Micros,
-}
-
 impl<'a> RestoreArgs<'a> {
-    pub(super) fn of(command: &'a Restore) -> Self {
+    /// The bytes of a command: these fields, and behind them the shape of the call.
+    pub(super) fn bytes_of(command: &'a Restore) -> Result<Vec<u8>, LedgerError> {
+        let mut bytes = encode(&RestoreArgs::of(command))?;
+        bytes.extend(encode(&Shape::of_call(&command.granted))?);
+        Ok(bytes)
+    }
+
+    fn of(command: &'a Restore) -> Self {
         let Restore { granted, month, .. } = command;
-        let unfunded = command.unfunded();
+        let ringing = granted.state == CallState::Ringing;
         let pool = |line: &'a PoolLine| RestoredPoolArgs {
             family: command.family(&line.pool).unwrap_or_default(),
-            pool: line.pool.as_str(),
-            closed_by: &line.closed_by,
-            increment: line.increment,
             taken: line.held + line.spent,
         };
-        let velocity = unfunded.money.and_then(|money| money.velocity);
-        let money = |money: &'a MoneyLine| RestoredMoneyArgs {
-            tariff: money.tariff,
-            spend_limit: money.spend_limit,
-            month: &money.month,
-            overage: money.overage,
-            velocity: velocity.clone().into_iter().collect(),
-            taken: money.held() + money.spent(),
-        };
+        let money = |money: &MoneyLine| money.held() + money.spent();
         RestoreArgs {
             call: command.call.as_str(),
             too_late: command.until,
-            state: unfunded.state.into(),
+            state: if ringing { CallState::Ringing } else { CallState::Answered }.into(),
             fingerprint: &granted.fingerprint,
             decision: granted.decision.map(Decision::name).unwrap_or_default(),
             payer: &granted.payer,
@@ -372,11 +299,10 @@ impl<'a> RestoreArgs<'a> {
             granted: granted.granted,
             granted_from: granted.granted_from,
             reach: granted.reach,
-            terms: granted.terms,
             month_starts: month.starts,
             month_ends: month.ends,
             pools: granted.pools.iter().map(pool).collect(),
-            money: granted.money.iter().map(money).collect(),
+            money: granted.money.as_ref().map(money).unwrap_or_default(),
             leases: command.leases.iter().map(|lease| lease.as_str()).collect(),
         }
     }
@@ -737,7 +663,7 @@ impl<'a> CallReply<'a> {
     }
 
     pub(super) fn call(&self) -> Result<Call, LedgerError> {
-        decode("call", self.call)
+        read_call(self.call)
     }
 
     /// The decision that stopped the call.
@@ -822,8 +748,11 @@ pub(super) fn unknown_tag(script: &str, tag: &str) -> LedgerError {
 /// read is written as the same value.
 #[cfg(any(test, fuzzing))]
 pub(crate) fn fuzzed(bytes: &[u8]) {
+    use super::stored::{self, read_entry};
     use crate::ledger::state::{Adjustment, Upkeep, Wallet};
-    fn stored<T: Serialize + DeserializeOwned + PartialEq + std::fmt::Debug>(bytes: &[u8]) {
+    fn read_and_written<T: Serialize + DeserializeOwned + PartialEq + std::fmt::Debug>(
+        bytes: &[u8],
+    ) {
         if let Ok(value) = decode::<T>("value", bytes) {
             let again = encode(&value).and_then(|bytes| decode::<T>("value", &bytes));
             assert_eq!(again, Ok(value));
@@ -831,18 +760,28 @@ pub(crate) fn fuzzed(bytes: &[u8]) {
     }
     let [which, bytes @ ..] = bytes else { return };
     match which % 18 {
-        0 => stored::<Call>(bytes),
-        1 => stored::<Entry>(bytes),
-        2 => stored::<Wallet>(bytes),
-        3 => stored::<Bucket>(bytes),
-        4 => stored::<TenantAccount>(bytes),
-        5 => stored::<PayerAccount>(bytes),
-        6 => stored::<RechargeRequest>(bytes),
-        7 => stored::<SpendRing>(bytes),
-        8 => stored::<Adjustment>(bytes),
-        9 => stored::<Reader>(bytes),
-        10 => stored::<Upkeep>(bytes),
-        11 => stored::<Block>(bytes),
+        0 => {
+            if let Ok(call) = read_call(bytes) {
+                let again = stored::write_call(&call).and_then(|bytes| read_call(&bytes));
+                assert_eq!(again, Ok(call));
+            }
+        }
+        1 => {
+            if let Ok(entry) = read_entry(bytes, None, None) {
+                let again = stored::write_entry(&entry);
+                assert_eq!(again.and_then(|bytes| read_entry(&bytes, None, None)), Ok(entry));
+            }
+        }
+        2 => read_and_written::<Wallet>(bytes),
+        3 => read_and_written::<Bucket>(bytes),
+        4 => read_and_written::<TenantAccount>(bytes),
+        5 => read_and_written::<PayerAccount>(bytes),
+        6 => read_and_written::<RechargeRequest>(bytes),
+        7 => read_and_written::<SpendRing>(bytes),
+        8 => read_and_written::<Adjustment>(bytes),
+        9 => read_and_written::<Reader>(bytes),
+        10 => read_and_written::<Upkeep>(bytes),
+        11 => read_and_written::<Block>(bytes),
         12 => drop(decode::<CallReply<'_>>("answer", bytes).map(|reply| reply.call())),
         13 => drop(decode::<AdjustReply<'_>>("answer", bytes).map(|reply| reply.state())),
         14 => drop(decode::<PositionReply<'_>>("answer", bytes)),
@@ -854,6 +793,7 @@ pub(crate) fn fuzzed(bytes: &[u8]) {
 
 #[cfg(test)]
 mod tests {
+    use super::super::stored::read_entry;
     use super::*;
     use crate::ledger::state::Wallet;
 
@@ -876,30 +816,6 @@ mod tests {
     }
 
     #[test]
-    fn an_entry_is_the_same_with_its_context_inside_and_beside() {
-        let whole = Entry {
-            kind: crate::ledger::state::EntryKind::Settled,
-            at: Millis(7),
-            subject: "a".to_owned(),
-            payer: "alice".to_owned(),
-            decision: Some(Decision::Allowed),
-            used: Seconds(45),
-            granted: Seconds(60),
-            shortfall_duration: Seconds::ZERO,
-            shortfall_money: Micros::ZERO,
-            postings: vec![],
-            context: b"\xffcontext".to_vec(),
-            report: b"report".to_vec(),
-        };
-        let bytes = encode(&whole).expect("bytes");
-        assert_eq!(decode_entry(&bytes, None, None), Ok(whole.clone()));
-        let rest = Entry { context: vec![], report: vec![], ..whole.clone() };
-        let bytes = encode(&rest).expect("bytes");
-        assert_eq!(decode_entry(&bytes, Some(b"\xffcontext"), Some(b"report")), Ok(whole));
-        assert_eq!(decode_entry(&bytes, None, None), Ok(rest));
-    }
-
-    #[test]
     fn garbage_is_corrupt_and_never_a_panic() {
         let mut random = fastrand::Rng::with_seed(7);
         for _ in 0..20_000 {
@@ -908,8 +824,8 @@ mod tests {
             if let Some(first) = bytes.first_mut().filter(|_| random.u8(..4) > 0) {
                 *first = 0x90 | random.u8(..16);
             }
-            let _ = decode::<Call>("call", &bytes);
-            let _ = decode::<Entry>("entry", &bytes);
+            let _ = read_call(&bytes);
+            let _ = read_entry(&bytes, None, None);
             let _ = decode::<Wallet>("wallet", &bytes);
             let _ = decode::<RechargeRequest>("recharge", &bytes);
             let _ = decode::<PositionReply<'_>>("answer", &bytes);

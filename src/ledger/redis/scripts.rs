@@ -223,6 +223,7 @@ mod tests {
     use serde::de::{Deserialize, Deserializer, Error, Visitor};
     use serde::forward_to_deserialize_any;
 
+    use super::super::stored::{MoneyShape, MoneyTaken, PoolShape, Shape, StoredCall};
     use super::*;
     use crate::charging::decision::Nuance;
     use crate::charging::funding::Reach;
@@ -231,14 +232,14 @@ mod tests {
     use crate::ledger::redis::codec::{
         AbandonRewriteArgs, AddRewrittenArgs, AdjustBalanceArgs, AdjustSettlementArgs, AnswerArgs,
         ApplyPayersArgs, ApplyTenantArgs, AuthorizeArgs, BeginRewriteArgs, EndArgs, ExtendArgs,
-        FinishRewriteArgs, MoneyOfferArgs, MoveReaderArgs, OfferArgs, PayerUpdateArgs,
-        PoolNameArgs, PoolOfMonthArgs, PoolOfferArgs, PositionArgs, PurchaseArgs, RegressedArgs,
-        ReplaceContextArgs, ReplayedArgs, ReportRechargeArgs, RestoreArgs, RestoredMoneyArgs,
-        RestoredPoolArgs, SetBlockArgs, StoredPayer, SweepArgs, TakeReaderArgs,
+        FinishRewriteArgs, MoveReaderArgs, OfferArgs, PayerUpdateArgs, PoolNameArgs,
+        PoolOfMonthArgs, PositionArgs, PurchaseArgs, RegressedArgs, ReplaceContextArgs,
+        ReplayedArgs, ReportRechargeArgs, RestoreArgs, RestoredPoolArgs, SetBlockArgs, StoredPayer,
+        SweepArgs, TakeReaderArgs,
     };
     use crate::ledger::state::{
-        Adjustment, Bucket, Call, CallState, Entry, LotLine, MoneyLine, PayerAccount, PoolLine,
-        Reader, Slot, SpendRing, TenantAccount, Terms, Upkeep, VelocityLine, Wallet, nuance_code,
+        Adjustment, Bucket, CallState, Entry, LotLine, MoneyLine, PayerAccount, Posting, Reader,
+        Slot, SpendRing, TenantAccount, Terms, Upkeep, VelocityLine, Wallet, nuance_code,
         reach_code,
     };
 
@@ -302,9 +303,12 @@ mod tests {
             snake
         };
         let expected = BTreeMap::from([
-            ("CALL", numbered::<Call>()),
+            ("CALL", numbered::<StoredCall>()),
             ("TERMS", numbered::<Terms>()),
-            ("POOL_LINE", numbered::<PoolLine>()),
+            ("SHAPE", numbered::<Shape<'_>>()),
+            ("POOL_SHAPE", numbered::<PoolShape<'_>>()),
+            ("MONEY_SHAPE", numbered::<MoneyShape<'_>>()),
+            ("MONEY_TAKEN", numbered::<MoneyTaken>()),
             ("LOT_LINE", numbered::<LotLine>()),
             ("MONEY_LINE", numbered::<MoneyLine>()),
             ("VELOCITY_LINE", numbered::<VelocityLine>()),
@@ -321,8 +325,6 @@ mod tests {
             ("PAYER_ACCOUNT", numbered::<PayerAccount>()),
             ("AUTHORIZE", numbered::<AuthorizeArgs<'_>>()),
             ("OFFER", numbered::<OfferArgs<'_>>()),
-            ("POOL_OFFER", numbered::<PoolOfferArgs<'_>>()),
-            ("MONEY_OFFER", numbered::<MoneyOfferArgs>()),
             ("ANSWER", numbered::<AnswerArgs<'_>>()),
             ("EXTEND", numbered::<ExtendArgs<'_>>()),
             ("END", numbered::<EndArgs<'_>>()),
@@ -336,6 +338,7 @@ mod tests {
             ("POSITION", numbered::<PositionArgs<'_>>()),
             ("POOL_NAME", numbered::<PoolNameArgs<'_>>()),
             ("ENTRY", numbered::<Entry>()),
+            ("POSTING", numbered::<Posting>()),
             ("ADJUSTMENT", numbered::<Adjustment>()),
             ("ADJUST_BALANCE", numbered::<AdjustBalanceArgs<'_>>()),
             ("POOL_OF_MONTH", numbered::<PoolOfMonthArgs<'_>>()),
@@ -353,7 +356,6 @@ mod tests {
             ("REGRESSED", numbered::<RegressedArgs<'_>>()),
             ("REPLAYED", numbered::<ReplayedArgs<'_>>()),
             ("RESTORED_POOL", numbered::<RestoredPoolArgs<'_>>()),
-            ("RESTORED_MONEY", numbered::<RestoredMoneyArgs<'_>>()),
             ("STATE", coded(&states, |s| s.to_string(), |s| *s as u8)),
             ("REACH", coded(&reaches, |r| snake(format!("{r:?}")), |r| reach_code(*r))),
             ("NUANCE", coded(&nuances, |n| snake(format!("{n:?}")), |n| nuance_code(*n))),

@@ -19,11 +19,12 @@ struct Driver {
 }
 
 impl Driver {
+    /// The library is a function of its own: one has at most 200 locals.
     fn new(server: &RedisServer, body: &str) -> Driver {
         let text = format!(
-            "{FIELDS}{LIB}local answers = {{}}\n\
+            "{FIELDS}return (function(ARGV)\n{LIB}local answers = {{}}\n\
              for i, case in ipairs(cmsgpack.unpack(ARGV[1])) do\n{body}\nend\n\
-             return cmsgpack.pack(answers)"
+             return cmsgpack.pack(answers)\nend)(ARGV)"
         );
         Driver { connection: server.client().get_connection().expect("redis"), text }
     }

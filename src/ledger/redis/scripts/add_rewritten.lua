@@ -4,7 +4,7 @@
 -- KEYS[2] upkeep: who rewrites, and how far was trimmed and erased
 -- ARGV[1] the packed fields of ADD_REWRITTEN
 -- ARGV[2] the clock (see read_clock)
--- ARGV[3] the id of the first entry; its bytes, and those of the others with their ids, follow
+-- ARGV[3] the id of the first entry; its bytes, its context, its report, and those of the others follow
 --
 -- Answers [tag, now, count]; count says nothing:
 --   added: the entries stand at the end; the lease begins anew
@@ -26,7 +26,9 @@ end
 
 -- Then write. The entries come first: where one is out of order, the lease is not renewed either.
 if ARGV[3] then
-  for i = 3, #ARGV, 2 do redis.call('XADD', JOURNAL_NEW, ARGV[i], 'e', ARGV[i + 1]) end
+  for i = 3, #ARGV, 4 do
+    write_entry(JOURNAL_NEW, ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3])
+  end
 end
 found[UPKEEP_STATE.lease_ends] = now + command[ADD_REWRITTEN.lease] * 1000
 put(UPKEEP, 'j', found)

@@ -40,11 +40,7 @@ if not call then return adjust_reply('not_found') end
 if call[CALL.state] ~= STATE.settled then
   return adjust_reply('not_settled', nil, call[CALL.state])
 end
-local money, spent = call[CALL.money][1], 0
-if money then
-  local _, charged = money_sums(money)
-  spent = charged
-end
+local _, spent = money_sums(call)
 local before = call[CALL.used]
 if before ~= command[ADJUST_SETTLEMENT.over_used]
   or spent ~= command[ADJUST_SETTLEMENT.over_money] then

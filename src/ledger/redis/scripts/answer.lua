@@ -36,7 +36,6 @@ local function answer(command)
   if state ~= STATE.ringing and state ~= STATE.expired then return reply('standing', id) end
 
   -- Then write.
-  fetch_accounts_of(call)
   if state == STATE.expired then reopen(id, call, call[CALL.granted]) end
   mark_answered(call)
   call[CALL.used] = math.max(call[CALL.used], 1)
@@ -44,4 +43,4 @@ local function answer(command)
   return reply('standing', id)
 end
 
-return carry_out(ARGV, fetch_calls, answer)
+return carry_out(ARGV, fetch_calls_and_accounts, answer)

@@ -9,7 +9,7 @@
 -- KEYS[7] retained: other calls by the instant at which they are forgotten
 -- KEYS[8] journal: everything that happened
 -- ARGV[1] the clock (see read_clock)
--- ARGV[2] the packed fields of AUTHORIZE, and behind them those of OFFER unless it is a refusal
+-- ARGV[2] the packed fields of AUTHORIZE, and behind them those of SHAPE and of OFFER unless it is a refusal
 -- ARGV[3] the context: opaque bytes, kept with the call and its entry
 -- and so on: a command and its bytes in turn
 --
@@ -22,48 +22,57 @@
 --   stale: a version or the month moved on; nothing is decided
 --
 -- Keeps: one journal entry for each decision; what is held never exceeds what is available; a stored
--- decision never changes. Due holds of others expire on the way, each complete in itself, so that
--- their funds are seen; they are written with every outcome, stale too.
+-- decision never changes. Where a call is known already, is refused by a limit on calls, or would get less than it asks
+-- for, due holds expire first, each complete in itself, so that what they give back is seen.
 
 local AUTHORIZE = { call = 1, fingerprint = 2, payer = 3, trunk = 4, tenant_version = 5, payer_version = 6, denied_retention = 7, ended_retention = 8, swept = 9, proposal = 10, refusal = 11, nuance = 12 }
-local OFFER = { decision = 1, month = 2, month_starts = 3, month_ends = 4, terms = 5, requested = 6, pools = 7, money = 8, payer_calls = 9, tenant_calls = 10, calls_per_second = 11, when_exhausted = 12, when_spend_limited = 13, when_velocity_limited = 14 }
-local POOL_OFFER = { family = 1, pool = 2, closed_by = 3, increment = 4 }
-local MONEY_OFFER = { tariff = 1, spend_limit = 2, overage = 3, velocity = 4 }
+local OFFER = { decision = 1, month_starts = 2, month_ends = 3, requested = 4, families = 5, payer_calls = 6, tenant_calls = 7, calls_per_second = 8, when_exhausted = 9, when_spend_limited = 10, when_velocity_limited = 11 }
 
 ACCOUNTS, SIZES, POOLS, LOTS, CALLS, DEADLINES, RETAINED, JOURNAL = unpack(KEYS)
 now = read_clock(ARGV[1])
 
 -- The command in hand: each is decided as if it had come alone.
-local command, context, id, offer
+local command, context, id, offer, shape, is_swept
 
--- Offers by their bytes: many calls are made the same one, so that it is unpacked once. Bytes always mean the
--- same; nothing in an offer may be changed.
+-- Offers and shapes by their bytes: many calls are made the same offer, so that it is unpacked once. Bytes always
+-- mean the same; nothing in an offer may be changed.
 local offers, offers_known = {}, 0
 
 local function offer_of(this)
   local bytes = this.more
-  local found = bytes and offers[bytes]
-  if bytes and not found then
-    if offers_known >= 64 then offers, offers_known = {}, 0 end
-    found = unpack_array(bytes)
+  if not bytes then return nil, '' end
+  local found = offers[bytes]
+  if not found then
+    if offers_known >= 256 then offers, offers_known = {}, 0 end
+    local _, rest = unpack_array(bytes)
+    found = { (unpack_array(string.sub(bytes, rest + 1))), string.sub(bytes, 1, rest) }
     offers[bytes], offers_known = found, offers_known + 1
   end
-  return found
+  return found[1], found[2]
 end
 
-local function new_call(state, decision, terms)
+-- A call of this command: a refusal has no shape.
+local function new_call(state, decision, its_shape)
   return fresh_call(state, command[AUTHORIZE.fingerprint], decision, command[AUTHORIZE.payer],
-    command[AUTHORIZE.trunk], context, terms or no_terms())
+    command[AUTHORIZE.trunk], context, its_shape)
+end
+
+-- Expires what is due, so that what it holds is seen: once a command, and only where that matters. Whether that
+-- may change anything.
+local function expire_due()
+  if is_swept then return false end
+  is_swept = true
+  return sweep(command[AUTHORIZE.swept], command[AUTHORIZE.ended_retention]) > 0
 end
 
 -- A decision that leaves the call of its key as it is.
 local function note_refusal(decision)
-  note_call('refused', id, new_call(STATE.denied, decision), {})
+  note_call('refused', id, new_call(STATE.denied, decision, ''), {})
   count_decision()
 end
 
 local function deny(decision, nuance)
-  local call = new_call(STATE.denied, decision)
+  local call = new_call(STATE.denied, decision, '')
   call[CALL.nuance] = nuance
   retain(id, call, now + command[AUTHORIZE.denied_retention] * 1000)
   note_call('refused', id, call, {})
@@ -73,19 +82,19 @@ end
 
 local NONE = {}
 
--- The pools of the offer that do not exist yet, as they would be opened.
-local function unopened_pools()
-  local pools, are_open = offer[OFFER.pools], true
+-- The pools of the call that do not exist yet, as they would be opened.
+local function unopened_pools(pools)
+  local are_open = true
   for i = 1, #pools do
-    if not read(ACCOUNTS, pool_field(pools[i][POOL_OFFER.pool])) then are_open = false end
+    if not read(ACCOUNTS, pool_field(pools[i][POOL_SHAPE.pool])) then are_open = false end
   end
   if are_open then return NONE, NONE end
   local unopened, families, new_pools = {}, {}, {}
   for i = 1, #pools do
-    local id = pools[i][POOL_OFFER.pool]
+    local id = pools[i][POOL_SHAPE.pool]
     if not read(ACCOUNTS, pool_field(id)) then
       unopened[#unopened + 1] = id
-      families[#families + 1] = pools[i][POOL_OFFER.family]
+      families[#families + 1] = offer[OFFER.families][i]
     end
   end
   fetch(SIZES, families)
@@ -110,29 +119,26 @@ local function cover_month(pool, starts, ends)
 end
 
 local function grant()
-  local terms, offered = offer[OFFER.terms], offer[OFFER.pools]
-  local call = new_call(STATE.ringing, offer[OFFER.decision], terms)
-  local lines = call[CALL.pools]
-  for i = 1, #offered do
-    local pool = offered[i]
-    lines[i] = { pool[POOL_OFFER.pool], pool[POOL_OFFER.closed_by], pool[POOL_OFFER.increment], 0, 0 }
-  end
-  local money = offer[OFFER.money][1]
-  if money then
-    local velocity, of_call = money[MONEY_OFFER.velocity][1], {}
-    if velocity then of_call[1] = { velocity[VELOCITY_LINE.most], velocity[VELOCITY_LINE.width], {} } end
-    call[CALL.money][1] = {
-      money[MONEY_OFFER.tariff], money[MONEY_OFFER.spend_limit], offer[OFFER.month], {},
-      money[MONEY_OFFER.overage], of_call,
-    }
-  end
+  local call = new_call(STATE.ringing, offer[OFFER.decision], shape)
+  local unpacked = shape_of(call)
+  local terms, pools = unpacked[SHAPE.terms], unpacked[SHAPE.pools]
   local requested, postings = offer[OFFER.requested], {}
   if terms[TERMS.free] then
     call[CALL.granted] = requested
   else
-    local unopened, new_pools = unopened_pools()
-    local added_to, added_money, covered, reach =
-      reserve(requested, pool_sides(call, new_pools), credit_side(call))
+    local unopened, new_pools, added_to, added_money, covered, reach = NONE, nil, nil, 0, requested, REACH.full
+    local added = plenty(call, unpacked, requested)
+    if added then
+      added_to = { added }
+    else
+      unopened, new_pools = unopened_pools(pools)
+      added_to, added_money, covered, reach =
+        reserve(requested, pool_sides(call, new_pools), credit_side(call))
+      if reach ~= REACH.full and expire_due() then
+        added_to, added_money, covered, reach =
+          reserve(requested, pool_sides(call, new_pools), credit_side(call))
+      end
+    end
     if covered <= 0 then
       local decision = offer[OFFER.when_exhausted]
       if reach == REACH.spend_limit then decision = offer[OFFER.when_spend_limited] end
@@ -144,7 +150,7 @@ local function grant()
       opened_pools[#opened_pools + 1] = pool
     end
     local starts, ends = offer[OFFER.month_starts], offer[OFFER.month_ends]
-    for i = 1, #lines do cover_month(lines[i][POOL_LINE.pool], starts, ends) end
+    for i = 1, #pools do cover_month(pools[i][POOL_SHAPE.pool], starts, ends) end
     call[CALL.granted] = covered < requested and covered or requested
     call[CALL.reach] = reach
     postings = hold(call, added_to, added_money)
@@ -171,11 +177,11 @@ local function record_again(was)
       retained[id] = false
       return grant()
     end
-    note_call('authorized', id, new_call(STATE.ringing, decision), {})
+    note_call('authorized', id, new_call(STATE.ringing, decision, ''), {})
     count_decision()
     return reply('conflict')
   end
-  local call = new_call(STATE.released, decision, offer[OFFER.terms])
+  local call = new_call(STATE.released, decision, shape)
   call[CALL.granted] = offer[OFFER.requested]
   call[CALL.ended_at] = was[CALL.ended_at]
   call[CALL.deadline] = was[CALL.deadline]
@@ -205,53 +211,55 @@ local function authorize_again(call)
   return reply('ended')
 end
 
--- The refusal that the limits ask for, with its nuance; nil where there is none.
-local function check_limits(tenant, payer)
+-- Counts the call towards those of this second, of which there is a limit; whether there are too many.
+local function is_too_fast(tenant)
   local most = offer[OFFER.calls_per_second]
-  if most >= 0 then
-    local second = (now - now % 1000) / 1000
-    if tenant[TENANT_ACCOUNT.second] ~= second then
-      tenant[TENANT_ACCOUNT.second] = second
-      tenant[TENANT_ACCOUNT.calls_in_second] = 0
-      put(ACCOUNTS, 't', tenant)
-    end
-    if tenant[TENANT_ACCOUNT.calls_in_second] >= most then return 'RATE_LIMITED', NUANCE.none end
-    tenant[TENANT_ACCOUNT.calls_in_second] = tenant[TENANT_ACCOUNT.calls_in_second] + 1
+  local second = (now - now % 1000) / 1000
+  if tenant[TENANT_ACCOUNT.second] ~= second then
+    tenant[TENANT_ACCOUNT.second] = second
+    tenant[TENANT_ACCOUNT.calls_in_second] = 0
     put(ACCOUNTS, 't', tenant)
   end
+  if tenant[TENANT_ACCOUNT.calls_in_second] >= most then return true end
+  tenant[TENANT_ACCOUNT.calls_in_second] = tenant[TENANT_ACCOUNT.calls_in_second] + 1
+  put(ACCOUNTS, 't', tenant)
+  return false
+end
+
+-- The nuance by which the payer or the tenant has too many calls; nil where neither has.
+local function too_many_calls()
   local of_payer, of_tenant = offer[OFFER.payer_calls], offer[OFFER.tenant_calls]
+  local payer = of_payer >= 0 and payer_account(command[AUTHORIZE.payer])
   if of_payer >= 0 and (payer and payer[PAYER_ACCOUNT.open] or 0) >= of_payer then
-    return 'CONCURRENCY_LIMIT', NUANCE.none
+    return NUANCE.none
   end
-  if of_tenant >= 0 and tenant[TENANT_ACCOUNT.open] >= of_tenant then
-    return 'CONCURRENCY_LIMIT', NUANCE.of_tenant
+  if of_tenant >= 0 and tenant_account()[TENANT_ACCOUNT.open] >= of_tenant then
+    return NUANCE.of_tenant
   end
 end
 
--- Reads what the commands need, and expires what is due on the way.
+-- Reads what the commands need.
 local function prepare(commands)
-  local fields, swept = { 't' }, 0
+  local fields = { 't' }
   for i = 1, #commands do
     local one = commands[i]
-    local proposed = offer_of(one)
     fields[#fields + 1] = payer_field(one[AUTHORIZE.payer])
-    swept = swept + one[AUTHORIZE.swept]
-    local pools = proposed and proposed[OFFER.pools] or {}
-    for n = 1, #pools do
-      fields[#fields + 1] = pool_field(pools[n][POOL_OFFER.pool])
-      local closed_by = pools[n][POOL_OFFER.closed_by]
-      if closed_by ~= '' then fields[#fields + 1] = pool_field(closed_by) end
-    end
+    local _, its_shape = offer_of(one)
+    list_pools(fields, unpacked_shape(its_shape))
   end
   fetch(ACCOUNTS, fields)
   fetch_calls(commands)
-  sweep(swept, commands[1][AUTHORIZE.ended_retention])
 end
 
 -- Refuses, or grants.
 local function authorize(this, opaque)
-  command, context, id, offer = this, opaque, this[AUTHORIZE.call], offer_of(this)
+  command, context, id, is_swept = this, opaque, this[AUTHORIZE.call], false
+  offer, shape = offer_of(this)
   local known = read(CALLS, id)
+  if known then
+    expire_due()
+    known = read(CALLS, id)
+  end
   if known then return authorize_again(known) end
   if command[AUTHORIZE.proposal] == 'record' then return grant() end
   local tenant, payer = tenant_account(), payer_account(command[AUTHORIZE.payer])
@@ -263,12 +271,13 @@ local function authorize(this, opaque)
     return deny(command[AUTHORIZE.refusal], command[AUTHORIZE.nuance])
   end
   if now < offer[OFFER.month_starts] or now >= offer[OFFER.month_ends] then return reply('stale') end
-  local refusal, nuance = check_limits(tenant, payer)
-  if refusal == 'RATE_LIMITED' then
+  if offer[OFFER.calls_per_second] >= 0 and is_too_fast(tenant) then
     note_refusal('RATE_LIMITED')
     return reply('rate_limited')
   end
-  if refusal then return deny(refusal, nuance) end
+  local nuance = too_many_calls()
+  if nuance and expire_due() then nuance = too_many_calls() end
+  if nuance then return deny('CONCURRENCY_LIMIT', nuance) end
   return grant()
 end
 

@@ -67,7 +67,6 @@ local function finish(command, report)
   end
 
   -- Then write.
-  fetch_accounts_of(call)
   if state == STATE.ringing and used <= 0 then
     local postings = settle_lines(call, 0)
     call[CALL.settle_used] = 0
@@ -98,4 +97,4 @@ local function finish(command, report)
   return reply('settled', id)
 end
 
-return carry_out(ARGV, fetch_calls, finish)
+return carry_out(ARGV, fetch_calls_and_accounts, finish)

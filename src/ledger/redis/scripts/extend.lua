@@ -40,7 +40,6 @@ local function extend(command)
   -- Read.
   local call = read(CALLS, id)
   if not call then return reply('not_found') end
-  fetch_accounts_of(call)
 
   -- Refuse.
   local state = call[CALL.state]
@@ -82,4 +81,4 @@ local function extend(command)
   return reply('granted', id)
 end
 
-return carry_out(ARGV, fetch_calls, extend)
+return carry_out(ARGV, fetch_calls_and_accounts, extend)

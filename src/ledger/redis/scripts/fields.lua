@@ -1,9 +1,12 @@
 -- Where each field stands in the stored arrays: the field order of the Rust structs of the same names
 -- in ledger/state.rs (and charging/rating.rs), which a test compares. `scripts.rs` folds these tables
 -- into the text of a script, so that `call[CALL.used]` costs what `call[13]` does.
-local CALL = { state = 1, fingerprint = 2, decision = 3, nuance = 4, payer = 5, trunk = 6, context = 7, authorized_at = 8, answered_at = 9, ended_at = 10, deadline = 11, sequence = 12, used = 13, settle_used = 14, granted = 15, granted_from = 16, reach = 17, terms = 18, pools = 19, money = 20, money_duration = 21, shortfall_duration = 22, shortfall_money = 23, parked = 24 }
+local CALL = { lines = 1, state = 2, nuance = 3, reach = 4, authorized_at = 5, answered_at = 6, ended_at = 7, deadline = 8, sequence = 9, used = 10, settle_used = 11, granted = 12, granted_from = 13, money_duration = 14, shortfall_duration = 15, shortfall_money = 16, parked = 17, fingerprint = 18, decision = 19, payer = 20, trunk = 21, shape = 22, money = 23, context = 24, held = 25, spent = 26 }
+local SHAPE = { terms = 1, pools = 2, money = 3 }
+local POOL_SHAPE = { pool = 1, closed_by = 2, increment = 3 }
+local MONEY_SHAPE = { tariff = 1, spend_limit = 2, month = 3, overage = 4, velocity = 5 }
+local MONEY_TAKEN = { lots = 1, width = 2, slots = 3 }
 local TERMS = { reports_answer = 1, free = 2, counted = 3, charge_granted_when_lost = 4, ringing = 5, grace = 6, longest = 7 }
-local POOL_LINE = { pool = 1, closed_by = 2, increment = 3, held = 4, spent = 5 }
 local LOT_LINE = { lot = 1, held = 2, spent = 3 }
 local MONEY_LINE = { tariff = 1, spend_limit = 2, month = 3, lots = 4, overage = 5, velocity = 6 }
 local VELOCITY_LINE = { most = 1, width = 2, slots = 3 }
@@ -18,6 +21,7 @@ local RECHARGE_REQUEST = { amount = 1, requested_at = 2, failed = 3 }
 local TENANT_ACCOUNT = { version = 1, suspended = 2, open = 3, second = 4, calls_in_second = 5, decisions = 6 }
 local PAYER_ACCOUNT = { version = 1, blocked = 2, open = 3, month = 4, held = 5, spent = 6, barred = 7 }
 local ENTRY = { kind = 1, at = 2, subject = 3, payer = 4, decision = 5, used = 6, granted = 7, shortfall_duration = 8, shortfall_money = 9, postings = 10, context = 11, report = 12 }
+local POSTING = { bucket = 1, funded = 2, held = 3, spent = 4, expired = 5, adjusted = 6 }
 local ADJUSTMENT = { fingerprint = 1, entry = 2 }
 local READER = { owner = 1, ends = 2, since = 3, cursor = 4 }
 local UPKEEP_STATE = { token = 1, lease_ends = 2, trimmed = 3, erased = 4, rewrites = 5 }

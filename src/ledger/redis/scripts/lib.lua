@@ -10,7 +10,7 @@ local ADJUSTMENTS, BLOCKS
 local JOURNAL_NEW, JOURNAL_OLD, UPKEEP, SEQUENCE
 
 -- Set by `begin`: a library has no globals but `redis` while it is loaded, and looking one up costs each time.
-local call_redis, pack, unpack_first, byte
+local call_redis, pack, unpack_first, byte, write_fixed, read_fixed, part
 
 -- The store's clock in milliseconds, set once by each script.
 local now
@@ -44,6 +44,78 @@ local function unpack_array(bytes)
   return found, rest
 end
 
+-- A call is stored as StoredCall in codec.rs says, by `struct` rather than `cmsgpack`: that costs a third. Three texts
+-- stand behind the rest; what never changes of a call (its shape) is made by Rust, and is one of them.
+
+local CALL_FORMAT = '<BBBB' .. 'ddddddddddddd' .. 'Ic0Ic0Ic0Ic0' .. 'III'
+
+-- By the number of pool lines; others are made when they are met.
+local call_formats = {
+  [0] = CALL_FORMAT, CALL_FORMAT .. 'dd', CALL_FORMAT .. 'dddd', CALL_FORMAT .. 'dddddd',
+}
+
+local function call_format(lines)
+  return call_formats[lines] or CALL_FORMAT .. string.rep('dd', lines)
+end
+
+local function unpack_call(bytes)
+  local lines = byte(bytes)
+  local call = { read_fixed(call_formats[lines] or call_format(lines), bytes) }
+  local from = call[CALL.held + 2 * lines]
+  local till = from + call[CALL.shape]
+  call[CALL.shape] = part(bytes, from, till - 1)
+  if call[CALL.money] > 0 then
+    from, till = till, till + call[CALL.money]
+    call[CALL.money] = part(bytes, from, till - 1)
+  else
+    call[CALL.money] = ''
+  end
+  if call[CALL.context] ~= #bytes - till + 1 then error('Missing bytes in input.') end
+  call[CALL.context] = part(bytes, till)
+  return call
+end
+
+local function pack_call(call)
+  local line = call.money_line
+  if line then
+    local velocity = line[MONEY_LINE.velocity][1]
+    call[CALL.money] = pack({
+      line[MONEY_LINE.lots], velocity and velocity[VELOCITY_LINE.width] or 0,
+      velocity and velocity[VELOCITY_LINE.slots] or {},
+    })
+  end
+  local lines = call[CALL.lines]
+  local fingerprint, decision, payer = call[CALL.fingerprint], call[CALL.decision], call[CALL.payer]
+  local trunk, shape, money, context =
+    call[CALL.trunk], call[CALL.shape], call[CALL.money], call[CALL.context]
+  local format = call_formats[lines] or call_format(lines)
+  return write_fixed(
+    format, lines, call[CALL.state], call[CALL.nuance], call[CALL.reach], call[CALL.authorized_at],
+    call[CALL.answered_at], call[CALL.ended_at], call[CALL.deadline], call[CALL.sequence],
+    call[CALL.used], call[CALL.settle_used], call[CALL.granted], call[CALL.granted_from],
+    call[CALL.money_duration], call[CALL.shortfall_duration], call[CALL.shortfall_money],
+    call[CALL.parked], #fingerprint, fingerprint, #decision, decision, #payer, payer, #trunk, trunk,
+    #shape, #money, #context, unpack(call, CALL.held, CALL.context + 2 * lines)
+  ) .. shape .. money .. context
+end
+
+-- Shapes by their bytes: many calls have the same, so that it is unpacked once. Bytes always mean the same, so
+-- these outlive a command; nothing in a shape may be changed.
+local shapes = { [''] = { { false, false, false, false, 0, 0, 0 }, {}, {} } }
+local shapes_known = 0
+
+local function unpacked_shape(bytes)
+  local found = shapes[bytes]
+  if not found then
+    if shapes_known >= 256 then shapes, shapes_known = { [''] = shapes[''] }, 0 end
+    found = unpack_array(bytes)
+    shapes[bytes], shapes_known = found, shapes_known + 1
+  end
+  return found
+end
+
+local function shape_of(call) return unpacked_shape(call[CALL.shape]) end
+
 -- Values of hashes: by key and field as they stand now, as they are packed, and which have changed.
 
 local values, packed, changed = {}, {}, {}
@@ -64,13 +136,17 @@ local function fetch(key, fields)
       unread[count] = field
     end
   end
+  local read_value = key == CALLS and unpack_call or unpack_array
   for first = 1, count, 1000 do
-    local last = math.min(first + 999, count)
+    local last = count
+    if last > first + 999 then last = first + 999 end
     local found = call_redis('HMGET', key, unpack(unread, first, last))
     for i = first, last do
       local value, field = found[i - first + 1], unread[i]
-      bytes[field] = value
-      known[field] = value and (unpack_array(value))
+      if value then
+        bytes[field] = value
+        known[field] = (read_value(value))
+      end
     end
   end
 end
@@ -104,7 +180,7 @@ end
 local function bytes_of(key, field)
   local bytes = packed[key][field]
   if not bytes then
-    bytes = pack(values[key][field])
+    bytes = (key == CALLS and pack_call or pack)(values[key][field])
     packed[key][field] = bytes
   end
   return bytes
@@ -125,25 +201,57 @@ local function text_of(number)
   return text
 end
 
--- An entry. What Rust said about the call and what the client said about its end are fields of their own:
--- Lua reads a text once over to make it, so it is best not made again.
-local function add_entry(entry)
-  local context, report = entry[ENTRY.context], entry[ENTRY.report]
-  entry[ENTRY.context], entry[ENTRY.report] = '', ''
-  local bytes = pack(entry)
-  entry[ENTRY.context], entry[ENTRY.report] = context, report
-  if report ~= '' then
-    call_redis('XADD', JOURNAL, '*', 'e', bytes, 'c', context, 'r', report)
-  elseif context ~= '' then
-    call_redis('XADD', JOURNAL, '*', 'e', bytes, 'c', context)
+-- An entry is stored as StoredEntry in codec.rs says. What Rust said about the call and what the client said about its
+-- end are fields of their own: Lua reads a text once over to make it, so it is best not made again.
+
+local POSTING_FORMAT = 'Ic0ddddd'
+local ENTRY_FORMAT = '<Iddddd' .. 'Ic0Ic0Ic0Ic0'
+local ENTRY_FORMAT_1 = ENTRY_FORMAT .. POSTING_FORMAT
+
+local function pack_entry(entry)
+  local postings, kind, subject = entry[ENTRY.postings], entry[ENTRY.kind], entry[ENTRY.subject]
+  local payer, decision, count = entry[ENTRY.payer], entry[ENTRY.decision], #postings
+  local first, bucket = postings[1], ''
+  if count == 1 then
+    bucket = first[POSTING.bucket]
   else
-    call_redis('XADD', JOURNAL, '*', 'e', bytes)
+    -- The shorter format leaves it out.
+    first = { '', 0, 0, 0, 0, 0 }
+  end
+  local bytes = write_fixed(
+    count == 1 and ENTRY_FORMAT_1 or ENTRY_FORMAT, count, entry[ENTRY.at], entry[ENTRY.used],
+    entry[ENTRY.granted], entry[ENTRY.shortfall_duration], entry[ENTRY.shortfall_money], #kind, kind,
+    #subject, subject, #payer, payer, #decision, decision, #bucket, bucket, first[POSTING.funded],
+    first[POSTING.held], first[POSTING.spent], first[POSTING.expired], first[POSTING.adjusted])
+  if count <= 1 then return bytes end
+  local parts = { bytes }
+  for i = 1, count do
+    local one = postings[i]
+    bucket = one[POSTING.bucket]
+    parts[i + 1] = write_fixed(
+      '<' .. POSTING_FORMAT, #bucket, bucket, one[POSTING.funded], one[POSTING.held],
+      one[POSTING.spent], one[POSTING.expired], one[POSTING.adjusted])
+  end
+  return table.concat(parts)
+end
+
+local function write_entry(key, id, bytes, context, report)
+  if report ~= '' then
+    call_redis('XADD', key, id, 'e', bytes, 'c', context, 'r', report)
+  elseif context ~= '' then
+    call_redis('XADD', key, id, 'e', bytes, 'c', context)
+  else
+    call_redis('XADD', key, id, 'e', bytes)
   end
 end
 
--- Carries out a command on a key with many arguments, of which `step` belong together.
+-- Carries out a command on a key with arguments of which `step` belong together, many at a time.
 local function in_parts(name, key, arguments, count, step)
   local most = 500 * step
+  if count <= most then
+    if count > 0 then call_redis(name, key, unpack(arguments, 1, count)) end
+    return
+  end
   for first = 1, count, most do
     call_redis(name, key, unpack(arguments, first, math.min(first + most - 1, count)))
   end
@@ -151,42 +259,48 @@ end
 
 -- Writes the changes of a list of calls.
 local function save_list(key, list)
-  local kept, gone, here, there = {}, {}, 0, 0
+  local kept, gone, here, there = {}, nil, 0, 0
   for id, at in pairs(list) do
     if at then
       kept[here + 1], kept[here + 2] = text_of(at), id
       here = here + 2
     else
+      gone = gone or {}
       there = there + 1
       gone[there] = id
     end
   end
   in_parts('ZADD', key, kept, here, 2)
-  in_parts('ZREM', key, gone, there, 1)
+  if gone then in_parts('ZREM', key, gone, there, 1) end
 end
 
 -- Writes everything. The journal comes first: it is the one key that no script reads, so that where
 -- it is no stream, nothing else has been written yet.
 local function save()
-  for i = 1, #entries do add_entry(entries[i]) end
+  for i = 1, #entries do
+    local entry = entries[i]
+    write_entry(JOURNAL, '*', pack_entry(entry), entry[ENTRY.context], entry[ENTRY.report])
+  end
   for key, fields in pairs(changed) do
-    local kept, gone, here, there = {}, {}, 0, 0
+    local kept, gone, here, there = {}, nil, 0, 0
     local known, bytes = values[key], packed[key]
+    local write_value = key == CALLS and pack_call or pack
     for field in pairs(fields) do
       local value = known[field]
       if value then
-        kept[here + 1], kept[here + 2] = field, bytes[field] or pack(value)
+        kept[here + 1], kept[here + 2] = field, bytes[field] or write_value(value)
         here = here + 2
       else
+        gone = gone or {}
         there = there + 1
         gone[there] = field
       end
     end
     in_parts('HSET', key, kept, here, 2)
-    in_parts('HDEL', key, gone, there, 1)
+    if gone then in_parts('HDEL', key, gone, there, 1) end
   end
-  save_list(DEADLINES, deadlines)
-  save_list(RETAINED, retained)
+  if next(deadlines) then save_list(DEADLINES, deadlines) end
+  if next(retained) then save_list(RETAINED, retained) end
   if #opened_pools > 0 then
     call_redis('SADD', POOLS, unpack(opened_pools))
   end
@@ -228,6 +342,7 @@ local function fetch_calls(commands)
   local ids = {}
   for i = 1, #commands do ids[i] = commands[i][1] end
   fetch(CALLS, ids)
+  return ids
 end
 
 -- Writes everything and answers with a tag that says it all.
@@ -284,7 +399,7 @@ end
 -- The arithmetic of charging/funding.rs. A side is what one call sees of a source; the wallet's is
 -- completed by `survey` only when money is in question, since lots cost a read.
 
-local survey
+local survey, tariff_of
 
 local function current_source(pools, credits)
   if credits and credits.taken > 0 then return #pools + 1 end
@@ -384,13 +499,14 @@ local function charge(used, pools, credits)
   end
   if rest <= 0 then return charged_to, 0, 0, 0, 0 end
   if not credits then return charged_to, 0, 0, rest, 0 end
-  local price = cost(credits.tariff, rest)
+  local tariff = tariff_of(credits)
+  local price = cost(tariff, rest)
   local money = math.min(price, credits.taken)
   if money < price then
     survey(credits)
     money = math.min(price, credits.taken + math.max(credits.available, 0))
   end
-  local length = affordable(credits.tariff, money, rest)
+  local length = affordable(tariff, money, rest)
   return charged_to, money, length, math.max(rest - length, 0), price - money
 end
 
@@ -432,14 +548,33 @@ local function payer_account(payer)
   return read(ACCOUNTS, payer_field(payer))
 end
 
--- Reads the accounts that a command on the call needs, in one call.
-local function fetch_accounts_of(call)
-  local fields, lines = { 't', payer_field(call[CALL.payer]) }, call[CALL.pools]
-  for i = 1, #lines do
-    fields[#fields + 1] = pool_field(lines[i][POOL_LINE.pool])
-    local closed_by = lines[i][POOL_LINE.closed_by]
+-- Lists the accounts of the call's pools.
+local function list_pools(fields, shape)
+  local pools = shape[SHAPE.pools]
+  for i = 1, #pools do
+    fields[#fields + 1] = pool_field(pools[i][POOL_SHAPE.pool])
+    local closed_by = pools[i][POOL_SHAPE.closed_by]
     if closed_by ~= '' then fields[#fields + 1] = pool_field(closed_by) end
   end
+end
+
+-- Reads the calls of some commands and the accounts that these need, in two calls.
+local function fetch_calls_and_accounts(commands)
+  local ids, fields = fetch_calls(commands), { 't' }
+  for i = 1, #ids do
+    local call = read(CALLS, ids[i])
+    if call then
+      fields[#fields + 1] = payer_field(call[CALL.payer])
+      list_pools(fields, shape_of(call))
+    end
+  end
+  fetch(ACCOUNTS, fields)
+end
+
+-- Reads the accounts that a command on the call needs, in one call.
+local function fetch_accounts_of(call)
+  local fields = { 't', payer_field(call[CALL.payer]) }
+  list_pools(fields, shape_of(call))
   fetch(ACCOUNTS, fields)
 end
 
@@ -459,7 +594,7 @@ local function count_decision()
 end
 
 local function count_open(call, by)
-  if not call[CALL.terms][TERMS.counted] then return end
+  if not shape_of(call)[SHAPE.terms][TERMS.counted] then return end
   local tenant = tenant_account()
   tenant[TENANT_ACCOUNT.open] = tenant[TENANT_ACCOUNT.open] + by
   put(ACCOUNTS, 't', tenant)
@@ -469,8 +604,7 @@ end
 
 -- Counts money towards the payer's spend limit of `month`; an older month no longer counts.
 local function count_money(payer, month, held, spent)
-  local known = payer_account(payer)
-  if known and known[PAYER_ACCOUNT.month] == month and held == 0 and spent == 0 then return end
+  if held == 0 and spent == 0 then return end
   local account = changed_payer(payer)
   if precedes(account[PAYER_ACCOUNT.month], month) then
     account[PAYER_ACCOUNT.month] = month
@@ -788,10 +922,11 @@ end
 
 -- `new_pools` has the pools that the call would open, by id.
 local function pool_sides(call, new_pools)
-  local sides, lines = {}, call[CALL.pools]
-  for i = 1, #lines do
-    local line = lines[i]
-    local id, closed_by, held = line[POOL_LINE.pool], line[POOL_LINE.closed_by], line[POOL_LINE.held]
+  local sides, pools = {}, shape_of(call)[SHAPE.pools]
+  for i = 1, #pools do
+    local pool = pools[i]
+    local id, closed_by, held =
+      pool[POOL_SHAPE.pool], pool[POOL_SHAPE.closed_by], call[CALL.context + 2 * i - 1]
     local bucket = read(ACCOUNTS, pool_field(id)) or (new_pools and new_pools[id])
     local closed = false
     if closed_by ~= '' then
@@ -799,18 +934,48 @@ local function pool_sides(call, new_pools)
       closed = other and is_used_up(other)
     end
     sides[i] = {
-      taken = held + line[POOL_LINE.spent],
+      taken = held + call[CALL.context + 2 * i],
       available = bucket and not closed and available(bucket) or 0,
       others = (bucket and bucket[BUCKET.holds] or 0) - (held > 0 and 1 or 0),
-      increment = line[POOL_LINE.increment],
+      increment = pool[POOL_SHAPE.increment],
     }
   end
   return sides
 end
 
-local function money_sums(money)
+-- The call's line on the wallet, to be changed; nil where money never pays. Put together only where money is in
+-- question: most calls are paid by their pools.
+local function money_line(call)
+  local line = call.money_line
+  if line then return line end
+  local shape = shape_of(call)[SHAPE.money][1]
+  if not shape then return nil end
+  local taken = call[CALL.money] ~= '' and cmsgpack.unpack(call[CALL.money]) or { {}, false, {} }
+  local frozen, velocity = shape[MONEY_SHAPE.velocity][1], {}
+  if frozen then
+    velocity[1] = {
+      frozen[VELOCITY_LINE.most], taken[MONEY_TAKEN.width] or frozen[VELOCITY_LINE.width],
+      taken[MONEY_TAKEN.slots],
+    }
+  end
+  line = {
+    shape[MONEY_SHAPE.tariff], shape[MONEY_SHAPE.spend_limit], shape[MONEY_SHAPE.month],
+    taken[MONEY_TAKEN.lots], shape[MONEY_SHAPE.overage], velocity,
+  }
+  call.money_line = line
+  return line
+end
+
+-- Whether money ever was held or charged.
+local function has_money(call)
+  return call.money_line or call[CALL.money] ~= ''
+end
+
+-- What the call's line on the wallet holds, and what it was charged.
+local function money_sums(call)
   local held, spent = 0, 0
-  local lines = money[MONEY_LINE.lots]
+  if not has_money(call) then return held, spent end
+  local lines = money_line(call)[MONEY_LINE.lots]
   for i = 1, #lines do
     held = held + lines[i][LOT_LINE.held]
     spent = spent + lines[i][LOT_LINE.spent]
@@ -819,32 +984,61 @@ local function money_sums(money)
 end
 
 local function credit_side(call)
-  local money = call[CALL.money][1]
-  if not money then return nil end
-  local held, spent = money_sums(money)
-  return {
-    taken = held + spent, tariff = money[MONEY_LINE.tariff],
-    held = held, money = money, payer = call[CALL.payer],
-  }
+  if not shape_of(call)[SHAPE.money][1] then return nil end
+  local held, spent = money_sums(call)
+  return { taken = held + spent, held = held, call = call }
+end
+
+-- How many seconds more the call's only pool must hold so that it can run for `target`, where the pool has that for
+-- each of its calls; nil wherever `reserve` has more to say. Most calls are like this, and it costs a fifth.
+local function plenty(call, shape, target)
+  local pools = shape[SHAPE.pools]
+  local pool = pools[1]
+  if not pool or pools[2] or pool[POOL_SHAPE.closed_by] ~= '' or call.money_line
+    or call[CALL.money] ~= '' then return nil end
+  local bucket = read(ACCOUNTS, pool_field(pool[POOL_SHAPE.pool]))
+  if not bucket then return nil end
+  local held, increment = call[CALL.held], pool[POOL_SHAPE.increment]
+  local added = target + increment - 1
+  added = added - added % increment - held - call[CALL.spent]
+  if added <= 0 then return 0 end
+  local left = bucket[BUCKET.funded] + bucket[BUCKET.adjusted] - bucket[BUCKET.held]
+    - bucket[BUCKET.spent] - bucket[BUCKET.expired]
+  local ways = bucket[BUCKET.holds]
+  if held <= 0 then ways = ways + 1 end
+  local share = (left - left % ways) / ways
+  if share - share % increment < added then return nil end
+  return added
+end
+
+function tariff_of(side)
+  local tariff = side.tariff
+  if not tariff then
+    tariff = money_line(side.call)[MONEY_LINE.tariff]
+    side.tariff = tariff
+  end
+  return tariff
 end
 
 function survey(side)
+  tariff_of(side)
   if side.available then return end
+  local money = money_line(side.call)
   side.available = credits_now()
   side.others = wallet()[WALLET.holds] - (side.held > 0 and 1 or 0)
-  if side.money[MONEY_LINE.overage] then
+  if money[MONEY_LINE.overage] then
     -- Nobody has to share what is followed by overage.
-    local funded = overage_lot(side.money[MONEY_LINE.month])[BUCKET.funded]
+    local funded = overage_lot(money[MONEY_LINE.month])[BUCKET.funded]
     side.available = side.available + math.max(MAX_OVERAGE - funded, 0)
     side.others = 0
   end
-  local velocity = side.money[MONEY_LINE.velocity][1]
+  local velocity = money[MONEY_LINE.velocity][1]
   if velocity then
     side.velocity = math.max(velocity[VELOCITY_LINE.most] - ring_total(ring_seen_by(velocity)), 0)
   end
-  local limit = side.money[MONEY_LINE.spend_limit]
+  local limit = money[MONEY_LINE.spend_limit]
   if limit >= 0 then
-    local account, month = payer_account(side.payer), side.money[MONEY_LINE.month]
+    local account, month = payer_account(side.call[CALL.payer]), money[MONEY_LINE.month]
     if account and account[PAYER_ACCOUNT.month] == month then
       limit = limit - account[PAYER_ACCOUNT.held] - account[PAYER_ACCOUNT.spent]
     elseif account and precedes(month, account[PAYER_ACCOUNT.month]) then
@@ -886,22 +1080,22 @@ end
 
 -- Takes a reservation out of the buckets and adds it to the call's lines.
 local function hold(call, added_to, added_money)
-  local postings, lines = {}, call[CALL.pools]
-  for i = 1, #lines do
-    local line, added = lines[i], added_to[i]
+  local postings, pools = {}, shape_of(call)[SHAPE.pools]
+  for i = 1, #pools do
+    local added, at = added_to[i], CALL.context + 2 * i - 1
     if added > 0 then
-      local field = pool_field(line[POOL_LINE.pool])
+      local field = pool_field(pools[i][POOL_SHAPE.pool])
       local bucket = read(ACCOUNTS, field)
       bucket[BUCKET.held] = bucket[BUCKET.held] + added
-      if line[POOL_LINE.held] <= 0 then bucket[BUCKET.holds] = bucket[BUCKET.holds] + 1 end
-      line[POOL_LINE.held] = line[POOL_LINE.held] + added
+      if call[at] <= 0 then bucket[BUCKET.holds] = bucket[BUCKET.holds] + 1 end
+      call[at] = call[at] + added
       put(ACCOUNTS, field, bucket)
       postings[#postings + 1] = { field, 0, added, 0, 0, 0 }
     end
   end
   if added_money <= 0 then return postings end
-  local money, found = call[CALL.money][1], wallet()
-  if money_sums(money) <= 0 then
+  local money, found = money_line(call), wallet()
+  if money_sums(call) <= 0 then
     found[WALLET.holds] = found[WALLET.holds] + 1
     put(LOTS, 'w', found)
   end
@@ -995,31 +1189,46 @@ local function give_back(money, owed, postings)
   end
 end
 
--- Charges `used` to the call's lines and gives back everything else that they hold. A correction
--- downwards (`gives_back`) takes nothing that the lines do not have.
-local function settle_lines(call, used, gives_back)
-  if call[CALL.terms][TERMS.free] then return {} end
+-- What `charge` says, from what the call's sources are now.
+local function charge_call(call, used, gives_back)
   local pools, credits = pool_sides(call), credit_side(call)
   if gives_back then
     for _, pool in ipairs(pools) do pool.available = 0 end
     if credits then credits.available = 0 end
   end
-  local charged_to, price, length, short, short_price = charge(used, pools, credits)
+  return charge(used, pools, credits)
+end
+
+-- Charges `used` to the call's lines and gives back everything else that they hold. A correction
+-- downwards (`gives_back`) takes nothing that the lines do not have.
+local function settle_lines(call, used, gives_back)
+  local shape = shape_of(call)
+  if shape[SHAPE.terms][TERMS.free] then return {} end
+  local pools = shape[SHAPE.pools]
+  local charged_to, price, length, short, short_price
+  local paid = call[CALL.lines] == 1 and not has_money(call) and round_up(used, pools[1][POOL_SHAPE.increment])
+  if paid and paid <= call[CALL.held] + call[CALL.spent] then
+    -- The usual case: the only pool pays out of what the call has taken.
+    charged_to, price, length, short, short_price = { paid }, 0, 0, 0, 0
+  else
+    charged_to, price, length, short, short_price = charge_call(call, used, gives_back)
+  end
   call[CALL.money_duration] = length
   call[CALL.shortfall_duration] = short
   call[CALL.shortfall_money] = short_price
   local postings = {}
-  for i, line in ipairs(call[CALL.pools]) do
-    local held, spent = line[POOL_LINE.held], charged_to[i] - line[POOL_LINE.spent]
+  for i = 1, #pools do
+    local at = CALL.context + 2 * i - 1
+    local held, spent = call[at], charged_to[i] - call[at + 1]
     if held ~= 0 or spent ~= 0 then
-      local field = pool_field(line[POOL_LINE.pool])
+      local pool = pools[i][POOL_SHAPE.pool]
+      local field = pool_field(pool)
       local bucket = read(ACCOUNTS, field)
       bucket[BUCKET.held] = bucket[BUCKET.held] - held
       bucket[BUCKET.spent] = bucket[BUCKET.spent] + spent
       if held > 0 then bucket[BUCKET.holds] = bucket[BUCKET.holds] - 1 end
-      line[POOL_LINE.held] = 0
-      line[POOL_LINE.spent] = charged_to[i]
-      alert(line[POOL_LINE.pool], bucket)
+      call[at], call[at + 1] = 0, charged_to[i]
+      alert(pool, bucket)
       if gives_back then
         bucket[BUCKET.alerted] = math.min(bucket[BUCKET.alerted], alert_due(bucket))
       end
@@ -1027,9 +1236,8 @@ local function settle_lines(call, used, gives_back)
       postings[#postings + 1] = posting(field, 0, -held, spent, 0)
     end
   end
-  local money = call[CALL.money][1]
-  if not money then return postings end
-  local held, before = money_sums(money)
+  if price <= 0 and not has_money(call) then return postings end
+  local money, held, before = money_line(call), money_sums(call)
   if held > 0 or price > before then
     charge_lots(money, price - before, postings)
     if held > 0 then
@@ -1050,19 +1258,21 @@ end
 -- Calls and their deadlines.
 
 -- A call that holds nothing and knows no usage.
-local function fresh_call(state, fingerprint, decision, payer, trunk, context, terms)
-  return {
-    state, fingerprint, decision, 0, payer, trunk, context, now, 0, 0, 0, -1, 0, -1, 0, 0, REACH.full,
-    terms, {}, {}, 0, 0, 0, 0,
+local function fresh_call(state, fingerprint, decision, payer, trunk, context, shape)
+  local call = {
+    0, state, 0, REACH.full, now, 0, 0, 0, -1, 0, -1, 0, 0, 0, 0, 0, 0,
+    fingerprint, decision, payer, trunk, shape, '', context, 0, 0,
   }
-end
-
-local function no_terms()
-  return { false, false, false, false, 0, 0, 0 }
+  if shape ~= '' then
+    local lines = #shape_of(call)[SHAPE.pools]
+    call[CALL.lines] = lines
+    for i = CALL.spent + 1, CALL.context + 2 * lines do call[i] = 0 end
+  end
+  return call
 end
 
 local function tombstone()
-  return fresh_call(STATE.ended, '', '', '', '', '', no_terms())
+  return fresh_call(STATE.ended, '', '', '', '', '', '')
 end
 
 local function is_open(call)
@@ -1076,7 +1286,7 @@ end
 
 local function in_call_deadline(call)
   local left = math.max(call[CALL.granted] - call[CALL.used], 0)
-  return now + (left + call[CALL.terms][TERMS.grace]) * 1000
+  return now + (left + shape_of(call)[SHAPE.terms][TERMS.grace]) * 1000
 end
 
 local function list_open(id, call, deadline)
@@ -1189,16 +1399,23 @@ end
 
 -- Holds more, so that the call can run to `target`, and lengthens the grant; never shortens it.
 local function lengthen(call, target)
-  local postings, longest, reach = {}, call[CALL.terms][TERMS.longest], REACH.full
+  local shape = shape_of(call)
+  local terms = shape[SHAPE.terms]
+  local postings, longest, reach = {}, terms[TERMS.longest], REACH.full
   if longest > 0 and target > longest then
     target, reach = longest, REACH.exhausted
   end
   local covered = target
-  if not call[CALL.terms][TERMS.free] then
-    local added_to, money, length, reached = reserve(target, pool_sides(call), credit_side(call))
-    if reached ~= REACH.full then reach = reached end
-    covered = math.min(length, target)
-    postings = hold(call, added_to, money)
+  if not terms[TERMS.free] then
+    local added = plenty(call, shape, target)
+    if added then
+      postings = hold(call, { added }, 0)
+    else
+      local added_to, money, length, reached = reserve(target, pool_sides(call), credit_side(call))
+      if reached ~= REACH.full then reach = reached end
+      covered = math.min(length, target)
+      postings = hold(call, added_to, money)
+    end
   end
   call[CALL.reach] = reach
   call[CALL.granted] = math.max(call[CALL.granted], covered)
@@ -1224,7 +1441,8 @@ local function expire(id, keep)
   local call = read(CALLS, id)
   if not call then return end
   fetch_accounts_of(call)
-  if call[CALL.state] == STATE.answered and call[CALL.terms][TERMS.charge_granted_when_lost] then
+  if call[CALL.state] == STATE.answered
+    and shape_of(call)[SHAPE.terms][TERMS.charge_granted_when_lost] then
     call[CALL.used] = math.max(call[CALL.used], call[CALL.granted])
   end
   local postings = settle_lines(call, call[CALL.used])
@@ -1296,7 +1514,7 @@ end
 -- Forgets everything that an earlier command knew.
 local function begin()
   call_redis, pack, unpack_first = redis.call, cmsgpack.pack, cmsgpack.unpack_limit
-  byte = string.byte
+  byte, part, write_fixed, read_fixed = string.byte, string.sub, struct.pack, struct.unpack
   ACCOUNTS, SIZES, POOLS, LOTS, CALLS, DEADLINES, RETAINED, JOURNAL = nil
   PROFILES, NUMBERS, READERS, ADJUSTMENTS, BLOCKS, JOURNAL_NEW, JOURNAL_OLD, UPKEEP = nil
   SEQUENCE = nil

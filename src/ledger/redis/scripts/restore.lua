@@ -9,7 +9,7 @@
 -- KEYS[7] retained: other calls by the instant at which they are forgotten
 -- KEYS[8] journal: everything that happened
 -- ARGV[1] the clock (see read_clock)
--- ARGV[2] the packed fields of RESTORE
+-- ARGV[2] the packed fields of RESTORE, and behind them the call's shape
 -- ARGV[3] the context: opaque bytes, kept with the call and its entry
 -- and so on: a command and its bytes in turn
 --
@@ -23,21 +23,15 @@
 -- request that gives way to a grant out of leases; what is held never exceeds what is available; one journal entry, which counts as the record of
 -- the decision that was lost, and one for each lease that lends.
 
-local RESTORE = { call = 1, too_late = 2, state = 3, fingerprint = 4, decision = 5, payer = 6, trunk = 7, authorized_at = 8, answered_at = 9, deadline = 10, sequence = 11, used = 12, granted = 13, granted_from = 14, reach = 15, terms = 16, month_starts = 17, month_ends = 18, pools = 19, money = 20, leases = 21 }
-local RESTORED_POOL = { family = 1, pool = 2, closed_by = 3, increment = 4, taken = 5 }
-local RESTORED_MONEY = { tariff = 1, spend_limit = 2, month = 3, overage = 4, velocity = 5, taken = 6 }
+local RESTORE = { call = 1, too_late = 2, state = 3, fingerprint = 4, decision = 5, payer = 6, trunk = 7, authorized_at = 8, answered_at = 9, deadline = 10, sequence = 11, used = 12, granted = 13, granted_from = 14, reach = 15, month_starts = 16, month_ends = 17, pools = 18, money = 19, leases = 20 }
+local RESTORED_POOL = { family = 1, taken = 2 }
 
 ACCOUNTS, SIZES, POOLS, LOTS, CALLS, DEADLINES, RETAINED, JOURNAL = unpack(KEYS)
 now = read_clock(ARGV[1])
 
 local function unfunded(command, context)
-  local call = tombstone()
-  call[CALL.state] = command[RESTORE.state]
-  call[CALL.fingerprint] = command[RESTORE.fingerprint]
-  call[CALL.decision] = command[RESTORE.decision]
-  call[CALL.payer] = command[RESTORE.payer]
-  call[CALL.trunk] = command[RESTORE.trunk]
-  call[CALL.context] = context
+  local call = fresh_call(command[RESTORE.state], command[RESTORE.fingerprint],
+    command[RESTORE.decision], command[RESTORE.payer], command[RESTORE.trunk], context, command.more)
   call[CALL.authorized_at] = command[RESTORE.authorized_at]
   call[CALL.answered_at] = command[RESTORE.answered_at]
   call[CALL.sequence] = command[RESTORE.sequence]
@@ -45,20 +39,6 @@ local function unfunded(command, context)
   call[CALL.granted] = command[RESTORE.granted]
   call[CALL.granted_from] = command[RESTORE.granted_from]
   call[CALL.reach] = command[RESTORE.reach]
-  call[CALL.terms] = command[RESTORE.terms]
-  for i, pool in ipairs(command[RESTORE.pools]) do
-    call[CALL.pools][i] = {
-      pool[RESTORED_POOL.pool], pool[RESTORED_POOL.closed_by], pool[RESTORED_POOL.increment], 0, 0,
-    }
-  end
-  local money = command[RESTORE.money][1]
-  if money then
-    call[CALL.money][1] = {
-      money[RESTORED_MONEY.tariff], money[RESTORED_MONEY.spend_limit],
-      money[RESTORED_MONEY.month], {}, money[RESTORED_MONEY.overage],
-      money[RESTORED_MONEY.velocity],
-    }
-  end
   return call
 end
 
@@ -92,11 +72,11 @@ end
 
 -- What a call's lines hold: seconds by pool, money by lot.
 local function held_by(call)
-  local seconds, lots, money = {}, {}, call[CALL.money][1]
-  for i, line in ipairs(call[CALL.pools]) do
-    seconds[i] = { line[POOL_LINE.pool], line[POOL_LINE.held] }
+  local seconds, lots = {}, {}
+  for i, pool in ipairs(shape_of(call)[SHAPE.pools]) do
+    seconds[i] = { pool[POOL_SHAPE.pool], call[CALL.context + 2 * i - 1] }
   end
-  for i, line in ipairs(money and money[MONEY_LINE.lots] or {}) do
+  for i, line in ipairs(has_money(call) and money_line(call)[MONEY_LINE.lots] or {}) do
     lots[i] = { line[LOT_LINE.lot], line[LOT_LINE.held] }
   end
   return seconds, lots
@@ -154,12 +134,10 @@ local function replaces(command, known)
   end
   if known[CALL.state] == STATE.denied then return known[CALL.parked] <= 0 end
   if known[CALL.state] ~= STATE.ringing then return false end
-  local seconds, money, line = 0, 0, command[RESTORE.money][1]
+  local seconds, held = 0, money_sums(known)
   for _, pool in ipairs(command[RESTORE.pools]) do seconds = seconds + pool[RESTORED_POOL.taken] end
-  for _, pool in ipairs(known[CALL.pools]) do seconds = seconds - pool[POOL_LINE.held] end
-  if line then money = line[RESTORED_MONEY.taken] end
-  if known[CALL.money][1] then money = money - money_sums(known[CALL.money][1]) end
-  return seconds > 0 or money > 0
+  for i = 1, known[CALL.lines] do seconds = seconds - known[CALL.context + 2 * i - 1] end
+  return seconds > 0 or command[RESTORE.money] > held
 end
 
 local function restore(command, context)
@@ -181,19 +159,20 @@ local function restore(command, context)
     note_call('released', id, known, postings)
   end
   if known then retained[id] = false end
-  local postings, terms, lenders = {}, call[CALL.terms], {}
+  local shape = shape_of(call)
+  local postings, terms, lenders = {}, shape[SHAPE.terms], {}
   if not terms[TERMS.free] then
     lenders = call_in(command[RESTORE.leases])
     local starts, ends = command[RESTORE.month_starts], command[RESTORE.month_ends]
-    local wanted, line = {}, command[RESTORE.money][1]
+    local wanted = {}
     for i, pool in ipairs(command[RESTORE.pools]) do
       local family = pool[RESTORED_POOL.family]
       if family ~= '' and starts <= now then
-        open_pool(pool[RESTORED_POOL.pool], family, starts, ends)
+        open_pool(shape[SHAPE.pools][i][POOL_SHAPE.pool], family, starts, ends)
       end
       wanted[i] = pool[RESTORED_POOL.taken]
     end
-    local seconds, money = still_there(call, wanted, line and line[RESTORED_MONEY.taken] or 0)
+    local seconds, money = still_there(call, wanted, command[RESTORE.money])
     postings = hold(call, seconds, money)
   end
   open(id, call, math.max(command[RESTORE.deadline], now + terms[TERMS.grace] * 1000))

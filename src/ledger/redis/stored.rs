@@ -1,0 +1,560 @@
+//! How scripts store a call and an entry: fields of fixed length, then texts, as Lua's `struct` writes them.
+//!
+//! What is read and written with every call is laid out so that a script spends little on it: `cmsgpack` takes about
+//! twice as long for the same fields. All is little-endian; a number is a double, which holds every whole number below
+//! 2^53 exactly; a text has its length before it (4 bytes) or in a field of its own. What never changes of a call
+//! (terms, pools, price) is one text made in [`Shape`], which a script passes on as it is. Reading never panics: bytes
+//! that are not what was asked for are [`LedgerError::Corrupt`].
+
+use serde::de::IntoDeserializer;
+use serde::de::value::{Error as Unknown, StrDeserializer};
+use serde::{Deserialize, Serialize};
+
+use super::codec::decode;
+#[cfg(any(test, fuzzing))]
+use super::codec::encode;
+use crate::charging::decision::Decision;
+use crate::charging::ids::PoolId;
+use crate::charging::rating::Tariff;
+use crate::charging::units::{MAX_EXACT, Micros, Millis, Seconds};
+use crate::ledger::state::{
+    Call, CallState, Entry, EntryKind, LotLine, MoneyLine, PoolLine, Posting, Slot, Terms,
+    VelocityLine,
+};
+use crate::ledger::{LedgerError, Offer, pool_id};
+
+/// What never changes of a call, but for who makes it: calls to the same place by payers of the same plan share it, so
+/// that a script unpacks it once.
+#[derive(Serialize, Deserialize)]
+pub(super) struct Shape<'a> {
+    terms: Terms,
+    #[serde(borrow)]
+    pools: Vec<PoolShape<'a>>,
+    /// Nothing or one.
+    #[serde(borrow)]
+    money: Vec<MoneyShape<'a>>,
+}
+
+/// What never changes of a line on a pool.
+#[derive(Serialize, Deserialize)]
+pub(super) struct PoolShape<'a> {
+    #[serde(borrow)]
+    pool: std::borrow::Cow<'a, str>,
+    #[serde(borrow)]
+    closed_by: std::borrow::Cow<'a, str>,
+    increment: Seconds,
+}
+
+/// What never changes of the line on the wallet.
+#[derive(Serialize, Deserialize)]
+pub(super) struct MoneyShape<'a> {
+    tariff: Tariff,
+    /// -1 is no limit.
+    spend_limit: i64,
+    month: &'a str,
+    overage: bool,
+    /// Nothing or one, with no slots yet; the width may change.
+    velocity: Vec<VelocityLine>,
+}
+
+/// What changes of the line on the wallet; not stored while money has nothing to do with the call.
+#[derive(Serialize, Deserialize)]
+pub(super) struct MoneyTaken {
+    lots: Vec<LotLine>,
+    /// Of a velocity's slots; says nothing where there is none.
+    width: i64,
+    slots: Vec<Slot>,
+}
+
+impl<'a> Shape<'a> {
+    /// Of the call that an offer would make.
+    pub(super) fn of_offer(offer: &'a Offer) -> Shape<'a> {
+        let month = &offer.month.key;
+        let pool = |pool: &'a crate::ledger::PoolOffer| PoolShape {
+            pool: pool_id(&pool.family, month).into(),
+            closed_by: match pool.closed_by.as_str() {
+                "" => "".into(),
+                family => pool_id(family, month).into(),
+            },
+            increment: pool.increment,
+        };
+        let money = |money: crate::ledger::MoneyOffer| MoneyShape {
+            tariff: money.tariff,
+            spend_limit: money.spend_limit.map_or(-1, |limit| limit.0),
+            month,
+            overage: money.overage,
+            velocity: money.velocity.as_ref().map(VelocityLine::new).into_iter().collect(),
+        };
+        Shape {
+            terms: offer.terms,
+            pools: offer.pools.iter().map(pool).collect(),
+            money: offer.money.map(money).into_iter().collect(),
+        }
+    }
+
+    /// Of a call.
+    pub(super) fn of_call(call: &'a Call) -> Shape<'a> {
+        let pool = |line: &'a PoolLine| PoolShape {
+            pool: line.pool.as_str().into(),
+            closed_by: line.closed_by.as_str().into(),
+            increment: line.increment,
+        };
+        let money = |line: &'a MoneyLine| MoneyShape {
+            tariff: line.tariff,
+            spend_limit: line.spend_limit,
+            month: &line.month,
+            overage: line.overage,
+            velocity: line
+                .velocity
+                .iter()
+                .map(|line| VelocityLine { slots: vec![], ..line.clone() })
+                .collect(),
+        };
+        Shape {
+            terms: call.terms,
+            pools: call.pools.iter().map(pool).collect(),
+            money: call.money.iter().map(money).collect(),
+        }
+    }
+}
+
+/// Reads fields one after the other.
+struct Fields<'a> {
+    what: &'static str,
+    rest: &'a [u8],
+}
+
+impl<'a> Fields<'a> {
+    fn corrupt(&self, why: &str) -> LedgerError {
+        LedgerError::Corrupt(format!("{}: {why}", self.what))
+    }
+
+    fn bytes(&mut self, length: usize) -> Result<&'a [u8], LedgerError> {
+        let (bytes, rest) =
+            self.rest.split_at_checked(length).ok_or_else(|| self.corrupt("bytes are missing"))?;
+        self.rest = rest;
+        Ok(bytes)
+    }
+
+    fn fixed<const N: usize>(&mut self) -> Result<[u8; N], LedgerError> {
+        let bytes = self.bytes(N)?;
+        bytes.try_into().map_err(|_| self.corrupt("bytes are missing"))
+    }
+
+    fn byte(&mut self) -> Result<u8, LedgerError> {
+        Ok(u8::from_le_bytes(self.fixed()?))
+    }
+
+    fn length(&mut self) -> Result<usize, LedgerError> {
+        let length = u32::from_le_bytes(self.fixed()?);
+        usize::try_from(length).map_err(|_| self.corrupt("a length beyond memory"))
+    }
+
+    fn number(&mut self) -> Result<i64, LedgerError> {
+        let number = f64::from_le_bytes(self.fixed()?);
+        if number.fract() != 0.0 || number.abs() > MAX_EXACT as f64 {
+            return Err(self.corrupt("a number that is not whole, or too large"));
+        }
+        Ok(number as i64)
+    }
+
+    fn text(&mut self) -> Result<&'a str, LedgerError> {
+        let length = self.length()?;
+        let bytes = self.bytes(length)?;
+        std::str::from_utf8(bytes).map_err(|_| self.corrupt("a text that is not UTF-8"))
+    }
+
+    fn decision(&mut self) -> Result<Option<Decision>, LedgerError> {
+        match self.text()? {
+            "" => Ok(None),
+            name => match Decision::parse(name) {
+                None => Err(self.corrupt(&format!("unknown decision {name:?}"))),
+                found => Ok(found),
+            },
+        }
+    }
+}
+
+/// The call that these bytes are.
+pub(super) fn read_call(bytes: &[u8]) -> Result<Call, LedgerError> {
+    let mut fields = Fields { what: "call", rest: bytes };
+    let lines = fields.byte()?;
+    let state = CallState::try_from(fields.byte()?).map_err(LedgerError::Corrupt)?;
+    let (nuance, reach) = (fields.byte()?, fields.byte()?);
+    let mut call = Call::new(state, Millis(fields.number()?));
+    call.nuance = nuance;
+    call.reach = reach;
+    call.answered_at = Millis(fields.number()?);
+    call.ended_at = Millis(fields.number()?);
+    call.deadline = Millis(fields.number()?);
+    call.sequence = fields.number()?;
+    call.used = Seconds(fields.number()?);
+    call.settle_used = fields.number()?;
+    call.granted = Seconds(fields.number()?);
+    call.granted_from = Seconds(fields.number()?);
+    call.money_duration = Seconds(fields.number()?);
+    call.shortfall_duration = Seconds(fields.number()?);
+    call.shortfall_money = Micros(fields.number()?);
+    call.parked = Seconds(fields.number()?);
+    call.fingerprint = fields.text()?.to_owned();
+    call.decision = fields.decision()?;
+    call.payer = fields.text()?.to_owned();
+    call.trunk = fields.text()?.to_owned();
+    let (shape, money, context) = (fields.length()?, fields.length()?, fields.length()?);
+    let mut taken = vec![];
+    for _ in 0..lines {
+        taken.push((Seconds(fields.number()?), Seconds(fields.number()?)));
+    }
+    let (shape, money) = (fields.bytes(shape)?, fields.bytes(money)?);
+    if fields.rest.len() != context {
+        return Err(fields.corrupt("bytes are missing, or too many"));
+    }
+    call.context = fields.rest.to_vec();
+    if shape.is_empty() {
+        return match taken.is_empty() && money.is_empty() {
+            true => Ok(call),
+            false => Err(fields.corrupt("lines without a shape")),
+        };
+    }
+    let shape: Shape<'_> = decode("shape of a call", shape)?;
+    if shape.pools.len() != taken.len() {
+        return Err(fields.corrupt("other lines than the shape's"));
+    }
+    call.terms = shape.terms;
+    let line = |(pool, (held, spent)): (PoolShape<'_>, _)| {
+        let id = PoolId::new(&pool.pool).map_err(|_| fields.corrupt("a pool's name"))?;
+        let (closed_by, increment) = (pool.closed_by.into_owned(), pool.increment);
+        Ok(PoolLine { pool: id, closed_by, increment, held, spent })
+    };
+    call.pools = shape.pools.into_iter().zip(taken).map(line).collect::<Result<_, _>>()?;
+    let frozen = shape.money.into_iter().next();
+    if frozen.is_none() && !money.is_empty() {
+        return Err(fields.corrupt("money without a price"));
+    }
+    let taken: Option<MoneyTaken> = match money {
+        [] => None,
+        bytes => Some(decode("money of a call", bytes)?),
+    };
+    call.money = frozen.map(|frozen| money_line(frozen, taken));
+    Ok(call)
+}
+
+fn money_line(frozen: MoneyShape<'_>, taken: Option<MoneyTaken>) -> MoneyLine {
+    let mut line = MoneyLine {
+        tariff: frozen.tariff,
+        spend_limit: frozen.spend_limit,
+        month: frozen.month.to_owned(),
+        lots: vec![],
+        overage: frozen.overage,
+        velocity: frozen.velocity.into_iter().next(),
+    };
+    if let Some(MoneyTaken { lots, width, slots }) = taken {
+        line.lots = lots;
+        line.velocity = line.velocity.map(|line| VelocityLine { width, slots, ..line });
+    }
+    line
+}
+
+/// The entry that these bytes are; its context and its report stand beside them.
+pub(super) fn read_entry(
+    bytes: &[u8],
+    context: Option<&[u8]>,
+    report: Option<&[u8]>,
+) -> Result<Entry, LedgerError> {
+    let mut fields = Fields { what: "journal entry", rest: bytes };
+    let postings = fields.length()?;
+    let at = Millis(fields.number()?);
+    let (used, granted) = (Seconds(fields.number()?), Seconds(fields.number()?));
+    let shortfall_duration = Seconds(fields.number()?);
+    let shortfall_money = Micros(fields.number()?);
+    let kind: StrDeserializer<'_, Unknown> = fields.text()?.into_deserializer();
+    let kind = EntryKind::deserialize(kind).map_err(|why| fields.corrupt(&why.to_string()))?;
+    let (subject, payer) = (fields.text()?.to_owned(), fields.text()?.to_owned());
+    let decision = fields.decision()?;
+    let mut entry = Entry {
+        kind,
+        at,
+        subject,
+        payer,
+        decision,
+        used,
+        granted,
+        shortfall_duration,
+        shortfall_money,
+        postings: vec![],
+        context: context.unwrap_or_default().to_vec(),
+        report: report.unwrap_or_default().to_vec(),
+    };
+    for _ in 0..postings {
+        entry.postings.push(Posting {
+            bucket: fields.text()?.to_owned(),
+            funded: fields.number()?,
+            held: fields.number()?,
+            spent: fields.number()?,
+            expired: fields.number()?,
+            adjusted: fields.number()?,
+        });
+    }
+    match fields.rest {
+        [] => Ok(entry),
+        _ => Err(fields.corrupt("bytes after the value")),
+    }
+}
+
+fn name_of(kind: EntryKind) -> Result<String, LedgerError> {
+    match serde_json::to_value(kind) {
+        Ok(serde_json::Value::String(name)) => Ok(name),
+        _ => Err(LedgerError::Corrupt(format!("unwritable: {kind:?}"))),
+    }
+}
+
+/// Writes fields one after the other.
+#[derive(Default)]
+struct Bytes(Vec<u8>);
+
+impl Bytes {
+    fn length(&mut self, length: usize) -> Result<(), LedgerError> {
+        let too_long = |_| LedgerError::Corrupt("unwritable: too long".to_owned());
+        let length = u32::try_from(length).map_err(too_long)?;
+        self.0.extend(length.to_le_bytes());
+        Ok(())
+    }
+
+    fn number(&mut self, number: i64) {
+        self.0.extend((number as f64).to_le_bytes());
+    }
+
+    fn text(&mut self, text: &str) -> Result<(), LedgerError> {
+        self.length(text.len())?;
+        self.0.extend(text.as_bytes());
+        Ok(())
+    }
+}
+
+/// The bytes of an entry without its context and its report.
+pub(super) fn write_entry(entry: &Entry) -> Result<Vec<u8>, LedgerError> {
+    let mut bytes = Bytes::default();
+    bytes.length(entry.postings.len())?;
+    bytes.number(entry.at.0);
+    bytes.number(entry.used.0);
+    bytes.number(entry.granted.0);
+    bytes.number(entry.shortfall_duration.0);
+    bytes.number(entry.shortfall_money.0);
+    bytes.text(&name_of(entry.kind)?)?;
+    bytes.text(&entry.subject)?;
+    bytes.text(&entry.payer)?;
+    bytes.text(entry.decision.map(Decision::name).unwrap_or_default())?;
+    for posting in &entry.postings {
+        bytes.text(&posting.bucket)?;
+        let Posting { funded, held, spent, expired, adjusted, .. } = posting;
+        for number in [funded, held, spent, expired, adjusted] {
+            bytes.number(*number);
+        }
+    }
+    Ok(bytes.0)
+}
+
+/// The bytes of a call, which only scripts write but in tests.
+#[cfg(any(test, fuzzing))]
+pub(super) fn write_call(call: &Call) -> Result<Vec<u8>, LedgerError> {
+    let mut bytes = Bytes::default();
+    let lines = u8::try_from(call.pools.len())
+        .map_err(|_| LedgerError::Corrupt("unwritable: too many lines".to_owned()))?;
+    bytes.0.extend([lines, call.state.into(), call.nuance, call.reach]);
+    for at in [call.authorized_at, call.answered_at, call.ended_at, call.deadline] {
+        bytes.number(at.0);
+    }
+    bytes.number(call.sequence);
+    bytes.number(call.used.0);
+    bytes.number(call.settle_used);
+    bytes.number(call.granted.0);
+    bytes.number(call.granted_from.0);
+    bytes.number(call.money_duration.0);
+    bytes.number(call.shortfall_duration.0);
+    bytes.number(call.shortfall_money.0);
+    bytes.number(call.parked.0);
+    bytes.text(&call.fingerprint)?;
+    bytes.text(call.decision.map(Decision::name).unwrap_or_default())?;
+    bytes.text(&call.payer)?;
+    bytes.text(&call.trunk)?;
+    let is_known = call.terms != Terms::default() || lines > 0 || call.money.is_some();
+    let shape = if is_known { encode(&Shape::of_call(call))? } else { vec![] };
+    let money = match &call.money {
+        None => vec![],
+        Some(line) => {
+            let velocity = line.velocity.as_ref();
+            encode(&MoneyTaken {
+                lots: line.lots.clone(),
+                width: velocity.map_or(0, |line| line.width),
+                slots: velocity.map(|line| line.slots.clone()).unwrap_or_default(),
+            })?
+        }
+    };
+    bytes.length(shape.len())?;
+    bytes.length(money.len())?;
+    bytes.length(call.context.len())?;
+    for line in &call.pools {
+        bytes.number(line.held.0);
+        bytes.number(line.spent.0);
+    }
+    Ok([bytes.0, shape, money, call.context.clone()].concat())
+}
+
+/// The fields of a stored call as a script numbers them; those of a further pool line follow.
+#[cfg(test)]
+#[derive(Deserialize)]
+#[allow(dead_code)]
+pub(super) struct StoredCall {
+    lines: u8,
+    state: u8,
+    nuance: u8,
+    reach: u8,
+    authorized_at: f64,
+    answered_at: f64,
+    ended_at: f64,
+    deadline: f64,
+    sequence: f64,
+    used: f64,
+    settle_used: f64,
+    granted: f64,
+    granted_from: f64,
+    money_duration: f64,
+    shortfall_duration: f64,
+    shortfall_money: f64,
+    parked: f64,
+    fingerprint: String,
+    decision: String,
+    payer: String,
+    trunk: String,
+    shape: String,
+    money: String,
+    context: String,
+    held: f64,
+    spent: f64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::charging::ids::LotId;
+    use crate::ledger::state::{LotLine, Slot};
+
+    fn call() -> Call {
+        let mut call = Call::new(CallState::Answered, Millis(1_795_281_000_000));
+        call.fingerprint = "abc".to_owned();
+        call.decision = Some(Decision::Allowed);
+        call.payer = "alice".to_owned();
+        call.trunk = "trunk".to_owned();
+        call.context = b"\xffcontext".to_vec();
+        call.deadline = Millis(MAX_EXACT);
+        call.used = Seconds(45);
+        call.terms.grace = Seconds(60);
+        call.pools = ["US:MCOPSTN1:DOMESTIC:2026-11", "US:MCOPSTN2:INTERNATIONAL:2026-11"]
+            .map(|pool| PoolLine {
+                pool: PoolId::new(pool).expect("a pool"),
+                closed_by: String::new(),
+                increment: Seconds(60),
+                held: Seconds(120),
+                spent: Seconds(60),
+            })
+            .to_vec();
+        call.money = Some(MoneyLine {
+            tariff: Tariff {
+                rate_per_minute: Micros(10_000),
+                connection_fee: Micros(0),
+                initial_increment: Seconds(60),
+                increment: Seconds(6),
+            },
+            spend_limit: -1,
+            month: "2026-11".to_owned(),
+            lots: vec![LotLine {
+                lot: LotId::new("a").expect("a lot"),
+                held: Micros(5),
+                spent: Micros(7),
+            }],
+            overage: true,
+            velocity: Some(VelocityLine {
+                most: Micros(9),
+                width: 300_000,
+                slots: vec![Slot { number: 3, money: Micros(2) }],
+            }),
+        });
+        call
+    }
+
+    #[track_caller]
+    fn is_corrupt<T>(outcome: Result<T, LedgerError>) {
+        assert!(matches!(outcome, Err(LedgerError::Corrupt(_))));
+    }
+
+    #[test]
+    fn a_call_is_read_back_whole_or_not_at_all() {
+        let bare = Call::new(CallState::Ended, Millis(1));
+        for call in [call(), bare] {
+            let bytes = write_call(&call).expect("bytes");
+            assert_eq!(read_call(&bytes), Ok(call));
+            for end in 0..bytes.len() {
+                is_corrupt(read_call(&bytes[..end]));
+            }
+            is_corrupt(read_call(&[&bytes[..], &[0]].concat()));
+        }
+    }
+
+    #[test]
+    fn a_number_that_no_script_writes_is_corrupt() {
+        let bytes = write_call(&call()).expect("bytes");
+        for number in [0.5, f64::NAN, f64::INFINITY, 1e300, -1e300] {
+            let mut bytes = bytes.clone();
+            bytes[4..12].copy_from_slice(&number.to_le_bytes());
+            is_corrupt(read_call(&bytes));
+        }
+    }
+
+    #[test]
+    fn an_entry_is_read_back_whole_or_not_at_all_with_its_context_beside() {
+        let posting = |bucket: &str| Posting {
+            bucket: bucket.to_owned(),
+            funded: 1,
+            held: -2,
+            spent: 3,
+            expired: 0,
+            adjusted: MAX_EXACT,
+        };
+        for postings in [vec![], vec![posting("p:a")], vec![posting("p:a"), posting("l:b")]] {
+            let whole = Entry {
+                kind: EntryKind::SettledLate,
+                at: Millis(7),
+                subject: "a".to_owned(),
+                payer: "alice".to_owned(),
+                decision: Some(Decision::Allowed),
+                used: Seconds(45),
+                granted: Seconds(60),
+                shortfall_duration: Seconds::ZERO,
+                shortfall_money: Micros::ZERO,
+                postings,
+                context: b"\xffcontext".to_vec(),
+                report: b"report".to_vec(),
+            };
+            let bytes = write_entry(&whole).expect("bytes");
+            assert_eq!(
+                read_entry(&bytes, Some(b"\xffcontext"), Some(b"report")),
+                Ok(whole.clone())
+            );
+            let bare = Entry { context: vec![], report: vec![], ..whole };
+            assert_eq!(read_entry(&bytes, None, None), Ok(bare));
+            for end in 0..bytes.len() {
+                is_corrupt(read_entry(&bytes[..end], None, None));
+            }
+            is_corrupt(read_entry(&[&bytes[..], &[0]].concat(), None, None));
+        }
+    }
+
+    #[test]
+    fn an_enormous_length_is_corrupt_and_costs_no_memory() {
+        let mut bytes = write_call(&call()).expect("bytes");
+        let fingerprint = 4 + 13 * 8;
+        bytes[fingerprint..fingerprint + 4].copy_from_slice(&u32::MAX.to_le_bytes());
+        is_corrupt(read_call(&bytes));
+        is_corrupt(read_entry(&[0xff; 64], None, None));
+    }
+}
