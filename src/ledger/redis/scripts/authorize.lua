@@ -118,6 +118,7 @@ local function cover_month(pool, starts, ends)
   end
 end
 
+-- Opens the call, and holds what it may cost.
 local function grant()
   local call = new_call(STATE.ringing, offer[OFFER.decision], shape)
   local unpacked = shape_of(call)
@@ -126,34 +127,34 @@ local function grant()
   if terms[TERMS.free] then
     call[CALL.granted] = requested
   else
-    local unopened, new_pools, added_to, added_money, covered, reach = NONE, nil, nil, 0, requested, REACH.full
-    local added = plenty(call, unpacked, requested)
-    if added then
-      added_to = { added }
+    local starts, ends = offer[OFFER.month_starts], offer[OFFER.month_ends]
+    local enough = hold_plenty(call, unpacked, requested)
+    if enough then
+      call[CALL.granted], postings = requested, enough
+      cover_month(pools[1][POOL_SHAPE.pool], starts, ends)
     else
-      unopened, new_pools = unopened_pools(pools)
-      added_to, added_money, covered, reach =
+      local unopened, new_pools = unopened_pools(pools)
+      local added_to, added_money, covered, reach =
         reserve(requested, pool_sides(call, new_pools), credit_side(call))
       if reach ~= REACH.full and expire_due() then
         added_to, added_money, covered, reach =
           reserve(requested, pool_sides(call, new_pools), credit_side(call))
       end
+      if covered <= 0 then
+        local decision = offer[OFFER.when_exhausted]
+        if reach == REACH.spend_limit then decision = offer[OFFER.when_spend_limited] end
+        if reach == REACH.velocity then decision = offer[OFFER.when_velocity_limited] end
+        return deny(decision, NUANCE.none)
+      end
+      for _, pool in ipairs(unopened) do
+        put(ACCOUNTS, pool_field(pool), new_pools[pool])
+        opened_pools[#opened_pools + 1] = pool
+      end
+      for i = 1, #pools do cover_month(pools[i][POOL_SHAPE.pool], starts, ends) end
+      call[CALL.granted] = covered < requested and covered or requested
+      call[CALL.reach] = reach
+      postings = hold(call, added_to, added_money)
     end
-    if covered <= 0 then
-      local decision = offer[OFFER.when_exhausted]
-      if reach == REACH.spend_limit then decision = offer[OFFER.when_spend_limited] end
-      if reach == REACH.velocity then decision = offer[OFFER.when_velocity_limited] end
-      return deny(decision, NUANCE.none)
-    end
-    for _, pool in ipairs(unopened) do
-      put(ACCOUNTS, pool_field(pool), new_pools[pool])
-      opened_pools[#opened_pools + 1] = pool
-    end
-    local starts, ends = offer[OFFER.month_starts], offer[OFFER.month_ends]
-    for i = 1, #pools do cover_month(pools[i][POOL_SHAPE.pool], starts, ends) end
-    call[CALL.granted] = covered < requested and covered or requested
-    call[CALL.reach] = reach
-    postings = hold(call, added_to, added_money)
   end
   local life = terms[TERMS.ringing]
   if not terms[TERMS.reports_answer] then

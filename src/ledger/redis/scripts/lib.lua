@@ -989,28 +989,6 @@ local function credit_side(call)
   return { taken = held + spent, held = held, call = call }
 end
 
--- How many seconds more the call's only pool must hold so that it can run for `target`, where the pool has that for
--- each of its calls; nil wherever `reserve` has more to say. Most calls are like this, and it costs a fifth.
-local function plenty(call, shape, target)
-  local pools = shape[SHAPE.pools]
-  local pool = pools[1]
-  if not pool or pools[2] or pool[POOL_SHAPE.closed_by] ~= '' or call.money_line
-    or call[CALL.money] ~= '' then return nil end
-  local bucket = read(ACCOUNTS, pool_field(pool[POOL_SHAPE.pool]))
-  if not bucket then return nil end
-  local held, increment = call[CALL.held], pool[POOL_SHAPE.increment]
-  local added = target + increment - 1
-  added = added - added % increment - held - call[CALL.spent]
-  if added <= 0 then return 0 end
-  local left = bucket[BUCKET.funded] + bucket[BUCKET.adjusted] - bucket[BUCKET.held]
-    - bucket[BUCKET.spent] - bucket[BUCKET.expired]
-  local ways = bucket[BUCKET.holds]
-  if held <= 0 then ways = ways + 1 end
-  local share = (left - left % ways) / ways
-  if share - share % increment < added then return nil end
-  return added
-end
-
 function tariff_of(side)
   local tariff = side.tariff
   if not tariff then
@@ -1120,6 +1098,31 @@ local function hold(call, added_to, added_money)
   local terms = recharge_terms()
   if terms and terms[RECHARGE_TERMS.on_available] then judge_recharge() end
   return postings
+end
+
+-- Holds what the call needs so that it can run for `target`, where its only pool has that for each of its calls; the
+-- postings, nil wherever `reserve` has more to say. Most calls are like this, and it costs a fifth.
+local function hold_plenty(call, shape, target)
+  local pools = shape[SHAPE.pools]
+  local pool = pools[1]
+  if not pool or pools[2] or pool[POOL_SHAPE.closed_by] ~= '' or call.money_line
+    or call[CALL.money] ~= '' then return nil end
+  local field = pool_field(pool[POOL_SHAPE.pool])
+  local bucket = values[ACCOUNTS][field]
+  if not bucket then return nil end
+  local held, increment = call[CALL.held], pool[POOL_SHAPE.increment]
+  local added = target + increment - 1
+  added = added - added % increment - held - call[CALL.spent]
+  if added <= 0 then return {} end
+  local all_held, ways = bucket[BUCKET.held], bucket[BUCKET.holds]
+  local left = bucket[BUCKET.funded] + bucket[BUCKET.adjusted] - all_held - bucket[BUCKET.spent]
+    - bucket[BUCKET.expired]
+  if held <= 0 then ways = ways + 1 end
+  local share = (left - left % ways) / ways
+  if share - share % increment < added then return nil end
+  bucket[BUCKET.held], bucket[BUCKET.holds], call[CALL.held] = all_held + added, ways, held + added
+  put(ACCOUNTS, field, bucket)
+  return { { field, 0, added, 0, 0, 0 } }
 end
 
 -- Charges `owed` to the lots: first what the call holds, in the order held, then what is left,
@@ -1407,9 +1410,9 @@ local function lengthen(call, target)
   end
   local covered = target
   if not terms[TERMS.free] then
-    local added = plenty(call, shape, target)
-    if added then
-      postings = hold(call, { added }, 0)
+    local enough = hold_plenty(call, shape, target)
+    if enough then
+      postings = enough
     else
       local added_to, money, length, reached = reserve(target, pool_sides(call), credit_side(call))
       if reached ~= REACH.full then reach = reached end
@@ -1494,9 +1497,11 @@ end
 -- acknowledged: then nothing is done, and the answer has two numbers instead of three parts. The last
 -- key is that of the sequences; the last arguments are the sidecar, and what it was acknowledged.
 local function counted(verb, keys, arguments)
-  local key = table.remove(keys)
-  local known, known_epoch = tonumber(table.remove(arguments)), tonumber(table.remove(arguments))
-  local field = 's:' .. table.remove(arguments)
+  local last, count = #keys, #arguments
+  local key, field = keys[last], 's:' .. arguments[count - 2]
+  local known_epoch, known = tonumber(arguments[count - 1]), tonumber(arguments[count])
+  keys[last] = nil
+  arguments[count], arguments[count - 1], arguments[count - 2] = nil, nil, nil
   local mark = redis.call('HINCRBY', key, field, 1)
   if mark == 1 then
     -- The first run of a sidecar, or all are lost.
