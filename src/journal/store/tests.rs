@@ -91,7 +91,7 @@ fn note(journal: &Journal, call: &str) {
     let id = CallId::new(call).expect("a call id");
     let call = Call::new(CallState::Ringing, Millis(1));
     let call = std::borrow::Cow::Borrowed(&call);
-    journal.note(&tenant(), Millis(1), Mark::default(), Effect::Authorized { id, call });
+    journal.note(&tenant(), Millis(1), Mark::default(), Effect::Authorized { id, call, leases: vec![] });
 }
 
 async fn until(journal: &Journal, right: impl Fn(&Status) -> bool) -> Status {
