@@ -186,7 +186,8 @@ impl<L: Ledger> CreditControl<L> {
     /// One round of it, of those whose pause is over; what became of those that are done with it.
     pub async fn replay_due(self: &Arc<Self>, replays: &mut Replays, now: Instant) -> Tally {
         let losses = self.marks.losses();
-        let is_lost = |of: &TenantId, lost: Lost| losses.iter().any(|one| (&one.0, one.1) == (of, lost));
+        let is_lost =
+            |of: &TenantId, lost: Lost| losses.iter().any(|one| (&one.0, one.1) == (of, lost));
         // What is lost besides begins anew.
         replays.0.retain(|of, attempts| is_lost(of, attempts.lost));
         let mut done = Tally::default();

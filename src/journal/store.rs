@@ -149,8 +149,11 @@ pub(super) fn sidecar(folder: &Path) -> Option<Name> {
 pub(super) fn name_sidecar(folder: &Path, after: u64) -> Name {
     let name = uuid::Uuid::now_v7().simple().to_string();
     if after > 0 {
-        tracing::warn!(name, "the journal gets a new name in the ledger: what the ledger lost while this \
-            sidecar was down is not noticed");
+        tracing::warn!(
+            name,
+            "the journal gets a new name in the ledger: what the ledger lost while this \
+            sidecar was down is not noticed"
+        );
     }
     let name = Name { name, after };
     // A disk that takes nothing more is told of later: a name that lasts until the next start will do.

@@ -130,6 +130,9 @@ impl Marks {
     /// Goes on as the sidecar that a journal is of, with what that was acknowledged.
     pub fn adopt(&self, sidecar: &str, known: impl IntoIterator<Item = (TenantId, Mark)>) {
         let mut inner = self.inner();
+        if *inner.sidecar != *sidecar {
+            inner.known.clear();
+        }
         inner.sidecar = sidecar.into();
         inner.replays = true;
         for (tenant, mark) in known {

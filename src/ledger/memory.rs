@@ -631,9 +631,8 @@ impl Ledger for MemoryLedger {
     }
 
     async fn forget_runs(&self, tenant: &TenantId, before: Millis) -> Result<usize, LedgerError> {
-        let forget = |book: &mut Book, _| {
-            book.sequences.forget(|sidecar| is_run_before(sidecar, before))
-        };
+        let forget =
+            |book: &mut Book, _| book.sequences.forget(|sidecar| is_run_before(sidecar, before));
         Ok(self.on(tenant, forget).await?.outcome)
     }
 

@@ -10,6 +10,7 @@ mod cluster;
 mod codec;
 mod connection;
 mod keys;
+mod money;
 mod node;
 mod scripts;
 mod sentinels;

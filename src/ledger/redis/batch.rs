@@ -261,8 +261,9 @@ impl Sender {
     async fn look_for_missing(&self, tenant: &TenantId, sidecar: &str) -> Result<(), LedgerError> {
         let mut command = cmd("HGET");
         command.arg(Key::Sequence.of(tenant)).arg(missing(sidecar));
-        let unknown =
-            |why: String| LedgerError::Indeterminate(format!("what is missing is not known: {why}"));
+        let unknown = |why: String| {
+            LedgerError::Indeterminate(format!("what is missing is not known: {why}"))
+        };
         let found = self.connection.query(Slot::of(tenant.as_str()), &command).await;
         let found: Option<String> = found.map_err(|error| unknown(error.to_string()))?;
         if let Some(text) = found {
@@ -311,7 +312,7 @@ impl Sender {
             command.arg(key.of(tenant));
         }
         command.arg(arguments);
-        self.connection.call(Slot::of(tenant.as_str()), &command, script.writes()).await
+        self.connection.call(Slot::of(tenant.as_str()), &command, verb).await
     }
 
     /// What `read_clock` of the scripts expects.

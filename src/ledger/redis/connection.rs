@@ -9,6 +9,7 @@ use crate::ledger::LedgerError;
 use crate::ledger::redis::address::Address;
 use crate::ledger::redis::cluster::{Cluster, Slot};
 use crate::ledger::redis::node::{Node, Place, Request, Treatment};
+use crate::ledger::redis::scripts::Verb;
 use crate::ledger::redis::sentinels::Sentinels;
 use crate::ledger::redis::{BadRedisUrl, RedisSettings};
 
@@ -67,9 +68,9 @@ impl Connection {
         &self,
         slot: Slot,
         command: &Cmd,
-        writes: bool,
+        verb: Verb,
     ) -> Result<T, LedgerError> {
-        self.send(slot, Request::Function(command, writes)).await
+        self.send(slot, Request::Function(command, verb)).await
     }
 
     /// Whether all of Redis answers.
