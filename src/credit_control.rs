@@ -8,6 +8,7 @@ pub mod answer;
 pub mod directives;
 pub mod directory;
 pub mod emergency;
+pub mod erasing;
 pub mod erasure;
 pub mod journaled;
 pub mod leases;
@@ -263,6 +264,12 @@ impl<L: Ledger> CreditControl<L> {
         &self.directory
     }
 
+    /// Has this sidecar counted by another name where its own is old ([`Marks`]); the instant before which such
+    /// names may be [forgotten](Ledger::forget_runs).
+    pub fn rename_old_run(&self) -> Millis {
+        self.marks.rename_old_run(Millis(local_millis()))
+    }
+
     /// The settings.
     pub fn settings(&self) -> &Settings {
         &self.settings
@@ -327,6 +334,7 @@ impl<L: Ledger> CreditControl<L> {
                 Authorized::Decided(call) => {
                     self.note_sources(request, &command, profile, &call);
                     self.note(tenant_id, reply.now, || Effect::Authorized {
+                        leases: vec![],
                         id: request.call.clone(),
                         call: Cow::Borrowed(&call),
                     });

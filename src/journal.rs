@@ -181,12 +181,11 @@ impl Journal {
     fn open_on(settings: &Settings, medium: Box<dyn Medium>) -> Result<Journal, JournalError> {
         let unusable = |error| JournalError::Unusable(settings.folder.clone(), error);
         let lock = store::lock(&settings.folder)?;
-        // A disk that takes nothing more is told of later: a name that lasts until the next start will do.
-        let sidecar = store::sidecar(&settings.folder).unwrap_or_else(|error| {
-            tracing::warn!(%error, "the name of the sidecar cannot be kept in the journal");
-            uuid::Uuid::now_v7().simple().to_string()
-        });
-        let mut opened = store::open(&settings.folder).map_err(unusable)?;
+        let name = store::sidecar(&settings.folder);
+        let mut opened = store::open(&settings.folder, name.as_ref()).map_err(unusable)?;
+        let last = opened.next_sequence - 1;
+        let name = name.unwrap_or_else(|| store::name_sidecar(&settings.folder, last));
+        let sidecar = name.name;
         for damage in &opened.damage {
             tracing::error!(%damage, "a part of the journal cannot be read and is left aside");
         }

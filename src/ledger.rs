@@ -1022,6 +1022,11 @@ pub trait Ledger: Send + Sync + 'static {
     fn replayed(&self, _tenant: &TenantId, _lost: Lost) -> impl Fallible<()> {
         async { Ok(()) }
     }
+    /// Forgets how far sidecars without a journal were told that the ledger has come, those that began before
+    /// an instant of their clock; how many. None of them may run any more.
+    fn forget_runs(&self, _tenant: &TenantId, _before: Millis) -> impl Fallible<usize> {
+        async { Ok(0) }
+    }
 }
 
 /// A future of a ledger's outcome, shorthand for the signatures of [`Ledger`].

@@ -8,7 +8,9 @@ use crate::charging::profile::Retention;
 use crate::charging::rating::MAX_USAGE;
 use crate::charging::units::{Millis, Seconds};
 use crate::credit_control::emergency::UNATTRIBUTED;
-use crate::credit_control::erasure::{ErasureNote, Wanted, Whose, erase_entry, erased_context};
+pub use crate::credit_control::erasing::Erased;
+use crate::credit_control::erasure::{ErasureNote, Wanted, Whose, erase_entry};
+use crate::journal::entry::Effect;
 use crate::ledger::rewriting::{
     Plan, READERS_WAITED_FOR, RewriteError, Rewritten, rewrite, unread_since,
 };
@@ -22,9 +24,6 @@ const STEP: Seconds = Seconds(86_400);
 /// day for clocks. Usage exports look back as far, to tell late charges by difference.
 const TRIM_MARGIN: Seconds = Seconds(MAX_USAGE.0 + 86_400);
 
-/// Calls that are looked at in one step.
-const PAGE: usize = 250;
-
 /// What is to be erased.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ErasureOf {
@@ -32,17 +31,6 @@ pub enum ErasureOf {
     Number(String),
     /// Everybody's, in records before this instant.
     Before(Millis),
-}
-
-/// What was erased.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Erased {
-    /// Entries of the journal.
-    pub entries: u64,
-    /// Calls that are not forgotten.
-    pub calls: u64,
-    /// Entries whose call's own id holds the number, which is not erased.
-    pub in_call_ids: u64,
 }
 
 impl<L: Ledger> Administration<L> {
@@ -87,25 +75,24 @@ impl<L: Ledger> Administration<L> {
             operator: operator.to_owned(),
             ..ErasureNote::default()
         };
-        let calls = self.erase_calls(tenant, &whose, before).await?;
-        let mut in_call_ids = 0;
-        let erase = |entry: &mut Entry| {
-            if let Whose::Of(wanted) = &whose {
-                in_call_ids += u64::from(wanted.is_in(&entry.subject));
-            }
-            before.is_none_or(|before| entry.at < before) && erase_entry(entry, &whose)
-        };
-        let plan = Plan {
-            token: Uuid::now_v7().to_string(),
-            trim: None,
-            erase,
-            erase_within: before.map(|before| (Millis::ZERO, before)),
-            note: |entries| ErasureNote { entries, calls, ..note.clone() }.encode(),
-            always: true,
-        };
-        let done = rewrite(self.ledger(), tenant, plan).await.map_err(refused_rewrite)?;
-        tracing::info!(%tenant, entries = done.erased, calls, reason, operator, "numbers erased");
-        Ok(Erased { entries: done.erased, calls, in_call_ids })
+        let erased = self.control.erase_numbers(tenant, &whose, before, &note, true);
+        let erased = erased.await.map_err(refused_rewrite)?;
+        // A ledger that goes back brings the numbers back, and so does the replay of its calls: both forget
+        // them again.
+        self.control.note(tenant, now, || Effect::NumbersErased {
+            key: Uuid::now_v7().to_string(),
+            at: now,
+            number: match of {
+                ErasureOf::Number(number) => Some(number.clone()),
+                ErasureOf::Before(_) => None,
+            },
+            before,
+            reason: reason.to_owned(),
+            operator: operator.to_owned(),
+        });
+        let Erased { entries, calls, .. } = erased;
+        tracing::info!(%tenant, entries, calls, reason, operator, "numbers erased");
+        Ok(erased)
     }
 
     /// Trims the records of a tenant before an instant to sums, or before the latest one that may be:
@@ -148,7 +135,11 @@ impl<L: Ledger> Administration<L> {
     pub async fn keep_records(&self) -> Result<(), LedgerError> {
         let mut tenants = self.ledger().tenants().await?;
         tenants.push(TenantId::literal(UNATTRIBUTED));
+        let names_before = self.control.rename_old_run();
         for tenant in tenants {
+            if let Err(error) = self.ledger().forget_runs(&tenant, names_before).await {
+                tracing::debug!(%tenant, %error, "names of ended sidecars are kept on");
+            }
             match self.keep_records_of(&tenant).await {
                 Ok(Rewritten { trimmed: 0, erased: 0, .. }) => {}
                 Ok(Rewritten { trimmed, erased, .. }) => {
@@ -190,7 +181,7 @@ impl<L: Ledger> Administration<L> {
         let whose = Whose::Everybodys;
         let mut calls = 0;
         if erase.is_some() {
-            calls = self.erase_calls(tenant, &whose, erase).await?;
+            calls = self.control.erase_calls(tenant, &whose, erase).await?;
         }
         let plan = Plan {
             token: Uuid::now_v7().to_string(),
@@ -205,35 +196,6 @@ impl<L: Ledger> Administration<L> {
             always: false,
         };
         rewrite(self.ledger(), tenant, plan).await
-    }
-
-    /// Erases what is said of calls that are not forgotten, of those decided before an instant where one
-    /// is given: first of all, so that what they still leave in the journal is erased too.
-    async fn erase_calls(
-        &self,
-        tenant: &TenantId,
-        whose: &Whose,
-        before: Option<Millis>,
-    ) -> Result<u64, LedgerError> {
-        let mut erased = 0;
-        let mut cursor = None;
-        loop {
-            let page = self.ledger().calls(tenant, cursor.as_deref(), PAGE).await?;
-            for (id, call) in page.items {
-                if before.is_some_and(|before| call.authorized_at >= before) {
-                    continue;
-                }
-                if let Some(context) = erased_context(&call.context, whose) {
-                    let replaced =
-                        self.ledger().replace_context(tenant, &id, &call.context, &context);
-                    erased += u64::from(replaced.await?);
-                }
-            }
-            cursor = page.next;
-            if cursor.is_none() {
-                return Ok(erased);
-            }
-        }
     }
 }
 

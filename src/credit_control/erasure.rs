@@ -169,7 +169,7 @@ pub fn erased_context(bytes: &[u8], whose: &Whose) -> Option<Vec<u8>> {
 }
 
 /// The report of an end without the client's texts; `None` where it has none.
-fn erased_report(bytes: &[u8]) -> Option<Vec<u8>> {
+pub(super) fn erased_report(bytes: &[u8]) -> Option<Vec<u8>> {
     if bytes.is_empty() {
         return None;
     }

@@ -81,7 +81,7 @@ impl<L: Ledger> CreditControl<L> {
             let (id, found) = (id.clone(), Cow::Borrowed(call));
             match call.state == CallState::Answered || call.parked.is_positive() {
                 true => Effect::Extended { id, used: call.used.max(call.parked), call: found },
-                false => Effect::Authorized { id, call: found },
+                false => Effect::Authorized { id, call: found, leases: vec![] },
             }
         });
     }
@@ -285,6 +285,7 @@ impl<L: Ledger> CreditControl<L> {
                 self.note(&record.tenant, now, || Effect::Authorized {
                     id: record.call.clone(),
                     call: Cow::Borrowed(&call),
+                    leases: vec![],
                 });
                 ("RECORDED", false)
             }
@@ -309,6 +310,7 @@ impl<L: Ledger> CreditControl<L> {
             self.note(&restore.tenant, now, || Effect::Authorized {
                 id: restore.call.clone(),
                 call: Cow::Borrowed(&restore.granted),
+                leases: restore.leases.clone(),
             });
         }
         Ok(match reply.outcome {

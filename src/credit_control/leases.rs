@@ -361,6 +361,16 @@ impl Leases {
         unused.then_some(before.id)
     }
 
+    /// The ledger has gone back: what it holds for these leases is not known. Nothing more is granted out of
+    /// them; they are taken anew and given back.
+    pub(super) fn doubt(&self, tenant: &TenantId) {
+        let mut tenants = self.tenants();
+        let sources = tenants.get_mut(tenant).into_iter().flat_map(|of| of.sources.values_mut());
+        for lease in sources.filter_map(|source| source.lease.as_mut()) {
+            (lease.seconds, lease.money, lease.lent) = (Seconds::ZERO, Micros::ZERO, true);
+        }
+    }
+
     fn put_off(&self, wanted: &Wanted, until: Instant) {
         let mut tenants = self.tenants();
         let of = tenants.get_mut(&wanted.tenant);
@@ -725,7 +735,8 @@ impl<L: Ledger> CreditControl<L> {
         for (tenant, lease) in over {
             self.give_back(&tenant, lease).await;
         }
-        for wanted in wanted {
+        // What is replayed comes first: a lease must not take what a lost call was granted.
+        for wanted in wanted.into_iter().filter(|w| !self.marks.is_replaying(&w.tenant)) {
             match self.take_lease(&wanted).await {
                 Ok(Some(before)) => self.give_back(&wanted.tenant, before).await,
                 Ok(None) => {}

@@ -22,16 +22,21 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
+use crate::charging::catalogue::CountryCode;
 use crate::charging::ids::{CallId, PayerId, TenantId};
 use crate::charging::units::{Millis, Seconds};
 use crate::credit_control::answer::CallContext;
 use crate::credit_control::emergency::UNATTRIBUTED;
+use crate::credit_control::erasing::erase_effect;
+use crate::credit_control::erasure::{ErasureNote, Wanted, Whose};
 use crate::credit_control::signed_grant::lasting;
 use crate::credit_control::{CreditControl, MAX_DECISIONS};
 use crate::journal::Journal;
 use crate::journal::entry::{Done, Effect};
 use crate::ledger::marks::Lost;
+use crate::ledger::rewriting::RewriteError;
 use crate::ledger::state::{Call, CallState, nuance_of};
 use crate::ledger::{
     Adjusted, Answer, Authorize, Authorized, BlockSet, CallLimits, End, Extend, Ledger,
@@ -61,13 +66,72 @@ const STRAGGLERS: Duration = Duration::from_millis(300);
 /// Longest wait for the disk to take what was noted before.
 const WRITTEN_WITHIN: Duration = Duration::from_secs(5);
 
+/// Pauses before a replay that is not done is tried again, for each tenant: from the first, doubling, to the
+/// second; to the third where the ledger was out of reach, which it may be again any moment.
+const PAUSES: (Duration, Duration, Duration) =
+    (Duration::from_secs(1), Duration::from_secs(60), Duration::from_secs(4));
+
+/// How often an entry is offered that the ledger has an error of its own for, before it is missed: for about
+/// four minutes.
+pub const MOST_PASSES: u32 = 10;
+
 /// What became of the entries of one loss.
-#[derive(Clone, Copy, Debug, Default)]
-struct Tally {
-    calls: usize,
-    others: usize,
-    missed: usize,
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Calls that are there again.
+    pub calls: usize,
+    /// Purchases, recharges, corrections, blocks and erasures that are.
+    pub others: usize,
+    /// What cannot be replayed; the log says what it was.
+    pub missed: usize,
 }
+
+impl Tally {
+    fn add(&mut self, other: Tally) {
+        self.calls += other.calls;
+        self.others += other.others;
+        self.missed += other.missed;
+    }
+}
+
+/// Replays that are not done yet.
+#[derive(Default)]
+pub struct Replays(HashMap<TenantId, Attempts>);
+
+/// How those of a tenant went so far.
+struct Attempts {
+    lost: Lost,
+    not_before: Instant,
+    pause: Duration,
+    tally: Tally,
+    /// What the ledger had an error of its own for, and how often: the rest is done. `None` while not even
+    /// that is known.
+    refused: Option<HashMap<String, u32>>,
+    /// What was said of it last: it is said once.
+    told: Option<&'static str>,
+}
+
+/// How far a replay came.
+enum Pass {
+    /// To its end.
+    Done,
+    /// To its end, but for these.
+    Refused(HashMap<String, u32>),
+    /// Nowhere: the ledger does not know the tenant.
+    Unknown,
+}
+
+/// A call to be put back.
+struct Found {
+    /// The store's clock when it was last told of, or at the last acknowledgement, whichever is earlier.
+    at: Millis,
+    effect: Effect<'static>,
+    /// Out of which it was granted.
+    leases: Vec<CallId>,
+}
+
+/// Entries that the ledger had an error of its own for, each with what it said.
+type Refusals = Vec<(Effect<'static>, String)>;
 
 /// How far a call had come: used, ended, granted, answered. Usage comes first, since it never falls, and a
 /// call that has expired goes on when its client reports more. A replay notes anew what it has done, perhaps
@@ -82,30 +146,93 @@ struct Index {
     others: HashMap<String, u64>,
     /// The store's clock at the last acknowledgement before the loss was found.
     acknowledged: Millis,
+    /// Of calls that were granted without the ledger: out of which leases.
+    leases: HashMap<CallId, Vec<CallId>>,
+    /// Numbers that were erased, whether that is lost or not: those seen before an instant.
+    erasures: Vec<(Millis, Whose)>,
     unreadable: usize,
+}
+
+impl Index {
+    /// The entry without the numbers that were erased since: what is put back must not bring them back.
+    fn erased(&self, mut effect: Effect<'static>) -> Effect<'static> {
+        let Some(at) = effect.call().map(|(_, call)| call.authorized_at) else { return effect };
+        for (_, whose) in self.erasures.iter().filter(|(before, _)| at < *before) {
+            erase_effect(&mut effect, whose);
+        }
+        effect
+    }
+
+    /// Without what is done already.
+    fn keep(&mut self, names: &HashMap<String, u32>) {
+        self.last.retain(|id, _| names.contains_key(&call_name(id)));
+        self.others.retain(|name, _| names.contains_key(name));
+    }
 }
 
 impl<L: Ledger> CreditControl<L> {
     /// Looks for losses and replays them, for ever.
     pub async fn replay_losses(self: Arc<Self>) {
-        let mut place = 0;
+        let (mut place, mut replays) = (0, Replays::default());
         loop {
             tokio::select! {
                 () = self.marks.lost() => {}
                 () = tokio::time::sleep(LOOK_EVERY) => place = self.look_for_losses(place).await,
             }
-            for (tenant, lost) in self.marks.losses() {
-                match self.replay(&tenant, lost).await {
-                    Ok(Tally { calls, others, missed }) => {
-                        tracing::warn!(%tenant, calls, others, missed,
-                            "what the ledger had lost is replayed");
-                    }
-                    Err(error) => {
-                        tracing::warn!(%tenant, %error, "what the ledger has lost waits to be replayed");
-                    }
-                }
-            }
+            self.replay_due(&mut replays, Instant::now()).await;
         }
+    }
+
+    /// One round of it, of those whose pause is over; what became of those that are done with it.
+    pub async fn replay_due(self: &Arc<Self>, replays: &mut Replays, now: Instant) -> Tally {
+        let losses = self.marks.losses();
+        let is_lost =
+            |of: &TenantId, lost: Lost| losses.iter().any(|one| (&one.0, one.1) == (of, lost));
+        // What is lost besides begins anew.
+        replays.0.retain(|of, attempts| is_lost(of, attempts.lost));
+        let mut done = Tally::default();
+        for (tenant, lost) in losses {
+            let attempts = replays.0.entry(tenant.clone()).or_insert_with(|| Attempts {
+                lost,
+                not_before: now,
+                pause: PAUSES.0,
+                tally: Tally::default(),
+                refused: None,
+                told: None,
+            });
+            if now < attempts.not_before {
+                continue;
+            }
+            let passed = self.replay(&tenant, attempts).await;
+            let (why, most) = match &passed {
+                Ok(Pass::Done) => {
+                    let Tally { calls, others, missed } = attempts.tally;
+                    tracing::warn!(%tenant, calls, others, missed,
+                        "what the ledger had lost is replayed");
+                    done.add(attempts.tally);
+                    replays.0.remove(&tenant);
+                    continue;
+                }
+                Ok(Pass::Refused(_)) => ("the ledger has errors for a part of it", PAUSES.1),
+                Ok(Pass::Unknown) => {
+                    ("the ledger does not know the tenant any more: apply it again", PAUSES.1)
+                }
+                Err(LedgerError::Corrupt(_)) => ("the ledger holds what cannot be read", PAUSES.1),
+                Err(_) => ("the ledger or the journal is out of reach", PAUSES.2),
+            };
+            // Each reason once: it may stand for as long as nobody does anything.
+            if attempts.told != Some(why) {
+                let error = passed.as_ref().err().map(ToString::to_string);
+                tracing::warn!(%tenant, why, error, "what the ledger has lost waits to be replayed");
+                attempts.told = Some(why);
+            }
+            if let Ok(Pass::Refused(refused)) = passed {
+                attempts.refused = Some(refused);
+            }
+            attempts.not_before = now.max(Instant::now()) + attempts.pause.min(most);
+            attempts.pause = (attempts.pause * 2).min(most);
+        }
+        done
     }
 
     /// Asks about some tenants from a place in their order; where to go on.
@@ -129,26 +256,39 @@ impl<L: Ledger> CreditControl<L> {
         at
     }
 
-    async fn replay(self: &Arc<Self>, tenant: &TenantId, lost: Lost) -> Result<Tally, LedgerError> {
-        let Some(journal) = self.journal.clone() else { return Ok(Tally::default()) };
-        let mut tally = Tally::default();
-        let is_known =
-            tenant.as_str() == UNATTRIBUTED || self.ledger.record(tenant).await?.outcome.is_some();
-        if !is_known {
-            let gone = "the ledger does not know the tenant any more: apply it again";
-            return Err(LedgerError::Unavailable(gone.to_owned()));
+    async fn replay(
+        self: &Arc<Self>,
+        tenant: &TenantId,
+        attempts: &mut Attempts,
+    ) -> Result<Pass, LedgerError> {
+        let Attempts { lost, tally, refused: before, .. } = attempts;
+        let lost = *lost;
+        let Some(journal) = self.journal.clone() else { return Ok(Pass::Done) };
+        let record = self.within_time(self.ledger.record(tenant));
+        if tenant.as_str() != UNATTRIBUTED && record.await?.outcome.is_none() {
+            return Ok(Pass::Unknown);
         }
-        // What was remembered of the tenant may be from before.
+        // What was remembered of the tenant may be from before; leases may be lost, or held once more.
         self.directory.forget_tenant(tenant);
+        self.leases.doubt(tenant);
+        let known = self.directory.tenant(&self.ledger, tenant).await?;
+        let country = known.profile().and_then(|profile| profile.country);
         tokio::time::sleep(STRAGGLERS).await;
         if !journal.written(WRITTEN_WITHIN).await {
             tracing::error!(%tenant, "the journal is behind: what it has not written is not replayed");
         }
         let index = in_background({
             let (journal, tenant) = (journal.clone(), tenant.clone());
-            move || index(&journal, &tenant, lost)
+            move || index(&journal, &tenant, lost, country)
         });
-        let index = Arc::new(index.await?);
+        let mut index = index.await?;
+        if before.is_none() {
+            *tally = Tally::default();
+        }
+        if let Some(refused) = before {
+            index.keep(refused);
+        }
+        let index = Arc::new(index);
         if index.unreadable > 0 {
             tracing::error!(%tenant, parts = index.unreadable,
                 "parts of the journal cannot be read, and are not replayed");
@@ -159,33 +299,45 @@ impl<L: Ledger> CreditControl<L> {
             move || pick(&journal, &tenant, lost, &index, &found)
         });
         let reading = tokio::spawn(reading);
-        let (mut late, mut calls) = (vec![], vec![]);
+        let (mut late, mut erasures) = (vec![], vec![]);
+        let (mut calls, mut refused) = (vec![], Refusals::new());
         loop {
             let next = entries.recv().await;
             let is_call = next.as_ref().is_some_and(|(_, effect)| effect.call().is_some());
             // Calls side by side, whatever else is between them in its place.
             if !is_call || calls.len() >= AT_A_TIME {
-                self.put_all_back(tenant, std::mem::take(&mut calls), &mut tally).await?;
+                let some = std::mem::take(&mut calls);
+                self.put_all_back(tenant, some, tally, &mut refused).await?;
             }
             match next {
                 Some((at, effect)) if is_call => {
-                    calls.push((at.min(index.acknowledged), effect));
+                    let leases = effect.call().and_then(|(id, _)| index.leases.get(id));
+                    let leases = leases.cloned().unwrap_or_default();
+                    let at = at.min(index.acknowledged);
+                    calls.push(Found { at, effect: index.erased(effect), leases });
                 }
-                Some((_, effect)) => match self.do_again(tenant, &effect).await? {
-                    Some(true) => tally.others += 1,
-                    Some(false) => tally.missed += 1,
-                    None => late.push(effect),
+                Some((_, effect @ Effect::NumbersErased { .. })) => erasures.push(effect),
+                Some((_, effect)) => match self.do_again(tenant, &effect).await {
+                    Ok(Some(true)) => tally.others += 1,
+                    Ok(Some(false)) => tally.missed += 1,
+                    Ok(None) => late.push(effect),
+                    Err(LedgerError::Corrupt(what)) => refused.push((effect, what)),
+                    Err(error) => return Err(error),
                 },
                 None => break,
             }
         }
         // Recharges that are asked for again only once the calls behind them are charged, and corrections
-        // whose calls came behind them.
-        for effect in late {
-            match self.do_again(tenant, &effect).await? {
-                Some(true) => tally.others += 1,
-                Some(false) => tally.missed += 1,
-                None => {
+        // whose calls came behind them. Erasures take longest and move nothing.
+        for effect in late.into_iter().chain(erasures) {
+            match self.do_again(tenant, &effect).await {
+                Ok(Some(true)) => tally.others += 1,
+                Ok(Some(false)) => tally.missed += 1,
+                // What it waits for may be refused for now.
+                Ok(None) if !refused.is_empty() => {
+                    refused.push((effect, "what comes before it is refused".to_owned()));
+                }
+                Ok(None) => {
                     let why = match effect {
                         Effect::Recharged { .. } => "the ledger has not asked for it again",
                         _ => "what it corrected is not there, or not settled",
@@ -193,48 +345,84 @@ impl<L: Ledger> CreditControl<L> {
                     self.missed(tenant, &effect, why);
                     tally.missed += 1;
                 }
+                Err(LedgerError::Corrupt(what)) => refused.push((effect, what)),
+                Err(error) => return Err(error),
             }
         }
         reading.await.map_err(|error| LedgerError::Unavailable(error.to_string()))??;
+        let again = self.give_up(tenant, refused, before, tally).await?;
+        if !again.is_empty() {
+            return Ok(Pass::Refused(again));
+        }
         self.within_time(self.ledger.replayed(tenant, lost)).await?;
-        Ok(tally)
+        Ok(Pass::Done)
+    }
+
+    /// Those of the refused that are tried again, and how often they were refused by now; the others are
+    /// missed.
+    async fn give_up(
+        &self,
+        tenant: &TenantId,
+        refused: Refusals,
+        before: &Option<HashMap<String, u32>>,
+        tally: &mut Tally,
+    ) -> Result<HashMap<String, u32>, LedgerError> {
+        let mut again = HashMap::new();
+        if refused.is_empty() {
+            return Ok(again);
+        }
+        // Where the tenant's balances cannot be read either, it is no matter of these entries: nothing of it
+        // is given up.
+        self.within_time(self.ledger.balance(tenant)).await?;
+        for (effect, error) in refused {
+            let name = name(&effect);
+            let times = before.as_ref().and_then(|before| before.get(&name)).map_or(1, |n| n + 1);
+            if times < MOST_PASSES {
+                tracing::warn!(%tenant, what = name, error, times, "the ledger refuses a replay");
+                again.insert(name, times);
+            } else {
+                self.missed(tenant, &effect, &format!("refused {times} times: {error}"));
+                tally.missed += 1;
+            }
+        }
+        Ok(again)
     }
 
     async fn put_all_back(
         self: &Arc<Self>,
         tenant: &TenantId,
-        calls: Vec<(Millis, Effect<'static>)>,
+        calls: Vec<Found>,
         tally: &mut Tally,
+        refused: &mut Refusals,
     ) -> Result<(), LedgerError> {
         let mut all = JoinSet::new();
-        for (at, effect) in calls {
+        for found in calls {
             let (control, tenant) = (self.clone(), tenant.clone());
-            all.spawn(async move { control.put_back(&tenant, at, &effect).await });
+            all.spawn(async move { (control.put_back(&tenant, &found).await, found.effect) });
         }
         while let Some(done) = all.join_next().await {
             let lost = |error: tokio::task::JoinError| LedgerError::Unavailable(error.to_string());
-            match done.map_err(lost)?? {
-                true => tally.calls += 1,
-                false => tally.missed += 1,
+            match done.map_err(lost)? {
+                (Ok(true), _) => tally.calls += 1,
+                (Ok(false), _) => tally.missed += 1,
+                (Err(LedgerError::Corrupt(what)), effect) => refused.push((effect, what)),
+                (Err(error), _) => return Err(error),
             }
         }
         Ok(())
     }
 
     /// Brings a call to where it was acknowledged last; whether it is there.
-    async fn put_back(
-        &self,
-        tenant: &TenantId,
-        at: Millis,
-        effect: &Effect<'_>,
-    ) -> Result<bool, LedgerError> {
+    async fn put_back(&self, tenant: &TenantId, found: &Found) -> Result<bool, LedgerError> {
+        let Found { at, effect, leases } = found;
+        let at = *at;
         let Some((id, call)) = effect.call() else { return Ok(true) };
         let until = at.after(lasting(self.settings.ended_retention));
         let is_there = match call.state {
             CallState::Denied => self.refuse_again(tenant, id, call).await?,
             // Usage of a call that was never granted: it is parked again, or its key closed again.
             CallState::Ended => None,
-            _ => self.restore_again(tenant, id, call, until).await?,
+            _ => self.restore_again(tenant, (id, call), leases, until).await?,
         };
         if let Some(missed) = is_there {
             self.missed(tenant, effect, missed);
@@ -252,21 +440,45 @@ impl<L: Ledger> CreditControl<L> {
     async fn restore_again(
         &self,
         tenant: &TenantId,
-        id: &CallId,
-        call: &Call,
+        (id, call): (&CallId, &Call),
+        leases: &[CallId],
         until: Millis,
     ) -> Result<Option<&'static str>, LedgerError> {
         let known = self.directory.tenant(&self.ledger, tenant).await?;
-        let command = Restore {
+        let mut command = Restore {
             tenant: tenant.clone(),
             call: id.clone(),
             until,
             granted: as_granted(call),
             month: known.month(call.authorized_at).as_ref().clone(),
-            // What lent to it is over: the call holds what it was granted by itself.
             leases: vec![],
         };
-        Ok(match self.within_time(self.ledger.restore(&command)).await?.outcome {
+        let found = || self.within_time(self.ledger.call(tenant, id));
+        // What lent to it may stand there as it was before, with the call's part: the call takes that.
+        if !leases.is_empty() && found().await?.is_none() {
+            command.leases = leases.to_vec();
+        }
+        let mut outcome = self.within_time(self.ledger.restore(&command)).await?.outcome;
+        let there = if outcome == Restored::Known { found().await? } else { None };
+        if let Some(there) = there {
+            let is_told = |of: &Call| !of.fingerprint.is_empty();
+            if is_told(&there) && is_told(call) && there.fingerprint != call.fingerprint {
+                return Ok(Some("its key is another call's by now"));
+            }
+            if there.state == CallState::Denied {
+                // Decided anew after the loss, of which nobody knew: a grant that was told before stands. Without
+                // a lease, the name of none, so that the refusal gives way.
+                command.leases = match leases {
+                    [] => vec![CallId::lease("replay", 0)],
+                    leases => leases.to_vec(),
+                };
+                outcome = self.within_time(self.ledger.restore(&command)).await?.outcome;
+                if outcome == Restored::Known {
+                    return Ok(Some("it was refused since, and its usage is parked"));
+                }
+            }
+        }
+        Ok(match outcome {
             Restored::Restored | Restored::Known => None,
             Restored::TooLate => Some("it may have ended since, and be forgotten"),
             Restored::NoTenant if call.terms.free => {
@@ -450,6 +662,28 @@ impl<L: Ledger> CreditControl<L> {
                     _ => None,
                 }
             }
+            Effect::NumbersErased { number, before, reason, operator, .. } => {
+                let known = self.directory.tenant(&self.ledger, tenant).await?;
+                let country = known.profile().and_then(|profile| profile.country);
+                let note = ErasureNote {
+                    before: *before,
+                    reason: reason.clone(),
+                    operator: operator.clone(),
+                    ..ErasureNote::default()
+                };
+                match whose(number.as_deref(), country) {
+                    // It leaves an entry only where it finds something: a replay may be repeated.
+                    Some(whose) => {
+                        let erased = self.erase_numbers(tenant, &whose, *before, &note, false);
+                        match erased.await {
+                            Ok(_) => None,
+                            Err(RewriteError::Ledger(error)) => return Err(error),
+                            Err(busy) => return Err(LedgerError::Unavailable(busy.to_string())),
+                        }
+                    }
+                    None => Some("it names no number"),
+                }
+            }
             _ => None,
         };
         if let Some(missed) = missed {
@@ -504,15 +738,47 @@ fn name(effect: &Effect<'_>) -> String {
         Effect::BalanceAdjusted { command } => format!("correction {}", command.key),
         Effect::SettlementAdjusted { command } => format!("correction {}", command.key),
         Effect::BlockSet { command } => format!("block of {}", command.payer),
-        _ => effect.call().map(|(id, _)| format!("call {id}")).unwrap_or_default(),
+        Effect::NumbersErased { key, .. } => format!("erasure {key}"),
+        _ => effect.call().map(|(id, _)| call_name(id)).unwrap_or_default(),
     }
 }
 
-/// The first pass: what is to be done again.
-fn index(journal: &Journal, tenant: &TenantId, lost: Lost) -> std::io::Result<Index> {
+fn call_name(id: &CallId) -> String {
+    format!("call {id}")
+}
+
+/// Whose numbers an erasure is about; `None` where it names none.
+fn whose(number: Option<&str>, country: Option<CountryCode>) -> Option<Whose> {
+    match number {
+        Some(number) => Wanted::new(number, country).map(Whose::Of),
+        None => Some(Whose::Everybodys),
+    }
+}
+
+/// The first pass: what is to be done again, of a tenant of that country.
+fn index(
+    journal: &Journal,
+    tenant: &TenantId,
+    lost: Lost,
+    country: Option<CountryCode>,
+) -> std::io::Result<Index> {
     let mut index = Index::default();
     let mut earliest = None;
     index.unreadable = journal.read_done(|sequence, done| {
+        match &done.effect {
+            Effect::Authorized { id, leases, .. }
+                if done.tenant == *tenant && !leases.is_empty() =>
+            {
+                index.leases.insert(id.clone(), leases.clone());
+            }
+            Effect::NumbersErased { at, number, before, .. } if done.tenant == *tenant => {
+                let whose = whose(number.as_deref(), country);
+                // One that began in the same instant may be among those that were looked at.
+                let until = before.unwrap_or(Millis(at.0 + 1));
+                index.erasures.extend(whose.map(|whose| (until, whose)));
+            }
+            _ => {}
+        }
         if !is_lost(&done, tenant, lost) {
             return;
         }
@@ -644,7 +910,7 @@ mod tests {
             journal.note(&tenant, Millis(5), Mark { epoch: 0, sequence: 1 }, effect);
         }
         assert!(journal.written(WRITTEN_WITHIN).await);
-        let index = index(&journal, &tenant, LOST).expect("it can be read");
+        let index = index(&journal, &tenant, LOST, None).expect("it can be read");
         let (found, mut entries) = mpsc::channel(100);
         let picking = tokio::task::spawn_blocking(move || {
             pick(&journal, &tenant, LOST, &index, &found).expect("it can be read");

@@ -53,6 +53,9 @@ pub enum Effect<'a> {
         id: CallId,
         /// As it is stored.
         call: Cow<'a, Call>,
+        /// Out of which it was granted while the ledger was away.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        leases: Vec<CallId>,
     },
     /// A call was answered.
     Answered {
@@ -111,13 +114,28 @@ pub enum Effect<'a> {
         /// As it was asked for.
         command: Cow<'a, SetBlock>,
     },
+    /// Telephone numbers were erased, for an operator; everybody's or one.
+    NumbersErased {
+        /// Names this erasure, and says nothing of the number.
+        key: String,
+        /// The store's clock when it was asked for.
+        at: Millis,
+        /// In E.164 with its plus; `None`: everybody's.
+        number: Option<String>,
+        /// Those seen before this instant only.
+        before: Option<Millis>,
+        /// Why, in the operator's words.
+        reason: String,
+        /// Who asked for it.
+        operator: String,
+    },
 }
 
 impl Effect<'_> {
     /// The call that it is about, as it was stored then.
     pub fn call(&self) -> Option<(&CallId, &Call)> {
         match self {
-            Effect::Authorized { id, call }
+            Effect::Authorized { id, call, .. }
             | Effect::Answered { id, call }
             | Effect::Extended { id, call, .. }
             | Effect::Ended { id, call, .. } => Some((id, call)),
@@ -125,15 +143,16 @@ impl Effect<'_> {
             | Effect::Recharged { .. }
             | Effect::BalanceAdjusted { .. }
             | Effect::SettlementAdjusted { .. }
-            | Effect::BlockSet { .. } => None,
+            | Effect::BlockSet { .. }
+            | Effect::NumbersErased { .. } => None,
         }
     }
 
     /// Without what it borrows.
     pub fn into_owned(self) -> Effect<'static> {
         match self {
-            Effect::Authorized { id, call } => {
-                Effect::Authorized { id, call: Cow::Owned(call.into_owned()) }
+            Effect::Authorized { id, call, leases } => {
+                Effect::Authorized { id, call: Cow::Owned(call.into_owned()), leases }
             }
             Effect::Answered { id, call } => {
                 Effect::Answered { id, call: Cow::Owned(call.into_owned()) }
@@ -161,6 +180,9 @@ impl Effect<'_> {
             }
             Effect::BlockSet { command } => {
                 Effect::BlockSet { command: Cow::Owned(command.into_owned()) }
+            }
+            Effect::NumbersErased { key, at, number, before, reason, operator } => {
+                Effect::NumbersErased { key, at, number, before, reason, operator }
             }
         }
     }
@@ -288,7 +310,12 @@ mod tests {
             payment: [("agreement".to_owned(), "EA".to_owned())].into(),
         };
         let effects = [
-            Effect::Authorized { id: id.clone(), call: Cow::Borrowed(&call) },
+            Effect::Authorized { id: id.clone(), call: Cow::Borrowed(&call), leases: vec![] },
+            Effect::Authorized {
+                id: id.clone(),
+                call: Cow::Borrowed(&call),
+                leases: vec![CallId::lease("process", 1)],
+            },
             Effect::Answered { id: id.clone(), call: Cow::Borrowed(&call) },
             Effect::Extended { id: id.clone(), used: Seconds(3), call: Cow::Borrowed(&call) },
             Effect::Ended {
@@ -298,6 +325,14 @@ mod tests {
                 call: Cow::Borrowed(&call),
             },
             Effect::Purchased { purchase: Cow::Borrowed(&purchase), expires_at: Millis(8) },
+            Effect::NumbersErased {
+                key: "key".to_owned(),
+                at: Millis(7),
+                number: Some("+4930901820".to_owned()),
+                before: None,
+                reason: "request".to_owned(),
+                operator: "dpo".to_owned(),
+            },
         ];
         for effect in effects {
             let mark = Mark { epoch: 1, sequence: 6 };

@@ -85,7 +85,7 @@ struct Closed {
 pub(super) struct Opened {
     closed: VecDeque<Closed>,
     next_number: u64,
-    next_sequence: u64,
+    pub(super) next_sequence: u64,
     pub(super) todo: Vec<Todo>,
     pub(super) damage: Vec<Damage>,
     /// The highest that was acknowledged of each tenant.
@@ -114,24 +114,65 @@ pub(super) fn lock(folder: &Path) -> Result<File, JournalError> {
     }
 }
 
-/// The name of the sidecar that the journal is of, made where there is none: the ledger counts by it.
-pub(super) fn sidecar(folder: &Path) -> io::Result<String> {
+/// The name of the sidecar that the journal is of: the ledger counts by it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Name {
+    pub(super) name: String,
+    /// The last entry before the sidecar had it: up to there the ledger has counted by another name.
+    after: u64,
+}
+
+/// The name; `None` where it is lost, or there never was one.
+pub(super) fn sidecar(folder: &Path) -> Option<Name> {
     let path = folder.join("SIDECAR");
-    match fs::read_to_string(&path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        Ok(name) if is_name(name.trim()) => return Ok(name.trim().to_owned()),
-        Ok(_) => tracing::warn!(path = %path.display(), "holds no name; another one is made"),
-        Err(error) => return Err(error),
+    let text = match fs::read(&path) {
+        Ok(text) => String::from_utf8_lossy(&text).into_owned(),
+        Err(error) => {
+            if error.kind() != io::ErrorKind::NotFound {
+                tracing::warn!(path = %path.display(), %error, "the sidecar's name cannot be read");
+            }
+            return None;
+        }
+    };
+    let mut words = text.split_whitespace();
+    let name = words.next().filter(|name| is_name(name)).map(str::to_owned);
+    let after = words.next().map_or(Some(0), |after| after.parse().ok());
+    let read = name.zip(after).filter(|_| words.next().is_none());
+    if read.is_none() {
+        tracing::warn!(path = %path.display(), "holds no name of a sidecar");
     }
+    read.map(|(name, after)| Name { name, after })
+}
+
+/// Gives the sidecar a name, where the journal ends with that entry. By its number nothing that the ledger
+/// has counted by another name is missed under this one.
+pub(super) fn name_sidecar(folder: &Path, after: u64) -> Name {
     let name = uuid::Uuid::now_v7().simple().to_string();
+    if after > 0 {
+        tracing::warn!(
+            name,
+            "the journal gets a new name in the ledger: what the ledger lost while this \
+            sidecar was down is not noticed"
+        );
+    }
+    let name = Name { name, after };
+    // A disk that takes nothing more is told of later: a name that lasts until the next start will do.
+    if let Err(error) = keep_name(folder, &name) {
+        tracing::warn!(%error, "the name of the sidecar cannot be kept in the journal");
+    }
+    name
+}
+
+fn keep_name(folder: &Path, Name { name, after }: &Name) -> io::Result<()> {
+    let path = folder.join("SIDECAR");
+    let text = if *after > 0 { format!("{name} {after}") } else { name.clone() };
     let beside = folder.join("SIDECAR.new");
     let mut file =
         OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&beside)?;
-    file.write_all(name.as_bytes())?;
+    file.write_all(text.as_bytes())?;
     file.sync_all()?;
     fs::rename(&beside, &path)?;
-    sync_folder_of(&path)?;
-    Ok(name)
+    sync_folder_of(&path)
 }
 
 fn is_name(text: &str) -> bool {
@@ -233,8 +274,9 @@ pub(super) fn read(
     Ok((damage, opened))
 }
 
-/// Reads what is still to be done, and cuts the torn end of the last segment.
-pub(super) fn open(folder: &Path) -> io::Result<Opened> {
+/// Reads what is still to be done, and cuts the torn end of the last segment. What was acknowledged to a
+/// sidecar of another name is left out.
+pub(super) fn open(folder: &Path, name: Option<&Name>) -> io::Result<Opened> {
     let mut todo = std::collections::BTreeMap::new();
     let mut outcomes = vec![];
     let mut marks = HashMap::<TenantId, Mark>::new();
@@ -244,12 +286,14 @@ pub(super) fn open(folder: &Path) -> io::Result<Opened> {
             todo.insert(sequence, accepted);
         }
         Read::Outcome(outcome) => outcomes.push(outcome.of),
-        Read::Head(Head { tenant, mark }) => {
+        Read::Head(Head { tenant, mark }) if name.is_some_and(|name| sequence > name.after) => {
             let highest = marks.entry(tenant).or_default();
             *highest = highest.max(mark);
         }
-        Read::Done(_) => {}
+        Read::Done(_) | Read::Head(_) => {}
     })?;
+    // Where everything from before is gone, numbers go on from there all the same.
+    opened.next_sequence = opened.next_sequence.max(name.map_or(1, |name| name.after + 1));
     opened.marks = marks;
     for of in outcomes {
         todo.remove(&of);

@@ -24,6 +24,17 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 
 use crate::charging::ids::TenantId;
+use crate::charging::units::Millis;
+
+/// What names begin with under which sidecars without a journal are counted: each for one run of it, or a part
+/// of a long one. A UUID follows that says when it began.
+const RUN: &str = "run.";
+
+/// A run that lasts longer goes on by another name, in milliseconds: 30 days.
+const RUN_RENAMED: i64 = 30 * 86_400_000;
+
+/// Names older than this are of runs that have ended, in milliseconds: 90 days.
+const RUN_FORGOTTEN: i64 = 90 * 86_400_000;
 
 /// Epochs and sequences share one integer below 2^53: sequences are below this.
 const SEQUENCES: u64 = 1 << 40;
@@ -109,7 +120,7 @@ struct Inner {
 impl Default for Marks {
     /// Of a sidecar that nobody knows yet, and that has nothing to replay from.
     fn default() -> Marks {
-        let sidecar = uuid::Uuid::now_v7().simple().to_string().into();
+        let sidecar = run_name(uuid::Uuid::now_v7());
         let inner = Inner { sidecar, replays: false, known: HashMap::new(), lost: BTreeMap::new() };
         Marks { inner: Mutex::new(inner), losses: AtomicUsize::new(0), found: Notify::new() }
     }
@@ -119,12 +130,27 @@ impl Marks {
     /// Goes on as the sidecar that a journal is of, with what that was acknowledged.
     pub fn adopt(&self, sidecar: &str, known: impl IntoIterator<Item = (TenantId, Mark)>) {
         let mut inner = self.inner();
+        if *inner.sidecar != *sidecar {
+            inner.known.clear();
+        }
         inner.sidecar = sidecar.into();
         inner.replays = true;
         for (tenant, mark) in known {
             let entry = inner.known.entry(tenant).or_default();
             *entry = entry.max(mark);
         }
+    }
+
+    /// Takes another name where this one is of a run, and old by this machine's clock, so that names can be
+    /// forgotten by their age. Returns the instant before which names of runs are nobody's any more.
+    pub(crate) fn rename_old_run(&self, now: Millis) -> Millis {
+        let mut inner = self.inner();
+        if is_run_before(&inner.sidecar, Millis(now.0 - RUN_RENAMED)) {
+            inner.sidecar = run_name(uuid::Uuid::now_v7());
+            // What was acknowledged was counted by the other.
+            inner.known.clear();
+        }
+        Millis(now.0 - RUN_FORGOTTEN)
     }
 
     /// The name by which the ledger counts this sidecar.
@@ -150,9 +176,12 @@ impl Marks {
         (inner.sidecar.clone(), inner.known.get(tenant).copied().unwrap_or_default())
     }
 
-    /// A run was acknowledged; answers may overtake each other.
-    pub(crate) fn acknowledge(&self, tenant: &TenantId, mark: Mark) {
+    /// A run was acknowledged that was counted by this name; answers may overtake each other.
+    pub(crate) fn acknowledge(&self, tenant: &TenantId, sidecar: &str, mark: Mark) {
         let mut inner = self.inner();
+        if *inner.sidecar != *sidecar {
+            return;
+        }
         match inner.known.get_mut(tenant) {
             Some(known) => *known = known.max(mark),
             None => drop(inner.known.insert(tenant.clone(), mark)),
@@ -219,17 +248,58 @@ impl Marks {
     }
 }
 
+fn run_name(uuid: uuid::Uuid) -> Arc<str> {
+    format!("{RUN}{}", uuid.simple()).into()
+}
+
+/// Whether a name is that of a run.
+pub(crate) fn is_run(name: &str) -> bool {
+    name.starts_with(RUN)
+}
+
+/// Whether a name is that of a run that began before an instant.
+pub(crate) fn is_run_before(name: &str, before: Millis) -> bool {
+    let uuid = name.strip_prefix(RUN).and_then(|uuid| uuid::Uuid::try_parse(uuid).ok());
+    uuid.and_then(|uuid| uuid.get_timestamp()).is_some_and(|begun| {
+        let (seconds, nanos) = begun.to_unix();
+        let seconds = i64::try_from(seconds).unwrap_or(i64::MAX / 1000);
+        seconds.saturating_mul(1000).saturating_add(i64::from(nanos / 1_000_000)) < before.0
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
+    fn a_long_run_goes_on_by_another_name_and_what_was_counted_by_the_old_one_is_not_its_own() {
+        let (marks, tenant) = (Marks::default(), TenantId::literal("contoso"));
+        let name = marks.sidecar();
+        marks.acknowledge(&tenant, &name, Mark { epoch: 1, sequence: 7 });
+        let now = uuid::Uuid::now_v7().get_timestamp().expect("an instant").to_unix().0;
+        let day = |n: i64| Millis((i64::try_from(now).expect("now") + n * 86_400) * 1000);
+        marks.rename_old_run(day(29));
+        assert_eq!(marks.sidecar(), name);
+        let forgotten = marks.rename_old_run(day(31));
+        assert_ne!(marks.sidecar(), name);
+        // An answer that was on its way.
+        marks.acknowledge(&tenant, &name, Mark { epoch: 1, sequence: 8 });
+        assert_eq!(marks.known(&tenant), Mark::default());
+        assert!(!is_run_before(&name, forgotten) && is_run_before(&name, day(91)));
+        // That of a journal lasts as long as the journal.
+        marks.adopt(&"0".repeat(32), []);
+        marks.rename_old_run(day(10_000));
+        assert_eq!(*marks.sidecar(), *"0".repeat(32));
+        assert!(!is_run_before(&marks.sidecar(), day(10_000)) && !is_run_before("run.x", day(1)));
+    }
+
+    #[test]
     fn answers_that_overtake_each_other_leave_the_highest() {
         let (marks, tenant) = (Marks::default(), TenantId::literal("contoso"));
         for sequence in [3, 7, 5] {
-            marks.acknowledge(&tenant, Mark { epoch: 0, sequence });
+            marks.acknowledge(&tenant, &marks.sidecar(), Mark { epoch: 0, sequence });
         }
-        marks.acknowledge(&tenant, Mark { epoch: 1, sequence: 6 });
+        marks.acknowledge(&tenant, &marks.sidecar(), Mark { epoch: 1, sequence: 6 });
         assert_eq!(marks.known(&tenant), Mark { epoch: 1, sequence: 7 });
         assert_eq!(marks.known(&TenantId::literal("other")), Mark::default());
     }

@@ -16,7 +16,7 @@ use crate::charging::month::Month;
 use crate::charging::profile::Purchase;
 use crate::charging::units::{Millis, Seconds};
 use crate::ledger::file::Keeper;
-use crate::ledger::marks::{Lost, Marks, Regression};
+use crate::ledger::marks::{Lost, Marks, Regression, is_run_before};
 use crate::ledger::memory::book::Book;
 use crate::ledger::memory::rows::{Kind, Row};
 use crate::ledger::state::{Block, BlockedBy, Call, Entry, Reader, Upkeep};
@@ -225,24 +225,26 @@ impl MemoryLedger {
         command: impl FnOnce(&mut Book, Millis) -> T + Send,
     ) -> Result<Reply<T>, LedgerError> {
         let counted = |book: &mut Book, now| {
-            let (sidecar, known) = self.marks.sent(tenant);
+            let (mut sidecar, known) = self.marks.sent(tenant);
             let mark = book.sequences.count(&sidecar, known).unwrap_or_else(|found| {
                 self.regressed(tenant, book, now, Regression { known, found });
-                let (sidecar, known) = self.marks.sent(tenant);
+                let (again, known) = self.marks.sent(tenant);
+                sidecar = again;
                 book.sequences.count(&sidecar, known).unwrap_or(known)
             });
-            (mark, command(book, now))
+            ((sidecar, mark), command(book, now))
         };
-        let Reply { now, outcome: (mark, outcome) } = self.on(tenant, counted).await?;
+        let Reply { now, outcome: ((sidecar, mark), outcome) } = self.on(tenant, counted).await?;
         // Once it is kept: what a crash takes with it was acknowledged to nobody, and is no loss.
-        self.marks.acknowledge(tenant, mark);
+        self.marks.acknowledge(tenant, &sidecar, mark);
         Ok(Reply { now, outcome })
     }
 
     fn regressed(&self, tenant: &TenantId, book: &mut Book, now: Millis, found: Regression) {
         let (about, keeps) = (self.marks.tell(&found), self.marks.replays());
-        let raised = book.regressed(now, &self.marks.sidecar(), found.known, keeps, &about);
-        self.marks.acknowledge(tenant, raised.0);
+        let sidecar = self.marks.sidecar();
+        let raised = book.regressed(now, &sidecar, found.known, keeps, &about);
+        self.marks.acknowledge(tenant, &sidecar, raised.0);
         if let Some(lost) = raised.1 {
             self.marks.lose(tenant, lost);
         }
@@ -529,7 +531,7 @@ impl Ledger for MemoryLedger {
         finish: &FinishRewrite,
     ) -> Result<Reply<FinishedRewrite>, LedgerError> {
         let until = finish.read_until.as_deref().map(read_cursor).transpose()?.unwrap_or_default();
-        self.on(tenant, |book, now| book.finish_rewrite(now, finish, until)).await
+        self.counted(tenant, |book, now| book.finish_rewrite(now, finish, until)).await
     }
 
     async fn abandon_rewrite(
@@ -626,6 +628,12 @@ impl Ledger for MemoryLedger {
         self.on(tenant, |book, _| book.sequences.replayed(&self.marks.sidecar(), lost)).await?;
         self.marks.replayed(tenant, lost);
         Ok(())
+    }
+
+    async fn forget_runs(&self, tenant: &TenantId, before: Millis) -> Result<usize, LedgerError> {
+        let forget =
+            |book: &mut Book, _| book.sequences.forget(|sidecar| is_run_before(sidecar, before));
+        Ok(self.on(tenant, forget).await?.outcome)
     }
 
     async fn adjust_balance(

@@ -10,6 +10,7 @@ mod cluster;
 mod codec;
 mod connection;
 mod keys;
+mod money;
 mod node;
 mod scripts;
 mod sentinels;
@@ -31,7 +32,7 @@ use crate::charging::ids::{AdjustmentId, CallId, LotId, PayerId, PoolId, TenantI
 use crate::charging::month::Month;
 use crate::charging::profile::{Purchase, TenantState};
 use crate::charging::units::{Millis, Seconds};
-use crate::ledger::marks::{Lost, Mark, Marks, Regression};
+use crate::ledger::marks::{Lost, Mark, Marks, Regression, is_run_before};
 use crate::ledger::recharge::RechargeTerms;
 use crate::ledger::redis::batch::{Sender, Told};
 use crate::ledger::redis::cluster::Slot;
@@ -63,6 +64,9 @@ const SNAPSHOT_ATTEMPTS: usize = 10;
 
 /// Entries that a snapshot reads at a time.
 const JOURNAL_CHUNK: usize = 1_000;
+
+/// Names of sidecars that are forgotten by one command.
+const FORGOTTEN_AT_ONCE: usize = 500;
 
 /// How far the id of a journal entry may be from the instant in it: a script reads the time after Redis
 /// has noted its own.
@@ -905,6 +909,23 @@ impl Ledger for RedisLedger {
         self.count(Verb::Replayed, tenant, &args, &["cleared", "moved"]).await?;
         marks.replayed(tenant, lost);
         Ok(())
+    }
+
+    async fn forget_runs(&self, tenant: &TenantId, before: Millis) -> Result<usize, LedgerError> {
+        let key = Key::Sequence.of(tenant);
+        let fields: Vec<String> =
+            self.connection().query(slot_of(tenant), cmd("HKEYS").arg(&key)).await?;
+        let is_over = |field: &&String| {
+            keys::sidecar(field).is_some_and(|sidecar| is_run_before(sidecar, before))
+        };
+        let over: Vec<&String> = fields.iter().filter(is_over).collect();
+        let mut forgotten = 0;
+        for some in over.chunks(FORGOTTEN_AT_ONCE) {
+            let gone: usize =
+                self.connection().query(slot_of(tenant), cmd("HDEL").arg(&key).arg(some)).await?;
+            forgotten += gone;
+        }
+        Ok(forgotten)
     }
 }
 

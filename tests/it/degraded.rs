@@ -13,6 +13,7 @@ use tollgate::charging::ids::TenantId;
 use tollgate::charging::units::{Micros, Seconds};
 use tollgate::credit_control::answer::{Answer, CallContext, Charge, EndReport};
 use tollgate::credit_control::leases::{self, DEGRADED};
+use tollgate::credit_control::replay::Replays;
 use tollgate::credit_control::{
     AuthorizeRequest, CreditControl, EndRequest, ExtendRequest, Settings, UseCaseError,
 };
@@ -379,6 +380,119 @@ async fn a_sidecar_that_starts_again_brings_what_it_granted_before_it_died() {
     town.clock.advance(Seconds(1200));
     town.ledger.sweep(&tenant(), 10, Seconds(60)).await.unwrap();
     assert_eq!(town.moved().await, (0, 600_000, 0, 0));
+}
+
+// Leases and a ledger that went back.
+
+impl Town {
+    /// Replays what the first sidecar was acknowledged.
+    async fn replay(&self) {
+        let (control, mut replays) = (&self.desks[0].control, Replays::default());
+        assert!(self.ledger.inner.lost(&tenant()).await.unwrap().is_some());
+        let done = control.replay_due(&mut replays, Instant::now()).await;
+        assert_eq!((done.missed, self.ledger.inner.lost(&tenant()).await), (0, Ok(None)));
+    }
+}
+
+#[tokio::test]
+async fn a_lost_grant_takes_its_part_of_the_lease_that_stands_there_again() {
+    let town = Town::open(&capped(), leases::Settings::DEFAULTS, 1).await;
+    let desk = &town.desks[0];
+    desk.lease("carol").await;
+    // All of the wallet is leased.
+    let before = town.ledger.inner.keep(&tenant());
+    town.hang(true);
+    for call in ["settled", "open"] {
+        desk.granted("carol", call).await;
+    }
+    desk.accepted("settled", Ending::Settle(Seconds(540))).await;
+    town.hang(false);
+    desk.drain().await;
+    let expected = town.moved().await;
+    assert_eq!(expected.1, 950_000);
+    for _ in 0..2 {
+        town.ledger.inner.roll_back(&tenant(), &before);
+        town.replay().await;
+        // The lease lends what was charged, no longer what might have been.
+        let (held, spent, ..) = town.moved().await;
+        assert_eq!((held, spent), (expected.0 + 100_000, expected.1));
+    }
+    assert_eq!(
+        desk.end("open", Ending::Settle(Seconds(60))).await.unwrap().result,
+        EndResult::Settled
+    );
+    desk.control.renew_leases().await;
+    desk.control.return_leases().await;
+    assert_eq!(town.moved().await, (0, 950_000 + 150_000, 0, 0));
+}
+
+#[tokio::test]
+async fn a_lost_grant_whose_key_was_refused_meanwhile_is_charged_as_it_was_granted() {
+    let town = Town::open(&capped(), leases::Settings::DEFAULTS, 1).await;
+    let desk = &town.desks[0];
+    desk.lease("carol").await;
+    let before = town.ledger.inner.keep(&tenant());
+    town.hang(true);
+    for call in ["settled", "open"] {
+        desk.granted("carol", call).await;
+    }
+    desk.accepted("settled", Ending::Settle(Seconds(540))).await;
+    town.hang(false);
+    desk.drain().await;
+    let expected = town.moved().await;
+    town.ledger.inner.roll_back(&tenant(), &before);
+    // All is leased: nobody else has anything.
+    let folder = tempfile::tempdir().unwrap();
+    let other = CreditControl::new(town.ledger.clone(), settings(leases::Settings::DEFAULTS));
+    let other = Desk { control: Arc::new(other), journal: None, folder };
+    for call in ["settled", "open"] {
+        let answer = other.authorize("carol", call).await;
+        assert!(answer.grant.is_none(), "{answer:?}");
+    }
+    town.replay().await;
+    let (held, spent, ..) = town.moved().await;
+    assert_eq!((held, spent), (expected.0 + 100_000, expected.1));
+    assert_eq!(town.call("settled").await.state, CallState::Settled);
+    assert_eq!(
+        desk.end("open", Ending::Settle(Seconds(60))).await.unwrap().result,
+        EndResult::Settled
+    );
+    desk.control.renew_leases().await;
+    desk.control.return_leases().await;
+    assert_eq!(town.moved().await, (0, 950_000 + 150_000, 0, 0));
+}
+
+#[tokio::test]
+async fn a_lease_that_is_lost_pays_for_what_was_lent_and_is_not_lent_on() {
+    let town = Town::open(&capped(), leases::Settings::DEFAULTS, 1).await;
+    let desk = &town.desks[0];
+    let before = town.ledger.inner.keep(&tenant());
+    desk.lease("carol").await;
+    town.hang(true);
+    desk.granted("carol", "lent").await;
+    desk.accepted("lent", Ending::Settle(Seconds(540))).await;
+    // Another redis takes over, which has not heard of the lease.
+    town.ledger.inner.roll_back(&tenant(), &before);
+    town.hang(false);
+    town.replay().await;
+    town.hang(true);
+    desk.refused("carol", "lent on").await;
+    town.hang(false);
+    desk.drain().await;
+    assert_eq!(town.call("lent").await.money_spent(), Micros(950_000));
+    let (held, spent, ..) = town.moved().await;
+    assert_eq!((held, spent), (0, 950_000));
+    // It is taken anew, out of what is there.
+    desk.control.renew_leases().await;
+    assert!(town.moved().await.0 > 8_000_000);
+    town.hang(true);
+    desk.granted("carol", "lent again").await;
+    desk.accepted("lent again", Ending::Release).await;
+    town.hang(false);
+    desk.drain().await;
+    desk.control.renew_leases().await;
+    desk.control.return_leases().await;
+    assert_eq!(town.moved().await, (0, 950_000, 0, 0));
 }
 
 // The running program.

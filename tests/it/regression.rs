@@ -1,27 +1,29 @@
 //! A ledger that went back: it is found, told once, and what was acknowledged is replayed from the journals.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use redis::{Commands, cmd};
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
-use tollgate::administration::{Administration, Amount, Authority};
+use tollgate::administration::{Administration, Amount, Authority, ErasureOf};
 use tollgate::charging::entitlement::CallType;
 use tollgate::charging::ids::{AdjustmentId, LotId, TenantId};
-use tollgate::charging::units::{Micros, Seconds};
+use tollgate::charging::units::{Micros, Millis, Seconds};
 use tollgate::credit_control::answer::EndReport;
+use tollgate::credit_control::replay::{MOST_PASSES, Replays, Tally};
 use tollgate::credit_control::{
     AuthorizeRequest, CreditControl, EndRequest, ExtendRequest, Settings,
 };
 use tollgate::journal::{self, Journal};
 use tollgate::ledger::audit::audit;
+use tollgate::ledger::marks::Mark;
 use tollgate::ledger::memory::MemoryLedger;
 use tollgate::ledger::redis::RedisLedger;
 use tollgate::ledger::state::{BlockNote, CallState, EntryKind};
-use tollgate::ledger::{ClockOffset, EndResult, Ending, Ledger, Snapshot};
+use tollgate::ledger::{ClockOffset, EndResult, Ending, Ledger, LedgerError, Snapshot};
 use tollgate::organisation;
 use tollgate::proto::v1::{EventType, SettleResult, WatchEventsRequest};
 
@@ -179,6 +181,39 @@ async fn a_sidecar_that_was_started_since_the_loss_replays_it_from_its_journal()
 }
 
 #[tokio::test]
+async fn a_sidecar_whose_name_is_lost_raises_no_alarm() {
+    let (redis, files) = (RedisServer::started(), Files::default());
+    let journal = files.path("journal");
+    let mut sidecar = on(&redis.url(), &journal);
+    sidecar.set_up(&tenants(&["contoso"]));
+    let name = std::path::Path::new(&journal).join("SIDECAR");
+    for (round, lost) in [None, Some("nonsense"), None].into_iter().enumerate() {
+        let mut calls = sidecar.calls().await;
+        let call = format!("call-{round}");
+        calls.authorize_call(authorize(&call, "carol", "+12065550100")).await.unwrap();
+        calls.settle_call(settle(&call, 60)).await.unwrap();
+        assert!(sidecar.stop().success());
+        match lost {
+            Some(text) => std::fs::write(&name, text).unwrap(),
+            None => std::fs::remove_file(&name).unwrap(),
+        }
+        sidecar = on(&redis.url(), &journal);
+    }
+    // What it is acknowledged from here on is missed where it is lost.
+    let mut calls = sidecar.calls().await;
+    calls.authorize_call(authorize("kept", "carol", "+12065550100")).await.unwrap();
+    assert_eq!(told(&sidecar).await, [""; 0]);
+    keep(&redis);
+    calls.settle_call(settle("kept", 60)).await.unwrap();
+    assert!(sidecar.stop().success());
+    roll_back(&redis);
+    let sidecar = on(&redis.url(), &journal);
+    wait_until_replayed(&redis.client());
+    assert_eq!(told(&sidecar).await.len(), 1);
+    assert_charged(&sidecar, "contoso", 4).await;
+}
+
+#[tokio::test]
 async fn a_sidecar_without_a_journal_says_what_it_cannot_replay() {
     let redis = RedisServer::started();
     let sidecar = Sidecar::ready(&["--ledger", &redis.url(), "--ledger-timeout", "1s"]);
@@ -200,6 +235,8 @@ trait Rewound: Ledger + Sized {
     type Kept;
     fn keep(desk: &Desk<Self>) -> Self::Kept;
     fn roll_back(desk: &Desk<Self>, kept: &Self::Kept);
+    /// Nothing is left of it.
+    fn purge(desk: &Desk<Self>);
 }
 
 impl Rewound for MemoryLedger {
@@ -211,6 +248,11 @@ impl Rewound for MemoryLedger {
 
     fn roll_back(desk: &Desk<Self>, kept: &Self::Kept) {
         desk.ledger.roll_back(&desk.tenant, kept);
+    }
+
+    fn purge(desk: &Desk<Self>) {
+        let nothing = desk.ledger.keep(&TenantId::new("nobody").unwrap());
+        desk.ledger.roll_back(&desk.tenant, &nothing);
     }
 }
 
@@ -235,6 +277,11 @@ impl Rewound for RedisLedger {
         let mut connection = RedisServer::shared().client().get_connection().unwrap();
         commands.exec(&mut connection).unwrap();
     }
+
+    fn purge(desk: &Desk<Self>) {
+        let mut connection = RedisServer::shared().client().get_connection().unwrap();
+        cmd("DEL").arg(desk.keys()).exec(&mut connection).unwrap();
+    }
 }
 
 struct Desk<L: Ledger> {
@@ -242,6 +289,7 @@ struct Desk<L: Ledger> {
     control: Arc<CreditControl<L>>,
     administration: Administration<L>,
     tenant: TenantId,
+    document: String,
     replays: JoinHandle<()>,
     _folder: TempDir,
     _server: Arc<RedisServer>,
@@ -288,11 +336,37 @@ impl<L: Ledger> Desk<L> {
              {{ id: carol, usage_location: US, licences: [MCOEV, MCOPSTNPP, MCOPSTN_PAYG_1] }}, \
              {{ id: dave, usage_location: US }}] }}]"
         );
-        let document = organisation::check(&organisation::read(&text).unwrap()).unwrap();
-        administration.apply(&document).await.unwrap();
         let replays = tokio::spawn(control.clone().replay_losses());
         let tenant = TenantId::new(&name).unwrap();
-        Desk { ledger, control, administration, tenant, replays, _folder: folder, _server: server }
+        let desk = Desk {
+            ledger,
+            control,
+            administration,
+            tenant,
+            document: text,
+            replays,
+            _folder: folder,
+            _server: server,
+        };
+        desk.apply().await;
+        desk
+    }
+
+    async fn apply(&self) {
+        let document = organisation::read(&self.document).unwrap();
+        self.administration.apply(&organisation::check(&document).unwrap()).await.unwrap();
+    }
+
+    /// Nothing is replayed from here on but by [`Desk::pass`].
+    async fn stop_replays(&mut self) {
+        self.replays.abort();
+        let _ = (&mut self.replays).await;
+    }
+
+    /// Replays once, so much later than all pauses that it is time to.
+    async fn pass(&self, replays: &mut Replays, number: u32) -> Tally {
+        let now = Instant::now() + number * Duration::from_secs(3600);
+        self.control.replay_due(replays, now).await
     }
 
     fn keys(&self) -> Vec<String> {
@@ -591,6 +665,257 @@ async fn nothing_is_found_where_nothing_is_lost<L: Rewound>(desk: &Desk<L>, othe
     assert_eq!(regressions(&other.snapshot().await), 1);
 }
 
+/// Purged on purpose, or of a Redis that lost all: who of the two nobody knows.
+async fn a_tenant_that_is_gone_is_told_of_once_and_replayed_when_it_is_back<L: Rewound>(
+    mut desk: Desk<L>,
+) {
+    desk.stop_replays().await;
+    assert!(desk.authorize("ended", "carol").await);
+    assert_eq!(desk.settle("ended", 125).await, EndResult::Settled);
+    let expected = essence(&desk.snapshot().await);
+    L::purge(&desk);
+    assert!(desk.ledger.lost(&desk.tenant).await.unwrap().is_some());
+    let (said, mut replays) = (Said::default(), Replays::default());
+    let listening = tracing::subscriber::set_default(said.listener());
+    for number in 0..5 {
+        assert_eq!(desk.pass(&mut replays, number).await, Tally::default());
+    }
+    drop(listening);
+    assert_eq!(said.lines("waits to be replayed").len(), 1, "{:?}", said.lines(""));
+    desk.apply().await;
+    // With what the document bought.
+    let done = Tally { calls: 1, others: 1, missed: 0 };
+    assert_eq!(desk.pass(&mut replays, 5).await, done);
+    assert_eq!(desk.ledger.lost(&desk.tenant).await, Ok(None));
+    assert_eq!(essence(&desk.snapshot().await), expected);
+}
+
+/// What is logged on this thread.
+#[derive(Clone, Default)]
+struct Said(Arc<Mutex<Vec<u8>>>);
+
+impl std::io::Write for Said {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Said {
+    fn listener(&self) -> impl tracing::Subscriber + Send + Sync + use<> {
+        let said = self.clone();
+        tracing_subscriber::fmt().with_ansi(false).with_writer(move || said.clone()).finish()
+    }
+
+    fn lines(&self, with: &str) -> Vec<String> {
+        let all = String::from_utf8(self.0.lock().unwrap().clone()).unwrap();
+        all.lines().filter(|line| line.contains(with)).map(str::to_owned).collect()
+    }
+}
+
+/// Decided anew by a sidecar that knew of no loss, and refused.
+async fn a_call_that_was_refused_since_the_loss_is_charged_as_it_was<L: Rewound>(
+    mut desk: Desk<L>,
+) {
+    desk.stop_replays().await;
+    let empty = L::keep(&desk);
+    for call in ["settled", "open", "refused"] {
+        assert!(desk.authorize(call, "carol").await);
+    }
+    assert_eq!(desk.settle("settled", 125).await, EndResult::Settled);
+    L::roll_back(&desk, &empty);
+    let note = BlockNote { reason: "fraud".to_owned(), operator: "op".to_owned() };
+    let (tenant, carol) = (&desk.tenant, payer("carol"));
+    desk.administration.set_block(tenant, &carol, true, note.clone()).await.unwrap();
+    for call in ["settled", "open", "refused"] {
+        assert!(!desk.authorize(call, "carol").await);
+    }
+    // One that was talked on although it was refused: who talked is known from that alone.
+    let parked = tollgate::ledger::End {
+        tenant: tenant.clone(),
+        call: call_id("refused"),
+        how: Ending::Settle(Seconds(61)),
+        report: vec![],
+        ended_retention: ENDED_RETENTION,
+        has_grant: false,
+    };
+    desk.ledger.end(&parked).await.unwrap();
+    let mut replays = Replays::default();
+    let done = desk.pass(&mut replays, 0).await;
+    assert_eq!((done.calls, done.missed), (2, 1), "{done:?}");
+    for call in ["settled", "open"] {
+        let found = desk.ledger.call(tenant, &call_id(call)).await.unwrap().unwrap();
+        let expected = match call {
+            "settled" => (CallState::Settled, Micros(350_000)),
+            _ => (CallState::Ringing, Micros::ZERO),
+        };
+        assert_eq!((found.state, found.money_spent()), expected, "{call}");
+    }
+    assert_eq!(desk.settle("open", 60).await, EndResult::Settled);
+    assert_eq!(desk.settle("settled", 125).await, EndResult::Settled);
+    let spent: i64 = desk.snapshot().await.lots.iter().map(|lot| lot.bucket.spent).sum();
+    assert_eq!(spent, 350_000 + 150_000);
+}
+
+/// From the copy that the ledger went back to, and from the journal.
+async fn erased_numbers_do_not_come_back_with_an_older_ledger<L: Rewound>(desk: &Desk<L>) {
+    const DIGITS: &[u8] = b"2065550100";
+    let holds = |bytes: &[u8]| bytes.windows(DIGITS.len()).any(|part| part == DIGITS);
+    let holding = |snapshot: &Snapshot| {
+        let calls = snapshot.calls.iter().filter(|(_, call)| holds(&call.context)).count();
+        let entries = snapshot.journal.iter().filter(|entry| holds(&entry.context)).count();
+        (calls, entries)
+    };
+    let empty = L::keep(desk);
+    assert!(desk.authorize("ended", "carol").await && desk.authorize("open", "carol").await);
+    assert!(!desk.authorize("denied", "dave").await);
+    assert_eq!(desk.settle("ended", 125).await, EndResult::Settled);
+    let numbers = L::keep(desk);
+    let (calls, entries) = holding(&desk.snapshot().await);
+    assert!(calls == 3 && entries >= 3, "{calls} {entries}");
+    let number = ErasureOf::Number("+12065550100".to_owned());
+    desk.administration.erase(&desk.tenant, &number, "her request", "dpo").await.unwrap();
+    let expected = essence(&desk.snapshot().await);
+    assert_eq!(holding(&desk.snapshot().await), (0, 0));
+    for kept in [&numbers, &empty, &numbers] {
+        // Nothing else is lost with the first.
+        L::roll_back(desk, kept);
+        desk.replayed().await;
+        let after = desk.snapshot().await;
+        assert_eq!(holding(&after), (0, 0));
+        assert_eq!(essence(&after), expected);
+    }
+    // Of calls since then they are kept.
+    assert!(desk.authorize("later", "carol").await);
+    L::roll_back(desk, &numbers);
+    desk.replayed().await;
+    let after = desk.snapshot().await;
+    assert_eq!(after.calls.iter().filter(|(_, call)| holds(&call.context)).count(), 0);
+}
+
+/// A name of a run that began at an instant.
+fn run_of(begun: Millis) -> String {
+    let millis = u64::try_from(begun.0).unwrap();
+    let uuid = uuid::Builder::from_unix_timestamp_millis(millis, &[7; 10]).into_uuid();
+    format!("run.{}", uuid.simple())
+}
+
+async fn names_of_runs_that_ended_long_ago_are_forgotten<L: Rewound>(desk: &Desk<L>) {
+    let (marks, tenant) = (desk.ledger.marks(), &desk.tenant);
+    let journal = marks.sidecar();
+    let known = marks.known(tenant);
+    let (old, new) = (run_of(Millis(1_000_000)), run_of(Millis(3_000_000)));
+    for name in [&old, &new] {
+        marks.adopt(name, []);
+        assert!(desk.authorize(name, "carol").await);
+    }
+    assert_eq!(desk.ledger.forget_runs(tenant, Millis(2_000_000)).await, Ok(1));
+    assert_eq!(desk.ledger.forget_runs(tenant, Millis(2_000_000)).await, Ok(0));
+    // The others are counted as before.
+    for (name, known) in [(new, Mark { epoch: 0, sequence: 1 }), (journal.to_string(), known)] {
+        marks.adopt(&name, [(tenant.clone(), known)]);
+        assert_eq!(desk.ledger.lost(tenant).await, Ok(None), "{name}");
+    }
+    assert_eq!(regressions(&desk.snapshot().await), 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_entry_that_redis_refuses_is_missed_in_the_end_and_the_rest_is_there_at_once() {
+    let mut desk = redis_ledger().await;
+    desk.stop_replays().await;
+    let empty = RedisLedger::keep(&desk);
+    for call in ["good", "bad", "better"] {
+        assert!(desk.authorize(call, "carol").await);
+        assert_eq!(desk.settle(call, 125).await, EndResult::Settled);
+    }
+    let authority = Authority {
+        key: AdjustmentId::new("a-1").unwrap(),
+        reason: "wrong clock".to_owned(),
+        operator: "op".to_owned(),
+    };
+    let (tenant, bad) = (desk.tenant.clone(), call_id("bad"));
+    let corrected = desk.administration.adjust_settlement(&tenant, &bad, Seconds(61), &authority);
+    corrected.await.unwrap();
+    RedisLedger::roll_back(&desk, &empty);
+    let mut connection = RedisServer::shared().client().get_connection().unwrap();
+    let calls = format!("tg:{{{tenant}}}:calls");
+    let _: i64 = connection.hset(&calls, "bad", b"\xc1").unwrap();
+    assert!(desk.ledger.lost(&tenant).await.unwrap().is_some());
+    let mut replays = Replays::default();
+    for number in 1..MOST_PASSES {
+        assert_eq!(desk.pass(&mut replays, number).await, Tally::default(), "{number}");
+        for call in ["good", "better"] {
+            let found = desk.ledger.call(&tenant, &call_id(call)).await.unwrap().unwrap();
+            assert_eq!(found.state, CallState::Settled, "{call}");
+        }
+        // It waits before it tries again.
+        assert_eq!(desk.pass(&mut replays, number).await, Tally::default(), "{number}");
+    }
+    assert!(desk.ledger.lost(&tenant).await.unwrap().is_some());
+    let done = desk.pass(&mut replays, MOST_PASSES).await;
+    assert_eq!(done, Tally { calls: 2, others: 0, missed: 2 });
+    assert_eq!(desk.ledger.lost(&tenant).await, Ok(None));
+    let _: i64 = connection.hdel(&calls, "bad").unwrap();
+    desk.snapshot().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn balances_that_redis_cannot_read_are_no_reason_to_give_up_a_call() {
+    let mut desk = redis_ledger().await;
+    desk.stop_replays().await;
+    let empty = RedisLedger::keep(&desk);
+    assert!(desk.authorize("call", "carol").await);
+    assert_eq!(desk.settle("call", 125).await, EndResult::Settled);
+    let expected = essence(&desk.snapshot().await);
+    RedisLedger::roll_back(&desk, &empty);
+    assert!(desk.ledger.lost(&desk.tenant).await.unwrap().is_some());
+    let mut connection = RedisServer::shared().client().get_connection().unwrap();
+    let lots = format!("tg:{{{}}}:lots", desk.tenant);
+    let wallet: Vec<u8> = connection.hget(&lots, "w").unwrap();
+    let _: i64 = connection.hset(&lots, "w", b"\xc1").unwrap();
+    let mut replays = Replays::default();
+    for number in 1..2 * MOST_PASSES {
+        assert_eq!(desk.pass(&mut replays, number).await, Tally::default(), "{number}");
+    }
+    let _: i64 = connection.hset(&lots, "w", wallet).unwrap();
+    let done = desk.pass(&mut replays, 2 * MOST_PASSES).await;
+    assert_eq!(done, Tally { calls: 1, ..Tally::default() });
+    assert_eq!(essence(&desk.snapshot().await), expected);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn where_redis_does_not_say_what_is_missing_a_command_is_undecided() {
+    let mut desk = redis_ledger().await;
+    desk.stop_replays().await;
+    let (marks, tenant) = (desk.ledger.marks(), desk.tenant.clone());
+    let known = marks.known(&tenant);
+    // Another thread of this sidecar has found a loss, whose answer is on its way.
+    let mut connection = RedisServer::shared().client().get_connection().unwrap();
+    let (key, sidecar) = (format!("tg:{{{tenant}}}:sequence"), marks.sidecar());
+    let raised = (known.epoch + 1) * (1 << 40) + known.sequence;
+    let missing = format!("l:{sidecar}");
+    let fields = [("e", (known.epoch + 1).to_string()), (&missing, "nonsense".to_owned())];
+    let _: () = connection.hset_multiple(&key, &fields).unwrap();
+    let _: i64 = connection.hset(&key, format!("s:{sidecar}"), raised).unwrap();
+    let purchase = tollgate::charging::profile::Purchase {
+        key: LotId::new("po-2").unwrap(),
+        amount: Micros(5),
+        purchased_at: NOON,
+        payment: Default::default(),
+    };
+    let buy = || desk.ledger.purchase(&tenant, &purchase, NOON.after(Seconds(86_400)));
+    let undecided = buy().await;
+    assert!(matches!(undecided, Err(LedgerError::Indeterminate(_))), "{undecided:?}");
+    let _: i64 = connection.hset(&key, &missing, "0:1").unwrap();
+    // It was carried out: a repeat says so, and the loss is known by now.
+    assert_eq!(buy().await.unwrap().outcome, tollgate::ledger::Purchased::Replayed);
+    assert_eq!(marks.losses().len(), 1);
+}
+
 async fn memory() -> Desk<MemoryLedger> {
     Desk::open(MemoryLedger::new(stopped()), RedisServer::shared()).await
 }
@@ -629,6 +954,27 @@ macro_rules! on_both {
             #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             async fn a_correction_before_its_call_is_there_again() {
                 super::a_correction_before_its_call_is_there_again(&make().await).await;
+            }
+
+            #[tokio::test]
+            async fn a_tenant_that_is_gone_is_told_of_once_and_replayed_when_it_is_back() {
+                let desk = make().await;
+                super::a_tenant_that_is_gone_is_told_of_once_and_replayed_when_it_is_back(desk).await;
+            }
+
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn a_call_that_was_refused_since_the_loss_is_charged_as_it_was() {
+                super::a_call_that_was_refused_since_the_loss_is_charged_as_it_was(make().await).await;
+            }
+
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn erased_numbers_do_not_come_back_with_an_older_ledger() {
+                super::erased_numbers_do_not_come_back_with_an_older_ledger(&make().await).await;
+            }
+
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn names_of_runs_that_ended_long_ago_are_forgotten() {
+                super::names_of_runs_that_ended_long_ago_are_forgotten(&make().await).await;
             }
 
             #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

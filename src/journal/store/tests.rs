@@ -91,7 +91,12 @@ fn note(journal: &Journal, call: &str) {
     let id = CallId::new(call).expect("a call id");
     let call = Call::new(CallState::Ringing, Millis(1));
     let call = std::borrow::Cow::Borrowed(&call);
-    journal.note(&tenant(), Millis(1), Mark::default(), Effect::Authorized { id, call });
+    journal.note(
+        &tenant(),
+        Millis(1),
+        Mark::default(),
+        Effect::Authorized { id, call, leases: vec![] },
+    );
 }
 
 async fn until(journal: &Journal, right: impl Fn(&Status) -> bool) -> Status {
@@ -217,7 +222,7 @@ async fn a_full_disk_accepts_nothing_and_the_journal_goes_on_when_there_is_room(
     let expected = [("before", 1), ("after", 3)].map(|(call, used)| (call.to_owned(), used));
     assert_eq!(used(&journal), expected);
     drop(journal);
-    let opened = super::open(&settings(&folder).folder).expect("it can be read");
+    let opened = super::open(&settings(&folder).folder, None).expect("it can be read");
     assert_eq!(opened.damage, vec![], "half a frame is taken back");
     assert_eq!(opened.todo.len(), 2);
 }
@@ -295,7 +300,7 @@ async fn what_was_kept_long_enough_goes_but_not_what_is_to_be_done() {
     journal.keep(settle("open", 60)).await.expect("it is kept");
     drop(journal);
     let lock = lock(&settings(&folder).folder).expect("nobody has it");
-    let mut opened = super::open(&settings(&folder).folder).expect("it can be read");
+    let mut opened = super::open(&settings(&folder).folder, None).expect("it can be read");
     let shared = Arc::new(Shared::default());
     for todo in opened.todo.drain(..) {
         shared.add(todo);
@@ -351,7 +356,7 @@ async fn small() -> (TempDir, PathBuf) {
 }
 
 fn todo_of(folder: &TempDir) -> (Vec<i64>, usize) {
-    let opened = super::open(&settings(folder).folder).expect("it can be read");
+    let opened = super::open(&settings(folder).folder, None).expect("it can be read");
     let used = opened.todo.iter().filter_map(|todo| todo.command.used());
     (used.map(|used| used.0).collect(), opened.damage.len())
 }
@@ -422,4 +427,35 @@ async fn a_burst_of_more_than_a_small_journal_holds_is_written_segment_by_segmen
     let status = until(&journal, |status| status.appended + status.missed == 1_001).await;
     assert_eq!((status.missed, status.trouble), (0, None));
     assert!(status.bytes <= 64 << 10, "{}", status.bytes);
+}
+
+/// What a sidecar was acknowledged by another name is not what the ledger has of this one.
+#[test]
+fn a_journal_whose_name_is_lost_goes_on_by_another_and_expects_nothing_of_the_ledger() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let name = settings(&folder).folder.join("SIDECAR");
+    let noted = |sequence| {
+        let journal = Journal::open(&settings(&folder)).expect("a journal");
+        let call = std::borrow::Cow::Owned(Call::new(CallState::Ringing, Millis(1)));
+        let effect = Effect::Authorized { id: CallId::literal("call"), call, leases: vec![] };
+        let found = (journal.sidecar().to_owned(), journal.marks().get(&tenant()).copied());
+        journal.note(&tenant(), Millis(1), Mark { epoch: 0, sequence }, effect);
+        found
+    };
+    let (first, none) = noted(500);
+    assert_eq!(none, None);
+    assert_eq!(noted(501), (first.clone(), Some(Mark { epoch: 0, sequence: 500 })));
+    let mut before = first;
+    for lost in [None, Some(&b""[..]), Some(b"nonsense"), Some(&[0xff; 40])] {
+        match lost {
+            None => std::fs::remove_file(&name).expect("it was there"),
+            Some(bytes) => std::fs::write(&name, bytes).expect("it can be written"),
+        }
+        let (second, expected) = noted(3);
+        assert_ne!(second, before);
+        assert_eq!(expected, None, "{lost:?}");
+        // Not at the next start either, but what was acknowledged since.
+        assert_eq!(noted(4), (second.clone(), Some(Mark { epoch: 0, sequence: 3 })), "{lost:?}");
+        before = second;
+    }
 }

@@ -11,6 +11,7 @@ use crate::charging::ids::{LotId, TenantId};
 use crate::charging::profile::Purchase;
 use crate::charging::units::{Micros, Millis, Seconds};
 use crate::ledger::audit::audit;
+use crate::ledger::marks::Mark;
 use crate::ledger::{Ledger, Purchased};
 
 /// What a power cut cannot tear: sectors.
@@ -251,6 +252,7 @@ async fn a_failed_commit_ends_the_writing_and_what_is_kept_is_still_read() {
 async fn what_is_not_kept_is_not_acknowledged() {
     let disk = Disk::new(usize::MAX);
     let ledger = opened(&disk).expect("a new ledger");
+    ledger.marks().adopt(&"0".repeat(32), []);
     assert_eq!(buy(&ledger, 0).await, Ok(Purchased::Applied));
     let known = ledger.marks().known(&tenant());
     disk.left.store(0, Ordering::SeqCst);
@@ -263,6 +265,27 @@ async fn what_is_not_kept_is_not_acknowledged() {
     let again = opened(&disk).expect("the file is whole");
     again.marks().adopt(&sidecar, [(tenant(), known)]);
     assert_eq!(again.lost(&tenant()).await, Ok(None));
+}
+
+#[tokio::test]
+async fn names_of_runs_without_a_journal_end_with_them() {
+    let disk = Disk::new(usize::MAX);
+    let journal = "0".repeat(32);
+    for number in 0..3 {
+        let ledger = opened(&disk).expect("a ledger");
+        let run = ledger.marks().sidecar();
+        assert_eq!(buy(&ledger, 2 * number).await, Ok(Purchased::Applied));
+        ledger.marks().adopt(&journal, []);
+        assert_eq!(buy(&ledger, 2 * number + 1).await, Ok(Purchased::Applied));
+        // No other is left.
+        assert_eq!(ledger.forget_runs(&tenant(), Millis(i64::MAX)).await, Ok(1), "{run}");
+        ledger.marks().adopt(&run, []);
+        assert_eq!(buy(&ledger, 100 + number).await, Ok(Purchased::Applied));
+    }
+    let ledger = opened(&disk).expect("a ledger");
+    assert_eq!(ledger.forget_runs(&tenant(), Millis(i64::MAX)).await, Ok(0));
+    ledger.marks().adopt(&journal, [(tenant(), Mark { epoch: 0, sequence: 3 })]);
+    assert_eq!(ledger.lost(&tenant()).await, Ok(None));
 }
 
 #[tokio::test]

@@ -3,6 +3,7 @@
 use redis::{ConnectionInfo, IntoConnectionInfo, RedisConnectionInfo};
 
 use crate::ledger::redis::BadRedisUrl;
+use crate::ledger::redis::node::Replicas;
 
 /// Where a sentinel listens unless the URL says otherwise.
 const SENTINEL_PORT: u16 = 26379;
@@ -31,30 +32,32 @@ struct Options {
     db: i64,
     sentinel_user: Option<String>,
     sentinel_password: Option<String>,
-    replicas: u32,
+    replicas: Replicas,
 }
 
 impl Address {
     /// The address, and how many replicas must have what a command wrote before it is answered.
-    pub(super) fn parse(url: &str) -> Result<(Address, u32), BadRedisUrl> {
+    pub(super) fn parse(url: &str) -> Result<(Address, Replicas), BadRedisUrl> {
         if let Some(rest) = url.strip_prefix("redis+sentinel://") {
             let expected = "redis+sentinel://[USER:PASSWORD@]HOST:PORT,HOST:PORT/MASTER\
-                            [?db=&sentinel_user=&sentinel_password=&replicas=]";
+                            [?db=&sentinel_user=&sentinel_password=&replicas=&replicas_for=all|money]";
             return sentinels(rest).ok_or_else(|| BadRedisUrl(format!("expected {expected}")));
         }
         if let Some(rest) = url.strip_prefix("redis+cluster://") {
-            let expected = "redis+cluster://[USER:PASSWORD@]HOST:PORT,HOST:PORT[?replicas=]";
+            let expected = "redis+cluster://[USER:PASSWORD@]HOST:PORT,HOST:PORT\
+                            [?replicas=&replicas_for=all|money]";
             return cluster(rest).ok_or_else(|| BadRedisUrl(format!("expected {expected}")));
         }
         let one = url.into_connection_info();
-        one.map(|one| (Address::One(one), 0)).map_err(|error| BadRedisUrl(error.to_string()))
+        let none = Replicas::default();
+        one.map(|one| (Address::One(one), none)).map_err(|error| BadRedisUrl(error.to_string()))
     }
 }
 
-fn sentinels(rest: &str) -> Option<(Address, u32)> {
+fn sentinels(rest: &str) -> Option<(Address, Replicas)> {
     let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
     let (place, master) = rest.split_once('/')?;
-    let known = ["db", "sentinel_user", "sentinel_password", "replicas"];
+    let known = ["db", "sentinel_user", "sentinel_password", "replicas", "replicas_for"];
     let options = Options::parse(query, &known)?;
     let (hosts, redis) = hosts(place, Some(SENTINEL_PORT))?;
     let redis = redis.set_db(options.db);
@@ -71,9 +74,9 @@ fn sentinels(rest: &str) -> Option<(Address, u32)> {
     Some((Address::Sentinels { sentinels, master, redis }, options.replicas))
 }
 
-fn cluster(rest: &str) -> Option<(Address, u32)> {
+fn cluster(rest: &str) -> Option<(Address, Replicas)> {
     let (place, query) = rest.split_once('?').unwrap_or((rest, ""));
-    let options = Options::parse(query, &["replicas"])?;
+    let options = Options::parse(query, &["replicas", "replicas_for"])?;
     let (seeds, redis) = hosts(place.strip_suffix('/').unwrap_or(place), None)?;
     Some((Address::Cluster { seeds, redis }, options.replicas))
 }
@@ -103,17 +106,29 @@ fn hosts(
 
 impl Options {
     fn parse(query: &str, known: &[&str]) -> Option<Options> {
-        let mut options = Options::default();
+        let (mut options, mut is_for_some) = (Options::default(), false);
         for (name, value) in url::form_urlencoded::parse(query.as_bytes()) {
             match name.as_ref() {
                 name if !known.contains(&name) => return None,
                 "db" => options.db = value.parse().ok().filter(|db| *db >= 0)?,
                 "sentinel_user" => options.sentinel_user = Some(value.into_owned()),
                 "sentinel_password" => options.sentinel_password = Some(value.into_owned()),
-                _ => options.replicas = value.parse().ok().filter(|replicas| *replicas <= 10)?,
+                "replicas_for" => {
+                    is_for_some = true;
+                    options.replicas.for_money = match value.as_ref() {
+                        "money" => true,
+                        "all" => false,
+                        _ => return None,
+                    };
+                }
+                _ => {
+                    let number = value.parse().ok().filter(|replicas| *replicas <= 10)?;
+                    options.replicas.number = number;
+                }
             }
         }
-        Some(options)
+        // For nobody it would do nothing.
+        (!is_for_some || options.replicas.number > 0).then_some(options)
     }
 }
 
@@ -131,7 +146,8 @@ mod tests {
         };
         let places: Vec<String> = sentinels.iter().map(|one| one.addr().to_string()).collect();
         assert_eq!(places, ["one:1", "two:26379"]);
-        assert_eq!((master.as_str(), redis.db(), replicas), ("main", 2, 1));
+        assert_eq!((master.as_str(), redis.db()), ("main", 2));
+        assert_eq!(replicas, Replicas { number: 1, for_money: false });
         assert_eq!((redis.username(), redis.password()), (Some("me"), Some("p@ss")));
         let sentinel = sentinels[0].redis_settings();
         assert_eq!((sentinel.username(), sentinel.password()), (None, Some("s&t")));
@@ -144,7 +160,22 @@ mod tests {
         let Address::Cluster { seeds, redis } = address else { panic!("{address:?}") };
         let places: Vec<String> = seeds.iter().map(|one| one.addr().to_string()).collect();
         assert_eq!(places, ["one:7000", "::1:7001"]);
-        assert_eq!((redis.password(), replicas), (Some("secret"), 0));
+        assert_eq!((redis.password(), replicas), (Some("secret"), Replicas::default()));
+    }
+
+    #[test]
+    fn replicas_are_waited_for_by_all_or_by_what_money_is_moved_by() {
+        for (query, number, for_money) in [
+            ("replicas=2", 2, false),
+            ("replicas=2&replicas_for=all", 2, false),
+            ("replicas_for=money&replicas=1", 1, true),
+        ] {
+            let expected = Replicas { number, for_money };
+            for url in ["redis+sentinel://one:1/main", "redis+cluster://one:1"] {
+                let parsed = Address::parse(&format!("{url}?{query}")).expect(query);
+                assert_eq!(parsed.1, expected, "{url} {query}");
+            }
+        }
     }
 
     #[test]
@@ -160,6 +191,8 @@ mod tests {
             "redis+cluster://one:1/2",
             "redis+cluster://one:1?db=1",
             "redis+cluster://one:1?replicas=11",
+            "redis+cluster://one:1?replicas=1&replicas_for=minutes",
+            "redis+cluster://one:1?replicas_for=money",
         ] {
             let refused = Address::parse(url).expect_err(url).to_string();
             assert!(!refused.contains("hidden"), "{refused}");

@@ -238,7 +238,7 @@ impl Sender {
                             // answer is on its way: whoever acts on this one must know of it.
                             self.look_for_missing(tenant, &sidecar).await?;
                         }
-                        self.marks.acknowledge(tenant, mark);
+                        self.marks.acknowledge(tenant, &sidecar, mark);
                         return Ok(answer);
                     }
                     Ok(parts) => return Err(unexpected(verb, &Value::Array(parts.into()))),
@@ -257,12 +257,18 @@ impl Sender {
         Err(LedgerError::Unavailable(again))
     }
 
+    /// An error says that it cannot be known; the run behind which this is asked was carried out.
     async fn look_for_missing(&self, tenant: &TenantId, sidecar: &str) -> Result<(), LedgerError> {
         let mut command = cmd("HGET");
         command.arg(Key::Sequence.of(tenant)).arg(missing(sidecar));
-        let found: Option<String> =
-            self.connection.query(Slot::of(tenant.as_str()), &command).await?;
-        if let Some(lost) = found.as_deref().and_then(Lost::decode) {
+        let unknown = |why: String| {
+            LedgerError::Indeterminate(format!("what is missing is not known: {why}"))
+        };
+        let found = self.connection.query(Slot::of(tenant.as_str()), &command).await;
+        let found: Option<String> = found.map_err(|error| unknown(error.to_string()))?;
+        if let Some(text) = found {
+            let lost = Lost::decode(&text);
+            let lost = lost.ok_or_else(|| unknown(format!("{text:?} cannot be read")))?;
             self.marks.lose(tenant, lost);
         }
         Ok(())
@@ -282,7 +288,7 @@ impl Sender {
         let (verb, clock) = (Verb::Regressed, self.clock_argument());
         let answer = self.call(verb, tenant, &[&encode(&args)?, clock.as_bytes()]).await?;
         let (is_first, is_missing, mark, lost) = read_regressed(&bytes(verb, answer)?)?;
-        self.marks.acknowledge(tenant, mark);
+        self.marks.acknowledge(tenant, &sidecar, mark);
         if is_missing {
             tracing::error!(%tenant, is_first, "the ledger went back: {about}");
             metrics::get().regressed();
@@ -306,7 +312,7 @@ impl Sender {
             command.arg(key.of(tenant));
         }
         command.arg(arguments);
-        self.connection.call(Slot::of(tenant.as_str()), &command, script.writes()).await
+        self.connection.call(Slot::of(tenant.as_str()), &command, verb).await
     }
 
     /// What `read_clock` of the scripts expects.

@@ -9,6 +9,7 @@ use crate::ledger::LedgerError;
 use crate::ledger::redis::address::Address;
 use crate::ledger::redis::cluster::{Cluster, Slot};
 use crate::ledger::redis::node::{Node, Place, Request, Treatment};
+use crate::ledger::redis::scripts::Verb;
 use crate::ledger::redis::sentinels::Sentinels;
 use crate::ledger::redis::{BadRedisUrl, RedisSettings};
 
@@ -67,9 +68,9 @@ impl Connection {
         &self,
         slot: Slot,
         command: &Cmd,
-        writes: bool,
+        verb: Verb,
     ) -> Result<T, LedgerError> {
-        self.send(slot, Request::Function(command, writes)).await
+        self.send(slot, Request::Function(command, verb)).await
     }
 
     /// Whether all of Redis answers.
@@ -118,7 +119,12 @@ const NOT_STARTED: &[&str] = &[
     "NOSCRIPT",
     // Transactions only read.
     "EXECABORT",
+    // Protected mode.
+    "DENIED",
 ];
+
+/// What a store says to whom it does not serve, without a word of its own for it: it takes no more clients.
+const NOT_SERVED: &str = "max number of clients";
 
 /// What an error means for the command that met it.
 ///
@@ -128,6 +134,7 @@ pub(super) fn fault(error: RedisError) -> LedgerError {
     let text = error.to_string();
     match (error.code(), error.kind()) {
         (Some(code), _) if NOT_STARTED.contains(&code) => LedgerError::Unavailable(text),
+        (Some("ERR"), _) if text.contains(NOT_SERVED) => LedgerError::Unavailable(text),
         (Some(_), _) => LedgerError::Corrupt(text),
         // The first refusal within a transaction, or an answer of another type than expected.
         (None, ErrorKind::Extension | ErrorKind::UnexpectedReturnType) => {
@@ -137,5 +144,32 @@ pub(super) fn fault(error: RedisError) -> LedgerError {
         // expected type look alike; only the former loses the connection.
         (None, ErrorKind::Parse) if !error.is_unrecoverable_error() => LedgerError::Corrupt(text),
         (None, _) => LedgerError::Indeterminate(text),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use redis::Value;
+
+    use super::*;
+
+    #[test]
+    fn a_store_that_takes_no_more_clients_is_out_of_reach_and_holds_nothing_wrong() {
+        let refused = |code: &str, detail: &str| {
+            let error = format!("-{code} {detail}\r\n");
+            let read = redis::parse_redis_value(error.as_bytes()).and_then(Value::extract_error);
+            fault(read.expect_err("an error"))
+        };
+        for (code, detail) in [
+            ("ERR", "max number of clients reached"),
+            ("ERR", "max number of clients + cluster connections reached"),
+            ("DENIED", "Redis is running in protected mode"),
+            ("OOM", "command not allowed when used memory > 'maxmemory'."),
+        ] {
+            let found = refused(code, detail);
+            assert!(matches!(found, LedgerError::Unavailable(_)), "{detail}: {found:?}");
+        }
+        let found = refused("ERR", "Missing bytes in input. script: tollgate");
+        assert!(matches!(found, LedgerError::Corrupt(_)), "{found:?}");
     }
 }

@@ -116,6 +116,11 @@ pub(super) fn mark(sidecar: &str) -> String {
     format!("s:{sidecar}")
 }
 
+/// The sidecar of such a field; `None` where it is another.
+pub(super) fn sidecar(field: &str) -> Option<&str> {
+    field.strip_prefix("s:")
+}
+
 /// Field of what a sidecar misses.
 pub(super) fn missing(sidecar: &str) -> String {
     format!("l:{sidecar}")

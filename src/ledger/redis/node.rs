@@ -18,9 +18,9 @@ use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 
 use crate::ledger::LedgerError;
-use crate::ledger::redis::RedisSettings;
-use crate::ledger::redis::scripts::Library;
+use crate::ledger::redis::scripts::{Library, Verb};
 use crate::ledger::redis::sentinels::{Sentinels, follow};
+use crate::ledger::redis::{RedisSettings, money};
 
 /// How often an idle connection is asked whether it lives.
 const HEARTBEAT: Duration = Duration::from_secs(1);
@@ -35,10 +35,35 @@ const FAILOVER: (Duration, Duration) = (Duration::from_millis(200), Duration::fr
 #[derive(Clone, Copy)]
 pub(super) enum Request<'a> {
     Command(&'a Cmd),
-    /// One of the library's functions; whether it writes.
-    Function(&'a Cmd, bool),
+    /// One of the library's functions, by its verb.
+    Function(&'a Cmd, Verb),
     /// One after the other, or as a transaction.
     Many(&'a Pipeline),
+}
+
+/// Who must have what was written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Replicas {
+    /// How many; none as a rule.
+    pub(super) number: u32,
+    /// Only what [money](money) was moved by.
+    pub(super) for_money: bool,
+}
+
+impl Replicas {
+    /// Whether a function is waited for, whatever it answers.
+    fn are_always_asked(self, request: Request<'_>) -> bool {
+        self.number > 0
+            && !self.for_money
+            && matches!(request, Request::Function(_, verb) if verb.script().writes())
+    }
+
+    /// Whether it is waited for where it answers this.
+    fn are_asked_now(self, request: Request<'_>, answer: &Value) -> bool {
+        self.number > 0
+            && self.for_money
+            && matches!(request, Request::Function(_, verb) if money::is_moved(verb, answer))
+    }
 }
 
 /// How a node is treated.
@@ -46,7 +71,7 @@ pub(super) enum Request<'a> {
 pub(super) struct Treatment {
     pub(super) settings: RedisSettings,
     /// So many replicas must have what a function wrote before it counts as answered.
-    pub(super) replicas: u32,
+    pub(super) replicas: Replicas,
     /// Whether it belongs to a cluster, whose refusals must be told apart.
     pub(super) of_cluster: bool,
 }
@@ -169,14 +194,45 @@ impl Drop for Node {
     }
 }
 
-/// Sends, and waits for the answer.
+/// Sends, and waits for the answer, and for replicas where that answer must not be lost.
 async fn answer(
     mut connection: MultiplexedConnection,
     request: Request<'_>,
     asking: bool,
     treatment: &Treatment,
 ) -> Result<Result<Value, RedisError>, LedgerError> {
-    let waits = matches!(request, Request::Function(_, true)) && treatment.replicas > 0;
+    let answer = ask(connection.clone(), request, asking, treatment).await?;
+    let Ok(told) = &answer else { return Ok(answer) };
+    let replicas = treatment.replicas;
+    if !replicas.are_asked_now(request, told) {
+        return Ok(answer);
+    }
+    // Behind it on the same connection: what is told of is in it.
+    let mut wait = cmd("WAIT");
+    wait.arg(replicas.number).arg(replica_limit(&treatment.settings));
+    let copies = wait.query_async::<Value>(&mut connection).await;
+    // It was carried out, whatever becomes of the copies.
+    let unknown = |error: RedisError| LedgerError::Indeterminate(error.to_string());
+    confirmed(copies.map_err(unknown)?, replicas).map(|()| answer)
+}
+
+fn confirmed(copies: Value, replicas: Replicas) -> Result<(), LedgerError> {
+    let number = replicas.number;
+    match copies {
+        Value::Int(copies) if copies >= i64::from(number) => Ok(()),
+        copies => Err(LedgerError::Indeterminate(format!(
+            "{number} replicas were to have it, {copies:?} have"
+        ))),
+    }
+}
+
+async fn ask(
+    mut connection: MultiplexedConnection,
+    request: Request<'_>,
+    asking: bool,
+    treatment: &Treatment,
+) -> Result<Result<Value, RedisError>, LedgerError> {
+    let waits = treatment.replicas.are_always_asked(request);
     let as_one = !asking && !waits;
     match request {
         Request::Command(command) | Request::Function(command, _) if as_one => {
@@ -207,7 +263,7 @@ async fn answer(
         }
     }
     if waits {
-        all.cmd("WAIT").arg(treatment.replicas).arg(replica_limit(&treatment.settings));
+        all.cmd("WAIT").arg(treatment.replicas.number).arg(replica_limit(&treatment.settings));
     }
     let answers: RedisResult<Vec<Value>> = all.ignore_errors().query_async(&mut connection).await;
     let mut answers = match answers {
@@ -225,14 +281,8 @@ async fn answer(
         }
         Err(error) => return Ok(Err(error)),
     };
-    match copies {
-        Some(Value::Int(copies)) if copies >= i64::from(treatment.replicas) => Ok(Ok(answer)),
-        Some(copies) => Err(LedgerError::Indeterminate(format!(
-            "{} replicas were to have it, {copies:?} have",
-            treatment.replicas
-        ))),
-        None => Ok(Ok(answer)),
-    }
+    copies.map_or(Ok(()), |copies| confirmed(copies, treatment.replicas))?;
+    Ok(Ok(answer))
 }
 
 fn add(all: &mut Pipeline, command: &Cmd) {

@@ -96,9 +96,10 @@ impl Verb {
         use Verb::*;
         match self {
             Authorize | Answer | Extend | End | Restore | Purchase | ReportRecharge
-            | ApplyTenant | ApplyPayers | AdjustBalance | AdjustSettlement | Block => true,
+            | ApplyTenant | ApplyPayers | AdjustBalance | AdjustSettlement | Block
+            | FinishRewrite => true,
             Sweep | Position | Balance | TakeReader | MoveReader | BeginRewrite | AddRewritten
-            | FinishRewrite | AbandonRewrite | ReplaceContext | Regressed | Replayed => false,
+            | AbandonRewrite | ReplaceContext | Regressed | Replayed => false,
         }
     }
 }

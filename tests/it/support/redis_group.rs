@@ -82,6 +82,21 @@ impl Process {
         self.child().as_ref().expect("a running redis-server").id()
     }
 
+    /// Sends it a signal.
+    pub fn signal(&self, name: &str) {
+        let sent =
+            Command::new("kill").args([&format!("-{name}"), &self.pid().to_string()]).status();
+        assert!(sent.expect("kill").success(), "kill -{name}");
+    }
+
+    /// How often it has carried out a command of that name.
+    pub fn count(&self, command: &str) -> u64 {
+        let stats: String = self.ask(&["INFO", "commandstats"]);
+        let of = format!("cmdstat_{command}:calls=");
+        let line = stats.lines().find_map(|line| line.strip_prefix(&of));
+        line.map_or(0, |line| line.split(',').next().unwrap().parse().unwrap())
+    }
+
     fn runs(&self) -> bool {
         self.child().as_mut().is_some_and(|child| matches!(child.try_wait(), Ok(None)))
     }

@@ -1,14 +1,15 @@
 //! A ledger that counts what is asked of it and answers as slowly as it is told.
 
 use std::future::Future;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tollgate::charging::ids::{CallId, PayerId, TenantId};
 use tollgate::charging::month::Month;
 use tollgate::charging::profile::Purchase;
 use tollgate::charging::units::{Millis, Seconds};
+use tollgate::ledger::marks::{Lost, Marks};
 use tollgate::ledger::memory::MemoryLedger;
 use tollgate::ledger::state::{Block, BlockedBy, Call, Entry, Reader, Upkeep};
 use tollgate::ledger::{
@@ -97,6 +98,10 @@ macro_rules! passed_on {
                 self.ask(self.inner.sweep(tenant, most, keep)).await
             }
 
+            fn marks(&self) -> Arc<Marks> {
+                self.inner.marks()
+            }
+
             async fn balance(&self, tenant: &TenantId) -> Answers<Reply<Balance>> {
                 let found = self.ask(self.inner.balance(tenant)).await;
                 pause(&self.balance_takes).await;
@@ -159,4 +164,7 @@ passed_on! {
     finish_rewrite(tenant: &TenantId, finish: &FinishRewrite) -> Reply<FinishedRewrite>;
     abandon_rewrite(tenant: &TenantId, token: &str, trimmed: Millis, erased: Millis) -> ();
     replace_context(tenant: &TenantId, call: &CallId, from: &[u8], to: &[u8]) -> bool;
+    lost(tenant: &TenantId) -> Option<Lost>;
+    replayed(tenant: &TenantId, lost: Lost) -> ();
+    forget_runs(tenant: &TenantId, before: Millis) -> usize;
 }

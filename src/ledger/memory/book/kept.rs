@@ -8,6 +8,7 @@ use serde::de::{DeserializeOwned, IgnoredAny};
 use serde::{Deserialize, Serialize};
 
 use super::*;
+use crate::ledger::marks::is_run;
 use crate::ledger::memory::rows::{Kind, Row};
 use crate::ledger::{block_cursor, read_block_cursor};
 
@@ -240,6 +241,8 @@ impl Book {
         }
         self.upkeep.token.clear();
         self.upkeep.lease_ends = Millis::ZERO;
+        // One process at a time has the file: the runs before this one have ended.
+        self.sequences.forget(is_run);
         Ok(())
     }
 }

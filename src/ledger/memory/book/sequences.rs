@@ -42,6 +42,14 @@ impl Sequences {
         (mark, self.lost.get(sidecar).copied())
     }
 
+    /// Forgets names of sidecars that never come again; how many.
+    pub(in crate::ledger::memory) fn forget(&mut self, is_over: impl Fn(&str) -> bool) -> usize {
+        let before = self.marks.len();
+        self.marks.retain(|sidecar, _| !is_over(sidecar));
+        self.lost.retain(|sidecar, _| !is_over(sidecar));
+        before - self.marks.len()
+    }
+
     /// What was lost is there again; what was lost besides meanwhile stays.
     pub(in crate::ledger::memory) fn replayed(&mut self, sidecar: &str, lost: Lost) {
         if self.lost.get(sidecar) == Some(&lost) {

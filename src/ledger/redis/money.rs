@@ -1,0 +1,96 @@
+//! Which runs money is moved by: with `replicas_for=money` they alone wait until replicas have them.
+//!
+//! It is told by what a run answers, since a call's sources are known to the ledger alone. A repeat counts as
+//! what it repeats: who asked first may not have been answered for want of replicas.
+
+use redis::Value;
+
+use crate::ledger::redis::codec::{CallReply, decode};
+use crate::ledger::redis::scripts::Verb;
+use crate::ledger::state::{Call, MoneyLine};
+
+/// Whether a run moved money, or says how it was moved before: bought or recharged credits, a correction, or a
+/// call that credits or overage pay for. What cannot be read may have.
+pub(super) fn is_moved(verb: Verb, answer: &Value) -> bool {
+    use Verb::*;
+    let Value::Array(parts) = answer else { return false };
+    // A ledger that has gone back has done nothing.
+    let [answer, Value::Int(_), Value::Int(_)] = &parts[..] else { return false };
+    match verb {
+        Purchase | ReportRecharge | AdjustBalance | AdjustSettlement => true,
+        Authorize | Extend | End | Restore => match answer {
+            Value::Array(told) => told.chunks(2).any(|told| is_paid_for(verb, told)),
+            _ => true,
+        },
+        // What ends by itself was promised to nobody; an answer changes no balance, and a document none that
+        // is not bought.
+        Answer | Sweep | ApplyTenant | ApplyPayers | Position | Balance | TakeReader
+        | MoveReader | Block | BeginRewrite | AddRewritten | FinishRewrite | AbandonRewrite
+        | ReplaceContext | Regressed | Replayed => false,
+    }
+}
+
+/// Whether money pays for the call that a command was about.
+fn is_paid_for(verb: Verb, told: &[Value]) -> bool {
+    let [Value::BulkString(said), Value::BulkString(call)] = told else { return true };
+    if verb == Verb::Restore {
+        // It does not show the call.
+        return CallReply::of(&[said.clone(), vec![]]).is_ok_and(|reply| reply.tag == "restored");
+    }
+    if call.is_empty() {
+        return false;
+    }
+    let has_lots = |money: &MoneyLine| !money.lots.is_empty();
+    decode::<Call>("call", call).map_or(true, |call| call.money.as_ref().is_some_and(has_lots))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::charging::ids::LotId;
+    use crate::charging::rating::Tariff;
+    use crate::charging::units::{Micros, Millis, Seconds};
+    use crate::ledger::MoneyOffer;
+    use crate::ledger::redis::codec::encode;
+    use crate::ledger::state::{CallState, LotLine};
+
+    fn run(answer: Value) -> Value {
+        Value::Array(vec![answer, Value::Int(0), Value::Int(7)])
+    }
+
+    fn calls(told: &[Option<Call>]) -> Value {
+        let told = told.iter().flat_map(|call| {
+            let call = call.as_ref().map(|call| encode(call).expect("it can be packed"));
+            [b"said".to_vec(), call.unwrap_or_default()].map(Value::BulkString)
+        });
+        run(Value::Array(told.collect()))
+    }
+
+    #[test]
+    fn one_call_of_a_run_that_money_pays_for_is_enough_and_minutes_are_none() {
+        let minutes = Call::new(CallState::Ringing, Millis(1));
+        let lot = LotLine { lot: LotId::literal("po-1"), held: Micros(5), spent: Micros::ZERO };
+        let tariff = Tariff {
+            rate_per_minute: Micros(60),
+            connection_fee: Micros::ZERO,
+            initial_increment: Seconds(60),
+            increment: Seconds(60),
+        };
+        let offer = MoneyOffer { tariff, spend_limit: None, overage: false, velocity: None };
+        let line = |lots| MoneyLine { lots, ..offer.line("2026-11") };
+        let offered = Call { money: Some(line(vec![])), ..minutes.clone() };
+        let paid = Call { money: Some(line(vec![lot])), ..minutes.clone() };
+        let (none, minutes, offered, paid) = (None, Some(minutes), Some(offered), Some(paid));
+        for verb in [Verb::Authorize, Verb::Extend, Verb::End] {
+            let unpaid = calls(&[none.clone(), minutes.clone(), offered.clone()]);
+            assert!(!is_moved(verb, &unpaid));
+            assert!(is_moved(verb, &calls(&[minutes.clone(), paid.clone(), none.clone()])));
+            let unreadable = vec![Value::BulkString(vec![]), Value::BulkString(vec![0xc1])];
+            assert!(is_moved(verb, &run(Value::Array(unreadable))));
+        }
+        assert!(!is_moved(Verb::Answer, &calls(&[paid])));
+        assert!(is_moved(Verb::Purchase, &run(Value::BulkString(vec![]))));
+        let gone_back = Value::Array(vec![Value::Int(0), Value::Int(7)]);
+        assert!(!is_moved(Verb::Purchase, &gone_back));
+    }
+}
