@@ -5,9 +5,10 @@
 
 use redis::Value;
 
-use crate::ledger::redis::codec::{CallReply, decode};
+use crate::ledger::redis::codec::CallReply;
 use crate::ledger::redis::scripts::Verb;
-use crate::ledger::state::{Call, MoneyLine};
+use crate::ledger::redis::stored::read_call;
+use crate::ledger::state::MoneyLine;
 
 /// Whether a run moved money, or says how it was moved before: bought or recharged credits, a correction, or a
 /// call that credits or overage pay for. What cannot be read may have.
@@ -41,7 +42,7 @@ fn is_paid_for(verb: Verb, told: &[Value]) -> bool {
         return false;
     }
     let has_lots = |money: &MoneyLine| !money.lots.is_empty();
-    decode::<Call>("call", call).map_or(true, |call| call.money.as_ref().is_some_and(has_lots))
+    read_call(call).map_or(true, |call| call.money.as_ref().is_some_and(has_lots))
 }
 
 #[cfg(test)]
@@ -51,8 +52,8 @@ mod tests {
     use crate::charging::rating::Tariff;
     use crate::charging::units::{Micros, Millis, Seconds};
     use crate::ledger::MoneyOffer;
-    use crate::ledger::redis::codec::encode;
-    use crate::ledger::state::{CallState, LotLine};
+    use crate::ledger::redis::stored::write_call;
+    use crate::ledger::state::{Call, CallState, LotLine};
 
     fn run(answer: Value) -> Value {
         Value::Array(vec![answer, Value::Int(0), Value::Int(7)])
@@ -60,7 +61,7 @@ mod tests {
 
     fn calls(told: &[Option<Call>]) -> Value {
         let told = told.iter().flat_map(|call| {
-            let call = call.as_ref().map(|call| encode(call).expect("it can be packed"));
+            let call = call.as_ref().map(|call| write_call(call).expect("it can be packed"));
             [b"said".to_vec(), call.unwrap_or_default()].map(Value::BulkString)
         });
         run(Value::Array(told.collect()))
