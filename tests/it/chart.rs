@@ -44,6 +44,13 @@ replicas: 1
 ledger: { kind: memory }
 ";
 
+const LEDGER_FILE: &str = "
+image: { repository: registry.example/tollgate }
+replicas: 1
+ledger: { kind: file, file: { size: 20Gi, storageClassName: fast } }
+journal: { storage: persistentVolume }
+";
+
 const TLS_AND_ACL: &str = "
 image: { repository: registry.example/tollgate, digest: 'sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef' }
 ledger: { redis: { url: 'rediss://redis.example:6380/2', auth: { secret: redis-acl } } }
@@ -121,9 +128,10 @@ config: { emergency_country: US, reload_interval: 1m }
 secrets: { identities: { name: callers }, tokenKeys: { name: grants }, tls: { name: tollgate-tls }, clientCa: { name: clients } }
 ";
 
-const SERVICES: [(&str, &str); 8] = [
+const SERVICES: [(&str, &str); 9] = [
     ("redis", REDIS),
     ("trial", TRIAL),
+    ("ledger file", LEDGER_FILE),
     ("TLS and ACL", TLS_AND_ACL),
     ("URL from a Secret", URL_FROM_SECRET),
     ("journal", JOURNAL),
@@ -132,8 +140,11 @@ const SERVICES: [(&str, &str); 8] = [
     ("guarded", GUARDED),
 ];
 
+const SIDECAR_LEDGER_FILE: &str =
+    "tollgate: { ledger: { kind: file, redis: { url: '', auth: { secret: '' } } }, journal: { storage: none } }";
+
 /// Values of helm/examples/sbc, on top of its own.
-const SIDECARS: [(&str, &str); 3] = [
+const SIDECARS: [(&str, &str); 4] = [
     ("sidecar", "{}"),
     (
         "sidecar on loopback",
@@ -143,6 +154,7 @@ const SIDECARS: [(&str, &str); 3] = [
         "sidecar as a container",
         "tollgate: { sidecar: { native: false }, journal: { storage: none }, config: { shutdown_grace: 20s } }",
     ),
+    ("sidecar with a ledger file", SIDECAR_LEDGER_FILE),
 ];
 
 fn root() -> &'static Path {
@@ -422,14 +434,16 @@ fn the_program_reads_the_configuration_of_every_variant() {
         let config = loaded(&configuration);
         let journal = configuration.lines().filter(|line| line.starts_with("journal = "));
         let expected = match name {
-            "journal" | "everything" | "sidecar" | "sidecar on loopback" => {
+            "journal" | "ledger file" | "everything" | "sidecar" | "sidecar on loopback" => {
                 "journal = \"/var/lib/tollgate/journal\""
             }
             _ => "journal = \"off\"",
         };
         assert_eq!(journal.collect::<Vec<_>>(), [expected], "{name}");
         let calls = match name {
-            "sidecar" | "sidecar as a container" => "unix:/run/tollgate/calls.sock",
+            "sidecar" | "sidecar as a container" | "sidecar with a ledger file" => {
+                "unix:/run/tollgate/calls.sock"
+            }
             "sidecar on loopback" => "127.0.0.1:7601",
             "everything" => "[::]:7601",
             _ => "0.0.0.0:7601",
@@ -437,6 +451,10 @@ fn the_program_reads_the_configuration_of_every_variant() {
         assert_eq!(config.listen.to_string(), calls, "{name}");
         let administration = if name == "everything" { "[::]:7602" } else { "127.0.0.1:7602" };
         assert_eq!(config.admin_listen.to_string(), administration, "{name}");
+        if name.ends_with("ledger file") {
+            let ledger = "file:/var/lib/tollgate/ledger/ledger";
+            assert_eq!(config.ledger.to_string(), ledger, "{name}");
+        }
     }
     let config = loaded(&configuration(&objects(&rendered(EVERYTHING))));
     assert_eq!((config.call_threads, config.max_requests_in_flight), (2, 1_000_000));
@@ -526,6 +544,45 @@ fn a_journal_has_a_volume_that_outlives_its_pod() {
 }
 
 #[test]
+fn a_ledger_in_a_file_is_one_pod_with_a_volume_that_outlives_it() {
+    let objects = objects(&rendered(LEDGER_FILE));
+    let set = object(&objects, "StatefulSet");
+    assert_eq!(set["spec"]["replicas"], 1);
+    let claims = set["spec"]["volumeClaimTemplates"].as_array().unwrap();
+    let names: Vec<_> = claims.iter().map(|claim| &claim["metadata"]["name"]).collect();
+    assert_eq!(names, ["tollgate-ledger", "tollgate-journal"]);
+    assert_eq!(claims[0]["spec"]["storageClassName"], "fast");
+    assert_eq!(claims[0]["spec"]["resources"]["requests"]["storage"], "20Gi");
+    let kept = json!({ "whenDeleted": "Retain", "whenScaled": "Retain" });
+    assert_eq!(set["spec"]["persistentVolumeClaimRetentionPolicy"], kept);
+    let mounts = container(set)["volumeMounts"].as_array().unwrap();
+    let mount = json!({ "name": "tollgate-ledger", "mountPath": "/var/lib/tollgate/ledger" });
+    assert!(mounts.contains(&mount), "{mounts:?}");
+    // No Redis: nothing but names is asked for on the network.
+    let egress = &object(&objects, "NetworkPolicy")["spec"]["egress"];
+    assert_eq!(egress.as_array().unwrap().len(), 1);
+
+    // The program serves with it, the volume being a folder of the test, and finds it again.
+    let files = Files::default();
+    let volume = files.path("");
+    let text = configuration(&objects).replace("/var/lib/tollgate/ledger", &volume);
+    let text = text.replace("/var/lib/tollgate/journal", &files.path("journal"));
+    let settings = files.write("tollgate.toml", &text);
+    for _ in 0..2 {
+        assert!(Sidecar::ready(&["--config", &settings]).stop().success());
+    }
+    assert!(Path::new(&files.path("ledger")).is_file());
+}
+
+#[test]
+fn the_volume_of_the_sbcs_pod_can_hold_the_ledger() {
+    let objects = objects(&template(&Sbc::new().path(), SIDECAR_LEDGER_FILE).succeeded());
+    let mounts = container(workload(&objects))["volumeMounts"].as_array().unwrap();
+    let mount = json!({ "name": "tollgate-ledger", "mountPath": "/var/lib/tollgate/ledger" });
+    assert!(mounts.contains(&mount), "{mounts:?}");
+}
+
+#[test]
 fn the_volume_of_the_sbcs_pod_can_hold_the_journal() {
     let values = "tollgate: { journal: { storage: podVolume } }";
     let objects = objects(&template(&Sbc::new().path(), values).succeeded());
@@ -585,14 +642,21 @@ fn wrong_values_are_refused_with_what_is_wrong() {
             "at '/ledger/redis/url'",
         ),
         ("ledger: { redis: { url: 'http://redis' } }", "at '/ledger/redis/url'"),
-        ("ledger: { redis: { url: '' } }", "name the Redis, or set ledger.kind to memory"),
+        ("ledger: { redis: { url: '' } }", "name the Redis, or set ledger.kind to file"),
         ("ledger: { redis: { urlFromSecret: { name: s } } }", "set one of them"),
         (
             "ledger: { redis: { url: '', urlFromSecret: { name: s }, auth: { secret: s } } }",
             "needs ledger.redis.url",
         ),
-        ("ledger: { kind: memory }", "ledger.redis: needs ledger.kind redis"),
-        ("ledger: { kind: memory, redis: { url: '' } }", "allows one pod"),
+        ("replicas: 1\nledger: { kind: memory }", "ledger.redis: needs ledger.kind redis"),
+        ("replicas: 1\nledger: { kind: file }", "ledger.redis: needs ledger.kind redis"),
+        ("ledger: { kind: memory, redis: { url: '' } }", "at '/replicas': value must be 1"),
+        ("ledger: { kind: file, redis: { url: '' } }", "at '/replicas': value must be 1"),
+        (
+            "replicas: 1\nledger: { kind: file, redis: { url: '' } }\nautoscaling: { enabled: true }",
+            "at '/autoscaling/enabled': value must be false",
+        ),
+        ("ledger: { file: { size: big } }", "at '/ledger/file/size'"),
         ("image: { repository: '' }", "image.repository: name the image"),
         ("image: { digest: 'sha256:12' }", "at '/image/digest'"),
         ("security: { runAsUser: 0 }", "at '/security/runAsUser': minimum: got 0, want 1"),
