@@ -140,8 +140,7 @@ const SERVICES: [(&str, &str); 9] = [
     ("guarded", GUARDED),
 ];
 
-const SIDECAR_LEDGER_FILE: &str =
-    "tollgate: { ledger: { kind: file, redis: { url: '', auth: { secret: '' } } }, journal: { storage: none } }";
+const SIDECAR_LEDGER_FILE: &str = "tollgate: { ledger: { kind: file, redis: { url: '', auth: { secret: '' } } }, journal: { storage: none } }";
 
 /// Values of helm/examples/sbc, on top of its own.
 const SIDECARS: [(&str, &str); 4] = [
@@ -517,6 +516,69 @@ fn secrets_are_in_secrets_and_nowhere_else() {
     // The names of variables are those of the program.
     for variable in ["TOLLGATE_LEDGER", "TOLLGATE_NOTICES_SMTP_URL"] {
         assert!(SETTINGS.iter().any(|setting| setting.variable == variable), "{variable}");
+    }
+}
+
+/// Labels that a selector names are those of the pods: what counts, spreads, bounds and scrapes finds them.
+#[test]
+fn whatever_selects_pods_selects_those_of_the_workload() {
+    for (name, values) in SERVICES {
+        let objects = objects(&rendered(values));
+        let workload = workload(&objects);
+        let labels = workload["spec"]["template"]["metadata"]["labels"].as_object().unwrap();
+        let selects = |selector: &Value| {
+            let wanted = selector.as_object().unwrap_or_else(|| panic!("{name}: {selector}"));
+            assert!(!wanted.is_empty(), "{name}");
+            assert!(wanted.iter().all(|(key, value)| labels.get(key) == Some(value)), "{name}");
+        };
+        let of = |kind: &str| objects.iter().filter(move |object| object["kind"] == kind);
+        selects(&workload["spec"]["selector"]["matchLabels"]);
+        of("Service").for_each(|service| selects(&service["spec"]["selector"]));
+        of("NetworkPolicy").for_each(|one| selects(&one["spec"]["podSelector"]["matchLabels"]));
+        for bound in of("PodDisruptionBudget") {
+            selects(&bound["spec"]["selector"]["matchLabels"]);
+            let most = if name == "everything" { json!("25%") } else { json!(1) };
+            assert_eq!(bound["spec"]["maxUnavailable"], most, "{name}");
+        }
+        for scaler in of("HorizontalPodAutoscaler") {
+            let target = &scaler["spec"]["scaleTargetRef"];
+            assert_eq!(target["name"], workload["metadata"]["name"], "{name}");
+            assert_eq!(target["kind"], workload["kind"], "{name}");
+            // Who scales is alone in saying how many there are.
+            assert!(workload["spec"]["replicas"].is_null(), "{name}");
+            // One at a time, so that each drains its journal while the others serve.
+            let down = &scaler["spec"]["behavior"]["scaleDown"]["policies"];
+            let slowly = json!([{ "type": "Pods", "value": 1, "periodSeconds": 60 }]);
+            assert_eq!(*down, slowly, "{name}");
+        }
+        let spread = &workload["spec"]["template"]["spec"]["topologySpreadConstraints"];
+        let spread = spread.as_array().cloned().unwrap_or_default();
+        let keys: BTreeSet<_> =
+            spread.iter().map(|one| one["topologyKey"].as_str().unwrap()).collect();
+        match name {
+            "nothing" => assert!(keys.is_empty()),
+            _ => {
+                assert!(keys.iter().eq(&["kubernetes.io/hostname", "topology.kubernetes.io/zone"]))
+            }
+        }
+        spread.iter().for_each(|one| selects(&one["labelSelector"]["matchLabels"]));
+        // The Prometheus operator finds one Service, and the port in it.
+        for monitor in of("ServiceMonitor") {
+            let wanted = monitor["spec"]["selector"]["matchLabels"].as_object().unwrap();
+            let found: Vec<_> = of("Service")
+                .filter(|one| {
+                    wanted.iter().all(|(key, value)| one["metadata"]["labels"][key] == *value)
+                })
+                .collect();
+            assert_eq!(found.len(), 1, "{name}");
+            let ports = found[0]["spec"]["ports"].as_array().unwrap();
+            let port = &monitor["spec"]["endpoints"][0]["port"];
+            assert!(ports.iter().any(|one| one["name"] == *port), "{name}: {ports:?}");
+        }
+        // What is said of the protocol is what is served.
+        let calls = of("Service").find_map(|one| one["spec"]["ports"][0]["appProtocol"].as_str());
+        let protocol = if name == "guarded" { "https" } else { "kubernetes.io/h2c" };
+        assert_eq!(calls, Some(protocol), "{name}");
     }
 }
 

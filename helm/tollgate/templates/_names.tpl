@@ -34,6 +34,11 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- end -}}
 {{- end -}}
 
+{{/* Of the listeners for calls and administration. */}}
+{{- define "tollgate.appProtocol" -}}
+{{- ternary "https" "kubernetes.io/h2c" (or (ne .Values.secrets.tls.name "") (hasKey .Values.config "tls_cert")) -}}
+{{- end -}}
+
 {{/* A workload with volumes of its own is a StatefulSet. */}}
 {{- define "tollgate.workload" -}}
 {{- ternary "StatefulSet" "Deployment" (or (eq .Values.journal.storage "persistentVolume") (eq .Values.ledger.kind "file")) -}}
