@@ -128,12 +128,24 @@ config: { emergency_country: US, reload_interval: 1m }
 secrets: { identities: { name: callers }, tokenKeys: { name: grants }, tls: { name: tollgate-tls }, clientCa: { name: clients } }
 ";
 
-const SERVICES: [(&str, &str); 9] = [
+const SENTINELS: &str = "
+image: { repository: registry.example/tollgate }
+ledger: { redis: { url: 'redis+sentinel://one:26380,two/main?replicas=1', auth: { secret: redis-acl } } }
+";
+
+const CLUSTER: &str = "
+image: { repository: registry.example/tollgate }
+ledger: { redis: { url: 'redis+cluster://one:7000,two:7000,three' } }
+";
+
+const SERVICES: [(&str, &str); 11] = [
     ("redis", REDIS),
     ("trial", TRIAL),
     ("ledger file", LEDGER_FILE),
     ("TLS and ACL", TLS_AND_ACL),
     ("URL from a Secret", URL_FROM_SECRET),
+    ("sentinels", SENTINELS),
+    ("cluster", CLUSTER),
     ("journal", JOURNAL),
     ("everything", EVERYTHING),
     ("nothing", NOTHING),
@@ -493,6 +505,11 @@ fn secrets_are_in_secrets_and_nowhere_else() {
     let config = config::load(Flags { ledger: Some(put_in), ..Flags::default() }, None).unwrap();
     assert_eq!(config.ledger.to_string(), "rediss://redis.example:6380/2");
 
+    let env = container(workload(&of(SENTINELS)))["env"].clone();
+    let url = env[2]["value"].as_str().unwrap().replace("$(REDIS_", "").replace(')', "");
+    assert_eq!(url, "redis+sentinel://USERNAME:PASSWORD@one:26380,two/main?replicas=1");
+    config::load(Flags { ledger: Some(url), ..Flags::default() }, None).unwrap();
+
     let whole = &container(workload(&of(URL_FROM_SECRET)))["env"].clone();
     let from = json!({ "secretKeyRef": { "name": "redis-url", "key": "url" } });
     assert_eq!(*whole, json!([{ "name": "TOLLGATE_LEDGER", "valueFrom": from }]));
@@ -531,7 +548,7 @@ fn whatever_selects_pods_selects_those_of_the_workload() {
             assert!(!wanted.is_empty(), "{name}");
             assert!(wanted.iter().all(|(key, value)| labels.get(key) == Some(value)), "{name}");
         };
-        let of = |kind: &str| objects.iter().filter(move |object| object["kind"] == kind);
+        let of = |kind: &'static str| objects.iter().filter(move |object| object["kind"] == kind);
         selects(&workload["spec"]["selector"]["matchLabels"]);
         of("Service").for_each(|service| selects(&service["spec"]["selector"]));
         of("NetworkPolicy").for_each(|one| selects(&one["spec"]["podSelector"]["matchLabels"]));
@@ -673,6 +690,13 @@ fn the_network_policy_lets_in_who_is_named_and_nobody_else() {
     let ports = |policy: &Value, n: usize| policy["egress"][n]["ports"][0]["port"].clone();
     assert_eq!(ports(&policy, 1), 6379);
     assert_eq!(ports(&of(TLS_AND_ACL), 1), 6380);
+    let all = |policy: &Value| {
+        let ports = policy["egress"][1]["ports"].as_array().unwrap().clone();
+        ports.iter().map(|one| one["port"].as_u64().unwrap()).collect::<Vec<_>>()
+    };
+    // The master of sentinels, and themselves.
+    assert_eq!(all(&of(SENTINELS)), [6379, 26380, 26379]);
+    assert_eq!(all(&of(CLUSTER)), [7000, 6379]);
     let everything = of(EVERYTHING);
     assert_eq!(everything["ingress"].as_array().unwrap().len(), 3);
     assert_eq!(ports(&everything, 2), 443);
@@ -704,6 +728,11 @@ fn wrong_values_are_refused_with_what_is_wrong() {
             "at '/ledger/redis/url'",
         ),
         ("ledger: { redis: { url: 'http://redis' } }", "at '/ledger/redis/url'"),
+        ("ledger: { redis: { url: 'redis+sentinel://one:26379' } }", "at '/ledger/redis/url'"),
+        (
+            "ledger: { redis: { url: 'redis+sentinel://one/main?sentinel_password=hidden' } }",
+            "at '/ledger/redis/url'",
+        ),
         ("ledger: { redis: { url: '' } }", "name the Redis, or set ledger.kind to file"),
         ("ledger: { redis: { urlFromSecret: { name: s } } }", "set one of them"),
         (

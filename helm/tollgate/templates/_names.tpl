@@ -34,6 +34,19 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- end -}}
 {{- end -}}
 
+{{/* Where Redis is: the ports in its URL; behind sentinels that of the master too, which they name. */}}
+{{- define "tollgate.redisPorts" -}}
+{{- $url := .Values.ledger.redis.url -}}
+{{- $port := int .Values.networkPolicy.redis.port -}}
+{{- $sentinels := hasPrefix "redis+sentinel:" $url -}}
+{{- $ports := ternary (list $port) list $sentinels -}}
+{{- range splitList "," (regexFind "://[^/?]*" $url | trimPrefix "://") -}}
+{{- $named := regexFind ":[0-9]+$" . | trimPrefix ":" -}}
+{{- $ports = append $ports (default (ternary 26379 $port $sentinels) $named | int) -}}
+{{- end -}}
+{{- join "," (uniq $ports) -}}
+{{- end -}}
+
 {{/* Of the listeners for calls and administration. */}}
 {{- define "tollgate.appProtocol" -}}
 {{- ternary "https" "kubernetes.io/h2c" (or (ne .Values.secrets.tls.name "") (hasKey .Values.config "tls_cert")) -}}
