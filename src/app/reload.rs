@@ -3,6 +3,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use sha2::{Digest, Sha256};
@@ -10,7 +11,9 @@ use tokio::signal::unix::Signal;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
+use crate::app::message_size;
 use crate::config::{Config, RELOADED, Source};
+use crate::credit_control::SharedKeys;
 use crate::grpc::gate::Gate;
 use crate::metrics::{self, Reloaded};
 use crate::ops::{telemetry, traces};
@@ -21,14 +24,16 @@ pub struct Reloads {
     pub(super) security: Arc<Security>,
     pub(super) gate: Arc<Gate>,
     pub(super) interval: Arc<watch::Sender<Duration>>,
+    pub(super) most_bytes: Arc<AtomicUsize>,
+    pub(super) keys: SharedKeys,
 }
 
 impl Reloads {
-    /// Looks for changed identities, certificates and settings for ever, each `reload_interval`, and at
+    /// Looks for changed identities, certificates, keys of grants and settings for ever, each `reload_interval`, and at
     /// once at that signal. `config` is what the process was started with, from that source.
     pub async fn run(self, source: Source, config: Config, mut hang_up: Signal) {
         let mut current = config;
-        let mut seen = digest(source.file.as_deref()).await;
+        let mut seen = digests(&source, &current).await;
         loop {
             let next = Instant::now() + current.reload_interval;
             let on_demand = tokio::select! {
@@ -39,13 +44,15 @@ impl Reloads {
                 tracing::info!("asked to read settings, identities and certificates again");
                 self.security.reload().await;
             }
-            let now = digest(source.file.as_deref()).await;
+            let now = digests(&source, &current).await;
             if now == seen && !on_demand {
                 continue;
             }
             seen = now;
             if let Some(new) = read(&source).await {
                 self.take_over(&mut current, new);
+                // The file of keys may be another one now.
+                seen = digests(&source, &current).await;
             }
         }
     }
@@ -70,6 +77,12 @@ impl Reloads {
             // Requests that are inside may take their time.
             tokio::spawn(async move { gate.set_most(most).await });
         }
+        if current.token_keys_file != new.token_keys_file {
+            let keys = new.token_keys();
+            tracing::info!(?keys, "grants are signed by the first of these keys from now on");
+            self.keys.set(keys);
+        }
+        self.most_bytes.store(message_size(&new), Ordering::Relaxed);
         self.interval.send_replace(new.reload_interval);
         if !later.is_empty() {
             let settings = later.join(", ");
@@ -77,6 +90,8 @@ impl Reloads {
         }
         // What needs a restart is compared with what is in force.
         current.max_requests_in_flight = new.max_requests_in_flight;
+        current.max_message_size = new.max_message_size;
+        current.token_keys_file = new.token_keys_file;
         current.log_filter = new.log_filter;
         current.reload_interval = new.reload_interval;
         current.trace_sample = new.trace_sample;
@@ -97,6 +112,12 @@ async fn read(source: &Source) -> Option<Config> {
             None
         }
     }
+}
+
+/// Of the configuration file, and of that of the keys that sign grants.
+async fn digests(source: &Source, current: &Config) -> [Option<[u8; 32]>; 2] {
+    let keys = current.token_keys_file.as_ref().map(|file| file.path.as_path());
+    [digest(source.file.as_deref()).await, digest(keys).await]
 }
 
 /// Contents are compared, as links of Kubernetes keep their times; `None` where it cannot be read.

@@ -45,8 +45,8 @@ pub enum Command {
     Loadtest(Box<LoadtestArgs>),
     /// Look into the journal of a server on this machine, whether or not it runs
     Journal(JournalArgs),
-    /// Check the settings as serve reads them, with the files that they name; asks no server
-    CheckConfig(Box<ServeArgs>),
+    /// Check the settings as serve reads them, with the files that they name; asks no server but by --ask-ledger
+    CheckConfig(Box<CheckConfigArgs>),
     /// Print what lets a shell complete commands and flags
     Completions(CompletionsArgs),
     /// Print the manual page of the program, or write those of all commands into a directory
@@ -209,6 +209,17 @@ impl ServeArgs {
     pub fn source(self) -> Source {
         Source { flags: self.flags, file: self.config }
     }
+}
+
+/// Arguments of `check-config`.
+#[derive(Debug, Args)]
+pub struct CheckConfigArgs {
+    /// Ask the ledger too whether it answers: Redis, its sentinels or its cluster
+    #[arg(long)]
+    pub ask_ledger: bool,
+    /// Where the settings come from.
+    #[command(flatten)]
+    pub serve: ServeArgs,
 }
 
 /// Arguments of `completions`.

@@ -1,19 +1,32 @@
 //! `check-config`: the settings as `serve` would read them, with the files that they name.
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use serde_json::json;
 
-use crate::cli::USAGE;
 use crate::cli::args::Output;
 use crate::cli::output::{Outcome, counted, print, warn};
-use crate::config::{Config, Listen, Mistake, Source};
+use crate::cli::{FAILURE, USAGE};
+use crate::config::{Config, LedgerUrl, Listen, Mistake, Source};
+use crate::ledger::redis::{RedisLedger, RedisSettings};
+use crate::ledger::{ClockOffset, Ledger};
 
-/// Carries out `check-config`. Nothing is bound, opened for writing or asked of a network.
-pub fn run(source: &Source, form: Output) -> Outcome {
+/// Longest wait for the ledger, where it is asked.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Carries out `check-config`. Nothing is bound or opened for writing; of the network Redis alone is asked, and
+/// that where `ask_ledger` says so.
+pub fn run(source: &Source, ask_ledger: bool, form: Output) -> Outcome {
     let loaded = source.load();
     let warnings = loaded.as_ref().map(warnings).unwrap_or_default();
-    let mistakes = loaded.err().unwrap_or_default();
+    let silent = match &loaded {
+        Ok(config) if ask_ledger => ask(config)?,
+        _ => None,
+    };
+    let usable = loaded.is_ok();
+    let mut mistakes = loaded.err().unwrap_or_default();
+    mistakes.extend(silent);
     match form {
         Output::Json => {
             let problem = |m: &Mistake| json!({ "place": m.place, "message": m.message });
@@ -31,7 +44,33 @@ pub fn run(source: &Source, form: Output) -> Outcome {
             }
         }
     }
-    Ok(if mistakes.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(USAGE) })
+    Ok(match (mistakes.is_empty(), usable) {
+        (true, _) => ExitCode::SUCCESS,
+        (false, true) => ExitCode::from(FAILURE),
+        (false, false) => ExitCode::from(USAGE),
+    })
+}
+
+/// Asks the ledger whether it answers; why not.
+fn ask(config: &Config) -> anyhow::Result<Option<Mistake>> {
+    let LedgerUrl::Redis(url) = &config.ledger else { return Ok(None) };
+    let settings = RedisSettings {
+        url: url.clone(),
+        response_timeout: PATIENCE,
+        connect_timeout: PATIENCE,
+        probe_timeout: PATIENCE,
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let answered = runtime.block_on(async {
+        let ledger = RedisLedger::connect(&settings, ClockOffset::default()).await?;
+        tokio::time::timeout(PATIENCE, ledger.ping()).await.map_err(anyhow::Error::from)??;
+        anyhow::Ok(())
+    });
+    let silent = |error: anyhow::Error| Mistake {
+        place: "ledger".to_owned(),
+        message: format!("{} does not answer: {error}", config.ledger),
+    };
+    Ok(answered.err().map(silent))
 }
 
 /// What is allowed, and dangerous.

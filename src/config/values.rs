@@ -18,6 +18,7 @@ use crate::charging::money::parse_micros;
 use crate::charging::units::Micros;
 use crate::credit_control::signed_grant::TokenKeys;
 use crate::duration;
+use crate::ledger::redis::check_url;
 use crate::notices::kinds::Kinds;
 use crate::notices::webhook::Secrets;
 
@@ -134,13 +135,16 @@ pub(super) fn ledger(text: &str) -> Result<LedgerUrl, String> {
         )) if rest.strip_prefix("//").is_some_and(|rest| !rest.is_empty())
             && (!matches!(scheme, "redis" | "rediss") || is_one_server(text)) =>
         {
+            if matches!(scheme, "redis+sentinel" | "redis+cluster") {
+                check_url(text).map_err(|error| error.to_string())?;
+            }
             Ok(LedgerUrl::Redis(text.to_owned()))
         }
         _ => Err(expected.to_owned()),
     }
 }
 
-/// Host, port and the number of a database. The other forms are judged when the server starts.
+/// Host, port and the number of a database.
 fn is_one_server(text: &str) -> bool {
     let Ok(url) = Url::parse(text) else { return false };
     let database = url.path().trim_start_matches('/');
@@ -240,13 +244,22 @@ pub(super) fn secrets_file_or_none(text: &str) -> Result<Option<Secrets>, String
     Secrets::parse(&read).map(Some)
 }
 
-pub(super) fn token_keys_file_or_none(text: &str) -> Result<Option<TokenKeys>, String> {
+/// The file of keys that sign grants, read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TokenKeysFile {
+    /// Where it is.
+    pub path: PathBuf,
+    /// What is in it.
+    pub keys: TokenKeys,
+}
+
+pub(super) fn token_keys_file_or_none(text: &str) -> Result<Option<TokenKeysFile>, String> {
     if text == "none" {
         return Ok(None);
     }
     let read = std::fs::read_to_string(text);
     let read = read.map_err(|error| format!("cannot read {text:?}: {error}"))?;
-    TokenKeys::parse(&read).map(Some)
+    TokenKeys::parse(&read).map(|keys| Some(TokenKeysFile { path: PathBuf::from(text), keys }))
 }
 
 pub(super) fn webhook_events(text: &str) -> Result<Kinds, String> {

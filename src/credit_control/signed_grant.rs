@@ -8,6 +8,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use arc_swap::ArcSwapOption;
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use hmac::{Hmac, Mac};
@@ -61,6 +62,22 @@ struct Key {
     secret: Vec<u8>,
     /// Keyed once: a clone of it saves half of the work of a short text.
     mac: Hmac<Sha256>,
+}
+
+/// The keys of a server, shared by its threads; they may change while it runs.
+#[derive(Clone, Default)]
+pub struct SharedKeys(Arc<ArcSwapOption<TokenKeys>>);
+
+impl SharedKeys {
+    /// Those in force.
+    pub fn get(&self) -> arc_swap::Guard<Option<Arc<TokenKeys>>> {
+        self.0.load()
+    }
+
+    /// From now on these; `None`: nothing is signed, and no token believed.
+    pub fn set(&self, keys: Option<TokenKeys>) {
+        self.0.store(keys.map(Arc::new));
+    }
 }
 
 /// Why a token is not believed.

@@ -3,10 +3,15 @@
 //! [`credit_control`]: crate::credit_control
 
 use std::collections::BTreeMap;
+use std::convert::Infallible;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll};
 
 use prost_types::Duration;
 use tokio::time::Instant;
+use tonic::body::Body;
+use tonic::codegen::Service;
 use tonic::service::interceptor::InterceptedService;
 use tonic::{Extensions, Request, Response, Status};
 use tracing::field::Empty;
@@ -42,10 +47,43 @@ use crate::security::guard::{Caller, Deferred};
 pub const NAME: &str = "tollgate.v1.CallAuthorizationService";
 
 /// The service as a listener serves it, with its deadline and the largest message that it takes.
-pub type Served<L> = InterceptedService<
-    CallAuthorizationServiceServer<CallAuthorization<L>>,
-    fn(Request<()>) -> Result<Request<()>, Status>,
->;
+pub type Served<L> = InterceptedService<Bounded<L>, fn(Request<()>) -> Result<Request<()>, Status>>;
+
+/// The service with a largest message that may change.
+pub struct Bounded<L> {
+    server: CallAuthorizationServiceServer<CallAuthorization<L>>,
+    most_bytes: Arc<AtomicUsize>,
+    /// What the server has now.
+    in_force: usize,
+}
+
+impl<L> Clone for Bounded<L> {
+    fn clone(&self) -> Self {
+        let Bounded { server, most_bytes, in_force } = self;
+        Bounded { server: server.clone(), most_bytes: most_bytes.clone(), in_force: *in_force }
+    }
+}
+
+impl<L: Ledger> Service<http::Request<Body>> for Bounded<L> {
+    type Response = http::Response<Body>;
+    type Error = Infallible;
+    type Future = <CallAuthorizationServiceServer<CallAuthorization<L>> as Service<
+        http::Request<Body>,
+    >>::Future;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Service::<http::Request<Body>>::poll_ready(&mut self.server, cx)
+    }
+
+    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
+        let most = self.most_bytes.load(Ordering::Relaxed);
+        if most != self.in_force {
+            self.server = self.server.clone().max_decoding_message_size(most);
+            self.in_force = most;
+        }
+        self.server.call(request)
+    }
+}
 
 /// See the module.
 pub struct CallAuthorization<L> {
@@ -55,17 +93,18 @@ pub struct CallAuthorization<L> {
 }
 
 impl<L: Ledger> CallAuthorization<L> {
-    /// The service on its use cases, ready to be listened for; messages above `max_bytes` are refused.
+    /// The service on its use cases, ready to be listened for; messages above `most_bytes` are refused.
     pub fn serve(
         control: Arc<CreditControl<L>>,
         gate: Arc<Gate>,
         directives: Arc<Directives<L>>,
-        max_bytes: usize,
+        most_bytes: Arc<AtomicUsize>,
     ) -> Served<L> {
         let service = CallAuthorization { control, gate, directives };
+        let in_force = most_bytes.load(Ordering::Relaxed);
         let server =
-            CallAuthorizationServiceServer::new(service).max_decoding_message_size(max_bytes);
-        InterceptedService::new(server, deadline::intercept)
+            CallAuthorizationServiceServer::new(service).max_decoding_message_size(in_force);
+        InterceptedService::new(Bounded { server, most_bytes, in_force }, deadline::intercept)
     }
 
     async fn try_authorize(

@@ -34,6 +34,7 @@ use crate::charging::profile::{Purchase, TenantState};
 use crate::charging::units::{Millis, Seconds};
 use crate::ledger::marks::{Lost, Mark, Marks, Regression, is_run_before};
 use crate::ledger::recharge::RechargeTerms;
+use crate::ledger::redis::address::Address;
 use crate::ledger::redis::batch::{Sender, Told};
 use crate::ledger::redis::cluster::Slot;
 use crate::ledger::redis::codec::{
@@ -94,6 +95,11 @@ pub struct RedisSettings {
      address: {0}"
 )]
 pub struct BadRedisUrl(String);
+
+/// Judges a URL without asking anybody; the error does not repeat it, as it may hold a password.
+pub fn check_url(url: &str) -> Result<(), BadRedisUrl> {
+    Address::parse(url).map(|_| ())
+}
 
 /// See the module.
 pub struct RedisLedger {

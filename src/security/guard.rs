@@ -3,18 +3,23 @@
 //!
 //! AuthorizeCall is never refused here: an emergency call is decided first (contract rule 13). What would
 //! refuse it goes along as [`Deferred`], and its handler refuses whatever is no emergency.
+//!
+//! An answer that goes on, such as that of WatchCalls, is judged again at every look at the identities.
 
 use std::convert::Infallible;
+use std::future::ready;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::{BoxFuture, Either, FutureExt};
+use futures_util::stream;
 use governor::clock::{Clock, DefaultClock};
 use http::header::AUTHORIZATION;
 use http::{Extensions, HeaderMap, Request, Response};
-use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
+use http_body_util::{BodyExt, Empty, Full, LengthLimitError, Limited, StreamBody};
 use tokio::sync::OwnedSemaphorePermit;
 use tonic::body::Body;
 use tonic::codegen::Service;
@@ -39,8 +44,8 @@ const RETRY_AFTER: Duration = Duration::from_millis(100);
 pub struct GuardLayer {
     /// Who may ask.
     pub security: Arc<Security>,
-    /// Largest message, in bytes.
-    pub most_bytes: usize,
+    /// Largest message, in bytes; may change.
+    pub most_bytes: Arc<AtomicUsize>,
 }
 
 impl<S> Layer<S> for GuardLayer {
@@ -188,6 +193,10 @@ impl GuardLayer {
             }
             Err(reason) => return refuse(reason, None),
         };
+        let mut standing = roles::goes_on(rpc.path).then(|| {
+            let security = self.security.clone();
+            Standing::new(security, rpc, &parts.headers, &parts.extensions)
+        });
         let limits = limits(&identity);
         if let Err((reason, retry)) = &limits
             && !is_authorize
@@ -197,14 +206,17 @@ impl GuardLayer {
         let (body, verdict) = match rpc.scope {
             Scope::Nothing => (body, Ok(())),
             Scope::All if !identity.has_all_tenants() => (body, Err(Reason::Tenant)),
-            _ => match Limited::new(body, self.most_bytes.saturating_add(PREFIX)).collect().await {
+            _ => match Limited::new(body, self.most_framed()).collect().await {
                 Ok(read) => {
                     let frame = read.to_bytes();
+                    if let Some(standing) = &mut standing {
+                        standing.frame = frame.clone();
+                    }
                     let verdict = judge(&identity, rpc, &frame);
                     (Body::new(Full::new(frame)), verdict)
                 }
                 Err(error) if error.is::<LengthLimitError>() => {
-                    let most = self.most_bytes;
+                    let most = self.most_framed().saturating_sub(PREFIX);
                     let large = format!("expected a message of at most {most} bytes");
                     return Ok(Status::out_of_range(large).into_http());
                 }
@@ -231,6 +243,10 @@ impl GuardLayer {
             }
         }
         let response = inner.call(Request::from_parts(parts, body)).await?;
+        let response = match standing {
+            Some(standing) => response.map(|body| standing.while_held(body)),
+            None => response,
+        };
         let Some(permit) = permit else { return Ok(response) };
         // Until the last of the answer is sent, which of a stream may take long.
         Ok(response.map(|body| {
@@ -241,6 +257,11 @@ impl GuardLayer {
         }))
     }
 
+    /// Most bytes of a message with what stands before it.
+    fn most_framed(&self) -> usize {
+        self.most_bytes.load(Ordering::Relaxed).saturating_add(PREFIX)
+    }
+
     fn deferred(
         &self,
         caller: String,
@@ -249,6 +270,80 @@ impl GuardLayer {
         retry: Option<Duration>,
     ) -> Deferred {
         Deferred { security: self.security.clone(), caller, peer, reason, retry }
+    }
+}
+
+/// What a stream was asked for with, to be judged again.
+struct Standing {
+    security: Arc<Security>,
+    rpc: &'static Rpc,
+    /// Tokens alone.
+    headers: HeaderMap,
+    /// The certificate alone.
+    extensions: Extensions,
+    /// The message; empty where it is about no tenant.
+    frame: Bytes,
+    peer: String,
+}
+
+impl Standing {
+    fn new(
+        security: Arc<Security>,
+        rpc: &'static Rpc,
+        all_headers: &HeaderMap,
+        all_extensions: &Extensions,
+    ) -> Standing {
+        let mut headers = HeaderMap::new();
+        for token in all_headers.get_all(AUTHORIZATION) {
+            headers.append(AUTHORIZATION, token.clone());
+        }
+        let mut extensions = Extensions::new();
+        if let Some(peer) = all_extensions.get::<Peer>() {
+            extensions.insert(peer.clone());
+        }
+        let peer = peer(all_extensions);
+        Standing { security, rpc, headers, extensions, frame: Bytes::new(), peer }
+    }
+
+    /// Whether it would be begun now; if not, who asks and why.
+    fn judge(&self) -> Result<(), (String, Reason)> {
+        let identity = self.security.identify(&self.headers, &self.extensions);
+        let identity = identity.map_err(|reason| (String::new(), reason))?;
+        let judged = match self.rpc.scope {
+            _ if !self.rpc.roles.contains(&identity.role) => Err(Reason::Role),
+            Scope::Nothing => Ok(()),
+            Scope::All if !identity.has_all_tenants() => Err(Reason::Tenant),
+            _ => judge(&identity, self.rpc, &self.frame),
+        };
+        judged.map_err(|reason| (identity.name.clone(), reason))
+    }
+
+    /// The body, which ends with a refusal as soon as it would not be begun any more.
+    fn while_held(self, body: Body) -> Body {
+        let looks = self.security.looks.subscribe();
+        let begun = Some((self, body, looks));
+        Body::new(StreamBody::new(stream::unfold(begun, |state| async {
+            let (standing, mut body, mut looks) = state?;
+            loop {
+                tokio::select! {
+                    biased;
+                    Ok(()) = looks.changed() => {
+                        let Err((caller, reason)) = standing.judge() else { continue };
+                        let Standing { security, rpc, peer, .. } = &standing;
+                        security.refusals().record(&caller, peer, rpc.path, reason);
+                        let mut trailers = HeaderMap::new();
+                        // A name or text that is no header is left out.
+                        let _ = status(reason, None).add_header(&mut trailers);
+                        let end = Empty::<Bytes>::new().with_trailers(ready(Some(Ok(trailers))));
+                        let end = std::pin::pin!(end).frame().await?;
+                        return Some((end.map_err(|never| match never {}), None));
+                    }
+                    frame = body.frame() => {
+                        return frame.map(|frame| (frame, Some((standing, body, looks))));
+                    }
+                }
+            }
+        })))
     }
 }
 

@@ -115,6 +115,12 @@ table! {
     }
 }
 
+/// Whether the answer is a stream, which may go on for long.
+pub fn goes_on(path: &str) -> bool {
+    let rpc = path.rsplit('/').next().unwrap_or_default();
+    matches!(rpc, "WatchCalls" | "WatchEvents" | "ExportUsage" | "Watch" | "ServerReflectionInfo")
+}
+
 /// The row of a path.
 pub fn find(path: &str) -> Option<&'static Rpc> {
     RPCS.iter().find(|rpc| rpc.path == path)

@@ -44,6 +44,13 @@ replicas: 1
 ledger: { kind: memory }
 ";
 
+const LEDGER_FILE: &str = "
+image: { repository: registry.example/tollgate }
+replicas: 1
+ledger: { kind: file, file: { size: 20Gi, storageClassName: fast } }
+journal: { storage: persistentVolume }
+";
+
 const TLS_AND_ACL: &str = "
 image: { repository: registry.example/tollgate, digest: 'sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef' }
 ledger: { redis: { url: 'rediss://redis.example:6380/2', auth: { secret: redis-acl } } }
@@ -121,19 +128,34 @@ config: { emergency_country: US, reload_interval: 1m }
 secrets: { identities: { name: callers }, tokenKeys: { name: grants }, tls: { name: tollgate-tls }, clientCa: { name: clients } }
 ";
 
-const SERVICES: [(&str, &str); 8] = [
+const SENTINELS: &str = "
+image: { repository: registry.example/tollgate }
+ledger: { redis: { url: 'redis+sentinel://one:26380,two/main?replicas=1', auth: { secret: redis-acl } } }
+";
+
+const CLUSTER: &str = "
+image: { repository: registry.example/tollgate }
+ledger: { redis: { url: 'redis+cluster://one:7000,two:7000,three' } }
+";
+
+const SERVICES: [(&str, &str); 11] = [
     ("redis", REDIS),
     ("trial", TRIAL),
+    ("ledger file", LEDGER_FILE),
     ("TLS and ACL", TLS_AND_ACL),
     ("URL from a Secret", URL_FROM_SECRET),
+    ("sentinels", SENTINELS),
+    ("cluster", CLUSTER),
     ("journal", JOURNAL),
     ("everything", EVERYTHING),
     ("nothing", NOTHING),
     ("guarded", GUARDED),
 ];
 
+const SIDECAR_LEDGER_FILE: &str = "tollgate: { ledger: { kind: file, redis: { url: '', auth: { secret: '' } } }, journal: { storage: none } }";
+
 /// Values of helm/examples/sbc, on top of its own.
-const SIDECARS: [(&str, &str); 3] = [
+const SIDECARS: [(&str, &str); 4] = [
     ("sidecar", "{}"),
     (
         "sidecar on loopback",
@@ -143,6 +165,7 @@ const SIDECARS: [(&str, &str); 3] = [
         "sidecar as a container",
         "tollgate: { sidecar: { native: false }, journal: { storage: none }, config: { shutdown_grace: 20s } }",
     ),
+    ("sidecar with a ledger file", SIDECAR_LEDGER_FILE),
 ];
 
 fn root() -> &'static Path {
@@ -422,14 +445,16 @@ fn the_program_reads_the_configuration_of_every_variant() {
         let config = loaded(&configuration);
         let journal = configuration.lines().filter(|line| line.starts_with("journal = "));
         let expected = match name {
-            "journal" | "everything" | "sidecar" | "sidecar on loopback" => {
+            "journal" | "ledger file" | "everything" | "sidecar" | "sidecar on loopback" => {
                 "journal = \"/var/lib/tollgate/journal\""
             }
             _ => "journal = \"off\"",
         };
         assert_eq!(journal.collect::<Vec<_>>(), [expected], "{name}");
         let calls = match name {
-            "sidecar" | "sidecar as a container" => "unix:/run/tollgate/calls.sock",
+            "sidecar" | "sidecar as a container" | "sidecar with a ledger file" => {
+                "unix:/run/tollgate/calls.sock"
+            }
             "sidecar on loopback" => "127.0.0.1:7601",
             "everything" => "[::]:7601",
             _ => "0.0.0.0:7601",
@@ -437,6 +462,10 @@ fn the_program_reads_the_configuration_of_every_variant() {
         assert_eq!(config.listen.to_string(), calls, "{name}");
         let administration = if name == "everything" { "[::]:7602" } else { "127.0.0.1:7602" };
         assert_eq!(config.admin_listen.to_string(), administration, "{name}");
+        if name.ends_with("ledger file") {
+            let ledger = "file:/var/lib/tollgate/ledger/ledger";
+            assert_eq!(config.ledger.to_string(), ledger, "{name}");
+        }
     }
     let config = loaded(&configuration(&objects(&rendered(EVERYTHING))));
     assert_eq!((config.call_threads, config.max_requests_in_flight), (2, 1_000_000));
@@ -476,6 +505,11 @@ fn secrets_are_in_secrets_and_nowhere_else() {
     let config = config::load(Flags { ledger: Some(put_in), ..Flags::default() }, None).unwrap();
     assert_eq!(config.ledger.to_string(), "rediss://redis.example:6380/2");
 
+    let env = container(workload(&of(SENTINELS)))["env"].clone();
+    let url = env[2]["value"].as_str().unwrap().replace("$(REDIS_", "").replace(')', "");
+    assert_eq!(url, "redis+sentinel://USERNAME:PASSWORD@one:26380,two/main?replicas=1");
+    config::load(Flags { ledger: Some(url), ..Flags::default() }, None).unwrap();
+
     let whole = &container(workload(&of(URL_FROM_SECRET)))["env"].clone();
     let from = json!({ "secretKeyRef": { "name": "redis-url", "key": "url" } });
     assert_eq!(*whole, json!([{ "name": "TOLLGATE_LEDGER", "valueFrom": from }]));
@@ -502,6 +536,69 @@ fn secrets_are_in_secrets_and_nowhere_else() {
     }
 }
 
+/// Labels that a selector names are those of the pods: what counts, spreads, bounds and scrapes finds them.
+#[test]
+fn whatever_selects_pods_selects_those_of_the_workload() {
+    for (name, values) in SERVICES {
+        let objects = objects(&rendered(values));
+        let workload = workload(&objects);
+        let labels = workload["spec"]["template"]["metadata"]["labels"].as_object().unwrap();
+        let selects = |selector: &Value| {
+            let wanted = selector.as_object().unwrap_or_else(|| panic!("{name}: {selector}"));
+            assert!(!wanted.is_empty(), "{name}");
+            assert!(wanted.iter().all(|(key, value)| labels.get(key) == Some(value)), "{name}");
+        };
+        let of = |kind: &'static str| objects.iter().filter(move |object| object["kind"] == kind);
+        selects(&workload["spec"]["selector"]["matchLabels"]);
+        of("Service").for_each(|service| selects(&service["spec"]["selector"]));
+        of("NetworkPolicy").for_each(|one| selects(&one["spec"]["podSelector"]["matchLabels"]));
+        for bound in of("PodDisruptionBudget") {
+            selects(&bound["spec"]["selector"]["matchLabels"]);
+            let most = if name == "everything" { json!("25%") } else { json!(1) };
+            assert_eq!(bound["spec"]["maxUnavailable"], most, "{name}");
+        }
+        for scaler in of("HorizontalPodAutoscaler") {
+            let target = &scaler["spec"]["scaleTargetRef"];
+            assert_eq!(target["name"], workload["metadata"]["name"], "{name}");
+            assert_eq!(target["kind"], workload["kind"], "{name}");
+            // Who scales is alone in saying how many there are.
+            assert!(workload["spec"]["replicas"].is_null(), "{name}");
+            // One at a time, so that each drains its journal while the others serve.
+            let down = &scaler["spec"]["behavior"]["scaleDown"]["policies"];
+            let slowly = json!([{ "type": "Pods", "value": 1, "periodSeconds": 60 }]);
+            assert_eq!(*down, slowly, "{name}");
+        }
+        let spread = &workload["spec"]["template"]["spec"]["topologySpreadConstraints"];
+        let spread = spread.as_array().cloned().unwrap_or_default();
+        let keys: BTreeSet<_> =
+            spread.iter().map(|one| one["topologyKey"].as_str().unwrap()).collect();
+        match name {
+            "nothing" => assert!(keys.is_empty()),
+            _ => {
+                assert!(keys.iter().eq(&["kubernetes.io/hostname", "topology.kubernetes.io/zone"]))
+            }
+        }
+        spread.iter().for_each(|one| selects(&one["labelSelector"]["matchLabels"]));
+        // The Prometheus operator finds one Service, and the port in it.
+        for monitor in of("ServiceMonitor") {
+            let wanted = monitor["spec"]["selector"]["matchLabels"].as_object().unwrap();
+            let found: Vec<_> = of("Service")
+                .filter(|one| {
+                    wanted.iter().all(|(key, value)| one["metadata"]["labels"][key] == *value)
+                })
+                .collect();
+            assert_eq!(found.len(), 1, "{name}");
+            let ports = found[0]["spec"]["ports"].as_array().unwrap();
+            let port = &monitor["spec"]["endpoints"][0]["port"];
+            assert!(ports.iter().any(|one| one["name"] == *port), "{name}: {ports:?}");
+        }
+        // What is said of the protocol is what is served.
+        let calls = of("Service").find_map(|one| one["spec"]["ports"][0]["appProtocol"].as_str());
+        let protocol = if name == "guarded" { "https" } else { "kubernetes.io/h2c" };
+        assert_eq!(calls, Some(protocol), "{name}");
+    }
+}
+
 #[test]
 fn a_journal_has_a_volume_that_outlives_its_pod() {
     let objects = objects(&rendered(JOURNAL));
@@ -523,6 +620,45 @@ fn a_journal_has_a_volume_that_outlives_its_pod() {
         object(&objects, "HorizontalPodAutoscaler")["spec"]["scaleTargetRef"]["kind"],
         "StatefulSet"
     );
+}
+
+#[test]
+fn a_ledger_in_a_file_is_one_pod_with_a_volume_that_outlives_it() {
+    let objects = objects(&rendered(LEDGER_FILE));
+    let set = object(&objects, "StatefulSet");
+    assert_eq!(set["spec"]["replicas"], 1);
+    let claims = set["spec"]["volumeClaimTemplates"].as_array().unwrap();
+    let names: Vec<_> = claims.iter().map(|claim| &claim["metadata"]["name"]).collect();
+    assert_eq!(names, ["tollgate-ledger", "tollgate-journal"]);
+    assert_eq!(claims[0]["spec"]["storageClassName"], "fast");
+    assert_eq!(claims[0]["spec"]["resources"]["requests"]["storage"], "20Gi");
+    let kept = json!({ "whenDeleted": "Retain", "whenScaled": "Retain" });
+    assert_eq!(set["spec"]["persistentVolumeClaimRetentionPolicy"], kept);
+    let mounts = container(set)["volumeMounts"].as_array().unwrap();
+    let mount = json!({ "name": "tollgate-ledger", "mountPath": "/var/lib/tollgate/ledger" });
+    assert!(mounts.contains(&mount), "{mounts:?}");
+    // No Redis: nothing but names is asked for on the network.
+    let egress = &object(&objects, "NetworkPolicy")["spec"]["egress"];
+    assert_eq!(egress.as_array().unwrap().len(), 1);
+
+    // The program serves with it, the volume being a folder of the test, and finds it again.
+    let files = Files::default();
+    let volume = files.path("");
+    let text = configuration(&objects).replace("/var/lib/tollgate/ledger", &volume);
+    let text = text.replace("/var/lib/tollgate/journal", &files.path("journal"));
+    let settings = files.write("tollgate.toml", &text);
+    for _ in 0..2 {
+        assert!(Sidecar::ready(&["--config", &settings]).stop().success());
+    }
+    assert!(Path::new(&files.path("ledger")).is_file());
+}
+
+#[test]
+fn the_volume_of_the_sbcs_pod_can_hold_the_ledger() {
+    let objects = objects(&template(&Sbc::new().path(), SIDECAR_LEDGER_FILE).succeeded());
+    let mounts = container(workload(&objects))["volumeMounts"].as_array().unwrap();
+    let mount = json!({ "name": "tollgate-ledger", "mountPath": "/var/lib/tollgate/ledger" });
+    assert!(mounts.contains(&mount), "{mounts:?}");
 }
 
 #[test]
@@ -554,6 +690,13 @@ fn the_network_policy_lets_in_who_is_named_and_nobody_else() {
     let ports = |policy: &Value, n: usize| policy["egress"][n]["ports"][0]["port"].clone();
     assert_eq!(ports(&policy, 1), 6379);
     assert_eq!(ports(&of(TLS_AND_ACL), 1), 6380);
+    let all = |policy: &Value| {
+        let ports = policy["egress"][1]["ports"].as_array().unwrap().clone();
+        ports.iter().map(|one| one["port"].as_u64().unwrap()).collect::<Vec<_>>()
+    };
+    // The master of sentinels, and themselves.
+    assert_eq!(all(&of(SENTINELS)), [6379, 26380, 26379]);
+    assert_eq!(all(&of(CLUSTER)), [7000, 6379]);
     let everything = of(EVERYTHING);
     assert_eq!(everything["ingress"].as_array().unwrap().len(), 3);
     assert_eq!(ports(&everything, 2), 443);
@@ -585,14 +728,26 @@ fn wrong_values_are_refused_with_what_is_wrong() {
             "at '/ledger/redis/url'",
         ),
         ("ledger: { redis: { url: 'http://redis' } }", "at '/ledger/redis/url'"),
-        ("ledger: { redis: { url: '' } }", "name the Redis, or set ledger.kind to memory"),
+        ("ledger: { redis: { url: 'redis+sentinel://one:26379' } }", "at '/ledger/redis/url'"),
+        (
+            "ledger: { redis: { url: 'redis+sentinel://one/main?sentinel_password=hidden' } }",
+            "at '/ledger/redis/url'",
+        ),
+        ("ledger: { redis: { url: '' } }", "name the Redis, or set ledger.kind to file"),
         ("ledger: { redis: { urlFromSecret: { name: s } } }", "set one of them"),
         (
             "ledger: { redis: { url: '', urlFromSecret: { name: s }, auth: { secret: s } } }",
             "needs ledger.redis.url",
         ),
-        ("ledger: { kind: memory }", "ledger.redis: needs ledger.kind redis"),
-        ("ledger: { kind: memory, redis: { url: '' } }", "allows one pod"),
+        ("replicas: 1\nledger: { kind: memory }", "ledger.redis: needs ledger.kind redis"),
+        ("replicas: 1\nledger: { kind: file }", "ledger.redis: needs ledger.kind redis"),
+        ("ledger: { kind: memory, redis: { url: '' } }", "at '/replicas': value must be 1"),
+        ("ledger: { kind: file, redis: { url: '' } }", "at '/replicas': value must be 1"),
+        (
+            "replicas: 1\nledger: { kind: file, redis: { url: '' } }\nautoscaling: { enabled: true }",
+            "at '/autoscaling/enabled': value must be false",
+        ),
+        ("ledger: { file: { size: big } }", "at '/ledger/file/size'"),
         ("image: { repository: '' }", "image.repository: name the image"),
         ("image: { digest: 'sha256:12' }", "at '/image/digest'"),
         ("security: { runAsUser: 0 }", "at '/security/runAsUser': minimum: got 0, want 1"),

@@ -219,6 +219,29 @@ async fn what_was_accepted_while_redis_was_down_outlives_the_sidecar_and_is_done
     verified(&journal);
 }
 
+/// As when a StatefulSet is scaled down.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_sidecar_that_is_told_to_end_brings_its_journal_to_redis_first() {
+    let (redis, files) = (RedisServer::started(), Files::default());
+    let journal = files.path("journal");
+    let flags = ["--ledger-timeout", "150ms", "--shutdown-grace", "30s", "--journal", &journal];
+    let mut sidecar = Sidecar::ready(&[&["--ledger", &redis.url()], &flags[..]].concat());
+    sidecar.set_up(&organisation());
+    allowed(&sidecar, "a").await;
+    redis.signal("STOP");
+    let settled = sidecar.calls().await.settle_call(settle("a", 60)).await.unwrap();
+    assert_eq!(settled.into_inner().result(), SettleResult::Accepted);
+    assert_eq!(listed(&journal), [("a".to_owned(), "PENDING".to_owned())]);
+    sidecar.signal("TERM");
+    wait_until("draining", || sidecar.log(), |log| log.contains("\"draining\""));
+    assert!(sidecar.runs(), "it waits: {}", sidecar.log());
+    redis.signal("CONT");
+    wait_until("ended", || sidecar.runs(), |runs| !runs);
+    assert!(sidecar.log().contains("\"stopped\""), "{}", sidecar.log());
+    assert!(listed(&journal).is_empty(), "{:?}", listed(&journal));
+    assert_spent(&Sidecar::on(&redis.url()), "0.15").await;
+}
+
 #[tokio::test]
 async fn records_of_calls_decided_without_redis_outlive_a_killed_sidecar() {
     let redis = RedisServer::absent_and_durable();
@@ -319,7 +342,7 @@ async fn a_journal_that_cannot_be_written_accepts_nothing_and_says_so() {
     wait_until("told", || sidecar.readyz(), told);
     let said = sidecar.log();
     assert_eq!(said.matches("the journal takes nothing").count(), 1, "{said}");
-    assert_eq!(listed(&journal), []);
+    assert!(listed(&journal).is_empty(), "{:?}", listed(&journal));
     // The record is kept in memory, as without a journal.
     redis.start();
     sidecar.wait_until_ready();

@@ -14,9 +14,10 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 use tollgate::config::{Config, HttpTls, Listen};
 use tollgate::proto::v1;
+use tollgate::proto::v1::account_service_client::AccountServiceClient;
 use tollgate::proto::v1::call_authorization_service_client::CallAuthorizationServiceClient;
 use tollgate::security::Reason;
-use tollgate::security::roles::RPCS;
+use tollgate::security::roles::{self, RPCS};
 use tonic::body::Body;
 use tonic::codegen::Service;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
@@ -26,6 +27,7 @@ use tonic_types::StatusExt;
 use crate::server::{Server, channel, config, organisation};
 use crate::support::messages::{authorize, extend, settle};
 use crate::support::process::{Files, PATIENCE, Sidecar, run, tollgate, wait_until};
+use crate::support::redis_group::{Guarded, Process, Shards};
 
 const CALLS: &str = "/tollgate.v1.CallAuthorizationService/";
 const ACCOUNT: &str = "/tollgate.v1.AccountService/";
@@ -140,6 +142,7 @@ fn callers() -> String {
     file += &caller("root", "admin", &["*"], "");
     file += &caller("any-sbc", "sbc", &["*"], "");
     file += &caller("stranger", "sbc", &["fabrikam"], "");
+    file += &caller("stranger-to-be", "sbc", &["contoso"], "");
     let sha256 = hex::encode(Sha256::digest("late"));
     file += &format!(
         "[[callers]]\nname = \"late\"\nrole = \"sbc\"\ntenants = [\"contoso\"]\n\
@@ -406,6 +409,86 @@ async fn who_is_taken_out_of_the_file_is_refused_and_a_bad_file_changes_nothing(
     std::fs::remove_file(files.path("callers.toml")).unwrap();
     security.reload().await;
     assert!(asked("new").await && !asked("sbc").await, "a file that is gone lets nobody in");
+}
+
+#[tokio::test]
+async fn streams_end_as_soon_as_their_caller_may_not_ask_for_them() {
+    let files = Files::default();
+    let server = guarded(&files, &callers()).await;
+    let security = server.running.security();
+    let addresses = server.running.addresses();
+    let calls = CallAuthorizationServiceClient::new(channel(&addresses.calls).await);
+    let account = AccountServiceClient::new(channel(&addresses.administration).await);
+    let directives = async |token: &str| {
+        let of = v1::WatchCallsRequest { tenant_id: "contoso".into(), ..Default::default() };
+        let mut stream = calls.clone().watch_calls(with(token, of)).await.unwrap().into_inner();
+        assert!(stream.message().await.unwrap().unwrap().caught_up);
+        stream
+    };
+    let mut gone = directives("sbc").await;
+    let mut stays = directives("any-sbc").await;
+    let mut expires = directives("stranger-to-be").await;
+    let of = v1::WatchEventsRequest { tenant_id: "contoso".into(), ..Default::default() };
+    let mut viewer = account.clone().watch_events(with("viewer", of)).await.unwrap().into_inner();
+
+    // The first is taken out, the second's token expires, the third has another tenant.
+    let sha256 = hex::encode(Sha256::digest("stranger-to-be"));
+    let late = format!(
+        "[[callers]]\nname = \"stranger-to-be\"\nrole = \"sbc\"\ntenants = [\"contoso\"]\n\
+         tokens = [{{ sha256 = \"{sha256}\", expires_at = \"2020-01-01T00:00:00Z\" }}]\n"
+    );
+    let file = caller("any-sbc", "sbc", &["*"], "")
+        + &caller("root", "admin", &["*"], "")
+        + &caller("viewer", "viewer", &["fabrikam"], "")
+        + &late;
+    files.write("callers.toml", &file);
+    security.reload().await;
+    async fn end<T>(stream: &mut tonic::Streaming<T>) -> Code {
+        let ended = async {
+            loop {
+                match stream.message().await {
+                    Ok(Some(_)) => {}
+                    Ok(None) => return Code::Ok,
+                    Err(status) => return status.code(),
+                }
+            }
+        };
+        tokio::time::timeout(PATIENCE, ended).await.expect("an end")
+    }
+    assert_eq!(end(&mut gone).await, Code::Unauthenticated);
+    assert_eq!(end(&mut expires).await, Code::Unauthenticated);
+    assert_eq!(end(&mut viewer).await, Code::PermissionDenied);
+    let refusals = security.refusals();
+    for reason in [Reason::UnknownToken, Reason::ExpiredToken, Reason::Tenant] {
+        assert_eq!(refusals.count(reason), 1, "{reason:?}");
+    }
+    // Who may still ask is told as before.
+    let ask = with("any-sbc", authorize("a", "alice", "+12065550100"));
+    let answer = calls.clone().authorize_call(ask).await.unwrap();
+    assert_eq!(answer.into_inner().decision(), v1::Decision::Allowed);
+    let block = v1::BlockUserRequest {
+        tenant_id: "contoso".into(),
+        user_id: "alice".into(),
+        reason: "r".into(),
+        operator: "o".into(),
+    };
+    account.clone().block_user(with("root", block)).await.unwrap();
+    let told = tokio::time::timeout(PATIENCE, stays.message()).await.expect("in time");
+    assert_eq!(told.unwrap().unwrap().directive.unwrap().call_id, "a");
+}
+
+/// Every RPC whose answer is a stream ends with the rights of its caller.
+#[test]
+fn the_streams_that_are_judged_again_are_all_there_are() {
+    let files = prost_types::FileDescriptorSet::decode(tollgate::proto::FILE_DESCRIPTOR_SET);
+    for file in files.unwrap().file {
+        for service in &file.service {
+            for rpc in &service.method {
+                let path = format!("/{}.{}/{}", file.package(), service.name(), rpc.name());
+                assert_eq!(roles::goes_on(&path), rpc.server_streaming(), "{path}");
+            }
+        }
+    }
 }
 
 #[tokio::test]
@@ -830,24 +913,24 @@ fn a_server_without_identities_says_so_loudly_and_bad_files_stop_the_start() {
     }
 }
 
-#[tokio::test]
-async fn the_documented_user_of_redis_can_do_what_it_takes_and_no_more() {
-    let redis = crate::support::redis::RedisServer::started();
+/// The rights that the operations page has, with a password.
+fn documented_rights() -> Vec<String> {
     let page = include_str!("../../docs/OPERATIONS.md");
     let line = page.split("`ACL SETUSER ").nth(1).expect("the page has it");
     let rights = line.split('`').next().unwrap().replace("PASSWORD", "secret");
-    let mut connection = redis.client().get_connection().unwrap();
-    let mut set = redis::cmd("ACL");
-    set.arg("SETUSER").arg(rights.split(' ').collect::<Vec<_>>());
-    set.exec(&mut connection).expect("the rights are known");
+    rights.split(' ').map(str::to_owned).collect()
+}
 
-    let url = format!("{}?user=tollgate&pass=secret", redis.url());
-    let mut sidecar = Sidecar::on(&url);
-    sidecar.set_up(&organisation());
+fn permit(server: &Process, rights: &[&str]) {
+    let _: redis::Value = server.ask(&[&["ACL", "SETUSER"], rights].concat());
+}
+
+/// What sidecars and operators do all day, by a Redis user who may do no more than it takes.
+async fn a_day(sidecar: &Sidecar, call: &str) {
     let mut calls = sidecar.calls().await;
-    calls.authorize_call(authorize("a", "alice", "+12065550100")).await.unwrap();
-    calls.extend_call(extend("a", 10, 1)).await.unwrap();
-    calls.settle_call(settle("a", 20)).await.unwrap();
+    calls.authorize_call(authorize(call, "alice", "+12065550100")).await.unwrap();
+    calls.extend_call(extend(call, 10, 1)).await.unwrap();
+    calls.settle_call(settle(call, 20)).await.unwrap();
     for line in [
         "users block carol --tenant contoso --reason r",
         "balance --tenant contoso",
@@ -858,6 +941,71 @@ async fn the_documented_user_of_redis_can_do_what_it_takes_and_no_more() {
     ] {
         sidecar.client(&line.split(' ').collect::<Vec<_>>()).succeeded();
     }
+    assert!(!sidecar.log().contains("NOPERM"), "{}", sidecar.log());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_documented_user_of_redis_goes_with_the_master_that_sentinels_name() {
+    let guarded = Guarded::start(&[]);
+    let rights = documented_rights();
+    let rights: Vec<&str> = rights.iter().map(String::as_str).collect();
+    // Redis does not copy users to replicas.
+    for server in [&guarded.master, &guarded.replicas[0], &guarded.replicas[1]] {
+        permit(server, &rights);
+    }
+    let mut of_sentinels = vec!["finder", "on", ">hush"];
+    of_sentinels.extend(["-@all", "+@connection", "+sentinel"]);
+    guarded.sentinels.iter().for_each(|sentinel| permit(sentinel, &of_sentinels));
+    let url = guarded.url().replace("://", "://tollgate:secret@");
+    let url = format!("{url}?replicas=1&sentinel_user=finder&sentinel_password=hush");
+    let sidecar = Sidecar::on(&url);
+    sidecar.set_up(&organisation());
+    a_day(&sidecar, "a").await;
+    guarded.master.kill();
+    wait_until("failed over", || guarded.named(), |port| *port != guarded.master.port);
+    let balance = ["balance", "--tenant", "contoso"];
+    wait_until("found", || sidecar.client(&balance), |balance| balance.status.success());
+    let mut calls = sidecar.calls().await;
+    // The connection of the calls finds it a little later, and the other replica its master.
+    let settled = async {
+        loop {
+            match calls.settle_call(settle("a", 20)).await {
+                Err(status) if status.code() == Code::Unavailable => {
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                }
+                answer => return answer.unwrap().into_inner().result(),
+            }
+        }
+    };
+    let settled = tokio::time::timeout(PATIENCE, settled).await.expect("found in time");
+    assert_eq!(settled, v1::SettleResult::Settled, "it is where it was");
+    assert!(!sidecar.log().contains("NOPERM"), "{}", sidecar.log());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_documented_user_of_redis_and_one_right_more_serve_on_a_cluster() {
+    let shards = Shards::start(&[]);
+    let rights = documented_rights();
+    let mut rights: Vec<&str> = rights.iter().map(String::as_str).collect();
+    rights.push("+cluster");
+    shards.masters.iter().for_each(|node| permit(node, &rights));
+    let sidecar = Sidecar::on(&shards.url().replace("://", "://tollgate:secret@"));
+    sidecar.set_up(&organisation());
+    a_day(&sidecar, "a").await;
+}
+
+#[tokio::test]
+async fn the_documented_user_of_redis_can_do_what_it_takes_and_no_more() {
+    let redis = crate::support::redis::RedisServer::started();
+    let mut connection = redis.client().get_connection().unwrap();
+    let mut set = redis::cmd("ACL");
+    set.arg("SETUSER").arg(documented_rights());
+    set.exec(&mut connection).expect("the rights are known");
+
+    let url = format!("{}?user=tollgate&pass=secret", redis.url());
+    let mut sidecar = Sidecar::on(&url);
+    sidecar.set_up(&organisation());
+    a_day(&sidecar, "a").await;
     assert!(sidecar.stop().success());
     assert!(!sidecar.log().contains("NOPERM"), "{}", sidecar.log());
 

@@ -1,10 +1,10 @@
 //! Settings before a start and after it: `check-config`, and what a running server takes over.
 
+use base64::Engine;
+use serde_json::Value;
 use tonic::Code;
 
-use serde_json::Value;
-
-use crate::metrics::get;
+use crate::metrics::{get, http};
 use crate::server::organisation;
 use crate::support::messages::{authorize, settle};
 use crate::support::process::{Files, Finished, Sidecar, parsed, run, tollgate, wait_until};
@@ -124,6 +124,119 @@ async fn the_log_and_the_limits_change_while_calls_run_and_bad_settings_change_n
     files.write("tollgate.toml", &usual.replace("log_decisions = 1", "log_decisions = 0"));
     sidecar.signal("HUP");
     wait_until("asked", || told(&sidecar, "\"changed\":\"reload_interval, log_d"), |l| *l == 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn keys_of_grants_and_the_largest_message_change_while_calls_run() {
+    const K1: &str = "k1 AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQE=\n";
+    const K2: &str = "k2 AgICAgICAgICAgICAgICAgICAgICAgICAgICAgICAgI=\n";
+    let files = Files::default();
+    let keys = files.write("keys", K1);
+    let usual = format!("reload_interval = \"100ms\"\ntoken_keys_file = {keys:?}\n");
+    let file = files.write("tollgate.toml", &usual);
+    let sidecar = Sidecar::ready(&["--config", &file]);
+    sidecar.set_up(&organisation());
+    let calls = sidecar.calls().await;
+    let signer = async |call: &str| {
+        let asked = calls.clone().authorize_call(authorize(call, "alice", "+12065550100")).await;
+        let token = asked.unwrap().into_inner().grant.unwrap().token;
+        let bytes = base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(token).unwrap();
+        // Behind the version, the length of its name, and its name.
+        String::from_utf8(bytes[2..][..usize::from(bytes[1])].to_vec()).unwrap()
+    };
+    assert_eq!(signer("a").await, "k1");
+    // Keys that cannot be used change nothing, and are not printed.
+    files.write("keys", "k3 c2hvcnQ=\n");
+    let failed = "tollgate_reload_failed{what=\"settings\"}";
+    wait_until("told", || figure(&sidecar, failed), |figure| figure == "1");
+    assert!(!sidecar.log().contains("c2hvcnQ"), "{}", sidecar.log());
+    assert_eq!(signer("b").await, "k1");
+    files.write("keys", &format!("{K2}{K1}"));
+    let signed = "grants are signed by the first";
+    wait_until("taken over", || told(&sidecar, signed), |lines| *lines == 1);
+    assert_eq!(signer("c").await, "k2");
+    files.write("tollgate.toml", &usual.replace("token_keys_file", "# token_keys_file"));
+    wait_until("none", || told(&sidecar, signed), |lines| *lines == 2);
+    let unsigned = calls.clone().authorize_call(authorize("d", "alice", "+12065550100")).await;
+    assert_eq!(unsigned.unwrap().into_inner().grant.unwrap().token, "");
+
+    // A message of 5 KiB is read, as far as what is in it may be; then it is too large.
+    let large = async || {
+        let mut request = settle("a", 5);
+        request.call_id = "x".repeat(5000);
+        calls.clone().settle_call(request).await.expect_err("no such call").code()
+    };
+    assert_eq!(large().await, Code::InvalidArgument);
+    let path = "/v1/tenants/contoso/calls/a:settle";
+    let body = format!("{{\"usedDuration\":\"5s\",\"sipCallId\":\"{}\"}}", "x".repeat(5000));
+    let json = || http(sidecar.calls, "POST", path, "Content-Type: application/json", &body).0;
+    assert!(json().starts_with("HTTP/1.1 400"), "{}", json());
+    files.write("tollgate.toml", &format!("{usual}max_message_size = \"4KiB\"\n"));
+    let smaller = "\"changed\":\"max_message_size, token_keys_file\"";
+    wait_until("smaller", || told(&sidecar, smaller), |lines| *lines == 1);
+    assert_eq!(large().await, Code::OutOfRange);
+    assert!(json().starts_with("HTTP/1.1 413"), "{}", json());
+    assert_eq!(told(&sidecar, "need a restart"), 0, "{}", sidecar.log());
+}
+
+#[test]
+fn addresses_of_sentinels_and_clusters_are_checked_and_asked_on_demand() {
+    let files = Files::default();
+    for bad in [
+        "redis+sentinel://one:1",
+        "redis+sentinel://me:hidden@one:1/main?password=hidden",
+        "redis+cluster://one:1/2",
+        "redis+cluster://",
+    ] {
+        let file = files.write("tollgate.toml", &format!("ledger = {bad:?}\n"));
+        let said = check(&["--config", &file]).failed(64);
+        assert!(said.contains(&format!("{file} line 1: ledger: expected")), "{bad}: {said}");
+        assert!(!said.contains("hidden"), "{said}");
+    }
+    // Nobody is asked unless that is wanted.
+    let sentinels = "redis+sentinel://me:hidden@127.0.0.1:1,127.0.0.1:2/main?replicas=1";
+    check(&["--ledger", sentinels]).succeeded();
+    for away in [sentinels, "redis+cluster://:hidden@127.0.0.1:1", "redis://:hidden@127.0.0.1:1"] {
+        let said = check(&["--ledger", away, "--ask-ledger"]).failed(1);
+        assert!(said.contains("ledger: redis") && said.contains("does not answer"), "{said}");
+        assert!(!said.contains("hidden"), "{said}");
+    }
+    let redis = RedisServer::started();
+    check(&["--ledger", &redis.url(), "--ask-ledger"]).succeeded();
+    check(&["--ledger", "memory", "--ask-ledger"]).succeeded();
+}
+
+#[test]
+fn colours_and_progress_are_for_terminals_alone() {
+    let server = Sidecar::ready(&[]);
+    server.set_up(&organisation());
+    // `script` lets a command believe that it has a terminal.
+    let on_terminal = |command: &str| {
+        let mut script = std::process::Command::new("script");
+        let program = tollgate().get_program().to_string_lossy().into_owned();
+        script.args(["-q", "-c", &format!("{program} {command}"), "/dev/null"]);
+        script.env("TOLLGATE_ADMIN_ENDPOINT", format!("http://{}", server.administration));
+        script.stdin(std::process::Stdio::null());
+        run(script).stdout
+    };
+    let audit = on_terminal("audit");
+    assert!(audit.contains("auditing") && audit.contains("clean: 1 tenant"), "{audit:?}");
+    let piped = server.client(&["audit"]);
+    assert!(!piped.stderr.contains("auditing") && !piped.stderr.contains('\x1b'), "{piped:?}");
+    assert!(!piped.succeeded().contains('\x1b'));
+    // Results have no colours on a terminal either.
+    let balance = on_terminal("balance --tenant contoso");
+    assert!(balance.contains("AVAILABLE") && !balance.contains('\x1b'), "{balance:?}");
+    // A server that ends at once, after its first lines of the log.
+    let ports = "--listen 127.0.0.1:0 --admin-listen 127.0.0.1:0 --http-listen 127.0.0.1:0";
+    let away = "--require-ledger-at-start true --ledger redis://127.0.0.1:1 --ledger-timeout 1s";
+    let command = format!("serve {ports} {away} --log-format text");
+    let log = on_terminal(&command);
+    assert!(log.contains("grants are not signed") && log.contains("\x1b["), "{log:?}");
+    let mut serve = tollgate();
+    serve.args(command.split(' '));
+    let log = run(serve).stderr;
+    assert!(log.contains("grants are not signed") && !log.contains('\x1b'), "{log:?}");
 }
 
 #[test]

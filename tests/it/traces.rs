@@ -1,7 +1,10 @@
 //! What a collector of traces is sent, by OTLP.
 
+use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
+use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use opentelemetry_proto::tonic::collector::metrics::v1::metrics_service_server::{
     MetricsService, MetricsServiceServer,
@@ -26,8 +29,9 @@ use tonic::{Request, Response, Status};
 
 use crate::metrics::{get, http};
 use crate::server::organisation;
+use crate::stock_client::tool;
 use crate::support::messages::{authorize, settle};
-use crate::support::process::{Sidecar, wait_until};
+use crate::support::process::{PATIENCE, Sidecar, wait_until};
 
 const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
 const PARENT: &str = "00f067aa0ba902b7";
@@ -214,4 +218,94 @@ async fn refusals_are_logged_always_and_the_rest_as_often_as_asked() {
         assert_eq!(lines("ALLOWED"), allowed, "{}", sidecar.log());
         assert!(!sidecar.log().contains("2065550100"), "{}", sidecar.log());
     }
+}
+
+/// A collector that others have made (PyPI `rotel`), which prints what it receives; ends with this value.
+struct Packaged {
+    child: Child,
+    said: Arc<Mutex<String>>,
+    address: SocketAddr,
+}
+
+impl Packaged {
+    /// `None` where there is none for the Python of this machine, as `make tools` has noted.
+    fn start() -> Option<Packaged> {
+        if tool("buf").with_file_name(".no-rotel").exists() {
+            eprintln!("NOT TESTED: there is no packaged collector for the Python of this machine");
+            return None;
+        }
+        let free = || std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        // Somebody else may take a port between its choice and its use.
+        (0..5).find_map(|_| Packaged::start_on(free(), free())).or_else(|| panic!("it starts"))
+    }
+
+    fn start_on(address: SocketAddr, http: SocketAddr) -> Option<Packaged> {
+        let mut command = Command::new(tool("rotel-agent"));
+        command.args(["start", "--exporter", "blackhole", "--debug-log-verbosity", "detailed"]);
+        command.args(["--debug-log", "traces", "--debug-log", "metrics"]);
+        command.args(["--otlp-grpc-endpoint", &address.to_string()]);
+        command.args(["--otlp-http-endpoint", &http.to_string()]);
+        command.stdout(Stdio::piped()).stderr(Stdio::null()).stdin(Stdio::null());
+        let mut child = command.spawn().expect("the collector starts");
+        let said = Arc::new(Mutex::new(String::new()));
+        let (output, to) = (child.stdout.take().expect("a pipe"), said.clone());
+        std::thread::spawn(move || {
+            for line in BufReader::new(output).lines().map_while(Result::ok) {
+                to.lock().unwrap().push_str(&(line + "\n"));
+            }
+        });
+        let mut packaged = Packaged { child, said, address };
+        let answers = || std::net::TcpStream::connect(address).is_ok();
+        let up = |packaged: &mut Packaged| matches!(packaged.child.try_wait(), Ok(None));
+        let patience = Instant::now() + PATIENCE;
+        while up(&mut packaged) && Instant::now() < patience {
+            if answers() {
+                return Some(packaged);
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        None
+    }
+
+    fn said(&self) -> String {
+        self.said.lock().unwrap().clone()
+    }
+}
+
+impl Drop for Packaged {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_packaged_collector_takes_traces_and_figures() {
+    let Some(collector) = Packaged::start() else { return };
+    let endpoint = format!("http://{}", collector.address);
+    let mut sidecar = Sidecar::ready(&["--otlp-endpoint", &endpoint, "--otlp-metrics", "100ms"]);
+    sidecar.set_up(&organisation());
+    let mut calls = sidecar.calls().await;
+    calls
+        .authorize_call(of_trace(authorize("packaged", "alice", "+12065550100"), "01"))
+        .await
+        .unwrap();
+    let series = "Name: tollgate_rpc_duration_seconds";
+    wait_until("the figures", || collector.said(), |said| said.contains(series));
+    // Spans on their way are sent at the end.
+    assert!(sidecar.stop().success());
+    let trace = format!("Trace ID       : {TRACE}");
+    let said = wait_until("the trace", || collector.said(), |said| said.contains(&trace));
+    for part in [
+        "service.name: Str(tollgate)",
+        "Name: tollgate_open_holds",
+        "DataType: Histogram",
+        &format!("Parent ID      : {PARENT}"),
+        "Name           : AuthorizeCall",
+        "decision: Str(ALLOWED)",
+    ] {
+        assert!(said.contains(part), "{part}: {said}");
+    }
+    assert!(!said.contains("2065550100"), "{said}");
 }

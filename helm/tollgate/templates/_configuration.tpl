@@ -18,6 +18,8 @@ unix:/run/tollgate/{{ .Values.calls.unixSocket }}
 # Made by the chart from its values.
 {{- if eq .Values.ledger.kind "memory" }}
 ledger = "memory"
+{{- else if eq .Values.ledger.kind "file" }}
+ledger = "file:/var/lib/tollgate/ledger/ledger"
 {{- else if and .Values.ledger.redis.url (not .Values.ledger.redis.auth.secret) }}
 ledger = {{ .Values.ledger.redis.url | toRawJson }}
 {{- end }}

@@ -78,6 +78,9 @@ securityContext:
 volumeMounts:
   - { name: tollgate-config, mountPath: /etc/tollgate, readOnly: true }
   - { name: tollgate-tmp, mountPath: /tmp }
+  {{- if eq .Values.ledger.kind "file" }}
+  - { name: tollgate-ledger, mountPath: /var/lib/tollgate/ledger }
+  {{- end }}
   {{- if ne .Values.journal.storage "none" }}
   - { name: tollgate-journal, mountPath: /var/lib/tollgate/journal }
   {{- end }}

@@ -34,12 +34,35 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- end -}}
 {{- end -}}
 
+{{/* Where Redis is: the ports in its URL; behind sentinels that of the master too, which they name. */}}
+{{- define "tollgate.redisPorts" -}}
+{{- $url := .Values.ledger.redis.url -}}
+{{- $port := int .Values.networkPolicy.redis.port -}}
+{{- $sentinels := hasPrefix "redis+sentinel:" $url -}}
+{{- $ports := ternary (list $port) list $sentinels -}}
+{{- range splitList "," (regexFind "://[^/?]*" $url | trimPrefix "://") -}}
+{{- $named := regexFind ":[0-9]+$" . | trimPrefix ":" -}}
+{{- $ports = append $ports (default (ternary 26379 $port $sentinels) $named | int) -}}
+{{- end -}}
+{{- join "," (uniq $ports) -}}
+{{- end -}}
+
+{{/* Of the listeners for calls and administration. */}}
+{{- define "tollgate.appProtocol" -}}
+{{- ternary "https" "kubernetes.io/h2c" (or (ne .Values.secrets.tls.name "") (hasKey .Values.config "tls_cert")) -}}
+{{- end -}}
+
+{{/* A workload with volumes of its own is a StatefulSet. */}}
+{{- define "tollgate.workload" -}}
+{{- ternary "StatefulSet" "Deployment" (or (eq .Values.journal.storage "persistentVolume") (eq .Values.ledger.kind "file")) -}}
+{{- end -}}
+
 {{/* What values.schema.json cannot say: values that are right alone but not together. */}}
 {{- define "tollgate.check" -}}
 {{- $redis := .Values.ledger.redis -}}
 {{- if eq .Values.ledger.kind "redis" -}}
 {{- if and (not $redis.url) (not $redis.urlFromSecret.name) -}}
-{{- fail "ledger.redis.url or ledger.redis.urlFromSecret.name: name the Redis, or set ledger.kind to memory for a trial" -}}
+{{- fail "ledger.redis.url or ledger.redis.urlFromSecret.name: name the Redis, or set ledger.kind to file (one pod) or memory (a trial)" -}}
 {{- end -}}
 {{- if and $redis.url $redis.urlFromSecret.name -}}
 {{- fail "ledger.redis.url and ledger.redis.urlFromSecret.name: set one of them" -}}
@@ -50,9 +73,6 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- else -}}
 {{- if or $redis.url $redis.urlFromSecret.name $redis.auth.secret -}}
 {{- fail "ledger.redis: needs ledger.kind redis" -}}
-{{- end -}}
-{{- if and (eq .Values.shape "service") (or (gt (int .Values.replicas) 1) .Values.autoscaling.enabled) -}}
-{{- fail "replicas: ledger.kind memory allows one pod, without autoscaling: each would have balances of its own" -}}
 {{- end -}}
 {{- end -}}
 {{- if eq .Values.shape "sidecar" -}}
