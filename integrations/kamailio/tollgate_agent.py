@@ -46,6 +46,14 @@ END_RETRY = 5.0
 END_TIMEOUT = 20.0
 """Longest wait until the calls of one tenant are ended, in seconds."""
 
+TRUST = {
+    "token_file": "TOLLGATE_CLIENT_TOKEN_FILE",
+    "tls_ca": "TOLLGATE_CLIENT_TLS_CA",
+    "tls_cert": "TOLLGATE_CLIENT_TLS_CERT",
+    "tls_key": "TOLLGATE_CLIENT_TLS_KEY",
+}
+"""Files with what a server with identities wants to see; the variables are those of the program's commands."""
+
 LOOK_AGAIN = (1.0, 5.0, 10.0, 30.0)
 """Pauses between two looks for a call whose dialog has ended without its name; in seconds."""
 
@@ -60,6 +68,8 @@ class Settings:
     hedge_after: float
     journal: str
     emergency_numbers: list[str]
+    trust: dict = field(default_factory=dict)
+    """What is shown to the sidecars and trusted in them: arguments of the client library."""
     started: datetime = field(default_factory=lambda: datetime.now(UTC))
     """When Kamailio was started: calls of before are gone."""
 
@@ -74,6 +84,7 @@ class Settings:
             hedge_after=float(get("TOLLGATE_HEDGE_AFTER", "0.1")),
             journal=get("TOLLGATE_JOURNAL", "/var/lib/kamailio/tollgate"),
             emergency_numbers=[n for n in get("TOLLGATE_EMERGENCY_NUMBERS", "").split(",") if n],
+            trust={name: get(where) for name, where in TRUST.items() if get(where)},
         )
 
 
@@ -431,6 +442,7 @@ async def _serve(settings, packets, status, switch):
         hedge_after=settings.hedge_after,
         journal=settings.journal,
         emergency_numbers=settings.emergency_numbers,
+        **settings.trust,
     ) as client:
         client.start()
         with contextlib.suppress(OSError):

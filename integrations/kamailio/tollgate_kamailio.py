@@ -144,6 +144,7 @@ class Handler:
                 timeout=known.timeout,
                 hedge_after=known.hedge_after,
                 emergency_numbers=known.emergency_numbers,
+                **known.trust,
             )
         return self._client
 
