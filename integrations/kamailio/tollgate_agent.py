@@ -54,6 +54,9 @@ TRUST = {
 }
 """Files with what a server with identities wants to see; the variables are those of the program's commands."""
 
+RING_AGAIN = 1.0
+"""Between two attempts to end a call that rings, in seconds."""
+
 LOOK_AGAIN = (1.0, 5.0, 10.0, 30.0)
 """Pauses between two looks for a call whose dialog has ended without its name; in seconds."""
 
@@ -107,8 +110,10 @@ class Status:
 class Leg:
     """A call leg that Tollgate was asked about."""
 
-    def __init__(self, call, asked):
+    def __init__(self, call, asked, sip=None):
         self.call = call
+        self.sip = sip
+        """Call-ID and CSeq of its INVITE."""
         self.asked = asked
         """Completes when Tollgate has answered; of an emergency call that may be after its end."""
         self.dialog = None
@@ -175,10 +180,10 @@ class Agent:
         except Exception:
             log.exception("a packet could not be used: %r", packet[:300])
 
-    def _on_authorized(self, fields, answer):
+    def _on_authorized(self, fields, answer, sip=None):
         message = service.AuthorizeCallResponse.FromString(base64.b64decode(answer))
         call = Call(fields["tenant_id"], fields["call_id"], read_answer(message), reports_answer=True)
-        self._legs[fields["call_id"]] = Leg(call, None)
+        self._legs[fields["call_id"]] = Leg(call, None, sip)
         self._watch(call.tenant_id)
 
     def _on_emergency(self, fields):
@@ -334,8 +339,22 @@ class Agent:
         if leg.dialog is None:
             if leg.directed is None or leg.directed.type != "END_NOW":
                 leg.directed = directive
+                if directive.type == "END_NOW":
+                    self._stop_ringing(leg)
             return
         self._carry_out(leg, directive)
+
+    def _stop_ringing(self, leg):
+        """Until it is over, or answered: that is carried out then. Kamailio finds an INVITE by its Call-ID and CSeq,
+        which the legs of a hairpinned or forwarded call share: of those none is taken for another."""
+        if leg.dialog is not None or self._legs.get(leg.call.call_id) is not leg:
+            return
+        alike = [other for other in self._legs.values() if other.sip == leg.sip]
+        if leg.sip is None or len(alike) > 1:
+            log.warning("%s is ended when it is answered: other legs have its Call-ID", leg.call.call_id)
+            return
+        self._switch.cancel(leg.sip, leg.directed.reason)
+        self._loop.call_later(RING_AGAIN, self._stop_ringing, leg)
 
     def _carry_out(self, leg, directive):
         leg.directed = None

@@ -236,6 +236,44 @@ def operator(stack, name="operator"):
         return ended_now(stack, call, name, "OPERATOR")
 
 
+def _ended_while_ringing(name, reason, status, cause, act):
+    def play(stack):
+        with sip.Call(stack, name, f"alice@{name}", LONDON, sip.caller_refused(status), sip.answerer_rings()) as call:
+            until("it rings", lambda: any(m.status == 180 for m in call.caller.messages()))
+            act(stack, name)
+            started = time.time()
+            outcome = refused(call.caller, status, cause)
+            took = call.caller.final().at - started
+            check(took < RINGING - 2, f"it rang for another {took:.1f} s")
+            call.wait()
+            check(call.answerer.wait() == 0, "the called party still rings")
+            check(any(m.first.startswith("CANCEL") for m in call.answerer.messages()), "no CANCEL")
+            return settled(stack, name, [], outcome=f"180, END_NOW ({reason}), CANCEL; {outcome}")
+
+    ALL.append(Scenario(f"END_NOW while it rings: {reason}", play, tenant(name)))
+
+
+def _end_by_operator(stack, name):
+    stack.cli("calls", "end", "--tenant", name, "--payer", "alice", *BY)
+
+
+_ended_while_ringing("ring-operator", "OPERATOR", 480, 31, _end_by_operator)
+_ended_while_ringing(
+    "ring-blocked",
+    "PAYER_BLOCKED",
+    603,
+    21,
+    lambda stack, name: stack.cli("users", "block", "alice", "--tenant", name, *BY),
+)
+_ended_while_ringing(
+    "ring-suspended",
+    "TENANT_SUSPENDED",
+    403,
+    21,
+    lambda stack, name: stack.apply(tenant(name, extra="state: suspended")),
+)
+
+
 @scenario("REFRESH: a top-up during a final grant", tenant("topup", credit="0.08"))
 def top_up(stack, name="topup"):
     """Credits for 8 s; more come while the call runs."""
@@ -734,6 +772,37 @@ def restarted(stack, name="restart"):
         row = Row("200, no BYE; EndCalls at the start", f"{talked:.2f} s", f"{proven} s, {money['spent']} USD")
         row.audit = stack.audit(name)
         return row
+
+
+@scenario("a Tollgate with identities, over TLS", tenant("guarded") + tenant("others"), stack="guarded")
+def guarded(stack, name="guarded"):
+    """Kamailio shows a certificate and a token, which is renewed while a call runs; other tenants are not its own."""
+    with sip.Call(stack, name, f"alice@{name}", LONDON, sip.caller_is_cut(), sip.answerer()) as call:
+        call.caller.wait_final()
+        stack.guard.admit("second")
+        log = stack.tollgate.log
+        until("the callers are read again", lambda: "the identities are read again" in log.read_text(errors="replace"))
+        (held,) = stack.open_calls(name)
+        stack.cli("calls", "end", "--tenant", name, "--call-id", held["callId"], *BY)
+        row = ended_now(stack, call, name, "OPERATOR")
+        key = re.escape(call.caller.messages()[0].header("Call-ID"))
+        taken = rf"{key}\S* (ALREADY_)?SETTLED after"
+        until("the settle is taken", lambda: re.search(taken, stack.kamailio.log.read_text(errors="replace")))
+    row.outcome = "200, token renewed, END_NOW, BYE to both"
+    with sip.Call(stack, "others", "alice@others", LONDON, sip.caller_refused(503)) as call:
+        outcome = refused(call.caller, 503, 41)
+        call.wait()
+    other = settled(stack, "others", [], outcome=outcome)
+    check("PERMISSION_DENIED" in stack.kamailio.log.read_text(errors="replace"), "refused for another reason")
+    with sip.Call(stack, "others-911", "alice@others", "911", sip.caller(1.5), sip.answerer()) as call:
+        call.wait()
+        talked = f"{call.caller.talked()[0]:.2f} s"
+    emergency = Row("200, BYE", talked, "0 s, 0 USD", stack.audit())
+    return [
+        ("a Tollgate with identities, over TLS", row),
+        ("a tenant that is not this Kamailio's", other),
+        ("911 of such a tenant", emergency),
+    ]
 
 
 # Another client.

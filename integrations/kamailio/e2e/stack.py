@@ -4,6 +4,7 @@ Only what was started here is ever stopped, by its own process object.
 """
 
 import contextlib
+import hashlib
 import itertools
 import json
 import os
@@ -168,10 +169,66 @@ def children_of(pid):
     return []
 
 
-class Stack:
-    """Redis, Tollgate and Kamailio. `tenants`: the YAML of the organisations, a list below `tenants:`."""
+class Guard:
+    """Certificates of an authority of its own, and the callers that Tollgate knows: Kamailio and an administrator."""
 
-    def __init__(self, name, tenants, numbers=(), *, defines=(), tollgate=(), workers=2, askers=6, agent=True):
+    def __init__(self, directory, tenants):
+        self._directory = directory
+        self._tenants = tenants
+        self._openssl("ca")
+        for name in ("server", "client"):
+            self._openssl(name, "subjectAltName=IP:127.0.0.1,DNS:e2e.test")
+        (directory / "root.token").write_text("root\n")
+        self.admit("first")
+        names = ("identities.toml", "server.crt", "server.key", "ca.crt")
+        flags = ("--identities-file", "--tls-cert", "--tls-key", "--tls-client-ca")
+        self.settings = [part for flag, name in zip(flags, names, strict=True) for part in (flag, directory / name)]
+        self.settings += ["--reload-interval", "100ms"]
+
+    def _openssl(self, name, alternative=None):
+        made = ["openssl", "req", "-x509", "-days", "1", "-subj", f"/CN={name}", "-nodes", "-newkey", "ec"]
+        made += ["-pkeyopt", "ec_paramgen_curve:P-256", "-keyout", f"{name}.key", "-out", f"{name}.crt"]
+        if alternative:
+            made += ["-CA", "ca.crt", "-CAkey", "ca.key", "-addext", alternative]
+            made += ["-addext", "basicConstraints=critical,CA:FALSE"]
+        subprocess.run(made, cwd=self._directory, check=True, capture_output=True)
+
+    def admit(self, token):
+        """Kamailio has this token from now on, and no other is anybody's."""
+        text = ""
+        for name, role, tenants, shown in (("kamailio", "sbc", self._tenants, token), ("root", "admin", ["*"], "root")):
+            digest = hashlib.sha256(shown.encode()).hexdigest()
+            text += f'[[callers]]\nname = "{name}"\nrole = "{role}"\ntenants = {json.dumps(list(tenants))}\n'
+            text += f'tokens = [{{ sha256 = "{digest}" }}]\n'
+        for name, content in (("sbc.token", token + "\n"), ("identities.toml", text)):
+            part = self._directory / f"{name}.part"
+            part.write_text(content)
+            part.replace(self._directory / name)
+
+    def environment(self, token):
+        """What a client is told."""
+        files = {"TLS_CA": "ca.crt", "TLS_CERT": "client.crt", "TLS_KEY": "client.key", "TOKEN_FILE": token}
+        return {f"TOLLGATE_CLIENT_{name}": str(self._directory / file) for name, file in files.items()}
+
+
+class Stack:
+    """Redis, Tollgate and Kamailio. `tenants`: the YAML of the organisations, a list below `tenants:`. `guarded`: the
+    tenants of Kamailio, known by certificate and token over TLS; left out, Tollgate asks nobody who they are."""
+
+    def __init__(
+        self,
+        name,
+        tenants,
+        numbers=(),
+        *,
+        defines=(),
+        tollgate=(),
+        workers=2,
+        askers=6,
+        agent=True,
+        guarded=(),
+        deadline=None,
+    ):
         # Short: the path of a socket has at most 107 bytes.
         self.directory = Path(tempfile.mkdtemp(prefix=f"tg-{name}-", dir="/tmp"))
         self.name = name
@@ -182,6 +239,8 @@ class Stack:
         if not self.binary.is_file():
             raise Failed(f"{self.binary} is missing: cargo build, or set TOLLGATE_BINARY")
         (self.directory / "redis").mkdir()
+        guard = Guard(self.directory, guarded) if guarded else None
+        self.guard = guard
         self.redis = Process(
             "redis",
             ["redis-server", "--bind", "127.0.0.1", "--port", self.redis_port, "--dir", self.directory / "redis"]
@@ -192,7 +251,8 @@ class Stack:
             "tollgate",
             [self.binary, "serve", "--ledger", f"redis://127.0.0.1:{self.redis_port}"]
             + ["--listen", f"127.0.0.1:{self.port}", "--admin-listen", f"127.0.0.1:{self.admin}"]
-            + ["--http-listen", f"127.0.0.1:{self.http}", "--shutdown-grace", "2s", *tollgate],
+            + ["--http-listen", f"127.0.0.1:{self.http}", "--shutdown-grace", "2s", *tollgate]
+            + (guard.settings if guard else []),
             self.directory,
         )
         client = REPOSITORY / "clients/python/src"
@@ -218,6 +278,8 @@ class Stack:
                 "TOLLGATE_JOURNAL": str(self.directory / "journal"),
                 "TOLLGATE_PYTHONPATH": ":".join([str(client), *packages]),
                 "PYTHONDONTWRITEBYTECODE": "1",
+                **(guard.environment("sbc.token") if guard else {}),
+                **({"TOLLGATE_DEADLINE": str(deadline)} if deadline else {}),
             },
         )
 
@@ -288,9 +350,10 @@ class Stack:
             [self.binary, "--output", "json", *map(str, arguments)],
             env={
                 **os.environ,
-                "TOLLGATE_ENDPOINT": f"http://127.0.0.1:{self.port}",
-                "TOLLGATE_ADMIN_ENDPOINT": f"http://127.0.0.1:{self.admin}",
+                "TOLLGATE_ENDPOINT": f"{'https' if self.guard else 'http'}://127.0.0.1:{self.port}",
+                "TOLLGATE_ADMIN_ENDPOINT": f"{'https' if self.guard else 'http'}://127.0.0.1:{self.admin}",
                 "TOLLGATE_TIMEOUT": "30s",
+                **(self.guard.environment("root.token") if self.guard else {}),
             },
             capture_output=True,
             text=True,
