@@ -261,8 +261,9 @@ async fn licences_that_are_added_lengthen_a_call_that_its_pool_cut_short<L: Ledg
 ) {
     desk.apply(&document("10", "")).await;
     // All but the last minutes of alice's pool are gone.
-    let pools = desk.account.clone().get_balance(GetBalanceRequest { tenant_id: "contoso".into() });
-    let pools = pools.await.unwrap().into_inner().pools;
+    let mut account = desk.account.clone();
+    let whose = GetBalanceRequest { tenant_id: "contoso".to_owned() };
+    let pools = account.get_balance(whose).await.unwrap().into_inner().pools;
     let domestic = |pool: &&Pool| pool.counter() == PoolCounter::Domestic;
     let pool = pools.iter().find(domestic).expect("a pool");
     let minutes = pool.available.unwrap().seconds / 60;
@@ -278,7 +279,7 @@ async fn licences_that_are_added_lengthen_a_call_that_its_pool_cut_short<L: Ledg
         })),
         ..AdjustBalanceRequest::default()
     };
-    desk.account.clone().adjust_balance(adjust).await.unwrap();
+    account.adjust_balance(adjust).await.unwrap();
     assert_eq!(desk.authorize("pooled", "alice", "sbc-1").await, Decision::Allowed);
     let (allowed, granted) = desk.extend("pooled", 10, 1).await;
     assert!(allowed && granted <= 120, "{granted}");
