@@ -117,9 +117,12 @@ def decided(stack, name, count=1):
 def talks(stack, name="talks"):
     """INVITE, 180, 200, BYE."""
     with sip.Call(stack, "talks", "alice@talks", LONDON, sip.caller(3.5), sip.answerer()) as call:
+        call.caller.wait_final()
+        # Long before the first extension: the answer was reported.
+        until("the answer is known", lambda: [c["usedDuration"] for c in stack.open_calls(name)] == ["1s"], 3)
         call.wait()
         check(decided(stack, name) == ["ALLOWED"], "not allowed")
-        return settled(stack, name, call.caller.talked(), outcome="200, BYE")
+        return settled(stack, name, call.caller.talked(), outcome="200, reported, BYE")
 
 
 @scenario("caller cancels while ringing", tenant("cancels"))
@@ -464,6 +467,30 @@ def conference(stack, name="bridge"):
     return settled(stack, name, leg.talks, outcome="20 x 200, BYE", rate="0.1")
 
 
+@scenario("conference dial-out: END_NOW hangs up the example's legs", tenant("adjourn", users=(OLIVIA,)))
+def adjourned(stack, name="adjourn"):
+    """An operator ends the organiser's calls: `run_call` of the client library watches, and hangs up."""
+    answers = sip.Sipp(stack, f"{name}-uas", sip.answerer(), calls=3).start()
+    time.sleep(0.3)
+    leg = bridge.leg_class(("127.0.0.1", stack.sip), ("127.0.0.1", answers.port))
+
+    async def invite():
+        async with AsyncTollgate(f"127.0.0.1:{stack.port}", timeout=10) as client:
+            meeting = bridge.EXAMPLE["Conference"](client, name, "olivia", leg)
+            invited = asyncio.create_task(meeting.invite_all([LAGOS] * 3, talk=GRANT - 5))
+            await asyncio.to_thread(until, "all have answered", lambda: len(leg.picked_up) == 3)
+            await asyncio.to_thread(stack.cli, "calls", "end", "--tenant", name, "--payer", "olivia", *BY)
+            return await invited
+
+    try:
+        invited = asyncio.run(invite())
+        check(answers.wait() == 0, "somebody was not hung up")
+    finally:
+        answers.stop(timeout=3)
+    check({str(i.ended.cause) for i in invited} == {"DIRECTED"}, f"{[str(i) for i in invited]}")
+    return settled(stack, name, leg.talks, outcome="3 x 200, END_NOW (OPERATOR), BYE", rate="0.1")
+
+
 # Refusals.
 
 
@@ -700,6 +727,41 @@ def tollgate_restarted(stack):
     """Settles wait in the journal; extensions are asked again."""
     rows = _hangs(stack, "hangs") + _outage(stack, "Tollgate", stack.tollgate)
     return rows + _stream_lost(stack, "stream")
+
+
+@scenario("one of two sidecars hangs, then is gone", tenant("hedged") + tenant("sole"), stack="pair")
+def pair(stack):
+    """The other one answers, by the same key; what is settled there is settled."""
+    rows = []
+
+    def settles(call, name):
+        """By the sidecar that is left."""
+        call.wait()
+        key = re.escape(call.caller.messages()[0].header("Call-ID"))
+        until(
+            f"{name} is settled",
+            lambda: re.search(rf"{key}\S* SETTLED after", stack.kamailio.log.read_text(errors="replace")),
+        )
+
+    stack.tollgate.process.send_signal(signal.SIGSTOP)
+    try:
+        with sip.Call(stack, "hedged", "alice@hedged", LONDON, sip.caller(3.5), sip.answerer()) as call:
+            settles(call, "hedged")
+            pdd = _post_dial_delay(call.caller)
+    finally:
+        stack.tollgate.process.send_signal(signal.SIGCONT)
+    stack.ready()
+    check(decided(stack, "hedged") == ["ALLOWED"], "not one decision")
+    outcome = f"200 (180 after {pdd * 1000:.0f} ms), BYE"
+    rows.append(("one of two sidecars hangs", settled(stack, "hedged", call.caller.talked(), outcome=outcome)))
+    with sip.Call(stack, "sole", "alice@sole", LONDON, sip.caller(8.5), sip.answerer()) as call:
+        call.caller.wait_final()
+        stack.tollgate.stop(signal.SIGKILL)
+        settles(call, "sole")
+    stack.tollgate.start()
+    stack.ready()
+    rows.append(("one of two is gone in mid-call", settled(stack, "sole", call.caller.talked(), outcome="200, BYE")))
+    return rows
 
 
 @scenario("Redis is restarted", _outage_tenants("Redis"), stack="redis")

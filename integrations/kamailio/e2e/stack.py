@@ -228,6 +228,7 @@ class Stack:
         agent=True,
         guarded=(),
         deadline=None,
+        sidecars=1,
     ):
         # Short: the path of a socket has at most 107 bytes.
         self.directory = Path(tempfile.mkdtemp(prefix=f"tg-{name}-", dir="/tmp"))
@@ -247,14 +248,11 @@ class Stack:
             + ["--appendonly", "yes", "--save", "", "--maxmemory-policy", "noeviction"],
             self.directory,
         )
-        self.tollgate = Process(
-            "tollgate",
-            [self.binary, "serve", "--ledger", f"redis://127.0.0.1:{self.redis_port}"]
-            + ["--listen", f"127.0.0.1:{self.port}", "--admin-listen", f"127.0.0.1:{self.admin}"]
-            + ["--http-listen", f"127.0.0.1:{self.http}", "--shutdown-grace", "2s", *tollgate]
-            + (guard.settings if guard else []),
-            self.directory,
-        )
+        settings = ["--shutdown-grace", "2s", *tollgate, *(guard.settings if guard else [])]
+        self.tollgate = self._sidecar("tollgate", (self.port, self.admin, self.http), settings)
+        ports = [tuple(free_port() for _ in range(3)) for _ in range(1, sidecars)]
+        self.others = [self._sidecar(f"tollgate-{nth}", three, settings) for nth, three in enumerate(ports, 2)]
+        endpoints = [f"127.0.0.1:{port}" for port in (self.port, *(calls for calls, _, _ in ports))]
         client = REPOSITORY / "clients/python/src"
         packages = [p for p in os.sys.path if p.endswith("site-packages")]
         # The configuration as it is shipped, but for the site's own numbers.
@@ -273,7 +271,7 @@ class Stack:
             + [part for define in defines for part in ("-A", define)],
             self.directory,
             {
-                "TOLLGATE_ENDPOINTS": f"127.0.0.1:{self.port}",
+                "TOLLGATE_ENDPOINTS": ",".join(endpoints),
                 "TOLLGATE_REALM": REALM,
                 "TOLLGATE_JOURNAL": str(self.directory / "journal"),
                 "TOLLGATE_PYTHONPATH": ":".join([str(client), *packages]),
@@ -283,11 +281,18 @@ class Stack:
             },
         )
 
+    def _sidecar(self, name, ports, settings):
+        calls, administration, http = (f"127.0.0.1:{port}" for port in ports)
+        listeners = ["--listen", calls, "--admin-listen", administration, "--http-listen", http]
+        ledger = f"redis://127.0.0.1:{self.redis_port}"
+        return Process(name, [self.binary, "serve", "--ledger", ledger, *listeners, *settings], self.directory)
+
     def __enter__(self):
         try:
             self.redis.start()
             until("redis answers", lambda: self.redis_cli("ping").startswith("PONG"))
-            self.tollgate.start()
+            for sidecar in (self.tollgate, *self.others):
+                sidecar.start()
             self.kamailio.start()
             self.ready()
             deck = self.directory / "deck.csv"
@@ -305,7 +310,7 @@ class Stack:
         return self
 
     def __exit__(self, kind, *_):
-        for process in (self.kamailio, self.tollgate, self.redis):
+        for process in (self.kamailio, self.tollgate, *self.others, self.redis):
             process.stop()
         if kind is None and not os.environ.get("TOLLGATE_E2E_KEEP"):
             shutil.rmtree(self.directory, ignore_errors=True)
