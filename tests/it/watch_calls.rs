@@ -277,7 +277,6 @@ async fn licences_that_are_added_lengthen_a_call_that_its_pool_cut_short<L: Ledg
             seconds: -(minutes - 2) * 60,
             nanos: 0,
         })),
-        ..AdjustBalanceRequest::default()
     };
     account.adjust_balance(adjust).await.unwrap();
     assert_eq!(desk.authorize("pooled", "alice", "sbc-1").await, Decision::Allowed);
