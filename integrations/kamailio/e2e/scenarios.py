@@ -239,6 +239,20 @@ def operator(stack, name="operator"):
         return ended_now(stack, call, name, "OPERATOR")
 
 
+@scenario("END_NOW: the spend velocity", tenant("fast", extra='spend_velocity: { amount: "0.10", per: 1h }'))
+def fast(stack, name="fast"):
+    """The first call is cut short by it, the second is refused, which ends the first."""
+    with sip.Call(stack, name, f"alice@{name}", LONDON, sip.caller_is_cut(), sip.answerer()) as call:
+        call.caller.wait_final()
+        with sip.Call(stack, f"{name}-2", f"alice@{name}", LONDON, sip.caller_refused(603)) as second:
+            outcome = refused(second.caller, 603, 21)
+            second.wait()
+        row = ended_now(stack, call, name, "FRAUD_SUSPECTED")
+        check(decided(stack, name, 2)[0] == "FRAUD_SUSPECTED", "refused for another reason")
+        row.outcome += f"; {outcome}"
+        return row
+
+
 def _ended_while_ringing(name, reason, status, cause, act):
     def play(stack):
         with sip.Call(stack, name, f"alice@{name}", LONDON, sip.caller_refused(status), sip.answerer_rings()) as call:
