@@ -214,7 +214,15 @@ class Agent:
     def _on_failed(self, fields, cause):
         self._finish(fields, 0.0, time.monotonic(), cause)
 
-    def _on_vanished(self, at):
+    def _on_vanished(self, at, sip_call_id=""):
+        answered = [leg for leg in self._legs.values() if leg.dialog and leg.answered_at <= at]
+        named = [leg for leg in answered if leg.sip and sip_call_id and leg.sip[0] == sip_call_id]
+        if len(named) == 1:
+            # No need to look: what is left of a dialog may take long to go, and longer when it is asked.
+            call = named[0].call
+            fields = {"tenant_id": call.tenant_id, "call_id": call.call_id}
+            self._finish(fields, max(0.001, at - named[0].answered_at), at, 102)
+            return
         self._look(at, LOOK_AGAIN)
 
     def _look(self, at, pauses):

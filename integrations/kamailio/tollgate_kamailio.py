@@ -185,7 +185,7 @@ class Handler:
         if not leg["call_id"]:
             # Kamailio's own BYE was answered before this event was run, and the dialog is forgotten: the agent
             # looks which of its calls that was.
-            self._send("vanished", {"at": time.monotonic()})
+            self._send("vanished", {"at": time.monotonic(), "sip_call_id": str(KSR.pv.get("$ci") or "")})
             return 1
         self._tell("ended", leg, at=time.monotonic(), answered=float(at) if at else None, cause=_cause(16))
         return 1

@@ -221,6 +221,16 @@ class TestAgent(unittest.IsolatedAsyncioTestCase):
         await self.settled_down()
         self.assertIn(("settle", "c1"), self.client.asked)
 
+    async def test_an_end_without_its_name_is_known_by_the_call_id_where_one_leg_has_it(self):
+        self.authorized()
+        self.answered()
+        self.hear("vanished", at=time.monotonic(), sip_call_id="another")
+        await self.settled_down()
+        self.assertNotIn(("settle", "c1"), self.client.asked)
+        self.hear("vanished", at=time.monotonic(), sip_call_id="abc")
+        await self.settled_down()
+        self.assertIn(("settle", "c1"), self.client.asked)
+
     async def test_a_tenant_without_calls_is_watched_no_more(self):
         self.authorized()
         self.agent._leave("contoso")
