@@ -28,7 +28,7 @@ use std::time::{Duration, Instant};
 use tollgate::cli::loadtest::drive::{Pace, start};
 use tollgate::cli::loadtest::measure::median;
 use tollgate::cli::loadtest::process::memory_kib;
-use tollgate::cli::loadtest::wire::{Connection, Rpc, framed};
+use tollgate::cli::loadtest::wire::{Connection, Rpc, Shown, framed};
 use tollgate::proto::v1;
 
 use crate::decision::Decision;
@@ -324,7 +324,8 @@ fn starts(scale: &Scale) -> u64 {
         };
         runtime.block_on(async {
             let patience = Duration::from_secs(10);
-            let connection = Connection::open(&process.calls, patience).await.unwrap();
+            let shown = Shown::default();
+            let connection = Connection::open(&process.calls, patience, &shown).await.unwrap();
             let path = "/tollgate.v1.CallAuthorizationService/AuthorizeCall";
             let rpc = Rpc::of(&process.calls, path).unwrap();
             connection.call(&rpc, framed(&request)).await.unwrap();

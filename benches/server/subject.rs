@@ -11,6 +11,7 @@ use tollgate::cli::args::{Cli, Command as Verb, Endpoint};
 use tollgate::cli::loadtest::args::LoadtestArgs;
 use tollgate::cli::loadtest::play::{CallPlan, Calls};
 use tollgate::cli::loadtest::setup;
+use tollgate::cli::loadtest::wire::Shown;
 
 use crate::redis_server::RedisServer;
 use crate::reference;
@@ -152,7 +153,8 @@ impl Started {
             used_seconds: 45,
         };
         let endpoint = &self.server.as_ref().expect("a server").calls;
-        Calls::new(endpoint, Duration::from_secs(10), CONNECTIONS, plan).expect("an address")
+        let patience = Duration::from_secs(10);
+        Calls::new(endpoint, Shown::default(), patience, CONNECTIONS, plan).expect("an address")
     }
 }
 

@@ -46,6 +46,17 @@ END_RETRY = 5.0
 END_TIMEOUT = 20.0
 """Longest wait until the calls of one tenant are ended, in seconds."""
 
+TRUST = {
+    "token_file": "TOLLGATE_CLIENT_TOKEN_FILE",
+    "tls_ca": "TOLLGATE_CLIENT_TLS_CA",
+    "tls_cert": "TOLLGATE_CLIENT_TLS_CERT",
+    "tls_key": "TOLLGATE_CLIENT_TLS_KEY",
+}
+"""Files with what a server with identities wants to see; the variables are those of the program's commands."""
+
+RING_AGAIN = 1.0
+"""Between two attempts to end a call that rings, in seconds."""
+
 LOOK_AGAIN = (1.0, 5.0, 10.0, 30.0)
 """Pauses between two looks for a call whose dialog has ended without its name; in seconds."""
 
@@ -60,6 +71,8 @@ class Settings:
     hedge_after: float
     journal: str
     emergency_numbers: list[str]
+    trust: dict = field(default_factory=dict)
+    """What is shown to the sidecars and trusted in them: arguments of the client library."""
     started: datetime = field(default_factory=lambda: datetime.now(UTC))
     """When Kamailio was started: calls of before are gone."""
 
@@ -74,6 +87,7 @@ class Settings:
             hedge_after=float(get("TOLLGATE_HEDGE_AFTER", "0.1")),
             journal=get("TOLLGATE_JOURNAL", "/var/lib/kamailio/tollgate"),
             emergency_numbers=[n for n in get("TOLLGATE_EMERGENCY_NUMBERS", "").split(",") if n],
+            trust={name: get(where) for name, where in TRUST.items() if get(where)},
         )
 
 
@@ -96,8 +110,10 @@ class Status:
 class Leg:
     """A call leg that Tollgate was asked about."""
 
-    def __init__(self, call, asked):
+    def __init__(self, call, asked, sip=None):
         self.call = call
+        self.sip = sip
+        """Call-ID and CSeq of its INVITE."""
         self.asked = asked
         """Completes when Tollgate has answered; of an emergency call that may be after its end."""
         self.dialog = None
@@ -164,10 +180,10 @@ class Agent:
         except Exception:
             log.exception("a packet could not be used: %r", packet[:300])
 
-    def _on_authorized(self, fields, answer):
+    def _on_authorized(self, fields, answer, sip=None):
         message = service.AuthorizeCallResponse.FromString(base64.b64decode(answer))
         call = Call(fields["tenant_id"], fields["call_id"], read_answer(message), reports_answer=True)
-        self._legs[fields["call_id"]] = Leg(call, None)
+        self._legs[fields["call_id"]] = Leg(call, None, sip)
         self._watch(call.tenant_id)
 
     def _on_emergency(self, fields):
@@ -198,7 +214,15 @@ class Agent:
     def _on_failed(self, fields, cause):
         self._finish(fields, 0.0, time.monotonic(), cause)
 
-    def _on_vanished(self, at):
+    def _on_vanished(self, at, sip_call_id=""):
+        answered = [leg for leg in self._legs.values() if leg.dialog and leg.answered_at <= at]
+        named = [leg for leg in answered if leg.sip and sip_call_id and leg.sip[0] == sip_call_id]
+        if len(named) == 1:
+            # No need to look: what is left of a dialog may take long to go, and longer when it is asked.
+            call = named[0].call
+            fields = {"tenant_id": call.tenant_id, "call_id": call.call_id}
+            self._finish(fields, max(0.001, at - named[0].answered_at), at, 102)
+            return
         self._look(at, LOOK_AGAIN)
 
     def _look(self, at, pauses):
@@ -323,8 +347,22 @@ class Agent:
         if leg.dialog is None:
             if leg.directed is None or leg.directed.type != "END_NOW":
                 leg.directed = directive
+                if directive.type == "END_NOW":
+                    self._stop_ringing(leg)
             return
         self._carry_out(leg, directive)
+
+    def _stop_ringing(self, leg):
+        """Until it is over, or answered: that is carried out then. Kamailio finds an INVITE by its Call-ID and CSeq,
+        which the legs of a hairpinned or forwarded call share: of those none is taken for another."""
+        if leg.dialog is not None or self._legs.get(leg.call.call_id) is not leg:
+            return
+        alike = [other for other in self._legs.values() if other.sip == leg.sip]
+        if leg.sip is None or len(alike) > 1:
+            log.warning("%s is ended when it is answered: other legs have its Call-ID", leg.call.call_id)
+            return
+        self._switch.cancel(leg.sip, leg.directed.reason)
+        self._loop.call_later(RING_AGAIN, self._stop_ringing, leg)
 
     def _carry_out(self, leg, directive):
         leg.directed = None
@@ -431,6 +469,7 @@ async def _serve(settings, packets, status, switch):
         hedge_after=settings.hedge_after,
         journal=settings.journal,
         emergency_numbers=settings.emergency_numbers,
+        **settings.trust,
     ) as client:
         client.start()
         with contextlib.suppress(OSError):

@@ -58,6 +58,14 @@ CAUSES = {
 }  # fmt: skip
 """Q.850 cause of a SIP final response (RFC 3398, section 8.2.6.1); 487 follows the caller's own hanging up."""
 
+RINGING_ENDS = {
+    "PAYER_BLOCKED": (29, 603),
+    "FRAUD_SUSPECTED": (29, 603),
+    "TENANT_SUSPENDED": (30, 403),
+    "OPERATOR": (31, 480),
+}
+"""Flag in tollgate.cfg, and the status that the called party is told too, by the reason of a directive."""
+
 CAUSE = re.compile(r"Q\.850\s*;.*?cause\s*=\s*(\d{1,3})", re.IGNORECASE)
 
 
@@ -126,7 +134,7 @@ class Handler:
                 self._tell("release", fields)
             return 1
         message = base64.b64encode(answer.message.SerializeToString()).decode()
-        self._tell("authorized", fields, answer=message)
+        self._tell("authorized", fields, answer=message, sip=[fields.get("sip_call_id", ""), str(KSR.pv.get("$cs"))])
         if answer.grant is not None:
             # Kamailio's clock has whole seconds; 0 would mean its default.
             KSR.pv.seti("$avp(tg_hard_stop)", max(1, answer.grant.hard_stop))
@@ -144,6 +152,7 @@ class Handler:
                 timeout=known.timeout,
                 hedge_after=known.hedge_after,
                 emergency_numbers=known.emergency_numbers,
+                **known.trust,
             )
         return self._client
 
@@ -176,7 +185,7 @@ class Handler:
         if not leg["call_id"]:
             # Kamailio's own BYE was answered before this event was run, and the dialog is forgotten: the agent
             # looks which of its calls that was.
-            self._send("vanished", {"at": time.monotonic()})
+            self._send("vanished", {"at": time.monotonic(), "sip_call_id": str(KSR.pv.get("$ci") or "")})
             return 1
         self._tell("ended", leg, at=time.monotonic(), answered=float(at) if at else None, cause=_cause(16))
         return 1
@@ -215,6 +224,11 @@ class Switch:
     def set_timeout(self, dialog, seconds):
         """Ends the call so many seconds from now; whether there is such a dialog."""
         return KSR.dialog.dlg_set_timeout_id(seconds, *dialog) >= 0
+
+    def cancel(self, sip, reason):
+        """Ends a call that rings, by Call-ID and CSeq of its INVITE; tollgate.cfg answers the caller by the flag."""
+        flag, status = RINGING_ENDS.get(reason, RINGING_ENDS["OPERATOR"])
+        return KSR.tmx.t_cancel_callid_reason(*sip, flag, status) > 0
 
     def log(self, level, text):
         """Writes to Kamailio's log."""

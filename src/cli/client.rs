@@ -33,14 +33,14 @@ pub type Accounts = AccountServiceClient<InterceptedService<Channel, Deadline>>;
 /// Connects to the listener for calls.
 pub async fn calls(server: &Server) -> Result<Calls, Failure> {
     let channel = connect(&server.endpoint, &server.trust).await?;
-    let deadline = Deadline(server.timeout, token(&server.trust)?);
+    let deadline = Deadline(server.timeout, bearer(&server.trust)?);
     Ok(CallAuthorizationServiceClient::with_interceptor(channel, deadline))
 }
 
 /// Connects to the listener for administration.
 pub async fn accounts(server: &Server) -> Result<Accounts, Failure> {
     let channel = connect(&server.admin_endpoint, &server.trust).await?;
-    let deadline = Deadline(server.timeout, token(&server.trust)?);
+    let deadline = Deadline(server.timeout, bearer(&server.trust)?);
     Ok(AccountServiceClient::with_interceptor(channel, deadline)
         .max_encoding_message_size(MAX_MESSAGE_BYTES)
         .max_decoding_message_size(MAX_MESSAGE_BYTES))
@@ -62,15 +62,15 @@ impl Interceptor for Deadline {
 }
 
 /// What `authorization` says of the token, where there is one.
-fn token(trust: &Trust) -> Result<Option<MetadataValue<Ascii>>, Failure> {
+pub fn bearer(trust: &Trust) -> Result<Option<MetadataValue<Ascii>>, Failure> {
     let Some(path) = &trust.token_file else { return Ok(None) };
     let text = read(path)?;
-    let bearer = String::from_utf8(text).ok().map(|text| format!("Bearer {}", text.trim_end()));
-    let bearer = bearer.and_then(|bearer| MetadataValue::try_from(bearer).ok());
+    let value = String::from_utf8(text).ok().map(|text| format!("Bearer {}", text.trim_end()));
+    let value = value.and_then(|value| MetadataValue::try_from(value).ok());
     let expected = || Failure::new(format!("{}: expected a token of one line", path.display()));
-    let mut bearer = bearer.ok_or_else(expected)?;
-    bearer.set_sensitive(true);
-    Ok(Some(bearer))
+    let mut value = value.ok_or_else(expected)?;
+    value.set_sensitive(true);
+    Ok(Some(value))
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, Failure> {

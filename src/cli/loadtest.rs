@@ -31,6 +31,7 @@ use crate::cli::loadtest::measure::Measured;
 use crate::cli::loadtest::play::{CallPlan, Calls};
 use crate::cli::loadtest::process::Watched;
 use crate::cli::loadtest::report::{Report, Round};
+use crate::cli::loadtest::wire::Shown;
 use crate::cli::output::{Failure, Outcome, counted, print, warn};
 
 /// How often the progress is shown, and Ctrl-C looked for.
@@ -135,7 +136,8 @@ fn play(args: &LoadtestArgs, watched: &[Watched], stop: &AtomicBool) -> Result<R
     let (pace, paced) = pace(args);
     let wires = args.connections.div_ceil(args.threads) as usize;
     let endpoint = &args.server.endpoint;
-    let calls = Calls::new(endpoint, args.server.timeout, wires, plan)?;
+    let shown = Shown::of(endpoint, &args.server.trust)?;
+    let calls = Calls::new(endpoint, shown, args.server.timeout, wires, plan)?;
     let driven = drive::start(&Arc::new(calls), pace, args.threads as usize)
         .map_err(|error| unreachable(endpoint, &error))?;
 

@@ -1,8 +1,8 @@
 //! Directives for running calls: what a switch is to do before its next extension would tell it.
 //!
 //! One reader for each tenant that is watched, shared by all streams of this process, follows the tenant's
-//! journal, and looks now and then whether the tenant is suspended, which is no entry of the journal. What it
-//! reads are causes; from them and the open calls come directives, each of one call. A stream is first sent
+//! journal, and looks now and then whether the tenant is suspended, or its pools have grown by licences, which
+//! are no entries of the journal. What it reads are causes; from them and the open calls come directives, each of one call. A stream is first sent
 //! whatever applies when it is opened, so that one that was lost has harmed nothing; there is no cursor.
 //!
 //! What is kept is bounded: the batches that wait for a slow stream, which is then cut off, and the calls that
@@ -20,7 +20,7 @@ use crate::charging::decision::Decision;
 use crate::charging::funding::Reach;
 use crate::charging::ids::{CallId, PayerId, TenantId};
 use crate::charging::profile::{PayerState, TenantState};
-use crate::charging::units::Millis;
+use crate::charging::units::{Millis, Seconds};
 use crate::credit_control::answer::EndReport;
 use crate::ledger::state::{Call, Entry, EntryKind, reach_of};
 use crate::ledger::{Balance, Ledger, LedgerError};
@@ -57,6 +57,10 @@ pub const PAGE: usize = 500;
 
 /// The tenant is looked at once in so many looks at its journal.
 const TENANT_EVERY: u32 = 2;
+
+/// The sizes of the tenant's pools are looked at once in so many looks: licences that are added are no entry
+/// of the journal either, and change seldom.
+const SIZES_EVERY: u32 = 10;
 
 /// For how long a call that an operator ended is told to streams that are opened later, in milliseconds.
 const REMEMBERED_FOR: i64 = 10 * 60 * 1000;
@@ -270,6 +274,7 @@ impl<L: Ledger> Directives<L> {
             room: room.clone(),
             after: None,
             suspended: false,
+            sizes: HashMap::new(),
             now: Millis::ZERO,
             velocity_told: Millis::ZERO,
         };
@@ -479,6 +484,8 @@ struct Reader<L> {
     room: Arc<Room>,
     after: Option<String>,
     suspended: bool,
+    /// Of the pools, by family.
+    sizes: HashMap<String, Seconds>,
     now: Millis,
     velocity_told: Millis,
 }
@@ -529,6 +536,7 @@ impl<L: Ledger> Reader<L> {
         let ledger = &self.all.ledger;
         let found = ledger.record(&self.tenant).await?;
         self.now = found.now;
+        self.sizes = ledger.balance(&self.tenant).await?.outcome.sizes.into_iter().collect();
         // A ledger knows the place of an instant only about: what came before is no cause any more, since
         // streams begin with what applies.
         self.after = ledger.history_since(&self.tenant, self.now).await?;
@@ -569,6 +577,12 @@ impl<L: Ledger> Reader<L> {
             let suspended = state == Some(TenantState::Suspended);
             causes.suspended |= suspended && !self.suspended;
             self.suspended = suspended;
+        }
+        if number.is_multiple_of(SIZES_EVERY) {
+            let sizes = ledger.balance(&self.tenant).await?.outcome.sizes;
+            let known = |family: &str| self.sizes.get(family).copied().unwrap_or_default();
+            causes.funds |= sizes.iter().any(|(family, size)| *size > known(family));
+            self.sizes = sizes.into_iter().collect();
         }
         loop {
             let page = ledger.history(&self.tenant, self.after.as_deref(), PAGE).await?;
@@ -801,7 +815,7 @@ mod tests {
     use super::*;
     use crate::charging::ids::PoolId;
     use crate::charging::rating::Tariff;
-    use crate::charging::units::{Micros, Seconds};
+    use crate::charging::units::Micros;
     use crate::ledger::state::{Bucket, MoneyLine, PoolLine, Posting, reach_code};
 
     fn entry(kind: EntryKind, subject: &str) -> Entry {

@@ -28,6 +28,8 @@ struct Answer {
     status: u16,
     head: String,
     body: Value,
+    /// The body as it came.
+    text: String,
 }
 
 impl Client {
@@ -69,9 +71,10 @@ impl Client {
         let mut body = vec![0; length.lines().next().unwrap().parse().unwrap()];
         self.0.read_exact(&mut body).expect("a body");
         let status = head[9..12].parse().unwrap();
-        let body = serde_json::from_slice(&body).expect("every answer is JSON");
+        let text = String::from_utf8(body).expect("UTF-8");
+        let body = serde_json::from_str(&text).expect("every answer is JSON");
         assert!(head.contains("content-type: application/json"), "{head}");
-        Answer { status, head, body }
+        Answer { status, head, body, text }
     }
 
     #[track_caller]
@@ -543,4 +546,175 @@ fn the_openapi_documents_are_valid_and_served() {
             }
         }
     }
+}
+
+/// What is between each `open` and the next `close`.
+fn between<'a>(text: &'a str, open: &str, close: char) -> Vec<&'a str> {
+    let parts = text.split(open).skip(1);
+    parts.map(|part| part.split(close).next().unwrap_or_default()).collect()
+}
+
+/// The page's part on JSON, and in it the block of code, or the table, that has this.
+fn recipe<'a>(page: &'a str, mark: &str) -> &'a str {
+    let part = page.split_once("\n## HTTP and JSON").expect("a part on JSON").1;
+    let part = part.split("\n## ").next().unwrap();
+    let blocks = part.split("```").skip(1).step_by(2);
+    let tables = part.split("\n\n").filter(|text| text.starts_with('|'));
+    let found: Vec<_> = blocks.chain(tables).filter(|text| text.contains(mark)).collect();
+    let [found] = found[..] else { panic!("expected {mark} once, found {}", found.len()) };
+    found
+}
+
+/// What a recipe sends, and which fields of the answer it reads.
+struct Recipe {
+    path: String,
+    /// Field, and the expression that the switch evaluates.
+    fields: Vec<(String, String)>,
+    reads: Vec<String>,
+    timeout: Option<String>,
+}
+
+impl Recipe {
+    /// Its request, of a call of this payer.
+    fn body(&self, call: &str, payer: &str) -> Value {
+        let mut body = json!({});
+        for (name, expression) in &self.fields {
+            let literal = expression.strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
+            body[name] = match (name.as_str(), literal) {
+                ("callId", _) => call.into(),
+                ("payerId", None) => payer.into(),
+                ("calledNumber", None) => "+447700900123".into(),
+                (_, Some(literal)) if !literal.contains('"') => literal.into(),
+                _ => panic!("what is {name} = {expression}?"),
+            };
+        }
+        body
+    }
+}
+
+fn path_in(text: &str) -> String {
+    let paths = between(text, "v1/tenants/", '"');
+    let path = paths[0].split([' ', '\'', '`']).next().unwrap();
+    format!("/v1/tenants/{path}")
+}
+
+fn recipes(page: &str) -> Vec<(&'static str, Recipe)> {
+    let text = |text: &str| text.to_owned();
+    let opensips = recipe(page, "rest_post");
+    let sets = |set: &&str| set.split_once(") = ").map(|(name, value)| (text(name), text(value)));
+    let opensips = Recipe {
+        path: path_in(opensips),
+        fields: between(opensips, "$json(ask/", ';').iter().filter_map(sets).collect(),
+        reads: between(opensips, "json(said/", ')').iter().map(|f| f.replace('/', ".")).collect(),
+        timeout: None,
+    };
+    let kamailio = recipe(page, "http_client_query");
+    let sets = |set: &&str| {
+        let (name, rest) = set.split_once("\", ").expect("a name and a value");
+        let value = rest.rsplit_once(", \"$var(ask)").expect("where to").0;
+        (text(name), text(value))
+    };
+    let kamailio = Recipe {
+        path: path_in(kamailio),
+        fields: between(kamailio, "jansson_set(\"string\", \"", ';').iter().map(sets).collect(),
+        reads: between(kamailio, "jansson_get(\"", '"').into_iter().map(text).collect(),
+        timeout: Some(text(between(kamailio, "grpc-timeout: ", '"')[0])),
+    };
+    let freeswitch = recipe(page, "cjson");
+    let sets = |set: &str| {
+        set.trim().split_once(" = ").map(|(name, value)| (name.to_owned(), value.to_owned()))
+    };
+    let field = |rest: &str| -> String {
+        rest.chars().take_while(|c| c.is_ascii_alphanumeric() || *c == '.').collect()
+    };
+    let encoded = between(freeswitch, "cjson.encode{", '}')[0];
+    let freeswitch = Recipe {
+        path: path_in(freeswitch),
+        fields: encoded.split(',').filter_map(sets).collect(),
+        reads: freeswitch.split("said.").skip(1).map(field).collect(),
+        timeout: None,
+    };
+    vec![("OpenSIPS", opensips), ("Kamailio", kamailio), ("FreeSWITCH", freeswitch)]
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_recipes_of_the_integration_page_are_answered_with_what_they_read() {
+    let page = include_str!("../../docs/INTEGRATION.md");
+    let server = Server::start().await;
+    let mut client = Client::to(&server.running.addresses().calls);
+    for (name, recipe) in recipes(page) {
+        let fields: Vec<&str> = recipe.fields.iter().map(|(field, _)| field.as_str()).collect();
+        assert_eq!(fields, ["callId", "payerId", "callType", "calledNumber"], "{name}");
+        assert!(recipe.reads.contains(&"allowed".to_owned()), "{name}: {:?}", recipe.reads);
+        let mut headers = vec![("Content-Type", "application/json")];
+        headers.extend(recipe.timeout.as_deref().map(|timeout| ("grpc-timeout", timeout)));
+        let mut ask = |payer: &str| {
+            let body = recipe.body(&format!("{name}|{payer}"), payer).to_string();
+            let answer = client.raw("POST", &recipe.path, &headers, body.as_bytes());
+            assert_eq!(answer.status, 200, "{name}: {answer:#?}");
+            answer.body
+        };
+        let (allowed, denied) = (ask("carol"), ask("nobody"));
+        assert_eq!(allowed["allowed"], true, "{name}: {allowed:#}");
+        assert_eq!(denied["allowed"], false, "{name}: {denied:#}");
+        for field in &recipe.reads {
+            let answer = if field.starts_with("denial") { &denied } else { &allowed };
+            let found = answer.pointer(&format!("/{}", field.replace('.', "/")));
+            let found = found.unwrap_or_else(|| panic!("{name} reads {field}: {answer:#}"));
+            assert!(!found.is_null(), "{name} reads {field}: {answer:#}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_rules_for_audiocodes_are_answered_with_the_text_that_they_look_for() {
+    let page = include_str!("../../docs/INTEGRATION.md");
+    let rules = recipe(page, "Http.Request.Body");
+    let template = between(rules, "Modify, `'{", '`')[0];
+    let server = Server::start().await;
+    let mut client = Client::to(&server.running.addresses().calls);
+    let sought = between(rules, "Body contains '", '\'')[0];
+    for (payer, allowed) in [("carol", true), ("nobody", false)] {
+        let mut body = "{".to_owned();
+        for (nth, part) in template.trim_end_matches('\'').split('\'').enumerate() {
+            body += match part.trim_matches('+') {
+                _ if nth % 2 == 0 => part,
+                "Header.Call-ID.ID" => payer,
+                "Param.Call.Src.User" => payer,
+                "Param.Call.Dst.User" => "+447700900123",
+                other => panic!("what is {other}?"),
+            };
+        }
+        let answer = client.post(&path_in(rules), &body);
+        assert_eq!(answer.status, 200, "{body}: {answer:#?}");
+        assert_eq!(answer.body["allowed"], allowed, "{answer:#?}");
+        assert_eq!(answer.text.contains(sought), allowed, "{sought} in {}", answer.text);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_commands_of_curl_on_the_integration_page_are_answered() {
+    let page = include_str!("../../docs/INTEGRATION.md");
+    let server = Server::start().await;
+    let addresses = server.running.addresses();
+    let commands = recipe(page, "curl -s ").replace("\\\n", " ");
+    let (mut calls, mut administration) =
+        (Client::to(&addresses.calls), Client::to(&addresses.administration));
+    let mut played = 0;
+    for command in commands.split("curl -s ").skip(1) {
+        let url = command.split("http://").nth(1).expect("an address");
+        let url = url.split([' ', '\'', '\n']).next().unwrap();
+        let (host, path) = url.split_once('/').expect("a path");
+        let client = if host.ends_with(":7602") { &mut administration } else { &mut calls };
+        let path = format!("/{path}");
+        let answer = match between(command, "-d '", '\'').first() {
+            Some(body) => client.post(&path, body.replace("alice", "carol")),
+            None => client.raw("GET", &path, &[], b""),
+        };
+        assert_eq!(answer.status, 200, "{command}: {answer:#?}");
+        let refused = answer.body.get("allowed") == Some(&json!(false));
+        assert!(!refused, "{command}: {answer:#?}");
+        played += 1;
+    }
+    assert_eq!(played, 4);
 }

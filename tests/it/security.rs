@@ -893,6 +893,62 @@ fn the_program_shows_certificate_and_token_and_its_log_tells_refusals_without_se
 }
 
 #[test]
+fn a_load_test_and_a_switch_of_one_tenant_are_known_by_token_and_certificate() {
+    let files = Files::default();
+    let ours = Authority::new();
+    let (certificate, key) = ours.sign(&["localhost"]);
+    let (own, own_key) = ours.sign(&["switch.test"]);
+    let write = |name: &str, text: &str| files.write(name, text);
+    let ca = write("ca.crt", &ours.pem);
+    let callers = caller("root", "admin", &["*"], "")
+        + &caller("load", "sbc", &["loadtest-1"], "certificates = [\"DNS:switch.test\"]");
+    let sidecar = Sidecar::ready(&[
+        "--identities-file",
+        &write("callers.toml", &callers),
+        "--tls-cert",
+        &write("tls.crt", &certificate),
+        "--tls-key",
+        &write("tls.key", &key),
+        "--tls-client-ca",
+        &ca,
+    ]);
+    let (own, own_key) = (write("own.crt", &own), write("own.key", &own_key));
+    let (root, load) = (write("root", "root\n"), write("load", "load\n"));
+    let shown = [
+        ("TOLLGATE_CLIENT_TLS_CA", ca.as_str()),
+        ("TOLLGATE_CLIENT_TLS_CERT", &own),
+        ("TOLLGATE_CLIENT_TLS_KEY", &own_key),
+    ];
+    let moment = ["loadtest", "--warm-up", "50ms", "--duration", "200ms", "--rounds", "1"];
+    let moment = [&moment[..], &["--users", "50", "--output", "json"]].concat();
+    let set_up = ["--setup", "--minutes", "1000", "--deck-prefixes", "50"];
+    let set_up = [&moment[..], &set_up, &["--setup-token-file", &root]].concat();
+    // By the certificate alone, then by a token beside it.
+    for more in [&[][..], &["--token-file", &load]] {
+        let done = run(client(&sidecar, &[&set_up[..], more].concat(), &shown)).succeeded();
+        let report: Value = serde_json::from_str(&done).expect("JSON");
+        let outcomes = report["whole_run"]["outcomes"].as_object().expect("outcomes");
+        assert_eq!(outcomes.len(), 3, "{report}");
+        for (rpc, outcomes) in outcomes {
+            let all = outcomes.as_object().expect("outcomes");
+            assert!(all.len() == 1 && all.contains_key("ok"), "{rpc}: {outcomes}");
+        }
+    }
+    // Who is known to nobody, or trusts nobody, measures nothing.
+    let wrong = write("wrong", "unknown");
+    let refused = [&moment[..], &["--token-file", &wrong]].concat();
+    run(client(&sidecar, &refused, &shown)).failed(1);
+    let said = run(client(&sidecar, &moment, &shown[1..])).failed(1);
+    assert!(said.contains("cannot reach"), "{said}");
+    let bad = [shown[0], ("TOLLGATE_CLIENT_TLS_CERT", &ca), shown[2]];
+    let said = run(client(&sidecar, &moment, &bad)).failed(1);
+    assert!(said.contains(&ca), "{said}");
+    // Its tenant is its own: others are refused as the calls of an SBC are.
+    let other = [&moment[..], &["--prefix", "another"]].concat();
+    run(client(&sidecar, &other, &shown)).failed(1);
+}
+
+#[test]
 fn a_server_without_identities_says_so_loudly_and_bad_files_stop_the_start() {
     let sidecar = Sidecar::start(&[]);
     assert!(sidecar.log().contains("NO IDENTITIES ARE CONFIGURED"), "{}", sidecar.log());

@@ -13,12 +13,14 @@ use tollgate::ledger::memory::MemoryLedger;
 use tollgate::ledger::{ClockOffset, Ledger};
 use tollgate::organisation;
 use tollgate::proto::v1::account_service_client::AccountServiceClient;
+use tollgate::proto::v1::adjust_balance_request::Amount;
 use tollgate::proto::v1::call_authorization_service_client::CallAuthorizationServiceClient;
 use tollgate::proto::v1::end_open_calls_request::Calls;
 use tollgate::proto::v1::{
-    AuthorizeCallRequest, BlockUserRequest, Decision, Directive, DirectiveReason, DirectiveType,
-    EndOpenCallsRequest, EndOpenCallsResponse, PurchaseCreditsRequest, RunAuditRequest,
-    SettleResult, WatchCallsRequest, WatchCallsResponse,
+    AdjustBalanceRequest, AuthorizeCallRequest, BlockUserRequest, Decision, Directive,
+    DirectiveReason, DirectiveType, EndOpenCallsRequest, EndOpenCallsResponse, GetBalanceRequest,
+    Pool, PoolCounter, PurchaseCreditsRequest, RunAuditRequest, SettleResult, WatchCallsRequest,
+    WatchCallsResponse,
 };
 use tonic::transport::Channel;
 use tonic::{Code, Streaming};
@@ -66,6 +68,7 @@ on_both_ledgers! {
     calls_of_a_blocked_user_are_to_end_and_nobody_elses
     an_operator_ends_calls_and_each_switch_is_told_of_its_own
     calls_that_the_spend_velocity_cuts_short_are_to_end_when_another_is_refused
+    licences_that_are_added_lengthen_a_call_that_its_pool_cut_short
 }
 
 /// A server on a ledger.
@@ -251,6 +254,45 @@ async fn a_purchase_during_a_final_grant_lengthens_the_call_by_its_next_extensio
     desk.purchase("po-3", "10").await;
     desk.block("alice").await;
     assert_eq!(told(&[watching.next().await]), [("pooled", Kind::EndNow, Why::PayerBlocked)]);
+}
+
+async fn licences_that_are_added_lengthen_a_call_that_its_pool_cut_short<L: Ledger>(
+    desk: &Desk<L>,
+) {
+    desk.apply(&document("10", "")).await;
+    // All but the last minutes of alice's pool are gone.
+    let mut account = desk.account.clone();
+    let whose = GetBalanceRequest { tenant_id: "contoso".to_owned() };
+    let pools = account.get_balance(whose).await.unwrap().into_inner().pools;
+    let domestic = |pool: &&Pool| pool.counter() == PoolCounter::Domestic;
+    let pool = pools.iter().find(domestic).expect("a pool");
+    let minutes = pool.available.unwrap().seconds / 60;
+    let adjust = AdjustBalanceRequest {
+        tenant_id: "contoso".to_owned(),
+        key: "empty".to_owned(),
+        bucket_id: pool.pool_id.clone(),
+        reason: "test".to_owned(),
+        operator: "olga".to_owned(),
+        amount: Some(Amount::Duration(prost_types::Duration {
+            seconds: -(minutes - 2) * 60,
+            nanos: 0,
+        })),
+    };
+    account.adjust_balance(adjust).await.unwrap();
+    assert_eq!(desk.authorize("pooled", "alice", "sbc-1").await, Decision::Allowed);
+    let (allowed, granted) = desk.extend("pooled", 10, 1).await;
+    assert!(allowed && granted <= 120, "{granted}");
+    let (mut watching, standing) = desk.watch("sbc-1").await;
+    assert_eq!(told(&standing), []);
+    // A colleague brings minutes of his own to the pool.
+    let more = document("10", "").replace(
+        "{ id: carol",
+        "{ id: bob, usage_location: US, licences: [MCOEV, MCOPSTN1] }, { id: carol",
+    );
+    desk.apply(&more).await;
+    assert_eq!(told(&[watching.next().await]), [("pooled", Kind::Refresh, Why::FundsArrived)]);
+    let (allowed, longer) = desk.extend("pooled", 20, 2).await;
+    assert!(allowed && longer > granted, "{longer} after {granted}");
 }
 
 async fn calls_of_a_suspended_tenant_are_to_end_but_emergency_calls<L: Ledger>(desk: &Desk<L>) {

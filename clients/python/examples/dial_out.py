@@ -4,11 +4,13 @@
     tollgate apply -f examples/dial_out.yaml
     python examples/dial_out.py +12065550142 '+44 20 7946 0958' +12065550143
 
-The media is played by `Leg`, which rings, answers and talks as told; a bridge has its own.
+The media is played by `Leg`, which rings, answers and talks as told; a bridge has its own. What an operator
+ends, or a block, is hung up at once: `run_call` follows the directives.
 """
 
 import argparse
 import asyncio
+import os
 import random
 import uuid
 from collections.abc import Sequence
@@ -148,9 +150,20 @@ async def main() -> None:
     parser.add_argument(
         "--journal", default=".dial-out-journal", help="directory of unsent settles"
     )
+    # For a server with identities; the variables are those of the tollgate program.
+    for name in ("token-file", "tls-ca", "tls-cert", "tls-key"):
+        known = os.environ.get("TOLLGATE_CLIENT_" + name.upper().replace("-", "_"))
+        parser.add_argument(f"--{name}", default=known, help="file shown to the sidecars")
     args = parser.parse_args()
     endpoints = args.endpoint or ["127.0.0.1:7601"]
-    async with AsyncTollgate(endpoints, journal=args.journal) as tollgate:
+    async with AsyncTollgate(
+        endpoints,
+        journal=args.journal,
+        token_file=args.token_file,
+        tls_ca=args.tls_ca,
+        tls_cert=args.tls_cert,
+        tls_key=args.tls_key,
+    ) as tollgate:
         conference = Conference(tollgate, args.tenant, args.organiser)
         for invited in await conference.invite_all(args.numbers, talk=args.talk, busy=args.busy):
             print(invited)

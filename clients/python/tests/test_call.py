@@ -1,13 +1,27 @@
 """A call's life, on a clock that jumps to whatever is waited for."""
 
 import asyncio
+import contextlib
 import selectors
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from tollgate import Answer, Call, Cause, Denial, Grant, Settlement, UnavailableError, run_call
+from tollgate import (
+    Answer,
+    Call,
+    Cause,
+    Denial,
+    Directive,
+    Grant,
+    Settlement,
+    UnavailableError,
+    run_call,
+)
+from tollgate._watch import MOST_EARLY, Followed
 from tollgate.v1 import call_authorization_service_pb2 as service
+from tollgate.v1 import call_pb2
 
 
 class _Jumps(selectors.SelectSelector):
@@ -56,12 +70,32 @@ def answer(granted: Grant | None) -> Answer:
     )
 
 
+def directive(kind: str, call_id: str = "leg") -> Directive:
+    return Directive(kind, "OPERATOR", call_id, kind, "alice", "", "test", call_pb2.Directive())
+
+
 class Recorder:
     """A client that answers as told and notes what it was asked, and when."""
 
     def __init__(self, *extensions: Grant | Exception | None) -> None:
         self.asked: list[tuple[int, str, Any]] = []
+        self.directives: list[tuple[float, str]] = []
+        self.followed: list[str] = []
         self._extensions = list(extensions)
+
+    @contextlib.contextmanager
+    def follow_call(self, call: Call, *, trunk_id: str = "") -> Iterator[asyncio.Event]:
+        self.followed.append(trunk_id)
+        told, loop = asyncio.Event(), asyncio.get_running_loop()
+
+        def tell(kind: str) -> None:
+            call.directed(directive(kind))
+            told.set()
+
+        timers = [loop.call_at(at, tell, kind) for at, kind in self.directives]
+        yield told
+        for timer in timers:
+            timer.cancel()
 
     def _note(self, what: str, value: Any) -> None:
         self.asked.append((round(asyncio.get_running_loop().time()), what, value))
@@ -274,3 +308,70 @@ def test_very_short_grants_are_not_extended_in_a_busy_loop() -> None:
     client = Recorder(*[grant(2 + n, 0) for n in range(1, 60)])
     play(client, grant(2, 0), talk=20)
     assert len(client.asked) <= 22
+
+
+def directed(client: Recorder, *directives: tuple[float, str]) -> Recorder:
+    client.directives = list(directives)
+    return client
+
+
+def test_end_now_hangs_up_and_settles() -> None:
+    client = directed(Recorder(), (50, "WARN"), (70, "END_NOW"), (71, "END_NOW"))
+    played = play(client, grant(300, 240))
+    assert played.hung_up == [(70, Cause.DIRECTED)]
+    assert client.asked == [(70, "settle", (60, 0))]
+
+
+def test_end_now_hangs_up_what_rings() -> None:
+    client = directed(Recorder(), (4, "END_NOW"))
+    played = play(client, grant(300, 240))
+    assert played.hung_up == [(4, Cause.DIRECTED)]
+    assert client.asked == [(4, "release", 0)]
+
+
+def test_refresh_extends_at_once_and_the_call_goes_on() -> None:
+    client = directed(Recorder(grant(600, 500)), (100, "REFRESH"))
+    played = play(client, grant(300, 0, final=True), talk=400)
+    assert (played.cause, played.hung_up) == (Cause.PARTIES, [])
+    assert client.asked == [(100, "extend", (90, 1)), (410, "settle", (400, 16))]
+
+
+def test_refresh_while_it_rings_extends_when_it_is_answered() -> None:
+    client = directed(Recorder(grant(600, 500)), (5, "REFRESH"))
+    play(client, grant(300, 240), talk=20)
+    assert client.asked == [(10, "extend", (0, 1)), (30, "settle", (20, 16))]
+
+
+def test_a_refresh_that_nobody_answers_is_asked_again_and_one_that_brings_nothing_is_not() -> None:
+    same = grant(300, 0, final=True)
+    client = directed(Recorder(UnavailableError("away"), same, same), (100, "REFRESH"))
+    played = play(client, same)
+    extensions = [at for at, what, _ in client.asked if what == "extend"]
+    # At once, again after a pause, and once more before the end, as without a directive.
+    assert extensions == [100, 105, 295]
+    assert played.hung_up == [(310, Cause.HARD_STOP)]
+
+
+def test_an_emergency_call_without_a_grant_is_not_followed() -> None:
+    client = Recorder()
+    play(client, None, talk=5)
+    assert client.followed == []
+    play(client, grant(300, 240), talk=5)
+    assert client.followed == [""]
+
+
+def test_a_directive_that_comes_before_its_call_is_followed_is_kept_for_it() -> None:
+    followed = Followed()
+    woken: list[int] = []
+    for number in range(MOST_EARLY + 5):
+        followed.hand(directive("END_NOW", f"leg-{number}"))
+    followed.hand(directive("REFRESH", "leg-9"))
+    calls = [Call("contoso", f"leg-{n}", answer(grant(300, 240))) for n in (0, 9, 9)]
+    for number, call in enumerate(calls):
+        followed.add(call, lambda number=number: woken.append(number))  # type: ignore[misc]
+    assert [call.end_now is not None for call in calls] == [False, True, False]
+    assert woken == [1]
+    assert not followed.remove(calls[0])
+    assert followed.remove(calls[1])
+    assert not followed.is_idle(60)
+    assert followed.is_idle(0)

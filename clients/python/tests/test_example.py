@@ -1,12 +1,19 @@
 """The dial-out service of examples/ does what it says."""
 
+import asyncio
 import runpy
 from pathlib import Path
+from typing import Any
 
 from tests.servers import Server
 from tollgate import AsyncTollgate, Cause
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
+
+
+def asked(found: Any) -> list[Any]:
+    calls = found.get("calls", []) if isinstance(found, dict) else found
+    return list(calls)
 
 
 async def test_everybody_is_a_leg_and_the_organiser_pays(
@@ -26,5 +33,15 @@ async def test_everybody_is_a_leg_and_the_organiser_pays(
         assert "NUMBER_INVALID: 404" in str(invalid)
         busy = await conference.invite(99, "+442079460999", talk=None)
         assert busy.ended.settlement.result == "RELEASED"
+        # An operator ends the meeting: each leg is hung up.
+        another = example["Conference"](tollgate, "dialout", "olivia")
+        running = asyncio.create_task(another.invite_all(numbers[:3], talk=3600))
+        opened = ["calls", "--tenant", "dialout"]
+        while len(asked(await asyncio.to_thread(shared_server.tollgate, *opened))) < 3:
+            assert not running.done()
+        by = ["--reason", "test", "--operator", "olga"]
+        end = ["calls", "end", "--tenant", "dialout", "--all", *by]
+        await asyncio.to_thread(shared_server.tollgate, *end)
+        assert {leg.ended.cause for leg in await running} == {Cause.DIRECTED}
     # The conference minutes pay for London. Half a second to Lagos is charged as one: 0.01 USD.
     assert shared_server.credits("dialout") == {"spent": "0.1", "held": "0"}

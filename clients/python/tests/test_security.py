@@ -13,7 +13,7 @@ import grpc
 import pytest
 
 from tests.servers import DECK, ORGANISATION, binary, until
-from tollgate import AsyncTollgate, CallFields, RejectedError, Tollgate
+from tollgate import AsyncTollgate, Call, CallFields, RejectedError, Tollgate
 
 IDENTITIES = """
 [[callers]]
@@ -37,9 +37,10 @@ def openssl(*arguments: str) -> None:
 
 
 class Guarded:
-    """`tollgate serve` with TLS, on loopback, for callers of a file."""
+    """`tollgate serve` with TLS, on loopback, for callers of a file; `mutual`: with certificates
+    of their own."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, *, mutual: bool = False) -> None:
         self.directory = directory
         self.certify("ca")
         self.certify("server", "DNS:localhost")
@@ -51,6 +52,9 @@ class Guarded:
             "100ms",
         ]
         arguments += ["--tls-cert", self.path("server.crt"), "--tls-key", self.path("server.key")]
+        if mutual:
+            self.certify("client", "DNS:sbc.test")
+            arguments += ["--tls-client-ca", self.path("ca.crt")]
         for listener in ("--listen", "--admin-listen", "--http-listen"):
             arguments += [listener, "127.0.0.1:0"]
         self._log = (directory / "log").open("wb")
@@ -78,6 +82,9 @@ class Guarded:
             "TOLLGATE_CLIENT_TLS_CA": self.path("ca.crt"),
             "TOLLGATE_CLIENT_TOKEN_FILE": self.path("root"),
         }
+        if (self.directory / "client.key").exists():
+            environment["TOLLGATE_CLIENT_TLS_CERT"] = self.path("client.crt")
+            environment["TOLLGATE_CLIENT_TLS_KEY"] = self.path("client.key")
         (self.directory / "deck.csv").write_text(DECK)
         for command, file in (
             (("rates", "activate"), "deck.csv"),
@@ -110,6 +117,16 @@ class Guarded:
             for name, role, t in callers
         )
         (self.directory / "identities.toml").write_text("".join(texts))
+
+    def admit_certificate(self, name: str, tenant: str) -> None:
+        """Writes who may ask: an SBC of one tenant with this certificate."""
+        text = f'[[callers]]\nname = "sbc"\nrole = "sbc"\ntenants = ["{tenant}"]\n'
+        root = IDENTITIES.format(
+            name="root", role="admin", sha256=hashlib.sha256(b"root-token").hexdigest()
+        )
+        (self.directory / "identities.toml").write_text(
+            f'{text}certificates = ["DNS:{name}"]\n{root}'
+        )
 
     @property
     def credentials(self) -> grpc.ChannelCredentials:
@@ -159,3 +176,85 @@ def test_a_token_is_shown_over_tls_and_read_again_when_it_is_renewed(
         with pytest.raises(RejectedError):
             client.authorize(**named(leg, "f"))
         assert client.authorize(**named(leg, "g", "911")).allowed
+
+
+def test_a_certificate_is_shown_on_every_call_and_stream_and_read_again_when_it_is_renewed(
+    tmp_path: Path, leg: CallFields
+) -> None:
+    guarded = Guarded(tmp_path, mutual=True)
+    try:
+        endpoint = f"https://localhost:{guarded.calls}"
+        guarded.admit_certificate("sbc.test", leg["tenant_id"])
+        until(lambda: "read again" in guarded.log(), 20)
+        files: dict[str, Any] = {
+            "tls_ca": guarded.path("ca.crt"),
+            "tls_cert": guarded.path("client.crt"),
+            "tls_key": guarded.path("client.key"),
+            "timeout": 20.0,
+        }
+        other_tenant = named(leg, "other")
+        other_tenant["tenant_id"] = "contoso-200"
+        with Tollgate(endpoint, **files) as client:
+            answer = client.authorize(**leg)
+            assert answer.allowed
+            call = Call(leg["tenant_id"], leg["call_id"], answer)
+            with pytest.raises(RejectedError) as refused:
+                client.authorize(**other_tenant)
+            assert refused.value.code is grpc.StatusCode.PERMISSION_DENIED
+            with client.follow_call(call) as told:
+                end_all(guarded, leg["tenant_id"])
+                assert told.wait(20)
+            assert call.end_now is not None
+            # Another name in the certificate, and in the file of callers.
+            before = client._channels[0][0]
+            guarded.certify("client", "DNS:renewed.test")
+            guarded.admit_certificate("renewed.test", leg["tenant_id"])
+            until(lambda: guarded.log().count("read again") >= 2, 20)
+            assert client.authorize(**named(leg, "renewed")).decision
+            assert client._channels[0][0] is not before
+
+        async def asynchronous() -> None:
+            async with AsyncTollgate(endpoint, **files) as client:
+                answer = await client.authorize(**named(leg, "asynchronous"))
+                call = Call(leg["tenant_id"], "asynchronous", answer)
+                with client.follow_call(call) as told:
+                    await asyncio.to_thread(end_all, guarded, leg["tenant_id"])
+                    await asyncio.wait_for(told.wait(), 20)
+                os.utime(guarded.path("client.crt"))
+                assert (await client.authorize(**named(leg, "touched"))).decision
+
+        asyncio.run(asynchronous())
+    finally:
+        guarded.close()
+
+
+def end_all(guarded: Guarded, tenant: str) -> None:
+    """An operator ends the calls of a tenant."""
+    environment = {
+        **os.environ,
+        "TOLLGATE_ADMIN_ENDPOINT": f"https://localhost:{guarded.administration}",
+        "TOLLGATE_CLIENT_TLS_CA": guarded.path("ca.crt"),
+        "TOLLGATE_CLIENT_TLS_CERT": guarded.path("client.crt"),
+        "TOLLGATE_CLIENT_TLS_KEY": guarded.path("client.key"),
+        "TOLLGATE_CLIENT_TOKEN_FILE": guarded.path("root"),
+    }
+    command: list[str | Path] = [binary(), "calls", "end", "--tenant", tenant, "--all"]
+    command += ["--reason", "test", "--operator", "olga"]
+    subprocess.run(command, env=environment, check=True, capture_output=True)
+
+
+def test_what_is_wrong_with_files_is_said_at_once(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    for files, why in (
+        ({"tls_ca": tmp_path / "missing"}, "cannot be read"),
+        ({"tls_cert": tmp_path / "file"}, "both or neither"),
+        (
+            {"tls_ca": tmp_path / "file", "credentials": grpc.local_channel_credentials()},
+            "expected them or",
+        ),
+    ):
+        with pytest.raises(ValueError, match=why):
+            Tollgate("localhost:1", **files)
+    with Tollgate(["localhost:1", "unix:/a", "http://a:1"], tls_ca=tmp_path / "file") as client:
+        secure = [endpoint.secure for endpoint in client._settings.endpoints]
+    assert secure == [True, False, False]

@@ -10,7 +10,19 @@ import pytest
 
 from tests.conftest import Asked
 from tests.servers import Fake, abort_with, dead_port, until
-from tollgate import AsyncTollgate, CallFields, Directive, RejectedError, Tollgate
+from tollgate import (
+    AsyncTollgate,
+    Call,
+    CallFields,
+    Cause,
+    Directive,
+    Ended,
+    RejectedError,
+    Tollgate,
+    run_call,
+)
+from tollgate import aio as tollgate_aio
+from tollgate import client as tollgate_client
 from tollgate._watch import LONGEST_PAUSE, MOST_KNOWN, Watch
 from tollgate.v1 import call_pb2
 from tollgate.v1.call_authorization_service_pb2 import WatchCallsResponse
@@ -132,3 +144,166 @@ def test_pauses_grow_and_what_is_known_is_bounded() -> None:
     assert len(watch._known) == MOST_KNOWN
     assert watch.told(WatchCallsResponse(caught_up=True)) is None
     assert watch.ended(grpc.StatusCode.UNAVAILABLE, "") < 1
+
+
+BY = ["--reason", "test", "--operator", "olga"]
+
+
+async def follow_legs(
+    client: AsyncTollgate, leg: CallFields, names: list[str], meanwhile: Callable[[], None]
+) -> tuple[list[Ended], list[Cause]]:
+    """Runs these legs, which nobody ends, with something done when all are answered."""
+    hung_up: list[Cause] = []
+
+    async def one(name: str) -> Ended:
+        mine = leg.copy()
+        mine["call_id"] = name
+        answer = await client.authorize(**mine)
+        over: asyncio.Future[int | None] = asyncio.get_running_loop().create_future()
+
+        async def hang_up(cause: Cause) -> None:
+            hung_up.append(cause)
+
+        picked_up = asyncio.Event()
+        picked_up.set()
+        return await run_call(
+            client,
+            Call(leg["tenant_id"], name, answer),
+            answered=picked_up.wait(),
+            ended=over,
+            hang_up=hang_up,
+        )
+
+    running = [asyncio.create_task(one(name)) for name in names]
+    await asyncio.to_thread(meanwhile)
+    return list(await asyncio.gather(*running)), hung_up
+
+
+async def test_run_call_hangs_up_what_an_operator_ends_and_one_stream_is_enough(
+    server: Asked, leg: CallFields, fakes: MakeFake
+) -> None:
+    fake = fakes(server.endpoint)
+    legs = ["a", "b", "c"]
+    watched: list[Any] = []
+
+    def forward_or_watch(method: Any, request: Any, forward: Any, context: Any) -> Any:
+        if method.name != "WatchCalls":
+            return forward()
+        watched.append(request)
+        context.abort(grpc.StatusCode.UNAVAILABLE, "lost")
+
+    fake.behave = forward_or_watch
+
+    def end_all() -> None:
+        until(lambda: bool(watched))  # lost there, and opened at the next
+        server.server.tollgate("calls", "end", "--tenant", server.tenant, "--all", *BY)
+
+    async with AsyncTollgate([fake.endpoint, server.endpoint], timeout=10) as client:
+        # Asked at the first endpoint, whose streams are lost; watched at the second.
+        ended, hung_up = await follow_legs(client, leg, legs, lambda: _opened(server, 3, end_all))
+        assert len(client._rooms) == 1
+    assert hung_up == [Cause.DIRECTED] * 3
+    assert {e.settlement.result for e in ended if e.settlement} <= {"SETTLED", "ALREADY_SETTLED"}
+    assert server.credits["held"] == "0"
+
+
+def _opened(server: Asked, count: int, then: Callable[[], None]) -> None:
+    def there() -> bool:
+        found = server.server.tollgate("calls", "--tenant", server.tenant)
+        return len(found.get("calls", [])) >= count if isinstance(found, dict) else False
+
+    until(there)
+    then()
+
+
+def test_a_thread_follows_its_calls_by_one_stream_and_leaves_it_when_idle(
+    server: Asked, leg: CallFields, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tollgate_client, "FOLLOW_IDLE", 0.05)
+    with Tollgate(server.endpoint, timeout=10) as client:
+        answer = client.authorize(**leg)
+        call = Call(leg["tenant_id"], leg["call_id"], answer)
+        call.answered()
+        other = Call(leg["tenant_id"], "another", answer)
+        with client.follow_call(call) as told, client.follow_call(other):
+            assert len(client._rooms) == 1
+            which = ["--tenant", server.tenant, "--call-id", leg["call_id"]]
+            server.server.tollgate("calls", "end", *which, *BY)
+            assert told.wait(20)
+            assert call.end_now is not None
+            assert call.end_now.detail == "olga ended the call: test"
+            assert other.end_now is None
+        client.settle(
+            tenant_id=call.tenant_id, call_id=call.call_id, used_seconds=call.used_seconds
+        )
+        until(lambda: not client._rooms and not client._streams)
+
+
+async def test_directives_that_are_refused_harm_no_call(
+    fakes: MakeFake, leg: CallFields, server: Asked, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake = fakes(server.endpoint)
+    monkeypatch.setattr(tollgate_aio, "FOLLOW_RETRY", 0.01)
+    refused: list[int] = []
+
+    def refuse(method: Any, _request: Any, forward: Any, context: Any) -> Any:
+        if method.name != "WatchCalls":
+            return forward()
+        refused.append(1)
+        context.abort(grpc.StatusCode.PERMISSION_DENIED, "not yours")
+
+    fake.behave = refuse
+    async with AsyncTollgate(fake.endpoint, timeout=10) as client:
+        answer = await client.authorize(**leg)
+        over: asyncio.Future[int | None] = asyncio.get_running_loop().create_future()
+        asyncio.get_running_loop().call_later(0.3, over.set_result, 16)
+        picked_up = asyncio.Event()
+        picked_up.set()
+
+        async def hang_up(_: Cause) -> None:
+            raise AssertionError
+
+        call = Call(leg["tenant_id"], leg["call_id"], answer)
+        ended = await run_call(client, call, answered=picked_up.wait(), ended=over, hang_up=hang_up)
+    assert (ended.cause, ended.settlement and ended.settlement.result) == (
+        Cause.PARTIES,
+        "SETTLED",
+    )
+    assert len(refused) > 1
+
+
+async def test_funds_that_arrive_lengthen_a_call_that_run_call_leads(
+    server: Asked, leg: CallFields, fakes: MakeFake
+) -> None:
+    fake = fakes(server.endpoint)
+    fake.behave = told("now")
+    answers: list[WatchCallsResponse] = []
+    extended = threading.Event()
+
+    def behave(method: Any, request: Any, forward: Any, context: Any) -> Any:
+        if method.name == "WatchCalls":
+            response = told("now")(method, request, forward, context)
+            response.directive.call_id = leg["call_id"]
+            answers.append(response)
+            return response
+        if method.name == "ExtendCall":
+            extended.set()
+        return forward()
+
+    fake.behave = behave
+    async with AsyncTollgate(fake.endpoint, timeout=10) as client:
+        answer = await client.authorize(**leg)
+        over: asyncio.Future[int | None] = asyncio.get_running_loop().create_future()
+        picked_up = asyncio.Event()
+        picked_up.set()
+
+        async def hang_up(_: Cause) -> None: ...
+
+        call = Call(leg["tenant_id"], leg["call_id"], answer)
+        running = asyncio.create_task(
+            run_call(client, call, answered=picked_up.wait(), ended=over, hang_up=hang_up)
+        )
+        # Long before refresh_after, which is minutes away.
+        assert await asyncio.to_thread(extended.wait, 10)
+        over.set_result(16)
+        assert (await running).cause is Cause.PARTIES

@@ -1,6 +1,7 @@
 """The legs of clients/python/examples/dial_out.py as real SIP calls."""
 
 import asyncio
+import contextlib
 import re
 import runpy
 import time
@@ -20,6 +21,20 @@ def leg_class(sbc, answerer):
 
         talks: ClassVar[list] = []
         """Seconds from 200 OK to BYE of the legs that were answered."""
+        picked_up: ClassVar[list] = []
+        """The numbers of those legs."""
+
+        def __init__(self, *args, **more):
+            self._stop = asyncio.Event()
+            super().__init__(*args, **more)
+
+        async def hang_up(self, cause):
+            """Sends the BYE of a leg that was answered."""
+            if not self.answered.is_set():
+                await super().hang_up(cause)
+                return
+            self._stop.set()
+            await self._play
 
         async def _be_called(self, ring, talk):
             del ring
@@ -85,7 +100,10 @@ def leg_class(sbc, answerer):
             routes = re.findall(r"^Record-Route: (.*?)\r$", reply, re.MULTILINE)[::-1]
             send("ACK", 1, to, uri, routes)
             self.answered.set()
-            await asyncio.sleep(talk)
+            self.picked_up.append(self.number)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(talk):
+                    await self._stop.wait()
             self.talks.append(time.monotonic() - answered)
             # The other side has answered before the wire knows; the leg is over when it hangs up.
             self._end(16)

@@ -25,6 +25,12 @@ AT_A_TIME = 12
 
 GRANTS = {"gone": 300}
 """Seconds of a grant, by stack, where it is not the usual."""
+GUARDED = {"guarded": ["guarded"]}
+"""Tenants of the stacks whose Tollgate asks who calls."""
+SIDECARS = {"pair": 2}
+"""Sidecars of the stacks that have several."""
+DEADLINE = 2.0
+"""Longest wait for a decision, in seconds: all stacks share one machine, which is slow then, not away."""
 DEFINES = ["TOLLGATE_KEEPALIVE_LIMIT=1"]
 
 COLUMNS = ("scenario", "SIP outcome", "talked", "charged", "audit")
@@ -52,7 +58,8 @@ def play_stack(name, chosen, rows, failures):
         grant = GRANTS.get(name, GRANT)
         settings = ["--default-grant", f"{grant}s", "--max-grant", f"{grant + 40}s", "--grace", f"{GRACE}s"]
         settings += ["--ringing-timeout", f"{RINGING}s", "--emergency-country", "US"]
-        with Stack(name, tenants, numbers, defines=DEFINES, tollgate=settings) as stack:
+        more = {"guarded": GUARDED.get(name, ()), "sidecars": SIDECARS.get(name, 1), "deadline": DEADLINE}
+        with Stack(name, tenants, numbers, defines=DEFINES, tollgate=settings, **more) as stack:
             # The long ones first.
             order = sorted(chosen, key=lambda s: s.name.startswith("denied"))
             with ThreadPoolExecutor(AT_A_TIME) as pool:

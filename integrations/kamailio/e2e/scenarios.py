@@ -117,9 +117,12 @@ def decided(stack, name, count=1):
 def talks(stack, name="talks"):
     """INVITE, 180, 200, BYE."""
     with sip.Call(stack, "talks", "alice@talks", LONDON, sip.caller(3.5), sip.answerer()) as call:
+        call.caller.wait_final()
+        # Long before the first extension: the answer was reported.
+        until("the answer is known", lambda: [c["usedDuration"] for c in stack.open_calls(name)] == ["1s"], 3)
         call.wait()
         check(decided(stack, name) == ["ALLOWED"], "not allowed")
-        return settled(stack, name, call.caller.talked(), outcome="200, BYE")
+        return settled(stack, name, call.caller.talked(), outcome="200, reported, BYE")
 
 
 @scenario("caller cancels while ringing", tenant("cancels"))
@@ -234,6 +237,58 @@ def operator(stack, name="operator"):
         ended = stack.cli("calls", "end", "--tenant", name, "--call-id", held["callId"], *BY)
         check(ended["endedCalls"] == 1, f"{ended}")
         return ended_now(stack, call, name, "OPERATOR")
+
+
+@scenario("END_NOW: the spend velocity", tenant("fast", extra='spend_velocity: { amount: "0.10", per: 1h }'))
+def fast(stack, name="fast"):
+    """The first call is cut short by it, the second is refused, which ends the first."""
+    with sip.Call(stack, name, f"alice@{name}", LONDON, sip.caller_is_cut(), sip.answerer()) as call:
+        call.caller.wait_final()
+        with sip.Call(stack, f"{name}-2", f"alice@{name}", LONDON, sip.caller_refused(603)) as second:
+            outcome = refused(second.caller, 603, 21)
+            second.wait()
+        row = ended_now(stack, call, name, "FRAUD_SUSPECTED")
+        check(decided(stack, name, 2)[0] == "FRAUD_SUSPECTED", "refused for another reason")
+        row.outcome += f"; {outcome}"
+        return row
+
+
+def _ended_while_ringing(name, reason, status, cause, act):
+    def play(stack):
+        with sip.Call(stack, name, f"alice@{name}", LONDON, sip.caller_refused(status), sip.answerer_rings()) as call:
+            until("it rings", lambda: any(m.status == 180 for m in call.caller.messages()))
+            act(stack, name)
+            started = time.time()
+            outcome = refused(call.caller, status, cause)
+            took = call.caller.final().at - started
+            check(took < RINGING - 2, f"it rang for another {took:.1f} s")
+            call.wait()
+            check(call.answerer.wait() == 0, "the called party still rings")
+            check(any(m.first.startswith("CANCEL") for m in call.answerer.messages()), "no CANCEL")
+            return settled(stack, name, [], outcome=f"180, END_NOW ({reason}), CANCEL; {outcome}")
+
+    ALL.append(Scenario(f"END_NOW while it rings: {reason}", play, tenant(name)))
+
+
+def _end_by_operator(stack, name):
+    stack.cli("calls", "end", "--tenant", name, "--payer", "alice", *BY)
+
+
+_ended_while_ringing("ring-operator", "OPERATOR", 480, 31, _end_by_operator)
+_ended_while_ringing(
+    "ring-blocked",
+    "PAYER_BLOCKED",
+    603,
+    21,
+    lambda stack, name: stack.cli("users", "block", "alice", "--tenant", name, *BY),
+)
+_ended_while_ringing(
+    "ring-suspended",
+    "TENANT_SUSPENDED",
+    403,
+    21,
+    lambda stack, name: stack.apply(tenant(name, extra="state: suspended")),
+)
 
 
 @scenario("REFRESH: a top-up during a final grant", tenant("topup", credit="0.08"))
@@ -424,6 +479,30 @@ def conference(stack, name="bridge"):
     check(len(leg.talks) == 20, f"{len(leg.talks)} legs were answered: {[str(i) for i in invited]}")
     check(all(i.ended.settlement.result == "SETTLED" for i in invited), f"{[str(i) for i in invited]}")
     return settled(stack, name, leg.talks, outcome="20 x 200, BYE", rate="0.1")
+
+
+@scenario("conference dial-out: END_NOW hangs up the example's legs", tenant("adjourn", users=(OLIVIA,)))
+def adjourned(stack, name="adjourn"):
+    """An operator ends the organiser's calls: `run_call` of the client library watches, and hangs up."""
+    answers = sip.Sipp(stack, f"{name}-uas", sip.answerer(), calls=3).start()
+    time.sleep(0.3)
+    leg = bridge.leg_class(("127.0.0.1", stack.sip), ("127.0.0.1", answers.port))
+
+    async def invite():
+        async with AsyncTollgate(f"127.0.0.1:{stack.port}", timeout=10) as client:
+            meeting = bridge.EXAMPLE["Conference"](client, name, "olivia", leg)
+            invited = asyncio.create_task(meeting.invite_all([LAGOS] * 3, talk=GRANT - 5))
+            await asyncio.to_thread(until, "all have answered", lambda: len(leg.picked_up) == 3)
+            await asyncio.to_thread(stack.cli, "calls", "end", "--tenant", name, "--payer", "olivia", *BY)
+            return await invited
+
+    try:
+        invited = asyncio.run(invite())
+        check(answers.wait() == 0, "somebody was not hung up")
+    finally:
+        answers.stop(timeout=3)
+    check({str(i.ended.cause) for i in invited} == {"DIRECTED"}, f"{[str(i) for i in invited]}")
+    return settled(stack, name, leg.talks, outcome="3 x 200, END_NOW (OPERATOR), BYE", rate="0.1")
 
 
 # Refusals.
@@ -664,6 +743,41 @@ def tollgate_restarted(stack):
     return rows + _stream_lost(stack, "stream")
 
 
+@scenario("one of two sidecars hangs, then is gone", tenant("hedged") + tenant("sole"), stack="pair")
+def pair(stack):
+    """The other one answers, by the same key; what is settled there is settled."""
+    rows = []
+
+    def settles(call, name):
+        """By the sidecar that is left."""
+        call.wait()
+        key = re.escape(call.caller.messages()[0].header("Call-ID"))
+        until(
+            f"{name} is settled",
+            lambda: re.search(rf"{key}\S* SETTLED after", stack.kamailio.log.read_text(errors="replace")),
+        )
+
+    stack.tollgate.process.send_signal(signal.SIGSTOP)
+    try:
+        with sip.Call(stack, "hedged", "alice@hedged", LONDON, sip.caller(3.5), sip.answerer()) as call:
+            settles(call, "hedged")
+            pdd = _post_dial_delay(call.caller)
+    finally:
+        stack.tollgate.process.send_signal(signal.SIGCONT)
+    stack.ready()
+    check(decided(stack, "hedged") == ["ALLOWED"], "not one decision")
+    outcome = f"200 (180 after {pdd * 1000:.0f} ms), BYE"
+    rows.append(("one of two sidecars hangs", settled(stack, "hedged", call.caller.talked(), outcome=outcome)))
+    with sip.Call(stack, "sole", "alice@sole", LONDON, sip.caller(8.5), sip.answerer()) as call:
+        call.caller.wait_final()
+        stack.tollgate.stop(signal.SIGKILL)
+        settles(call, "sole")
+    stack.tollgate.start()
+    stack.ready()
+    rows.append(("one of two is gone in mid-call", settled(stack, "sole", call.caller.talked(), outcome="200, BYE")))
+    return rows
+
+
 @scenario("Redis is restarted", _outage_tenants("Redis"), stack="redis")
 def redis_restarted(stack):
     """Tollgate answers LEDGER_UNAVAILABLE, and 911 from what it knows."""
@@ -734,6 +848,37 @@ def restarted(stack, name="restart"):
         row = Row("200, no BYE; EndCalls at the start", f"{talked:.2f} s", f"{proven} s, {money['spent']} USD")
         row.audit = stack.audit(name)
         return row
+
+
+@scenario("a Tollgate with identities, over TLS", tenant("guarded") + tenant("others"), stack="guarded")
+def guarded(stack, name="guarded"):
+    """Kamailio shows a certificate and a token, which is renewed while a call runs; other tenants are not its own."""
+    with sip.Call(stack, name, f"alice@{name}", LONDON, sip.caller_is_cut(), sip.answerer()) as call:
+        call.caller.wait_final()
+        stack.guard.admit("second")
+        log = stack.tollgate.log
+        until("the callers are read again", lambda: "the identities are read again" in log.read_text(errors="replace"))
+        (held,) = stack.open_calls(name)
+        stack.cli("calls", "end", "--tenant", name, "--call-id", held["callId"], *BY)
+        row = ended_now(stack, call, name, "OPERATOR")
+        key = re.escape(call.caller.messages()[0].header("Call-ID"))
+        taken = rf"{key}\S* (ALREADY_)?SETTLED after"
+        until("the settle is taken", lambda: re.search(taken, stack.kamailio.log.read_text(errors="replace")))
+    row.outcome = "200, token renewed, END_NOW, BYE to both"
+    with sip.Call(stack, "others", "alice@others", LONDON, sip.caller_refused(503)) as call:
+        outcome = refused(call.caller, 503, 41)
+        call.wait()
+    other = settled(stack, "others", [], outcome=outcome)
+    check("PERMISSION_DENIED" in stack.kamailio.log.read_text(errors="replace"), "refused for another reason")
+    with sip.Call(stack, "others-911", "alice@others", "911", sip.caller(1.5), sip.answerer()) as call:
+        call.wait()
+        talked = f"{call.caller.talked()[0]:.2f} s"
+    emergency = Row("200, BYE", talked, "0 s, 0 USD", stack.audit())
+    return [
+        ("a Tollgate with identities, over TLS", row),
+        ("a tenant that is not this Kamailio's", other),
+        ("911 of such a tenant", emergency),
+    ]
 
 
 # Another client.

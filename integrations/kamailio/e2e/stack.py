@@ -4,6 +4,7 @@ Only what was started here is ever stopped, by its own process object.
 """
 
 import contextlib
+import hashlib
 import itertools
 import json
 import os
@@ -168,10 +169,67 @@ def children_of(pid):
     return []
 
 
-class Stack:
-    """Redis, Tollgate and Kamailio. `tenants`: the YAML of the organisations, a list below `tenants:`."""
+class Guard:
+    """Certificates of an authority of its own, and the callers that Tollgate knows: Kamailio and an administrator."""
 
-    def __init__(self, name, tenants, numbers=(), *, defines=(), tollgate=(), workers=2, askers=6, agent=True):
+    def __init__(self, directory, tenants):
+        self._directory = directory
+        self._tenants = tenants
+        self._openssl("ca")
+        for name in ("server", "client"):
+            self._openssl(name, "subjectAltName=IP:127.0.0.1,DNS:e2e.test")
+        (directory / "root.token").write_text("root\n")
+        self.admit("first")
+        names = ("identities.toml", "server.crt", "server.key", "ca.crt")
+        flags = ("--identities-file", "--tls-cert", "--tls-key", "--tls-client-ca")
+        self.settings = [part for flag, name in zip(flags, names, strict=True) for part in (flag, directory / name)]
+        self.settings += ["--reload-interval", "100ms"]
+
+    def _openssl(self, name, alternative=None):
+        made = ["openssl", "req", "-x509", "-days", "1", "-subj", f"/CN={name}", "-nodes", "-newkey", "ec"]
+        made += ["-pkeyopt", "ec_paramgen_curve:P-256", "-keyout", f"{name}.key", "-out", f"{name}.crt"]
+        if alternative:
+            made += ["-CA", "ca.crt", "-CAkey", "ca.key", "-addext", alternative]
+            made += ["-addext", "basicConstraints=critical,CA:FALSE"]
+        subprocess.run(made, cwd=self._directory, check=True, capture_output=True)
+
+    def admit(self, token):
+        """Kamailio has this token from now on, and no other is anybody's."""
+        text = ""
+        for name, role, tenants, shown in (("kamailio", "sbc", self._tenants, token), ("root", "admin", ["*"], "root")):
+            digest = hashlib.sha256(shown.encode()).hexdigest()
+            text += f'[[callers]]\nname = "{name}"\nrole = "{role}"\ntenants = {json.dumps(list(tenants))}\n'
+            text += f'tokens = [{{ sha256 = "{digest}" }}]\n'
+        for name, content in (("sbc.token", token + "\n"), ("identities.toml", text)):
+            part = self._directory / f"{name}.part"
+            part.write_text(content)
+            part.replace(self._directory / name)
+
+    def environment(self, token):
+        """What a client is told."""
+        files = {"TLS_CA": "ca.crt", "TLS_CERT": "client.crt", "TLS_KEY": "client.key", "TOKEN_FILE": token}
+        return {f"TOLLGATE_CLIENT_{name}": str(self._directory / file) for name, file in files.items()}
+
+
+class Stack:
+    """Redis, Tollgate and Kamailio. `tenants`: the YAML of the organisations, a list below `tenants:`. `guarded`: the
+    tenants of Kamailio, known by certificate and token over TLS; left out, Tollgate asks nobody who they are."""
+
+    def __init__(
+        self,
+        name,
+        tenants,
+        numbers=(),
+        *,
+        defines=(),
+        tollgate=(),
+        workers=2,
+        askers=6,
+        agent=True,
+        guarded=(),
+        deadline=None,
+        sidecars=1,
+    ):
         # Short: the path of a socket has at most 107 bytes.
         self.directory = Path(tempfile.mkdtemp(prefix=f"tg-{name}-", dir="/tmp"))
         self.name = name
@@ -182,19 +240,19 @@ class Stack:
         if not self.binary.is_file():
             raise Failed(f"{self.binary} is missing: cargo build, or set TOLLGATE_BINARY")
         (self.directory / "redis").mkdir()
+        guard = Guard(self.directory, guarded) if guarded else None
+        self.guard = guard
         self.redis = Process(
             "redis",
             ["redis-server", "--bind", "127.0.0.1", "--port", self.redis_port, "--dir", self.directory / "redis"]
             + ["--appendonly", "yes", "--save", "", "--maxmemory-policy", "noeviction"],
             self.directory,
         )
-        self.tollgate = Process(
-            "tollgate",
-            [self.binary, "serve", "--ledger", f"redis://127.0.0.1:{self.redis_port}"]
-            + ["--listen", f"127.0.0.1:{self.port}", "--admin-listen", f"127.0.0.1:{self.admin}"]
-            + ["--http-listen", f"127.0.0.1:{self.http}", "--shutdown-grace", "2s", *tollgate],
-            self.directory,
-        )
+        settings = ["--shutdown-grace", "2s", *tollgate, *(guard.settings if guard else [])]
+        self.tollgate = self._sidecar("tollgate", (self.port, self.admin, self.http), settings)
+        ports = [tuple(free_port() for _ in range(3)) for _ in range(1, sidecars)]
+        self.others = [self._sidecar(f"tollgate-{nth}", three, settings) for nth, three in enumerate(ports, 2)]
+        endpoints = [f"127.0.0.1:{port}" for port in (self.port, *(calls for calls, _, _ in ports))]
         client = REPOSITORY / "clients/python/src"
         packages = [p for p in os.sys.path if p.endswith("site-packages")]
         # The configuration as it is shipped, but for the site's own numbers.
@@ -213,19 +271,28 @@ class Stack:
             + [part for define in defines for part in ("-A", define)],
             self.directory,
             {
-                "TOLLGATE_ENDPOINTS": f"127.0.0.1:{self.port}",
+                "TOLLGATE_ENDPOINTS": ",".join(endpoints),
                 "TOLLGATE_REALM": REALM,
                 "TOLLGATE_JOURNAL": str(self.directory / "journal"),
                 "TOLLGATE_PYTHONPATH": ":".join([str(client), *packages]),
                 "PYTHONDONTWRITEBYTECODE": "1",
+                **(guard.environment("sbc.token") if guard else {}),
+                **({"TOLLGATE_DEADLINE": str(deadline)} if deadline else {}),
             },
         )
+
+    def _sidecar(self, name, ports, settings):
+        calls, administration, http = (f"127.0.0.1:{port}" for port in ports)
+        listeners = ["--listen", calls, "--admin-listen", administration, "--http-listen", http]
+        ledger = f"redis://127.0.0.1:{self.redis_port}"
+        return Process(name, [self.binary, "serve", "--ledger", ledger, *listeners, *settings], self.directory)
 
     def __enter__(self):
         try:
             self.redis.start()
             until("redis answers", lambda: self.redis_cli("ping").startswith("PONG"))
-            self.tollgate.start()
+            for sidecar in (self.tollgate, *self.others):
+                sidecar.start()
             self.kamailio.start()
             self.ready()
             deck = self.directory / "deck.csv"
@@ -243,7 +310,7 @@ class Stack:
         return self
 
     def __exit__(self, kind, *_):
-        for process in (self.kamailio, self.tollgate, self.redis):
+        for process in (self.kamailio, self.tollgate, *self.others, self.redis):
             process.stop()
         if kind is None and not os.environ.get("TOLLGATE_E2E_KEEP"):
             shutil.rmtree(self.directory, ignore_errors=True)
@@ -288,9 +355,10 @@ class Stack:
             [self.binary, "--output", "json", *map(str, arguments)],
             env={
                 **os.environ,
-                "TOLLGATE_ENDPOINT": f"http://127.0.0.1:{self.port}",
-                "TOLLGATE_ADMIN_ENDPOINT": f"http://127.0.0.1:{self.admin}",
+                "TOLLGATE_ENDPOINT": f"{'https' if self.guard else 'http'}://127.0.0.1:{self.port}",
+                "TOLLGATE_ADMIN_ENDPOINT": f"{'https' if self.guard else 'http'}://127.0.0.1:{self.admin}",
                 "TOLLGATE_TIMEOUT": "30s",
+                **(self.guard.environment("root.token") if self.guard else {}),
             },
             capture_output=True,
             text=True,

@@ -84,7 +84,12 @@ class Switch:
 
     def __init__(self):
         self.timeouts = []
+        self.cancelled = []
         self.dialogs = True
+
+    def cancel(self, sip, reason):
+        self.cancelled.append((sip, reason))
+        return True
 
     def set_timeout(self, dialog, seconds):
         self.timeouts.append((dialog, seconds))
@@ -109,9 +114,9 @@ class TestAgent(unittest.IsolatedAsyncioTestCase):
     def hear(self, what, **told):
         self.agent.heard(json.dumps({"what": what, **told}).encode())
 
-    def authorized(self, seconds=20, final=False):
+    def authorized(self, seconds=20, final=False, fields=FIELDS, sip=("abc", "1")):
         answer = base64.b64encode(granted(seconds, final).SerializeToString()).decode()
-        self.hear("authorized", fields=FIELDS, answer=answer)
+        self.hear("authorized", fields=fields, answer=answer, sip=sip)
 
     def answered(self):
         self.hear("answered", fields=FIELDS, at=time.monotonic(), dialog=DIALOG)
@@ -128,7 +133,29 @@ class TestAgent(unittest.IsolatedAsyncioTestCase):
         self.assertEqual(self.switch.timeouts, [(DIALOG, 1)])
         self.assertIn(("watch", "contoso"), self.client.asked)
 
-    async def test_end_now_of_a_call_that_rings_is_carried_out_when_it_is_answered(self):
+    async def test_end_now_of_a_call_that_rings_cancels_it_until_it_is_over(self):
+        again, agents.RING_AGAIN = agents.RING_AGAIN, 0
+        self.addCleanup(setattr, agents, "RING_AGAIN", again)
+        self.authorized()
+        self.agent.directed(directive("END_NOW"))
+        await self.settled_down()
+        self.assertEqual(set(map(str, self.switch.cancelled)), {"(['abc', '1'], 'OPERATOR')"})
+        self.hear("failed", fields=FIELDS, cause=21)
+        seen = len(self.switch.cancelled)
+        self.assertGreater(seen, 1)
+        await self.settled_down()
+        self.assertEqual((len(self.switch.cancelled), self.switch.timeouts), (seen, []))
+
+    async def test_of_two_legs_that_ring_with_one_call_id_none_is_cancelled_for_the_other(self):
+        self.authorized()
+        self.authorized(fields={"tenant_id": "contoso", "call_id": "c2"})
+        with self.assertLogs("tollgate.kamailio", "WARNING"):
+            self.agent.directed(directive("END_NOW"))
+        self.assertEqual(self.switch.cancelled, [])
+        self.answered()
+        self.assertEqual(self.switch.timeouts, [(DIALOG, 1)])
+
+    async def test_end_now_of_a_call_that_was_answered_meanwhile_is_carried_out_then(self):
         self.authorized()
         self.agent.directed(directive("END_NOW"))
         self.agent.directed(directive("REFRESH"))
@@ -191,6 +218,16 @@ class TestAgent(unittest.IsolatedAsyncioTestCase):
         self.answered()
         self.switch.dialogs = False
         self.agent.directed(directive("END_NOW"))
+        await self.settled_down()
+        self.assertIn(("settle", "c1"), self.client.asked)
+
+    async def test_an_end_without_its_name_is_known_by_the_call_id_where_one_leg_has_it(self):
+        self.authorized()
+        self.answered()
+        self.hear("vanished", at=time.monotonic(), sip_call_id="another")
+        await self.settled_down()
+        self.assertNotIn(("settle", "c1"), self.client.asked)
+        self.hear("vanished", at=time.monotonic(), sip_call_id="abc")
         await self.settled_down()
         self.assertIn(("settle", "c1"), self.client.asked)
 

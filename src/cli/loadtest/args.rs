@@ -1,5 +1,6 @@
 //! Arguments of `loadtest`.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, value_parser};
@@ -68,6 +69,9 @@ pub struct LoadtestArgs {
     /// Processes of this machine whose CPU per request is told, by id or program name, such as tollgate,redis-server
     #[arg(long, value_name = "PROCESS", value_delimiter = ',')]
     pub cpu_of: Vec<Named>,
+    /// With --setup: file with the bearer token that makes the tenants, where --token-file may only make calls
+    #[arg(long, env = "TOLLGATE_CLIENT_SETUP_TOKEN_FILE", value_name = "FILE", requires = "setup")]
+    pub setup_token_file: Option<PathBuf>,
     /// The server.
     #[command(flatten)]
     pub server: Server,

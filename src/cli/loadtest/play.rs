@@ -14,7 +14,7 @@ use crate::cli::args::Endpoint;
 use crate::cli::loadtest::drive::{Play, Scene};
 use crate::cli::loadtest::measure::{Kind, Outcome, Step};
 use crate::cli::loadtest::random::{Random, Zipf};
-use crate::cli::loadtest::wire::{Connection, Fault, Rpc, framed};
+use crate::cli::loadtest::wire::{Connection, Fault, Rpc, Shown, framed};
 use crate::proto::v1;
 
 /// How many of each request a player makes before it begins anew: `AUTHORIZE:EXTEND:SETTLE`.
@@ -59,6 +59,7 @@ impl std::fmt::Display for Mix {
 /// The calls and where they go.
 pub struct Calls {
     endpoint: Endpoint,
+    shown: Shown,
     timeout: Duration,
     connections: usize,
     rpcs: [Rpc; 3],
@@ -94,6 +95,7 @@ impl Calls {
     /// To be played on so many connections a thread.
     pub fn new(
         endpoint: &Endpoint,
+        shown: Shown,
         timeout: Duration,
         connections: usize,
         plan: CallPlan,
@@ -107,7 +109,7 @@ impl Calls {
         let users = Zipf::new(plan.tenants * plan.users, plan.zipf_hundredths);
         let run = uuid::Uuid::now_v7().simple().to_string();
         let endpoint = endpoint.clone();
-        Ok(Calls { endpoint, timeout, connections, rpcs, plan, users, run })
+        Ok(Calls { endpoint, shown, timeout, connections, rpcs, plan, users, run })
     }
 }
 
@@ -118,7 +120,7 @@ impl Scene for Calls {
     async fn connect(&self, _: usize) -> io::Result<Wires> {
         let mut wires = vec![];
         for _ in 0..self.connections {
-            let wire = Connection::open(&self.endpoint, self.timeout).await?;
+            let wire = Connection::open(&self.endpoint, self.timeout, &self.shown).await?;
             wires.push(Arc::new(wire));
         }
         Ok(Wires(wires))

@@ -44,7 +44,10 @@ pub struct Made {
 
 /// Makes the tenants of the test, or brings them up to what the arguments say.
 pub async fn make(args: &LoadtestArgs) -> Result<Made, Failure> {
-    let server = Server { timeout: args.server.timeout.max(PATIENCE), ..args.server.clone() };
+    let mut server = Server { timeout: args.server.timeout.max(PATIENCE), ..args.server.clone() };
+    if args.setup_token_file.is_some() {
+        server.trust.token_file.clone_from(&args.setup_token_file);
+    }
     let mut accounts = client::accounts(&server).await?;
     let names: Vec<String> = (1..=args.tenants).map(|n| format!("{}-{n}", args.prefix)).collect();
     for name in &names {

@@ -1,11 +1,13 @@
 //! A gRPC client that costs little: unary calls straight on HTTP/2 frames (crate `h2`), without the
 //! layers of a channel, so that what is measured is the server.
 //!
-//! No TLS. A connection that is lost is made again; what was under way on it is counted as lost.
+//! A connection that is lost is made again; what was under way on it is counted as lost.
 
+use std::fmt::Display;
 use std::io;
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
@@ -13,10 +15,17 @@ use h2::client::SendRequest;
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderMap, HeaderValue, Method, Request, Uri, Version, header};
 use prost::Message;
+use rustls::crypto::ring;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::{ClientConfig, RootCertStore};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
+use tokio_rustls::TlsConnector;
 
-use crate::cli::args::Endpoint;
+use crate::cli::args::{Endpoint, Trust};
+use crate::cli::client::bearer;
+use crate::cli::output::Failure;
 
 /// Bytes that a server may send before it waits for this client; enough for everything in flight.
 const WINDOW: u32 = 16 << 20;
@@ -47,10 +56,73 @@ pub struct Rpc {
     uri: Uri,
 }
 
+/// What a client shows to a server, and whom it trusts; read once.
+#[derive(Clone, Debug, Default)]
+pub struct Shown {
+    tls: Option<Arc<ClientConfig>>,
+    /// `authorization` of each request.
+    bearer: Option<HeaderValue>,
+}
+
+impl Shown {
+    /// Reads the files; those of TLS only for an `https://` endpoint.
+    pub fn of(endpoint: &Endpoint, trust: &Trust) -> Result<Shown, Failure> {
+        let tls = is_secure(endpoint).then(|| tls(trust).map(Arc::new)).transpose()?;
+        let value = bearer(trust)?;
+        let bearer = value.map(|value| HeaderValue::from_bytes(value.as_encoded_bytes()));
+        let bearer = bearer.transpose();
+        let mut bearer = bearer.map_err(|error| Failure::new(error.to_string()))?;
+        if let Some(bearer) = &mut bearer {
+            bearer.set_sensitive(true);
+        }
+        Ok(Shown { tls, bearer })
+    }
+}
+
+fn tls(trust: &Trust) -> Result<ClientConfig, Failure> {
+    let mut roots = RootCertStore::empty();
+    match &trust.tls_ca {
+        Some(path) => {
+            for authority in certificates(path)? {
+                roots.add(authority).map_err(|error| bad(path, &error))?;
+            }
+        }
+        None => {
+            // As many of the system's as can be used.
+            roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+        }
+    }
+    let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .map_err(|error| Failure::new(error.to_string()))?
+        .with_root_certificates(roots);
+    let mut config = match (&trust.tls_cert, &trust.tls_key) {
+        (Some(certificate), Some(key)) => {
+            let chain = certificates(certificate)?;
+            let private = PrivateKeyDer::from_pem_file(key).map_err(|error| bad(key, &error))?;
+            let shows = builder.with_client_auth_cert(chain, private);
+            shows.map_err(|error| bad(certificate, &error))?
+        }
+        _ => builder.with_no_client_auth(),
+    };
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    Ok(config)
+}
+
+fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, Failure> {
+    let all = CertificateDer::pem_file_iter(path).map_err(|error| bad(path, &error))?;
+    all.collect::<Result<_, _>>().map_err(|error| bad(path, &error))
+}
+
+fn bad(path: &Path, error: &dyn Display) -> Failure {
+    Failure::new(format!("{}: {error}", path.display()))
+}
+
 /// A connection that requests may share.
 #[derive(Debug)]
 pub struct Connection {
     endpoint: Endpoint,
+    shown: Shown,
     headers: HeaderMap,
     live: Mutex<Option<SendRequest<Bytes>>>,
     /// Held while it is made again.
@@ -63,7 +135,8 @@ impl Rpc {
     /// Of a path such as `/tollgate.v1.CallAuthorizationService/AuthorizeCall`.
     pub fn of(endpoint: &Endpoint, path: &'static str) -> io::Result<Rpc> {
         let mut parts = http::uri::Parts::default();
-        parts.scheme = Some(Scheme::HTTP);
+        let secure = is_secure(endpoint);
+        parts.scheme = Some(if secure { Scheme::HTTPS } else { Scheme::HTTP });
         parts.authority = Some(authority(endpoint)?);
         parts.path_and_query = Some(PathAndQuery::from_static(path));
         Ok(Rpc { uri: Uri::from_parts(parts).map_err(io::Error::other)? })
@@ -71,8 +144,12 @@ impl Rpc {
 }
 
 impl Connection {
-    /// Connects; the server is told to spend at most `timeout` on each request.
-    pub async fn open(endpoint: &Endpoint, timeout: Duration) -> io::Result<Connection> {
+    /// Connects; the server is told to spend at most `timeout` on each request, and who asks.
+    pub async fn open(
+        endpoint: &Endpoint,
+        timeout: Duration,
+        shown: &Shown,
+    ) -> io::Result<Connection> {
         let mut headers = HeaderMap::new();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
         headers.insert(header::TE, HeaderValue::from_static("trailers"));
@@ -80,9 +157,13 @@ impl Connection {
         let millis = timeout.as_millis().min(99_999_999);
         let text = HeaderValue::from_str(&format!("{millis}m")).map_err(io::Error::other)?;
         headers.insert("grpc-timeout", text);
-        let live = connect(endpoint).await?;
+        if let Some(bearer) = &shown.bearer {
+            headers.insert(header::AUTHORIZATION, bearer.clone());
+        }
+        let live = connect(endpoint, shown).await?;
         Ok(Connection {
             endpoint: endpoint.clone(),
+            shown: shown.clone(),
             headers,
             live: Mutex::new(Some(live)),
             making: tokio::sync::Mutex::default(),
@@ -145,7 +226,7 @@ impl Connection {
             return;
         }
         tokio::time::sleep(RECONNECT_PAUSE).await;
-        let live = connect(&self.endpoint).await.ok();
+        let live = connect(&self.endpoint, &self.shown).await.ok();
         if live.is_some() {
             self.made.fetch_add(1, Ordering::Relaxed);
         }
@@ -186,7 +267,12 @@ fn authority(endpoint: &Endpoint) -> io::Result<Authority> {
     }
 }
 
-async fn connect(endpoint: &Endpoint) -> io::Result<SendRequest<Bytes>> {
+/// Sockets of the file system stay plain.
+fn is_secure(endpoint: &Endpoint) -> bool {
+    matches!(endpoint, Endpoint::Url(url) if url.starts_with("https:"))
+}
+
+async fn connect(endpoint: &Endpoint, shown: &Shown) -> io::Result<SendRequest<Bytes>> {
     let connecting = async {
         match endpoint {
             Endpoint::Unix(path) => handshake(UnixStream::connect(path).await?).await,
@@ -194,9 +280,18 @@ async fn connect(endpoint: &Endpoint) -> io::Result<SendRequest<Bytes>> {
                 let to = authority(endpoint)?;
                 // Brackets of an IPv6 address belong to the URL.
                 let host = to.host().trim_start_matches('[').trim_end_matches(']');
-                let stream = TcpStream::connect((host, to.port_u16().unwrap_or(80))).await?;
+                let usual = if is_secure(endpoint) { 443 } else { 80 };
+                let stream = TcpStream::connect((host, to.port_u16().unwrap_or(usual))).await?;
                 stream.set_nodelay(true)?;
-                handshake(stream).await
+                match &shown.tls {
+                    None => handshake(stream).await,
+                    Some(tls) => {
+                        let name =
+                            ServerName::try_from(host.to_owned()).map_err(io::Error::other)?;
+                        let tls = TlsConnector::from(tls.clone());
+                        handshake(tls.connect(name, stream).await?).await
+                    }
+                }
             }
         }
     };

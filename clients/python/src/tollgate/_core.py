@@ -100,12 +100,62 @@ class Settings:
     metadata: tuple[tuple[str, str], ...]
     emergency_numbers: tuple[str, ...]
     token: "TokenFile | None" = None
+    tls: "TlsFiles | None" = None
     rng: Callable[[], float] = field(default=random.random)
 
     def sent(self) -> tuple[tuple[str, str], ...]:
         """What goes along with a request: `metadata`, and who asks."""
         token = self.token.read() if self.token else ""
         return (*self.metadata, ("authorization", f"Bearer {token}")) if token else self.metadata
+
+    def trusted(self, where: Endpoint) -> grpc.ChannelCredentials | None:
+        """What a channel to that endpoint is encrypted with; None: it is not. The same object as
+        long as nothing is renewed."""
+        if not where.secure:
+            return None
+        if self.tls is not None:
+            return self.tls.read()
+        if self.credentials is None:
+            self.credentials = grpc.ssl_channel_credentials()
+        return self.credentials
+
+
+class TlsFiles:
+    """Authorities, certificate and key in files of PEM, read again when one of them changes."""
+
+    def __init__(
+        self,
+        ca: str | os.PathLike[str] | None,
+        cert: str | os.PathLike[str] | None,
+        key: str | os.PathLike[str] | None,
+    ) -> None:
+        if (cert is None) != (key is None):
+            raise ValueError("tls_cert and tls_key: expected both or neither")
+        self._paths = [None if path is None else Path(path) for path in (ca, key, cert)]
+        self._seen: list[tuple[int, int, int] | None] = []
+        self._credentials: grpc.ChannelCredentials | None = None
+        for path in self._paths:
+            if path is not None and not os.access(path, os.R_OK):
+                raise ValueError(f"{path} cannot be read")
+
+    def read(self) -> grpc.ChannelCredentials:
+        """The credentials. The last ones where a file cannot be read."""
+        try:
+            seen = [None if path is None else _state(path) for path in self._paths]
+            if seen != self._seen or self._credentials is None:
+                texts = [None if path is None else path.read_bytes() for path in self._paths]
+                self._credentials = grpc.ssl_channel_credentials(*texts)
+                self._seen = seen
+        except OSError as error:
+            log.warning("a certificate or key cannot be read: %s", error)
+            if self._credentials is None:
+                raise UnavailableError(f"a certificate or key cannot be read: {error}") from error
+        return self._credentials
+
+
+def _state(path: Path) -> tuple[int, int, int]:
+    about = path.stat()
+    return (about.st_ino, about.st_mtime_ns, about.st_size)
 
 
 class TokenFile:
@@ -119,8 +169,7 @@ class TokenFile:
     def read(self) -> str:
         """The token. The last one where the file cannot be read: the server judges it."""
         try:
-            about = self._path.stat()
-            seen = (about.st_ino, about.st_mtime_ns, about.st_size)
+            seen = _state(self._path)
             if seen != self._seen:
                 self._token = self._path.read_text(encoding="ascii").strip()
                 self._seen = seen
@@ -141,6 +190,9 @@ def settings(
     metadata: Sequence[tuple[str, str]],
     emergency_numbers: Sequence[str],
     token_file: str | os.PathLike[str] | None = None,
+    tls_ca: str | os.PathLike[str] | None = None,
+    tls_cert: str | os.PathLike[str] | None = None,
+    tls_key: str | os.PathLike[str] | None = None,
 ) -> Settings:
     """Checks the arguments of a client."""
     listed = [endpoints] if isinstance(endpoints, str) else list(endpoints)
@@ -151,8 +203,21 @@ def settings(
         raise ValueError("expected 0 < attempt_timeout <= timeout")
     if hedge_after is not None and hedge_after <= 0:
         raise ValueError("hedge_after: expected more than 0 seconds, or None")
+    files = None
+    if tls_ca is not None or tls_cert is not None or tls_key is not None:
+        if credentials is not None:
+            raise ValueError("credentials: expected them or tls_ca, tls_cert and tls_key")
+        files = TlsFiles(tls_ca, tls_cert, tls_key)
+    # A sidecar keeps its unix sockets plain: files are for what goes over the network.
+    encrypted = [
+        credentials is not None or (files is not None and not text.startswith("unix:"))
+        for text in listed
+    ]
     return Settings(
-        endpoints=[endpoint(text, credentials=credentials is not None) for text in listed],
+        endpoints=[
+            endpoint(text, credentials=secure)
+            for text, secure in zip(listed, encrypted, strict=True)
+        ],
         timeout=timeout,
         attempt_timeout=attempt,
         hedge_after=hedge_after,
@@ -162,6 +227,7 @@ def settings(
         metadata=tuple(metadata),
         emergency_numbers=tuple(emergency_numbers),
         token=None if token_file is None else TokenFile(token_file),
+        tls=files,
     )
 
 

@@ -1,5 +1,7 @@
 """How a stream of directives is followed: where it is opened, after which pause, what is new."""
 
+import threading
+import time
 from collections import OrderedDict
 from collections.abc import Callable
 from typing import Final
@@ -8,6 +10,7 @@ import grpc
 
 from tollgate import answers
 from tollgate.answers import Directive
+from tollgate.call import Call
 from tollgate.errors import RejectedError
 from tollgate.v1 import call_authorization_service_pb2 as service
 
@@ -17,6 +20,15 @@ LONGEST_PAUSE: Final = 5.0
 
 MOST_KNOWN: Final = 20_000
 """Directives of which it is remembered that they were given."""
+
+MOST_EARLY: Final = 1_000
+"""Directives that are kept for calls that are not followed yet."""
+
+FOLLOW_IDLE: Final = 60.0
+"""How long a stream is kept after the last call that was followed, in seconds."""
+
+FOLLOW_RETRY: Final = 30.0
+"""Before directives that were refused are asked for again, in seconds."""
 
 FOR_GOOD: Final = frozenset(
     {
@@ -65,3 +77,49 @@ class Watch:
         pause = self._pause
         self._pause = min(pause * 2, LONGEST_PAUSE)
         return pause * (0.5 + self._rng() / 2)
+
+
+class Followed:
+    """Calls that are followed by one stream: each directive goes to its call. For threads too."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._calls: dict[str, tuple[Call, Callable[[], None]]] = {}
+        self._early: OrderedDict[str, Directive] = OrderedDict()
+        self._left_at = time.monotonic()
+
+    def add(self, call: Call, wake: Callable[[], None]) -> None:
+        """Follows a call; what came before it was followed is told at once."""
+        with self._lock:
+            self._calls[call.call_id] = (call, wake)
+            early = self._early.pop(call.call_id, None)
+        if early is not None:
+            call.directed(early)
+            wake()
+
+    def remove(self, call: Call) -> bool:
+        """Follows it no more; whether that was the last."""
+        with self._lock:
+            self._calls.pop(call.call_id, None)
+            self._left_at = time.monotonic()
+            return not self._calls
+
+    def is_idle(self, seconds: float) -> bool:
+        """Whether nothing was followed for so long, but for a moment that a timer may come early."""
+        with self._lock:
+            return not self._calls and time.monotonic() - self._left_at >= seconds * 0.9
+
+    def hand(self, directive: Directive) -> None:
+        """Tells the call of it, now or when it is followed."""
+        with self._lock:
+            found = self._calls.get(directive.call_id)
+            if found is None:
+                before = self._early.get(directive.call_id)
+                if before is None or before.type != "END_NOW":
+                    self._early[directive.call_id] = directive
+                while len(self._early) > MOST_EARLY:
+                    self._early.popitem(last=False)
+                return
+        call, wake = found
+        call.directed(directive)
+        wake()

@@ -5,7 +5,7 @@ import contextlib
 import os
 import time
 import weakref
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Unpack
 
@@ -15,8 +15,9 @@ import grpc.aio
 from tollgate import _core, answers
 from tollgate import _requests as requests
 from tollgate._policy import Breaker, Exchange, GiveUp, Retry, Start
-from tollgate._watch import Watch
+from tollgate._watch import FOLLOW_IDLE, FOLLOW_RETRY, Followed, Watch
 from tollgate.answers import Answer, Directive, EndedCalls, Quote, Settlement
+from tollgate.call import Call
 from tollgate.errors import NoDecisionError, RejectedError, TollgateError
 from tollgate.journal import DEFAULT_CAPACITY, EndRequest, Entry, Journal, Refused
 from tollgate.v1 import call_authorization_service_pb2 as service
@@ -49,6 +50,9 @@ class AsyncTollgate(_core.Common):
         credentials: grpc.ChannelCredentials | None = None,
         metadata: Sequence[tuple[str, str]] = (),
         token_file: str | os.PathLike[str] | None = None,
+        tls_ca: str | os.PathLike[str] | None = None,
+        tls_cert: str | os.PathLike[str] | None = None,
+        tls_key: str | os.PathLike[str] | None = None,
         emergency_numbers: Sequence[str] = (),
     ) -> None:
         known = _core.settings(
@@ -61,6 +65,9 @@ class AsyncTollgate(_core.Common):
             credentials=credentials,
             metadata=metadata,
             token_file=token_file,
+            tls_ca=tls_ca,
+            tls_cert=tls_cert,
+            tls_key=tls_key,
             emergency_numbers=emergency_numbers,
         )
         kept = None
@@ -72,7 +79,10 @@ class AsyncTollgate(_core.Common):
 
     def _forget(self) -> None:
         """The state of a process that has opened nothing yet."""
-        self._channels: dict[int, grpc.aio.Channel] = {}
+        self._channels: dict[int, tuple[grpc.aio.Channel, grpc.ChannelCredentials | None]] = {}
+        self._retired: dict[int, grpc.aio.Channel] = {}
+        self._rooms: dict[tuple[str, str], _Room] = {}
+        self._closing: set[asyncio.Task[None]] = set()
         self._stubs: dict[tuple[int, str], Any] = {}
         self._resender: asyncio.Task[None] | None = None
 
@@ -219,7 +229,7 @@ class AsyncTollgate(_core.Common):
         watch = Watch(tenant_id, trunk_id, len(known.endpoints), known.rng)
         while not self._closed:
             stream = self._stub(watch.endpoint, requests.WATCH_CALLS, streams=True)(
-                watch.request, metadata=known.metadata
+                watch.request, metadata=known.sent()
             )
             try:
                 async for message in stream:
@@ -234,6 +244,43 @@ class AsyncTollgate(_core.Common):
                 stream.cancel()
             if not self._closed:
                 await asyncio.sleep(watch.ended(code, details))
+
+    @contextlib.contextmanager
+    def follow_call(self, call: Call, *, trunk_id: str = "") -> Iterator[asyncio.Event]:
+        """See `Tollgate.follow_call`; in the event loop instead of a thread. `run_call` does it."""
+        told = asyncio.Event()
+        place = (call.tenant_id, trunk_id)
+        room = self._rooms.get(place)
+        if room is None and not self._closed:
+            room = self._rooms[place] = _Room()
+            room.task = asyncio.get_running_loop().create_task(
+                self._follow_for_ever(place, room), name="tollgate-watch"
+            )
+        if room is not None:
+            room.followed.add(call, told.set)
+        try:
+            yield told
+        finally:
+            if room is not None and room.followed.remove(call):
+                asyncio.get_running_loop().call_later(FOLLOW_IDLE, self._leave, place, room)
+
+    def _leave(self, place: tuple[str, str], room: "_Room") -> None:
+        """Ends a stream that nobody has needed for a while."""
+        if self._rooms.get(place) is not room or not room.followed.is_idle(FOLLOW_IDLE):
+            return
+        del self._rooms[place]
+        if room.task is not None:
+            room.task.cancel()
+
+    async def _follow_for_ever(self, place: tuple[str, str], room: "_Room") -> None:
+        tenant_id, trunk_id = place
+        while not self._closed:
+            try:
+                async for directive in self.watch_calls(tenant_id=tenant_id, trunk_id=trunk_id):
+                    room.followed.hand(directive)
+            except Exception as error:
+                _core.log.warning("the directives of %s are not watched: %s", tenant_id, error)
+                await asyncio.sleep(FOLLOW_RETRY)
 
     # Its life.
 
@@ -266,8 +313,14 @@ class AsyncTollgate(_core.Common):
             self._resender.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._resender
-        for channel in self._channels.values():
+        rooms = [room.task for room in self._rooms.values() if room.task is not None]
+        self._rooms.clear()
+        for task in rooms:
+            task.cancel()
+        await asyncio.gather(*rooms, *self._closing, return_exceptions=True)
+        for channel in [*self._retired.values(), *(c for c, _ in self._channels.values())]:
             await channel.close()
+        self._retired.clear()
         self._channels.clear()
         self._stubs.clear()
         if self._journal is not None:
@@ -385,19 +438,34 @@ class AsyncTollgate(_core.Common):
                 await asyncio.gather(*flights, return_exceptions=True)
 
     def _stub(self, index: int, method: requests.Method[Any, Any], *, streams: bool = False) -> Any:
+        where = self._settings.endpoints[index]
         stub = self._stubs.get((index, method.name))
-        if stub is not None:
+        if stub is not None and not where.secure:
             return stub
-        channel = self._channels.get(index)
-        if channel is None:
+        if index not in self._channels:
             _core.grpc_is_used()
-            where = self._settings.endpoints[index]
-            if where.secure:
-                credentials = self._settings.credentials or grpc.ssl_channel_credentials()
+        credentials = self._settings.trusted(where)
+        channel, of = self._channels.get(index, (None, None))
+        if channel is not None and of is not credentials:
+            # Renewed: what is under way on the old channel may end, until the next renewal.
+            retired = self._retired.pop(index, None)
+            if retired is not None:
+                closing = asyncio.ensure_future(retired.close())
+                self._closing.add(closing)
+                closing.add_done_callback(self._closing.discard)
+            self._retired[index] = channel
+            for name in [name for name in self._stubs if name[0] == index]:
+                del self._stubs[name]
+            channel = None
+        if channel is None:
+            if credentials is not None:
                 channel = grpc.aio.secure_channel(where.target, credentials, options=where.options)
             else:
                 channel = grpc.aio.insecure_channel(where.target, options=where.options)
-            self._channels[index] = channel
+            self._channels[index] = (channel, credentials)
+        stub = self._stubs.get((index, method.name))
+        if stub is not None:
+            return stub
         make = channel.unary_stream if streams else channel.unary_unary
         stub = make(
             method.path,
@@ -451,6 +519,14 @@ class AsyncTollgate(_core.Common):
             return isinstance(error, RejectedError)
         self._ended(entry, answers.settlement(message))
         return True
+
+
+class _Room:
+    """The followed calls of one tenant and trunk, and the task that reads their stream."""
+
+    def __init__(self) -> None:
+        self.followed = Followed()
+        self.task: asyncio.Task[None] | None = None
 
 
 async def _send(

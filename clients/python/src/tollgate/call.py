@@ -6,10 +6,11 @@ import enum
 import logging
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from tollgate.answers import Answer, Grant, Settlement
+from tollgate.answers import Answer, Directive, Grant, Settlement
 from tollgate.errors import NoDecisionError, TollgateError
 
 log = logging.getLogger("tollgate.call")
@@ -52,6 +53,10 @@ class Call:
         self._sequence = 0
         self._not_before = 0.0
         self._last_word = False
+        self._refresh_at: float | None = None
+        self._refreshing = False
+        self.end_now: Directive | None = None
+        """What Tollgate said, if the call must end now."""
 
     def now(self) -> float:
         """The time, by the clock of this call."""
@@ -99,12 +104,15 @@ class Call:
     def extend_at(self) -> float | None:
         """When to extend; None if there is no need to.
 
-        A final grant is asked about once more shortly before its end: funds may have come.
+        At once after a directive REFRESH. A final grant is asked about once more shortly before
+        its end: funds may have come.
         """
         stop = self.hard_stop_at
         if stop is None or self.grant is None or self._answered_at is None:
             return None
-        if self.grant.final:
+        if self._refresh_at is not None:
+            at = self._refresh_at
+        elif self.grant.final:
             at = stop - LAST_WORD_SECONDS
             if self._last_word:
                 return None
@@ -116,7 +124,16 @@ class Call:
     def next_sequence(self) -> int:
         """The number of the next report; a report that is repeated keeps the number it had."""
         self._sequence += 1
+        # Its answer is what the directive wanted; one that comes meanwhile wants another.
+        self._refreshing, self._refresh_at = self._refresh_at is not None, None
         return self._sequence
+
+    def directed(self, directive: Directive) -> None:
+        """Tollgate says something of this call: END_NOW sets `end_now`, REFRESH moves `extend_at`."""
+        if directive.type == "END_NOW":
+            self.end_now = directive
+        elif directive.type == "REFRESH":
+            self._refresh_at = self._clock()
 
     def answered(self, at: float | None = None) -> None:
         """The called party answered; the first time counts."""
@@ -137,7 +154,7 @@ class Call:
             asked_in_final = self.final
             self.grant = answer.grant
             longer = before is None or answer.grant.hard_stop > before.hard_stop
-            self._last_word = asked_in_final and not longer
+            self._last_word = asked_in_final and not longer and not self._refreshing
             # A short grant wants its next extension at once; not in a busy loop.
             self._not_before = self._clock() + 1.0
         return True
@@ -145,6 +162,8 @@ class Call:
     def not_extended(self) -> None:
         """An extension was not answered: the call runs on to the hard stop that it has."""
         self._not_before = self._clock() + RETRY_EXTEND_SECONDS
+        if self._refreshing:
+            self._refresh_at = self._clock()
 
 
 class Cause(enum.StrEnum):
@@ -156,6 +175,8 @@ class Cause(enum.StrEnum):
     HARD_STOP = "HARD_STOP"
     REFUSED = "REFUSED"
     """An extension was refused: blocked, suspended, ended."""
+    DIRECTED = "DIRECTED"
+    """Tollgate said END_NOW: suspended, blocked, suspected of fraud, or ended by an operator."""
     CANCELLED = "CANCELLED"
 
 
@@ -172,6 +193,9 @@ class Ended:
 class _Client(Protocol):
     """What `run_call` needs of `AsyncTollgate`."""
 
+    def follow_call(
+        self, call: Call, *, trunk_id: str = ""
+    ) -> AbstractContextManager[asyncio.Event]: ...
     async def report_answer(self, *, tenant_id: str, call_id: str) -> Answer: ...
     async def extend(
         self, *, tenant_id: str, call_id: str, used_seconds: float, sequence: int, token: str
@@ -197,6 +221,7 @@ async def run_call(
     ended: Awaitable[int | None],
     hang_up: Callable[[Cause], Awaitable[object]],
     announce: Callable[[float], Awaitable[object]] | None = None,
+    trunk_id: str = "",
 ) -> Ended:
     """Leads an authorized call through its life, and settles it whatever happens.
 
@@ -205,14 +230,25 @@ async def run_call(
     the seconds that are left, shortly before the hard stop of a grant that asks for it. The clock of
     `call` must be the loop's (`time.monotonic` is).
 
+    Directives are watched meanwhile, those of one trunk where `trunk_id` says which was sent in
+    authorize: END_NOW hangs up, also while it rings; REFRESH extends at once. Without them, as when
+    their stream is lost, the next extension tells the same.
+
     Cancelled, it hangs up and settles before it is done.
     """
     answer_task = asyncio.ensure_future(answered)
     end_task = asyncio.ensure_future(ended)
     side: set[asyncio.Future[Any]] = set()
     cause = Cause.CANCELLED
+    # An emergency call that no server knows is nobody's to end.
+    directives = (
+        contextlib.nullcontext(asyncio.Event())
+        if call.grant is None
+        else client.follow_call(call, trunk_id=trunk_id)
+    )
     try:
-        cause = await _follow(client, call, answer_task, end_task, announce, side)
+        with directives as told:
+            cause = await _follow(client, call, answer_task, end_task, announce, side, told)
     finally:
         call.ended()
         closing = asyncio.ensure_future(_finish(client, call, cause, end_task, hang_up))
@@ -235,21 +271,32 @@ async def _follow(
     ended: "asyncio.Future[int | None]",
     announce: Callable[[float], Awaitable[object]] | None,
     side: "set[asyncio.Future[Any]]",
+    told: asyncio.Event,
 ) -> Cause:
     """Waits and extends until the call is over or must end; why."""
     extension: asyncio.Future[Answer] | None = None
+    directed: asyncio.Future[Any] = asyncio.ensure_future(told.wait())
+    side.add(directed)
     announced = False
     while True:
         if ended.done():
             if answered.done() and not answered.cancelled() and answered.exception() is None:
                 call.answered()
             return Cause.PARTIES
+        if directed.done():
+            told.clear()
+            side.discard(directed)
+            directed = asyncio.ensure_future(told.wait())
+            side.add(directed)
         if answered.done() and not call.is_answered:
             answered.result()
             call.answered()
             if call.reports_answer:
                 # Beside the call: a sidecar that is away must not hold up the timers.
                 side.add(asyncio.ensure_future(_report_answer(client, call)))
+        if call.end_now is not None:
+            log.warning("%s is ended: %s", call.call_id, call.end_now.detail)
+            return Cause.DIRECTED
         now = call.now()
         stop = call.hard_stop_at
         if stop is not None and now >= stop:
@@ -290,7 +337,7 @@ async def _follow(
         times = [
             at for at in (stop, ring_until, extend_at, last_word) if at is not None and at > now
         ]
-        waiting: set[asyncio.Future[Any]] = {ended}
+        waiting: set[asyncio.Future[Any]] = {ended, directed}
         if not call.is_answered:
             waiting.add(answered)
         if extension is not None:

@@ -1,5 +1,6 @@
 """The client for threads, and for processes that fork."""
 
+import contextlib
 import os
 import queue
 import threading
@@ -14,8 +15,9 @@ import grpc
 from tollgate import _core, answers
 from tollgate import _requests as requests
 from tollgate._policy import Breaker, Exchange, GiveUp, Retry, Start
-from tollgate._watch import Watch
+from tollgate._watch import FOLLOW_IDLE, FOLLOW_RETRY, Followed, Watch
 from tollgate.answers import Answer, Directive, EndedCalls, Quote, Settlement
+from tollgate.call import Call
 from tollgate.errors import NoDecisionError, RejectedError, TollgateError
 from tollgate.journal import DEFAULT_CAPACITY, EndRequest, Entry, Journal, Refused
 from tollgate.v1 import call_authorization_service_pb2 as service
@@ -41,7 +43,10 @@ class Tollgate(_core.Common):
     - `on_refused`: told of each settle that the server will never take.
     - `emergency_numbers`: local ones that go through when no sidecar can be asked; 112, 911 and
       `sos` URNs always do.
-    - `credentials`: of `https://` endpoints; the system's authorities without.
+    - `tls_ca`, `tls_cert`, `tls_key`: files of PEM for `https://` endpoints (`HOST:PORT` is one
+      then): who certifies the server, and what the client shows. Read again when they change, for
+      connections from then on. Without any of them the system's authorities count.
+    - `credentials`: gRPC's own instead of these files.
     - `token_file`: a bearer token, sent with each request and read again when the file changes.
     - `metadata`: sent with each request.
 
@@ -64,6 +69,9 @@ class Tollgate(_core.Common):
         credentials: grpc.ChannelCredentials | None = None,
         metadata: Sequence[tuple[str, str]] = (),
         token_file: str | os.PathLike[str] | None = None,
+        tls_ca: str | os.PathLike[str] | None = None,
+        tls_cert: str | os.PathLike[str] | None = None,
+        tls_key: str | os.PathLike[str] | None = None,
         emergency_numbers: Sequence[str] = (),
     ) -> None:
         known = _core.settings(
@@ -76,6 +84,9 @@ class Tollgate(_core.Common):
             credentials=credentials,
             metadata=metadata,
             token_file=token_file,
+            tls_ca=tls_ca,
+            tls_cert=tls_cert,
+            tls_key=tls_key,
             emergency_numbers=emergency_numbers,
         )
         kept = None
@@ -88,9 +99,11 @@ class Tollgate(_core.Common):
     def _forget(self) -> None:
         """The state of a process that has opened nothing yet."""
         self._lock = threading.Lock()
-        self._channels: dict[int, grpc.Channel] = {}
+        self._channels: dict[int, tuple[grpc.Channel, grpc.ChannelCredentials | None]] = {}
         self._stubs: dict[tuple[int, str], Any] = {}
         self._streams: set[Any] = set()
+        self._retired: dict[int, grpc.Channel] = {}
+        self._rooms: dict[tuple[str, str], _Room] = {}
         self._resender: threading.Thread | None = None
         self._wake = threading.Event()
 
@@ -240,14 +253,74 @@ class Tollgate(_core.Common):
         sidecar; each directive is given once. Ends when the client is closed; RejectedError where
         the tenant is unknown or not the caller's.
         """
+        return self._directives(tenant_id, trunk_id, None)
+
+    @contextlib.contextmanager
+    def follow_call(self, call: Call, *, trunk_id: str = "") -> Iterator[threading.Event]:
+        """Tells the call what Tollgate says of it (`Call.directed`) as long as the context lasts; the
+        event is set each time. One stream and one thread for all calls of a tenant and trunk
+        (`trunk_id` as sent in authorize; empty: all of the tenant), kept for a minute after the last.
+
+        A stream that is lost or refused harms nothing: it is tried again, and extensions tell the
+        same later.
+        """
+        told = threading.Event()
+        place = (call.tenant_id, trunk_id)
+        with self._lock:
+            room = self._rooms.get(place)
+            if room is None and not self._closed:
+                room = self._rooms[place] = _Room()
+                threading.Thread(
+                    target=self._follow_for_ever,
+                    args=(place, room),
+                    name="tollgate-watch",
+                    daemon=True,
+                ).start()
+        if room is not None:
+            room.followed.add(call, told.set)
+        try:
+            yield told
+        finally:
+            if room is not None and room.followed.remove(call):
+                idle = threading.Timer(FOLLOW_IDLE, self._leave, (place, room))
+                idle.daemon = True
+                idle.start()
+
+    def _leave(self, place: tuple[str, str], room: "_Room") -> None:
+        """Ends a stream that nobody has needed for a while."""
+        with self._lock:
+            if self._rooms.get(place) is not room or not room.followed.is_idle(FOLLOW_IDLE):
+                return
+            del self._rooms[place]
+        room.over.set()
+        if room.stream is not None:
+            room.stream.cancel()
+
+    def _follow_for_ever(self, place: tuple[str, str], room: "_Room") -> None:
+        while not self._closed and not room.over.is_set():
+            try:
+                for directive in self._directives(*place, room):
+                    room.followed.hand(directive)
+            except Exception as error:
+                if not self._closed and not room.over.is_set():
+                    _core.log.warning("the directives of %s are not watched: %s", place[0], error)
+                    self._wake.wait(FOLLOW_RETRY)
+
+    def _directives(
+        self, tenant_id: str, trunk_id: str, room: "_Room | None"
+    ) -> Iterator[Directive]:
         known = self._settings
         watch = Watch(tenant_id, trunk_id, len(known.endpoints), known.rng)
-        while not self._closed:
+        while not self._closed and not (room and room.over.is_set()):
             stream = self._stub(watch.endpoint, requests.WATCH_CALLS, streams=True)(
-                watch.request, metadata=known.metadata
+                watch.request, metadata=known.sent()
             )
             with self._lock:
                 self._streams.add(stream)
+            if room is not None:
+                room.stream = stream
+                if room.over.is_set():
+                    stream.cancel()
             try:
                 for message in stream:
                     told = watch.told(message)
@@ -261,7 +334,7 @@ class Tollgate(_core.Common):
                 stream.cancel()
                 with self._lock:
                     self._streams.discard(stream)
-            if not self._closed:
+            if not self._closed and not (room and room.over.is_set()):
                 self._wake.wait(watch.ended(code, details))
 
     # Its life.
@@ -303,10 +376,12 @@ class Tollgate(_core.Common):
         with self._lock:
             for stream in list(self._streams):
                 stream.cancel()
-            for channel in self._channels.values():
+            for channel in [*self._retired.values(), *(c for c, _ in self._channels.values())]:
                 channel.close()
+            self._retired.clear()
             self._channels.clear()
             self._stubs.clear()
+            self._rooms.clear()
         if self._journal is not None:
             self._journal.close()
 
@@ -402,20 +477,33 @@ class Tollgate(_core.Common):
                 flight.cancel()
 
     def _stub(self, index: int, method: requests.Method[Any, Any], *, streams: bool = False) -> Any:
+        where = self._settings.endpoints[index]
         stub = self._stubs.get((index, method.name))
-        if stub is not None:
+        if stub is not None and not where.secure:
             return stub
         with self._lock:
-            channel = self._channels.get(index)
-            if channel is None:
+            if index not in self._channels:
                 _core.grpc_is_used()
-                where = self._settings.endpoints[index]
-                if where.secure:
-                    credentials = self._settings.credentials or grpc.ssl_channel_credentials()
+            credentials = self._settings.trusted(where)
+            channel, of = self._channels.get(index, (None, None))
+            if channel is not None and of is not credentials:
+                # Renewed: what is under way on the old channel may end, until the next renewal.
+                retired = self._retired.pop(index, None)
+                if retired is not None:
+                    retired.close()
+                self._retired[index] = channel
+                for name in [name for name in self._stubs if name[0] == index]:
+                    del self._stubs[name]
+                channel = None
+            if channel is None:
+                if credentials is not None:
                     channel = grpc.secure_channel(where.target, credentials, options=where.options)
                 else:
                     channel = grpc.insecure_channel(where.target, options=where.options)
-                self._channels[index] = channel
+                self._channels[index] = (channel, credentials)
+            stub = self._stubs.get((index, method.name))
+            if stub is not None:
+                return stub
             make = channel.unary_stream if streams else channel.unary_unary
             stub = make(
                 method.path,
@@ -469,6 +557,15 @@ class Tollgate(_core.Common):
             return isinstance(error, RejectedError)
         self._ended(entry, answers.settlement(message))
         return True
+
+
+class _Room:
+    """The followed calls of one tenant and trunk, and their stream."""
+
+    def __init__(self) -> None:
+        self.followed = Followed()
+        self.over = threading.Event()
+        self.stream: Any = None
 
 
 RESEND_PAUSE = 0.05
