@@ -31,7 +31,7 @@ KAMAILIO_PINS := integrations/kamailio/requirements.txt
 KAMAILIO_INSTALLED := $(KAMAILIO)/.installed-$(firstword $(shell cksum $(KAMAILIO_PINS)))
 E2E := $(KAMAILIO)/bin/python integrations/kamailio/e2e
 
-.PHONY: test lint deny advisories tools redis prometheus bench chart simulate fuzz python python-stubs e2e e2e-load sip
+.PHONY: test lint deny advisories tools redis prometheus bench chart simulate faults fuzz python python-stubs e2e e2e-load sip
 
 ## test: formatting, lints, protocol lint, and every test
 test: redis prometheus tools lint
@@ -116,6 +116,16 @@ SECONDS ?= 60
 SEED ?= $(shell date +%s)00000
 simulate:
 	cargo test --locked --test simulate -- --points --seed $(SEED) $(if $(SEEDS),--seeds $(SEEDS),--seconds $(SECONDS))
+
+## faults: each fault of tests/it/faults.rs ROUNDS=… times (20), one after the other; prints what came of them
+ROUNDS ?= 20
+FAULTS := $(CURDIR)/target/faults.md
+faults: redis
+	mkdir -p $(dir $(FAULTS))
+	printf '%s\n' '| fault | times | settles acknowledged | lost | charged twice | audit | service again after, median / worst | all there again after |' \
+		'|---|---|---|---|---|---|---|---|' > $(FAULTS)
+	TOLLGATE_ROUNDS=$(ROUNDS) TOLLGATE_TABLE=$(FAULTS) cargo test --locked --test it faults:: -- --skip redis_ledger --nocapture --test-threads 1; \
+		status=$$?; cat $(FAULTS); exit $$status
 
 ## fuzz: each target of src/fuzzing.rs for SECONDS=… (60), TARGETS=… for some of them; coverage guides it. What is
 ## new is gathered in .cache/fuzz; a finding stops it and is left in fuzz/. The corpus in the repository is replayed
