@@ -31,7 +31,7 @@ KAMAILIO_PINS := integrations/kamailio/requirements.txt
 KAMAILIO_INSTALLED := $(KAMAILIO)/.installed-$(firstword $(shell cksum $(KAMAILIO_PINS)))
 E2E := $(KAMAILIO)/bin/python integrations/kamailio/e2e
 
-.PHONY: test lint deny advisories tools redis prometheus bench chart simulate faults fuzz python python-stubs e2e e2e-load sip
+.PHONY: test lint deny advisories tools redis prometheus bench chart simulate faults soak fuzz python python-stubs e2e e2e-load sip
 
 ## test: formatting, lints, protocol lint, and every test
 test: redis prometheus tools lint
@@ -58,8 +58,8 @@ $(PYTHON_INSTALLED): $(PYTHON_PINS)
 
 ## e2e: real calls by SIPp through a real Kamailio with Tollgate in front; prints what became of each
 e2e: redis sip $(KAMAILIO_INSTALLED) $(PYTHON_INSTALLED)
-	$(PYTHON)/bin/ruff check --config integrations/kamailio/ruff.toml integrations/kamailio
-	$(PYTHON)/bin/ruff format --check --config integrations/kamailio/ruff.toml integrations/kamailio
+	$(PYTHON)/bin/ruff check --config integrations/kamailio/ruff.toml integrations/kamailio tests/soak.py
+	$(PYTHON)/bin/ruff format --check --config integrations/kamailio/ruff.toml integrations/kamailio tests/soak.py
 	$(KAMAILIO)/bin/python -m unittest discover -s integrations/kamailio/tests
 	cargo build --locked
 	timeout 600 $(E2E)/run.py
@@ -126,6 +126,14 @@ faults: redis
 		'|---|---|---|---|---|---|---|---|' > $(FAULTS)
 	TOLLGATE_ROUNDS=$(ROUNDS) TOLLGATE_TABLE=$(FAULTS) cargo test --locked --test it faults:: -- --skip redis_ledger --nocapture --test-threads 1; \
 		status=$$?; cat $(FAULTS); exit $$status
+
+## soak: MINUTES=… (30) at RATE=… requests a second (1000) on a real Redis; prints what both processes hold each minute,
+## and fails where that grows. TOLLGATE_BINARY=… is the program, else it is built
+MINUTES ?= 30
+RATE ?= 1000
+soak: redis
+	[ -n "$$TOLLGATE_BINARY" ] || cargo build --locked --release
+	python3 tests/soak.py $(MINUTES) $(RATE)
 
 ## fuzz: each target of src/fuzzing.rs for SECONDS=… (60), TARGETS=… for some of them; coverage guides it. What is
 ## new is gathered in .cache/fuzz; a finding stops it and is left in fuzz/. The corpus in the repository is replayed
