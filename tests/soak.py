@@ -7,7 +7,7 @@ grows with the calls, by design: `ended_retention` is a minute here, and records
 part is told apart, by MEMORY USAGE of the tenants' keys, and what is beyond it must not grow.
 
 Exit code 1 where, from a quarter of the time on, memory grew by more than SHARE beyond that; where a request failed,
-was refused or was not charged; where the balances do not say what the answers did; where a file was not closed; or where
+was refused or was not charged; where the balances do not say what the answers did; where files stay open; or where
 the audit is not clean. TOLLGATE_BINARY is the program, else target/release/tollgate. Standard library only.
 """
 
@@ -213,8 +213,8 @@ def soak(soak, minutes, rate):
         each = (at[100]["kept"] - at[25]["kept"]) // grown
         print(f"Redis keeps {each} bytes for each record, about three a call")
     print("µs, medians of the minutes:", ", ".join(
-        f"{rpc} p50 {l['nanos']['p50'] / 1000:.0f} p99 {l['nanos']['p99'] / 1000:.0f} p99.9 "
-        f"{l['nanos']['p99.9'] / 1000:.0f}" for rpc, l in [*report["rpcs"].items(), ("all", report["all"])]
+        f"{rpc} p50 {of['nanos']['p50'] / 1000:.0f} p99 {of['nanos']['p99'] / 1000:.0f} p99.9 "
+        f"{of['nanos']['p99.9'] / 1000:.0f}" for rpc, of in [*report["rpcs"].items(), ("all", report["all"])]
     ))  # fmt: skip
     print("whole run:", json.dumps(report["whole_run"]))
     spent, audited = 0, time.monotonic()

@@ -105,6 +105,12 @@ impl Tally {
                 (self.lost, charged) = (self.lost + again.0, charged + again.1);
             }
         }
+        if self.lost > 0 {
+            for (number, sidecar) in pair.sidecars.iter().enumerate() {
+                let log = sidecar.log();
+                log.lines().for_each(|line| eprintln!("sidecar {number}: {line}"));
+            }
+        }
         let credits = credits(&pair.sidecars[0], "contoso").await;
         assert_eq!(micros(credits.held), 0, "held once all has ended");
         self.twice += micros(credits.spent) / PRICE - i64::try_from(charged).unwrap();
@@ -272,6 +278,11 @@ async fn an_older_redis_under_load_loses_nothing_that_two_sidecars_acknowledged(
         roll_back(&redis);
         wait_replayed(&redis.client(), before + 1);
         tally.whole.push(since.elapsed());
+        eprintln!(
+            "round {round}: killed {:?} ago, brought back after {:?}",
+            since.elapsed(),
+            tally.whole.last()
+        );
         outcomes.push(tally.end(traffic, since).await);
     }
     tally.judge(&pair, &redis.client(), &outcomes).await;

@@ -217,7 +217,7 @@ impl Outcome {
 
 async fn some_settled_again(mut client: Client, tenant: &str, some: &[Done]) -> (usize, usize) {
     let (mut lost, mut charged) = (0, 0);
-    for Done { call, .. } in some {
+    for Done { call, at, .. } in some {
         let began = Instant::now();
         let answer = loop {
             match client.settle_call(ended(tenant, call)).await {
@@ -233,7 +233,10 @@ async fn some_settled_again(mut client: Client, tenant: &str, some: &[Done]) -> 
             assert_eq!(answer.charged_money, usd("0.15"), "{call}");
         }
         charged += usize::from(is_settled);
-        lost += usize::from(!is_settled || !answer.replayed);
+        if !is_settled || !answer.replayed {
+            lost += 1;
+            eprintln!("lost: {call}, now {answer:?}, acknowledged {:?} ago", at.elapsed());
+        }
     }
     (lost, charged)
 }
