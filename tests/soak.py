@@ -126,7 +126,7 @@ class Soak:
         about = dict(line.split(":", 1) for line in self.ask("INFO", "memory").splitlines() if ":" in line)
         keys = [key for key in self.ask("KEYS", "tg:{loadtest-*").splitlines() if key]
         entries = sum(int(self.ask("XLEN", key)) for key in keys if key.endswith(":journal"))
-        kept = [int(self.ask("MEMORY", "USAGE", key, "SAMPLES", 100) or 0) for key in keys]
+        kept = [int(self.ask("MEMORY", "USAGE", key, "SAMPLES", 0) or 0) for key in keys]
         return {
             "sidecar": resident(self.tollgate.pid),
             "files": len(os.listdir(f"/proc/{self.tollgate.pid}/fd")),

@@ -91,6 +91,8 @@ impl<L: Ledger> CreditControl<L> {
         let mut place = 0;
         loop {
             tokio::select! {
+                // What is found is replayed before anything else is looked for, and not by chance.
+                biased;
                 () = self.marks.lost() => {}
                 () = tokio::time::sleep(LOOK_EVERY) => place = self.look_for_losses(place).await,
             }
