@@ -659,7 +659,8 @@ mod tests {
         let index = index(&journal, &tenant, LOST).expect("it can be read");
         let (found, mut entries) = mpsc::channel(100);
         let picking = tokio::task::spawn_blocking(move || {
-            pick(&journal, &tenant, LOST, &index, &found).expect("it can be read");
+            let hand_over = |entry| drop(found.blocking_send(entry));
+            pick(&journal, &tenant, LOST, &index, hand_over).expect("it can be read");
         });
         picking.await.expect("it does not panic");
         let mut picked = vec![];

@@ -290,11 +290,16 @@ impl Sender {
         let (verb, clock) = (Verb::Regressed, self.clock_argument());
         let answer = self.call(verb, tenant, &[&encode(&args)?, clock.as_bytes()]).await?;
         let (is_first, is_missing, mark, lost) = read_regressed(&bytes(verb, answer)?)?;
+        // Whoever acts on the new epoch must know what is missing: a call that the ledger does not know may come
+        // back. So that is known first, also where another thread has said it, and not heard the answer yet.
+        match is_missing {
+            true => self.marks.lose(tenant, lost),
+            false => self.look_for_missing(tenant, &sidecar).await?,
+        }
         self.marks.acknowledge(tenant, mark);
         if is_missing {
             tracing::error!(%tenant, is_first, "the ledger went back: {about}");
             metrics::get().regressed();
-            self.marks.lose(tenant, lost);
         }
         Ok(())
     }
