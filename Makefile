@@ -39,7 +39,7 @@ E2E := $(KAMAILIO)/bin/python integrations/kamailio/e2e
 # serde, and so compiles a hundred crates once more. There are no examples; to ask for them is to ask for those features.
 BUILD := cargo build --locked --bins --examples
 
-.PHONY: image image-check test lint deny advisories tools redis prometheus bench chart simulate fuzz python python-stubs e2e e2e-load sip
+.PHONY: image image-check test lint deny advisories tools redis prometheus bench chart simulate faults soak fuzz python python-stubs e2e e2e-load sip
 
 ## test: formatting, lints, protocol lint, and every test
 test: redis prometheus tools lint
@@ -66,8 +66,8 @@ $(PYTHON_INSTALLED): $(PYTHON_PINS)
 
 ## e2e: real calls by SIPp through a real Kamailio with Tollgate in front; prints what became of each
 e2e: redis sip $(KAMAILIO_INSTALLED) $(PYTHON_INSTALLED)
-	$(PYTHON)/bin/ruff check --config integrations/kamailio/ruff.toml integrations/kamailio
-	$(PYTHON)/bin/ruff format --check --config integrations/kamailio/ruff.toml integrations/kamailio
+	$(PYTHON)/bin/ruff check --config integrations/kamailio/ruff.toml integrations/kamailio tests/soak.py
+	$(PYTHON)/bin/ruff format --check --config integrations/kamailio/ruff.toml integrations/kamailio tests/soak.py
 	$(KAMAILIO)/bin/python -m unittest discover -s integrations/kamailio/tests
 	$(BUILD)
 	timeout 600 $(E2E)/run.py
@@ -138,6 +138,24 @@ SECONDS ?= 60
 SEED ?= $(shell date +%s)00000
 simulate:
 	cargo test --locked --test simulate -- --points --seed $(SEED) $(if $(SEEDS),--seeds $(SEEDS),--seconds $(SECONDS))
+
+## faults: each fault of tests/it/faults.rs ROUNDS=… times (20), one after the other; prints what came of them
+ROUNDS ?= 20
+FAULTS := $(CURDIR)/target/faults.md
+faults: redis
+	mkdir -p $(dir $(FAULTS))
+	printf '%s\n' '| fault | times | settles acknowledged | lost | charged twice | audit | service again after, median / worst | all there again after |' \
+		'|---|---|---|---|---|---|---|---|' > $(FAULTS)
+	TOLLGATE_ROUNDS=$(ROUNDS) TOLLGATE_TABLE=$(FAULTS) cargo test --locked --test it faults:: -- --skip redis_ledger --nocapture --test-threads 1; \
+		status=$$?; cat $(FAULTS); exit $$status
+
+## soak: MINUTES=… (30) at RATE=… requests a second (1000) on a real Redis; prints what both processes hold each minute,
+## and fails where that grows. TOLLGATE_BINARY=… is the program, else it is built
+MINUTES ?= 30
+RATE ?= 1000
+soak: redis
+	[ -n "$$TOLLGATE_BINARY" ] || cargo build --locked --release
+	python3 tests/soak.py $(MINUTES) $(RATE)
 
 ## fuzz: each target of src/fuzzing.rs for SECONDS=… (60), TARGETS=… for some of them; coverage guides it. What is
 ## new is gathered in .cache/fuzz; a finding stops it and is left in fuzz/. The corpus in the repository is replayed

@@ -133,6 +133,8 @@ pub struct Status {
 pub struct Journal {
     shared: Arc<Shared>,
     writer: Mutex<Option<JoinHandle<()>>>,
+    /// Instead of a thread, of one that is written in place.
+    in_place: Option<Mutex<Option<Writer>>>,
     folder: PathBuf,
     sidecar: String,
     /// What had been acknowledged when it was opened.
@@ -178,7 +180,21 @@ impl Journal {
         Journal::open_on(settings, Box::new(Disk))
     }
 
+    /// One without a thread, which is written by whoever adds to it, and not synced: for simulations, in which
+    /// nothing happens beside their own steps. Does not survive a power cut, nor wait for a disk.
+    pub fn open_in_place(settings: &Settings) -> Result<Journal, JournalError> {
+        Journal::open_as(settings, Box::new(store::Unsynced), true)
+    }
+
     fn open_on(settings: &Settings, medium: Box<dyn Medium>) -> Result<Journal, JournalError> {
+        Journal::open_as(settings, medium, false)
+    }
+
+    fn open_as(
+        settings: &Settings,
+        medium: Box<dyn Medium>,
+        in_place: bool,
+    ) -> Result<Journal, JournalError> {
         let unusable = |error| JournalError::Unusable(settings.folder.clone(), error);
         let lock = store::lock(&settings.folder)?;
         let name = store::sidecar(&settings.folder);
@@ -195,10 +211,31 @@ impl Journal {
         }
         let marks = std::mem::take(&mut opened.marks);
         let writer = Writer::new(settings, medium, lock, &mut opened, shared.clone());
+        let folder = settings.folder.clone();
+        if in_place {
+            let (in_place, writer) = (Some(Mutex::new(Some(writer))), Mutex::default());
+            return Ok(Journal { shared, writer, in_place, folder, sidecar, marks });
+        }
         let thread = std::thread::Builder::new().name("journal".to_owned());
         let writer = thread.spawn(move || writer.run()).map_err(unusable)?;
-        let (writer, folder) = (Mutex::new(Some(writer)), settings.folder.clone());
-        Ok(Journal { shared, writer, folder, sidecar, marks })
+        let writer = Mutex::new(Some(writer));
+        Ok(Journal { shared, writer, in_place: None, folder, sidecar, marks })
+    }
+
+    /// Whether it has no thread: see [`Journal::open_in_place`].
+    pub fn is_in_place(&self) -> bool {
+        self.in_place.is_some()
+    }
+
+    /// Adds to what is to be written; `false`, and nothing, where too much waits already, or it is closed.
+    fn put(&self, job: Job) -> bool {
+        let taken = self.shared.queue.put(job);
+        if let Some(writer) = &self.in_place
+            && let Some(writer) = &mut *writer.lock().unwrap_or_else(PoisonError::into_inner)
+        {
+            writer.append(self.shared.queue.take_now());
+        }
+        taken
     }
 
     /// Remembers what the ledger has done; does not wait for the disk. Where the journal is behind by
@@ -209,7 +246,7 @@ impl Journal {
         let done = Done { tenant: tenant.clone(), now, effect, mark };
         let job = encode(&done).map(|payload| Job { kind: Kind::Done, payload, accepted: None });
         self.shared.noted.fetch_add(1, Ordering::Relaxed);
-        if !job.is_some_and(|job| self.shared.queue.put(job)) {
+        if !job.is_some_and(|job| self.put(job)) {
             self.shared.missed.fetch_add(1, Ordering::Relaxed);
             self.shared.handled.fetch_add(1, Ordering::Relaxed);
         }
@@ -262,7 +299,7 @@ impl Journal {
         let payload = encode(&accepted).ok_or(JournalError::TooLong)?;
         let (waits, kept) = oneshot::channel();
         let job = Job { kind: Kind::Todo, payload, accepted: Some((accepted, waits)) };
-        if !self.shared.queue.put(job) {
+        if !self.put(job) {
             return Err(JournalError::Full);
         }
         let gone = |_| Err(JournalError::Unwritable("its thread has ended".to_owned()));
@@ -322,7 +359,7 @@ impl Journal {
         let outcome = Outcome { of: todo.sequence, at: local_now(), result, refused };
         let job =
             encode(&outcome).map(|payload| Job { kind: Kind::Outcome, payload, accepted: None });
-        if !job.is_some_and(|job| self.shared.queue.put(job)) {
+        if !job.is_some_and(|job| self.put(job)) {
             self.shared.missed.fetch_add(1, Ordering::Relaxed);
         }
         self.shared.remove(todo);
@@ -392,6 +429,9 @@ impl Journal {
     /// Takes nothing any more, and returns once what it took is on the disk and its lock is free. Blocks.
     pub fn close(&self) {
         self.shared.queue.close();
+        if let Some(writer) = &self.in_place {
+            drop(writer.lock().unwrap_or_else(PoisonError::into_inner).take());
+        }
         let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(writer) = writer {
             // It says itself what went wrong.

@@ -176,6 +176,8 @@ impl<L: Ledger> CreditControl<L> {
         let (mut place, mut replays) = (0, Replays::default());
         loop {
             tokio::select! {
+                // What is found is replayed before anything else is looked for, and not by chance.
+                biased;
                 () = self.marks.lost() => {}
                 () = tokio::time::sleep(LOOK_EVERY) => place = self.look_for_losses(place).await,
             }
@@ -277,7 +279,8 @@ impl<L: Ledger> CreditControl<L> {
         if !journal.written(WRITTEN_WITHIN).await {
             tracing::error!(%tenant, "the journal is behind: what it has not written is not replayed");
         }
-        let index = in_background({
+        let in_place = journal.is_in_place();
+        let index = in_background(in_place, {
             let (journal, tenant) = (journal.clone(), tenant.clone());
             move || index(&journal, &tenant, lost, country)
         });
@@ -293,10 +296,16 @@ impl<L: Ledger> CreditControl<L> {
             tracing::error!(%tenant, parts = index.unreadable,
                 "parts of the journal cannot be read, and are not replayed");
         }
-        let (found, mut entries) = mpsc::channel(4 * AT_A_TIME);
-        let reading = in_background({
+        let room = if in_place { index.last.len() + index.others.len() } else { 4 * AT_A_TIME };
+        let (found, mut entries) = mpsc::channel(room.max(1));
+        let reading = in_background(in_place, {
             let (journal, tenant, index) = (journal.clone(), tenant.clone(), index.clone());
-            move || pick(&journal, &tenant, lost, &index, &found)
+            // Whoever does not listen any more begins anew.
+            let hand_over = move |entry| match in_place {
+                true => drop(found.try_send(entry)),
+                false => drop(found.blocking_send(entry)),
+            };
+            move || pick(&journal, &tenant, lost, &index, hand_over)
         });
         let reading = tokio::spawn(reading);
         let (mut late, mut erasures) = (vec![], vec![]);
@@ -710,14 +719,18 @@ impl<L: Ledger> CreditControl<L> {
     }
 }
 
-/// A thread that may wait for the disk.
+/// A thread that may wait for the disk; none where the journal has none either.
 async fn in_background<T: Send + 'static>(
+    in_place: bool,
     work: impl FnOnce() -> std::io::Result<T> + Send + 'static,
 ) -> Result<T, LedgerError> {
     let unread = |error: &dyn std::fmt::Display| {
         LedgerError::Unavailable(format!("the journal cannot be read: {error}"))
     };
-    let done = tokio::task::spawn_blocking(work).await.map_err(|error| unread(&error))?;
+    let done = match in_place {
+        true => work(),
+        false => tokio::task::spawn_blocking(work).await.map_err(|error| unread(&error))?,
+    };
     done.map_err(|error| unread(&error))
 }
 
@@ -824,7 +837,7 @@ fn pick(
     tenant: &TenantId,
     lost: Lost,
     index: &Index,
-    found: &mpsc::Sender<(Millis, Effect<'static>)>,
+    hand_over: impl Fn((Millis, Effect<'static>)),
 ) -> std::io::Result<()> {
     journal.read_done(|sequence, done| {
         if !is_lost(&done, tenant, lost) {
@@ -835,8 +848,7 @@ fn pick(
             None => index.others.get(&name(&done.effect)) == Some(&sequence),
         };
         if is_wanted {
-            // Whoever does not listen any more begins anew.
-            let _ = found.blocking_send((done.now, done.effect.into_owned()));
+            hand_over((done.now, done.effect.into_owned()));
         }
     })?;
     Ok(())
@@ -913,7 +925,8 @@ mod tests {
         let index = index(&journal, &tenant, LOST, None).expect("it can be read");
         let (found, mut entries) = mpsc::channel(100);
         let picking = tokio::task::spawn_blocking(move || {
-            pick(&journal, &tenant, LOST, &index, &found).expect("it can be read");
+            let hand_over = |entry| drop(found.blocking_send(entry));
+            pick(&journal, &tenant, LOST, &index, hand_over).expect("it can be read");
         });
         picking.await.expect("it does not panic");
         let mut picked = vec![];

@@ -65,6 +65,23 @@ impl Medium for Disk {
     }
 }
 
+/// A real one that nobody waits for: see [`crate::journal::Journal::open_in_place`].
+pub(super) struct Unsynced;
+
+impl Medium for Unsynced {
+    fn create(&mut self, path: &Path) -> io::Result<File> {
+        OpenOptions::new().append(true).create_new(true).mode(0o600).open(path)
+    }
+
+    fn write(&mut self, file: &mut File, bytes: &[u8]) -> io::Result<()> {
+        file.write_all(bytes)
+    }
+
+    fn sync(&mut self, _: &File) -> io::Result<()> {
+        Ok(())
+    }
+}
+
 fn sync_folder_of(path: &Path) -> io::Result<()> {
     path.parent().map_or(Ok(()), |folder| File::open(folder)?.sync_all())
 }
@@ -395,6 +412,14 @@ impl Queue {
         waiting.urgent = false;
         waiting.bytes = 0;
         Some(std::mem::take(&mut waiting.jobs))
+    }
+
+    /// Everything that waits.
+    pub(super) fn take_now(&self) -> Vec<Job> {
+        let mut waiting = self.waiting();
+        waiting.urgent = false;
+        waiting.bytes = 0;
+        std::mem::take(&mut waiting.jobs)
     }
 
     fn waiting(&self) -> MutexGuard<'_, Waiting> {

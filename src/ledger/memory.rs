@@ -33,8 +33,8 @@ use crate::ledger::{
 pub struct MemoryLedger {
     offset: ClockOffset,
     marks: Arc<Marks>,
-    books: RwLock<HashMap<TenantId, Arc<Mutex<Book>>>>,
-    decks: Mutex<Decks>,
+    books: Arc<RwLock<HashMap<TenantId, Arc<Mutex<Book>>>>>,
+    decks: Arc<Mutex<Decks>>,
     /// Where what changes is kept, if anywhere.
     keeper: Option<Keeper>,
 }
@@ -104,8 +104,8 @@ impl MemoryLedger {
         MemoryLedger {
             offset,
             marks: Arc::default(),
-            books: RwLock::new(books.by_tenant.into_iter().map(shared).collect()),
-            decks: Mutex::new(books.decks),
+            books: Arc::new(RwLock::new(books.by_tenant.into_iter().map(shared).collect())),
+            decks: Arc::new(Mutex::new(books.decks)),
             keeper: Some(keeper),
         }
     }
@@ -216,6 +216,19 @@ impl MemoryLedger {
     /// Forgets everything since.
     pub fn roll_back(&self, tenant: &TenantId, Earlier(before): &Earlier) {
         *locked(self.book(tenant).lock()) = before.clone();
+    }
+
+    /// The same books as another sidecar has them, with what that one was acknowledged; for tests alone, since
+    /// one process has this ledger.
+    pub fn of_another_sidecar(&self) -> MemoryLedger {
+        let (books, decks) = (self.books.clone(), self.decks.clone());
+        MemoryLedger {
+            offset: self.offset.clone(),
+            marks: Arc::default(),
+            books,
+            decks,
+            keeper: None,
+        }
     }
 
     /// Runs one command that is counted for this sidecar (ledger/marks.rs).

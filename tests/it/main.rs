@@ -13,6 +13,7 @@ mod demo;
 mod docs;
 mod events;
 mod failover;
+mod faults;
 mod file_ledger;
 mod grpc_account;
 mod grpc_calls;

@@ -1,4 +1,5 @@
 //! A ledger that went back: it is found, told once, and what was acknowledged is replayed from the journals.
+//! Under load: [`crate::faults`].
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
@@ -31,33 +32,27 @@ use crate::server::DECK;
 use crate::support::messages::{authorize, settle};
 use crate::support::process::{Files, PATIENCE, Sidecar, wait_until};
 use crate::support::redis::RedisServer;
-use crate::support::redis_group::Guarded;
-use crate::support::traffic::{Traffic, assert_charged, tenants};
+use crate::support::traffic::{assert_charged, tenants};
 use crate::support::{ENDED_RETENTION, NEVER_OVERDUE, NOON, call_id, payer};
 
 // The running program.
-
-/// How often Redis is rolled back under load; `TOLLGATE_ROUNDS=20` for the figure in docs/RELIABILITY.md.
-fn rounds(default: usize) -> usize {
-    std::env::var("TOLLGATE_ROUNDS").ok().and_then(|text| text.parse().ok()).unwrap_or(default)
-}
 
 fn on(ledger: &str, journal: &str) -> Sidecar {
     Sidecar::ready(&["--ledger", ledger, "--ledger-timeout", "1s", "--journal", journal])
 }
 
-fn keep(redis: &RedisServer) {
+pub fn keep(redis: &RedisServer) {
     cmd("SAVE").exec(&mut redis.client().get_connection().unwrap()).unwrap();
 }
 
 /// Starts Redis again with what was kept: everything since is lost.
-fn roll_back(redis: &RedisServer) {
+pub fn roll_back(redis: &RedisServer) {
     redis.kill();
     redis.start();
 }
 
 /// How far each sidecar was told the ledger has come, and what it misses.
-fn sequences(client: &redis::Client) -> Vec<String> {
+pub fn sequences(client: &redis::Client) -> Vec<String> {
     let found: redis::RedisResult<Vec<String>> =
         client.get_connection().and_then(|mut c| c.hkeys("tg:{contoso}:sequence"));
     found.unwrap_or_default()
@@ -71,7 +66,7 @@ fn wait_until_replayed(client: &redis::Client) {
     wait_until("replayed", || sequences(client), done);
 }
 
-async fn told(sidecar: &Sidecar) -> Vec<String> {
+pub async fn told(sidecar: &Sidecar) -> Vec<String> {
     let request = WatchEventsRequest {
         tenant_id: "contoso".to_owned(),
         until_now: true,
@@ -86,70 +81,6 @@ async fn told(sidecar: &Sidecar) -> Vec<String> {
         }
     }
     told
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_older_redis_under_load_loses_nothing_that_two_sidecars_acknowledged() {
-    let (redis, files) = (RedisServer::started(), Files::default());
-    let sidecars = [files.path("one"), files.path("two")].map(|path| on(&redis.url(), &path));
-    sidecars[0].set_up(&tenants(&["contoso"]));
-    let mut outcomes = vec![];
-    for round in 0..rounds(3) {
-        let mut traffic = vec![];
-        for (n, sidecar) in sidecars.iter().enumerate() {
-            let name = format!("call-{round}-{n}");
-            traffic.push(Traffic::named(sidecar, "contoso", &name).await);
-        }
-        tokio::time::sleep(Duration::from_millis(200)).await;
-        keep(&redis);
-        tokio::time::sleep(Duration::from_millis(300)).await;
-        let began = std::time::Instant::now();
-        roll_back(&redis);
-        wait_until_replayed(&redis.client());
-        let back = began.elapsed();
-        for (n, traffic) in traffic.into_iter().enumerate() {
-            let outcome = traffic.end(Duration::from_millis(200)).await;
-            eprintln!(
-                "round {round}, sidecar {n}: {} calls, forgotten {}, outage {:?}, replayed within {back:?}",
-                outcome.done.len(),
-                outcome.forgotten,
-                outcome.outage()
-            );
-            assert_eq!(outcome.forgotten, 0);
-            outcomes.push((n, outcome));
-        }
-    }
-    let (mut lost, mut charged) = (0, 0);
-    for (n, outcome) in &outcomes {
-        let again = outcome.settled_again(&sidecars[*n], "contoso").await;
-        (lost, charged) = (lost + again.0, charged + again.1);
-    }
-    eprintln!("{} rounds: {charged} calls charged, acknowledged settles lost {lost}", rounds(3));
-    assert_eq!(lost, 0);
-    assert_charged(&sidecars[0], "contoso", charged).await;
-    // Each loss is told once, whoever finds it.
-    assert_eq!(told(&sidecars[0]).await.len(), rounds(3));
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_failover_under_load_loses_nothing_that_a_journal_holds() {
-    let (guarded, files) = (Guarded::start(&[]), Files::default());
-    let sidecar = on(&guarded.url(), &files.path("journal"));
-    sidecar.set_up(&tenants(&["contoso"]));
-    let traffic = Traffic::start(&sidecar, "contoso").await;
-    tokio::time::sleep(Duration::from_millis(300)).await;
-    guarded.master.kill();
-    wait_until("failed over", || guarded.named(), |port| *port != guarded.master.port);
-    let outcome = traffic.end(Duration::from_millis(1500)).await;
-    let lost = outcome.lost(&sidecar, "contoso").await;
-    eprintln!(
-        "failover, asynchronous, journal: {} calls, lost {lost}, forgotten {}, outage {:?}, told {:?}",
-        outcome.done.len(),
-        outcome.forgotten,
-        outcome.outage(),
-        told(&sidecar).await
-    );
-    assert_eq!((lost, outcome.forgotten), (0, 0));
 }
 
 #[tokio::test]

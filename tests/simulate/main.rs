@@ -52,6 +52,8 @@ fn play(seed: u64) -> Outcome {
         .build()
         .unwrap();
     PANICS.set(0);
+    // What pauses are drawn by.
+    fastrand::seed(seed);
     let world = runtime.block_on(async {
         let world = World::new(seed);
         judge::run(&world).await;

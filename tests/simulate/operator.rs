@@ -1,6 +1,7 @@
 //! Everybody who is no SBC: the operator, the payment system, the sweeper, and bad luck.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use fastrand::Rng;
@@ -194,7 +195,9 @@ impl Operator {
                 at.administration.activate_deck("default", csv.as_bytes()).await.map(drop)
             })
         });
+        self.world.applied.fetch_add(1, Ordering::Relaxed);
         let done = self.until_done("activate_deck", act).await;
+        self.world.applied.fetch_add(1, Ordering::Relaxed);
         self.must(&format!("deck {deck}"), done);
     }
 
@@ -206,7 +209,9 @@ impl Operator {
             let documents = documents.clone();
             Box::pin(async move { at.administration.apply(&documents).await.map(drop) })
         });
+        self.world.applied.fetch_add(1, Ordering::Relaxed);
         let done = self.until_done("apply", act).await;
+        self.world.applied.fetch_add(1, Ordering::Relaxed);
         self.must(&format!("apply, suspended {suspended}, hal {hal:?}"), done);
     }
 
@@ -441,5 +446,37 @@ pub async fn bad_luck(world: Arc<World>, sbcs: Vec<Arc<Sbc>>) {
     }
     for task in under_way {
         let _ = task.await;
+    }
+}
+
+/// The ledger goes back now and then, by up to two minutes. What an operator has applied is in no journal, so
+/// that it is never lost here.
+pub async fn go_back(world: Arc<World>) {
+    let mut dice = world.dice(5);
+    let ends = world.plan.begins.after(world.plan.window);
+    let tenants = [contoso(), fabrikam()];
+    loop {
+        sleep(Duration::from_secs(dice.u64(20..1_500))).await;
+        let applied = world.applied.load(Ordering::Relaxed);
+        let kept = world.keep(&tenants);
+        let longest = if dice.bool() { 5_000 } else { 120_000 };
+        sleep(Duration::from_millis(dice.u64(1..longest))).await;
+        if world.now() > ends {
+            return;
+        }
+        if applied % 2 == 1 || world.applied.load(Ordering::Relaxed) != applied {
+            continue;
+        }
+        world.point("ledger goes back", if longest > 5_000 { "far" } else { "a little" });
+        world.note(|| "the ledger goes back".to_owned());
+        let crashes = dice.u8(..4) == 0;
+        if crashes {
+            world.crash_sidecar(0);
+        }
+        world.roll_back(&tenants, &kept);
+        if crashes {
+            sleep(Duration::from_millis(dice.u64(..60_000))).await;
+            world.start_sidecar(0);
+        }
     }
 }

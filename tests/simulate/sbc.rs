@@ -551,6 +551,9 @@ impl Leg {
         let in_time = self
             .world
             .facts(self.call(), |facts| facts.in_time && self.world.now() < facts.held_until);
+        // Accepted while the ledger is away it is refused when it is brought there.
+        let reply =
+            reply.filter(|r| !matches!(r, Ok(charge) if charge.result == EndResult::Accepted));
         if let (true, Some(Ok(charge))) = (in_time, reply) {
             self.world.find(format!("{} is answered and released: {charge:?}", self.call()));
         }
@@ -642,7 +645,15 @@ impl Leg {
     async fn settle_again(&mut self, used: i64) {
         let before = self.world.facts(self.call(), |facts| facts.ended.clone());
         let Some((_, before)) = before else { return };
+        // Two ends that contradict each other, in the journals of two sidecars: the one that is brought first
+        // stands, and the other is listed there.
+        if before.result == EndResult::Accepted {
+            return;
+        }
         let Some(Ok(after)) = self.send_end(Ending::Settle(Seconds(used))).await else { return };
+        if after.result == EndResult::Accepted {
+            return;
+        }
         let changed = after.charged_money != before.charged_money
             || after.charged_duration != before.charged_duration;
         let corrected = self.place == Place::Emergency

@@ -11,6 +11,8 @@ use tollgate::charging::ids::{CallId, PayerId, TenantId};
 use tollgate::charging::month::Month;
 use tollgate::charging::profile::Purchase;
 use tollgate::charging::units::{Millis, Seconds};
+use tollgate::ledger::marks::{Lost, Marks};
+use tollgate::ledger::memory::MemoryLedger;
 use tollgate::ledger::state::{Block, BlockedBy, Call, Entry, Reader, Upkeep};
 use tollgate::ledger::{
     AdjustBalance, AdjustSettlement, Adjusted, Answer, Answered, Applied, Authorize, Authorized,
@@ -65,12 +67,20 @@ impl Fault {
 /// A sidecar's connection to the ledger; see the module.
 pub struct Wire {
     world: Arc<World>,
+    /// The books, as this sidecar knows them.
+    store: Arc<MemoryLedger>,
     alive: AtomicBool,
 }
 
 impl Wire {
     pub fn new(world: &Arc<World>) -> Wire {
-        Wire { world: world.clone(), alive: AtomicBool::new(true) }
+        let store = Arc::new(world.store.of_another_sidecar());
+        Wire { world: world.clone(), store, alive: AtomicBool::new(true) }
+    }
+
+    /// Where everything is found that this sidecar was acknowledged.
+    pub fn store(&self) -> &Arc<MemoryLedger> {
+        &self.store
     }
 
     /// The sidecar is killed: nothing leaves it any more. What has left it still arrives.
@@ -93,6 +103,7 @@ impl Wire {
         command: impl Future<Output = Answers<T>> + Send,
     ) -> Answers<T> {
         self.check()?;
+        let era = self.world.era();
         match self.world.fault(verb, false) {
             Fault::Refused => Err(unreachable()),
             Fault::LostRequest => silence().await,
@@ -103,6 +114,7 @@ impl Wire {
             Fault::Slow(there, back) => {
                 sleep(there).await;
                 self.check()?;
+                self.world.is_of_this(era)?;
                 let done = self.world.arrive(command).await;
                 sleep(back).await;
                 done
@@ -116,18 +128,21 @@ impl Wire {
         &self,
         verb: &'static str,
         command: &C,
-        carry_out: fn(Arc<World>, C) -> Running<T>,
+        carry_out: fn(Arc<MemoryLedger>, C) -> Running<T>,
     ) -> Answers<T> {
         self.check()?;
+        let era = self.world.era();
         let deliver = |after: Duration| {
-            let (world, command) = (self.world.clone(), command.clone());
+            let (world, store, command) = (self.world.clone(), self.store.clone(), command.clone());
             tokio::spawn(async move {
                 sleep(after).await;
-                world.clone().arrive(carry_out(world.clone(), command)).await
+                // What was on its way to a ledger that went back has not arrived anywhere.
+                world.is_of_this(era)?;
+                world.arrive(carry_out(store, command)).await
             })
         };
         let now = |command: &C| {
-            self.world.clone().arrive_owned(carry_out(self.world.clone(), command.clone()))
+            self.world.clone().arrive_owned(carry_out(self.store.clone(), command.clone()))
         };
         match self.world.fault(verb, true) {
             Fault::None => now(command).await,
@@ -185,8 +200,8 @@ impl World {
 macro_rules! send {
     ($wire:ident, $verb:ident, $command:expr) => {
         $wire
-            .send(stringify!($verb), $command, |world, command| {
-                Box::pin(async move { world.store.$verb(&command).await })
+            .send(stringify!($verb), $command, |store, command| {
+                Box::pin(async move { store.$verb(&command).await })
             })
             .await
     };
@@ -195,7 +210,7 @@ macro_rules! send {
 /// Asks by the verb of that name.
 macro_rules! ask {
     ($wire:ident, $verb:ident $(, $argument:expr)*) => {
-        $wire.ask(stringify!($verb), $wire.world.store.$verb($($argument),*)).await
+        $wire.ask(stringify!($verb), $wire.store.$verb($($argument),*)).await
     };
 }
 
@@ -235,8 +250,8 @@ impl Ledger for Wire {
         expires_at: Millis,
     ) -> Answers<Reply<Purchased>> {
         let command = (tenant.clone(), purchase.clone(), expires_at);
-        self.send("purchase", &command, |world, (tenant, purchase, expires_at)| {
-            Box::pin(async move { world.store.purchase(&tenant, &purchase, expires_at).await })
+        self.send("purchase", &command, |store, (tenant, purchase, expires_at)| {
+            Box::pin(async move { store.purchase(&tenant, &purchase, expires_at).await })
         })
         .await
     }
@@ -442,5 +457,17 @@ impl Ledger for Wire {
 
     async fn ping(&self) -> Answers<()> {
         ask!(self, ping)
+    }
+
+    fn marks(&self) -> Arc<Marks> {
+        self.store.marks()
+    }
+
+    async fn lost(&self, tenant: &TenantId) -> Answers<Option<Lost>> {
+        ask!(self, lost, tenant)
+    }
+
+    async fn replayed(&self, tenant: &TenantId, lost: Lost) -> Answers<()> {
+        ask!(self, replayed, tenant, lost)
     }
 }

@@ -9,15 +9,18 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use fastrand::Rng;
+use tempfile::TempDir;
 use tokio::sync::oneshot;
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep, timeout};
 use tollgate::administration::Administration;
 use tollgate::charging::deck::Deck;
+use tollgate::charging::ids::TenantId;
 use tollgate::charging::units::{Millis, Seconds};
 use tollgate::credit_control::{CreditControl, Settings};
-use tollgate::ledger::ClockOffset;
-use tollgate::ledger::memory::MemoryLedger;
+use tollgate::journal::{self, Journal};
+use tollgate::ledger::memory::{Earlier, MemoryLedger};
+use tollgate::ledger::{ClockOffset, Ledger, LedgerError};
 
 use crate::places::{DECKS, MONTH_ENDS, MonthEnd, deck_csv};
 use crate::tally::Tally;
@@ -58,6 +61,10 @@ pub struct Plan {
     pub recharge_on_available: bool,
     /// Money that is bought at the start, in units.
     pub credits: i64,
+    /// Each sidecar has a journal.
+    pub journals: bool,
+    /// The ledger goes back now and then; the one sidecar has a journal.
+    pub goes_back: bool,
 }
 
 impl Plan {
@@ -65,22 +72,29 @@ impl Plan {
         let month = &MONTH_ENDS[dice.usize(..MONTH_ENDS.len())];
         let window = Seconds(dice.i64(40 * 60..150 * 60));
         let faults = [0, 30, 100, 300];
+        let sidecars = dice.usize(1..4);
+        let journals = dice.u8(..3) == 0;
+        let goes_back = journals && dice.bool();
         Plan {
             month,
             begins: Millis(month.at - dice.i64(0..window.0) * 1000 - dice.i64(0..1000)),
             window,
             ledger_faults: faults[dice.usize(..4)],
             client_faults: faults[dice.usize(..4)],
-            sidecars: dice.usize(1..4),
+            // Another one would park the usage of a call that is not replayed yet: nobody sends grants here.
+            sidecars: if goes_back { 1 } else { sidecars },
             sbcs: dice.usize(2..5),
             calls_per_sbc: dice.usize(6..16),
             charges_granted: dice.u8(..4) == 0,
             deducts_shortfall: dice.bool(),
             retries: dice.bool(),
             velocity: dice.u8(..4) == 0,
-            recharge: dice.bool(),
+            // A recharge whose request is lost comes back only as the ledger asks anew.
+            recharge: dice.bool() && !goes_back,
             recharge_on_available: dice.bool(),
             credits: dice.i64(0..15),
+            journals,
+            goes_back,
         }
     }
 }
@@ -102,10 +116,15 @@ pub struct Sidecar {
     wire: Arc<Wire>,
     alive: AtomicBool,
     running: Mutex<Vec<AbortHandle>>,
+    /// What it does by itself: bringing what its journal holds to the ledger.
+    tasks: Mutex<Vec<AbortHandle>>,
 }
 
+/// How long a sidecar looks for losses once there may be one: in truth it does so always.
+const LOOKS: Duration = Duration::from_secs(300);
+
 impl Sidecar {
-    fn start(world: &Arc<World>, number: u64) -> Arc<Sidecar> {
+    fn start(world: &Arc<World>, slot: usize, number: u64) -> Arc<Sidecar> {
         let wire = Arc::new(Wire::new(world));
         let settings = Settings {
             default_grant: Seconds(300),
@@ -119,19 +138,54 @@ impl Sidecar {
             token_keys: None,
             degraded: tollgate::credit_control::leases::Settings::DEFAULTS,
         };
-        let control = Arc::new(CreditControl::new(wire.clone(), settings));
+        let journal = world.plan.journals.then(|| Arc::new(world.open_journal(slot)));
+        let control = CreditControl::with_journal(wire.clone(), settings, journal.clone());
+        let control = Arc::new(control);
         for deck in &world.decks {
             control.directory().keep_deck(deck.clone());
         }
         let administration = Administration::new(control.clone(), Seconds(120));
-        Arc::new(Sidecar {
+        let sidecar = Arc::new(Sidecar {
             number,
-            control,
+            control: control.clone(),
             administration,
             wire,
             alive: AtomicBool::new(true),
             running: Mutex::default(),
-        })
+            tasks: Mutex::default(),
+        });
+        if journal.is_some() {
+            let drain = tokio::spawn(control.drain());
+            locked(&sidecar.tasks).push(drain.abort_handle());
+        }
+        if world.plan.goes_back {
+            sidecar.look_for_losses();
+        }
+        sidecar
+    }
+
+    /// Looks for what the ledger has lost, and replays it.
+    pub fn look_for_losses(&self) {
+        let looks = tokio::spawn(timeout(LOOKS, self.control.clone().replay_losses()));
+        locked(&self.tasks).push(looks.abort_handle());
+    }
+
+    /// Whether everything that it was acknowledged is there, as the ledger says.
+    pub async fn is_whole(&self, tenants: &[TenantId]) -> bool {
+        for tenant in tenants {
+            if self.wire.store().lost(tenant).await != Ok(None) {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Until the ledger has done what the journal holds.
+    pub async fn drained(&self, limit: Duration) -> bool {
+        match self.control.journal() {
+            Some(journal) => journal.drained(None, limit).await,
+            None => true,
+        }
     }
 
     pub fn is_alive(&self) -> bool {
@@ -142,8 +196,11 @@ impl Sidecar {
     fn crash(&self) {
         self.alive.store(false, Ordering::Relaxed);
         self.wire.cut();
-        for task in locked(&self.running).drain(..) {
+        for task in locked(&self.running).drain(..).chain(locked(&self.tasks).drain(..)) {
             task.abort();
+        }
+        if let Some(journal) = self.control.journal() {
+            journal.close();
         }
     }
 }
@@ -168,10 +225,21 @@ pub struct World {
     steps: Mutex<(u64, u64)>,
     points: Mutex<BTreeMap<String, u64>>,
     findings: Mutex<Vec<String>>,
+    journals: TempDir,
+    /// How often the ledger went back, and when it last did.
+    eras: AtomicU64,
+    went_back: Mutex<Option<Instant>>,
+    /// How often an operator has begun or ended to apply something, which is in no journal.
+    pub applied: AtomicU64,
 }
 
 pub fn locked<T>(lock: &Mutex<T>) -> MutexGuard<'_, T> {
     lock.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// In memory, where the system has such a place.
+fn folder() -> TempDir {
+    tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap()
 }
 
 /// A use case as an SBC or an operator asks for it, on whichever sidecar the message reaches.
@@ -203,7 +271,21 @@ impl World {
             steps: Mutex::default(),
             points: Mutex::default(),
             findings: Mutex::default(),
+            journals: folder(),
+            eras: AtomicU64::new(0),
+            went_back: Mutex::default(),
+            applied: AtomicU64::new(0),
         })
+    }
+
+    /// The journal of the sidecar of that slot, as the last one there has left it.
+    fn open_journal(&self, slot: usize) -> Journal {
+        let folder = self.journals.path().join(slot.to_string());
+        std::fs::create_dir_all(&folder).unwrap();
+        // Not drawn by chance.
+        std::fs::write(folder.join("SIDECAR"), format!("{:032x}", slot + 1)).unwrap();
+        let keep = Duration::from_secs(10 * 365 * 86_400);
+        Journal::open_in_place(&journal::Settings { folder, keep, most_bytes: 1 << 30 }).unwrap()
     }
 
     /// Dice of somebody's own, so that what one does shifts nobody else's luck.
@@ -347,6 +429,43 @@ impl World {
         fault
     }
 
+    // A ledger that goes back.
+
+    /// As it stands now.
+    pub fn keep(&self, tenants: &[TenantId]) -> Vec<Earlier> {
+        tenants.iter().map(|tenant| self.store.keep(tenant)).collect()
+    }
+
+    /// Everything since is lost, and so is what is on its way.
+    pub fn roll_back(&self, tenants: &[TenantId], kept: &[Earlier]) {
+        self.eras.fetch_add(1, Ordering::Relaxed);
+        for (tenant, earlier) in tenants.iter().zip(kept) {
+            self.store.roll_back(tenant, earlier);
+        }
+        *locked(&self.trouble) = Some(Instant::now());
+        *locked(&self.went_back) = Some(Instant::now());
+        for sidecar in locked(&self.sidecars).iter().flatten() {
+            sidecar.look_for_losses();
+        }
+    }
+
+    pub fn era(&self) -> u64 {
+        self.eras.load(Ordering::Relaxed)
+    }
+
+    pub fn is_of_this(&self, era: u64) -> Result<(), LedgerError> {
+        match self.era() == era {
+            true => Ok(()),
+            false => Err(LedgerError::Indeterminate("the connection broke".to_owned())),
+        }
+    }
+
+    /// Whether it went back so lately that something may not be there again.
+    pub fn may_be_torn(&self) -> bool {
+        let at = *locked(&self.went_back);
+        at.is_some_and(|at| at.elapsed() < Duration::from_secs(1_800))
+    }
+
     // Sidecars.
 
     pub fn start_sidecars(self: &Arc<Self>) {
@@ -358,7 +477,7 @@ impl World {
     pub fn start_sidecar(self: &Arc<Self>, slot: usize) {
         if locked(&self.sidecars)[slot].is_none() {
             let number = self.starts.fetch_add(1, Ordering::Relaxed);
-            let sidecar = Sidecar::start(self, number);
+            let sidecar = Sidecar::start(self, slot, number);
             locked(&self.sidecars)[slot] = Some(sidecar);
             self.note(|| format!("sidecar-{slot} starts"));
         }
@@ -370,7 +489,9 @@ impl World {
             let under_way = locked(&sidecar.running).iter().filter(|t| !t.is_finished()).count();
             self.point("sidecar crashes", if under_way > 0 { "in a request" } else { "idle" });
             self.note(|| format!("sidecar-{slot} crashes, {under_way} requests under way"));
-            locked(&self.tally).emergencies.retain(|(of, _), _| *of != sidecar.number);
+            if !self.plan.journals {
+                locked(&self.tally).emergencies.retain(|(of, _), _| *of != sidecar.number);
+            }
             sidecar.crash();
         }
     }

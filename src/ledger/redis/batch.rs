@@ -56,7 +56,8 @@ struct Queue {
 struct Request {
     args: Vec<u8>,
     opaque: Vec<u8>,
-    answer: oneshot::Sender<Result<Told, LedgerError>>,
+    /// With the epoch in which it was carried out.
+    answer: oneshot::Sender<Result<(Told, u64), LedgerError>>,
 }
 
 /// What a script answers about a command: what it says, and the call.
@@ -95,7 +96,7 @@ impl Sender {
     ) -> Result<Vec<u8>, LedgerError> {
         let clock = self.clock_argument();
         let arguments = [&[args, clock.as_bytes()], opaque].concat();
-        bytes(verb, self.evaluate(verb, tenant, &arguments).await?)
+        bytes(verb, self.evaluate(verb, tenant, &arguments).await?.0)
     }
 
     /// Runs a script that takes many commands on one of them, together with those of others; its answer.
@@ -127,7 +128,12 @@ impl Sender {
             tokio::spawn(self.clone().serve(lane));
         }
         let lost = || LedgerError::Indeterminate("the run of the script was lost".to_owned());
-        answered.await.unwrap_or_else(|_| Err(lost()))
+        let (told, epoch) = answered.await.unwrap_or_else(|_| Err(lost()))?;
+        // Again, since it may have lain here while another thread found a loss and replayed it.
+        match epoch < self.marks.known(tenant).epoch {
+            true => Err(gone_back()),
+            false => Ok(told),
+        }
     }
 
     /// Sends what waits in a lane, until nothing does.
@@ -161,9 +167,9 @@ impl Sender {
 
     async fn send(&self, lane: &Lane, requests: Vec<Request>) {
         match self.send_together(lane, &requests).await {
-            Ok(answers) => {
+            Ok((answers, epoch)) => {
                 for (request, answer) in requests.into_iter().zip(answers) {
-                    let _ = request.answer.send(Ok(answer));
+                    let _ = request.answer.send(Ok((answer, epoch)));
                 }
             }
             // A value that cannot be read is the matter of one of them only, and nothing was written.
@@ -171,7 +177,8 @@ impl Sender {
                 for request in requests {
                     let alone = std::slice::from_ref(&request);
                     let answers = self.send_together(lane, alone).await;
-                    let answer = answers.map(|mut answers| answers.pop().unwrap_or_default());
+                    let answer = answers
+                        .map(|(mut answers, epoch)| (answers.pop().unwrap_or_default(), epoch));
                     let _ = request.answer.send(answer);
                 }
             }
@@ -187,7 +194,7 @@ impl Sender {
         &self,
         (verb, tenant): &Lane,
         requests: &[Request],
-    ) -> Result<Vec<Told>, LedgerError> {
+    ) -> Result<(Vec<Told>, u64), LedgerError> {
         metrics::get().run(*verb as usize, verb.script().name, requests.len());
         let clock = self.clock_argument();
         let mut arguments = Vec::with_capacity(1 + 2 * requests.len());
@@ -195,7 +202,8 @@ impl Sender {
         for request in requests {
             arguments.extend([&*request.args, &*request.opaque]);
         }
-        match self.evaluate(*verb, tenant, &arguments).await? {
+        let (answer, epoch) = self.evaluate(*verb, tenant, &arguments).await?;
+        match answer {
             Value::Array(parts) if parts.len() == 2 * requests.len() => {
                 let mut parts = parts.into_iter().map(|part| bytes(*verb, part));
                 let mut told = Vec::with_capacity(requests.len());
@@ -203,21 +211,22 @@ impl Sender {
                     let call = parts.next().transpose()?.unwrap_or_default();
                     told.push([said?, call]);
                 }
-                Ok(told)
+                Ok((told, epoch))
             }
             other => Err(unexpected(*verb, &other)),
         }
     }
 
-    /// Runs a script; one that is counted only on a ledger that has all that was acknowledged.
+    /// Runs a script; one that is counted only on a ledger that has all that was acknowledged. With the epoch
+    /// of its answer; none is above that of what is not counted.
     async fn evaluate(
         &self,
         verb: Verb,
         tenant: &TenantId,
         arguments: &[&[u8]],
-    ) -> Result<Value, LedgerError> {
+    ) -> Result<(Value, u64), LedgerError> {
         if !verb.is_counted() {
-            return self.call(verb, tenant, arguments).await;
+            return Ok((self.call(verb, tenant, arguments).await?, u64::MAX));
         }
         for _ in 0..MOST_REGRESSIONS {
             let (sidecar, known) = self.marks.sent(tenant);
@@ -230,8 +239,7 @@ impl Sender {
                         if mark.epoch < self.marks.known(tenant).epoch {
                             // Of before a loss that was found while it was on its way: nobody knows
                             // whether it lasts, and the replay may have looked for it already.
-                            let late = "the ledger has gone back since".to_owned();
-                            return Err(LedgerError::Indeterminate(late));
+                            return Err(gone_back());
                         }
                         if mark.epoch > known.epoch {
                             // Somebody has found a loss, perhaps another thread of this sidecar, whose
@@ -239,7 +247,7 @@ impl Sender {
                             self.look_for_missing(tenant, &sidecar).await?;
                         }
                         self.marks.acknowledge(tenant, &sidecar, mark);
-                        return Ok(answer);
+                        return Ok((answer, mark.epoch));
                     }
                     Ok(parts) => return Err(unexpected(verb, &Value::Array(parts.into()))),
                     Err(parts) => match parts[..] {
@@ -288,11 +296,16 @@ impl Sender {
         let (verb, clock) = (Verb::Regressed, self.clock_argument());
         let answer = self.call(verb, tenant, &[&encode(&args)?, clock.as_bytes()]).await?;
         let (is_first, is_missing, mark, lost) = read_regressed(&bytes(verb, answer)?)?;
+        // Whoever acts on the new epoch must know what is missing: a call that the ledger does not know may come
+        // back. So that is known first, also where another thread has said it, and not heard the answer yet.
+        match is_missing {
+            true => self.marks.lose(tenant, lost),
+            false => self.look_for_missing(tenant, &sidecar).await?,
+        }
         self.marks.acknowledge(tenant, &sidecar, mark);
         if is_missing {
             tracing::error!(%tenant, is_first, "the ledger went back: {about}");
             metrics::get().regressed();
-            self.marks.lose(tenant, lost);
         }
         Ok(())
     }
@@ -327,6 +340,10 @@ impl Sender {
         // Nothing that is done under the lock leaves a lane half changed.
         self.lanes.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn gone_back() -> LedgerError {
+    LedgerError::Indeterminate("the ledger has gone back since".to_owned())
 }
 
 fn bytes(verb: Verb, answer: Value) -> Result<Vec<u8>, LedgerError> {

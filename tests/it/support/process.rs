@@ -290,18 +290,25 @@ fn collected(mut pipe: impl Read + Send + 'static) -> thread::JoinHandle<String>
 
 /// Looks until what is seen is right, and returns it.
 #[track_caller]
-pub fn wait_until<T: Debug>(
+pub fn wait_until<T: Debug>(what: &str, look: impl FnMut() -> T, right: impl Fn(&T) -> bool) -> T {
+    wait_long(PATIENCE, what, look, right)
+}
+
+/// The same for what may take longer.
+#[track_caller]
+pub fn wait_long<T: Debug>(
+    most: Duration,
     what: &str,
     mut look: impl FnMut() -> T,
     right: impl Fn(&T) -> bool,
 ) -> T {
-    let patience = Instant::now() + PATIENCE;
+    let patience = Instant::now() + most;
     loop {
         let seen = look();
         if right(&seen) {
             return seen;
         }
-        assert!(Instant::now() < patience, "not {what} after {PATIENCE:?}: {seen:?}");
+        assert!(Instant::now() < patience, "not {what} after {most:?}: {seen:?}");
         thread::sleep(Duration::from_millis(10));
     }
 }

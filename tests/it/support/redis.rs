@@ -10,10 +10,14 @@ use tempfile::TempDir;
 use tollgate::ledger::ClockOffset;
 use tollgate::ledger::redis::{RedisLedger, RedisSettings};
 
+/// Longest wait for one that starts.
+const PATIENCE: Duration = Duration::from_secs(20);
+
 /// A server that ends with this value.
 pub struct RedisServer {
     home: TempDir,
-    durable: bool,
+    /// When what it acknowledged is synced to its append-only file; without it there is none.
+    appendfsync: Option<&'static str>,
     child: Mutex<Option<Child>>,
 }
 
@@ -38,24 +42,30 @@ impl RedisServer {
 
     /// The place of one that does not run yet.
     pub fn absent() -> RedisServer {
-        RedisServer::placed(false)
+        RedisServer::placed(None)
     }
 
     /// The place of one that does not run yet, and that keeps on disk whatever it has acknowledged.
     pub fn absent_and_durable() -> RedisServer {
-        RedisServer::placed(true)
+        RedisServer::absent_with("always")
     }
 
-    fn placed(durable: bool) -> RedisServer {
+    /// The place of one that does not run yet, with an append-only file that is synced so.
+    pub fn absent_with(appendfsync: &'static str) -> RedisServer {
+        RedisServer::placed(Some(appendfsync))
+    }
+
+    fn placed(appendfsync: Option<&'static str>) -> RedisServer {
         let home = tempfile::tempdir().expect("a directory for redis");
-        RedisServer { home, durable, child: Mutex::new(None) }
+        RedisServer { home, appendfsync, child: Mutex::new(None) }
     }
 
     /// Starts it and waits until it answers: empty, or with what a durable one holds.
     pub fn start(&self) {
         let child = Command::new("redis-server")
-            .args(["--port", "0", "--save", "", "--appendfsync", "always", "--appendonly"])
-            .args([if self.durable { "yes" } else { "no" }, "--unixsocket"])
+            .args(["--port", "0", "--save", "", "--auto-aof-rewrite-percentage", "0"])
+            .args(["--appendfsync", self.appendfsync.unwrap_or("no"), "--appendonly"])
+            .args([if self.appendfsync.is_some() { "yes" } else { "no" }, "--unixsocket"])
             .arg(self.socket())
             .arg("--dir")
             .arg(self.home.path())
@@ -65,9 +75,9 @@ impl RedisServer {
             .spawn()
             .expect("expected redis-server 7 or newer on the PATH: run `make redis`");
         *self.child() = Some(child);
-        let patience = Instant::now() + Duration::from_secs(10);
+        let patience = Instant::now() + PATIENCE;
         while self.client().get_connection().and_then(|mut c| c.ping::<String>()).is_err() {
-            assert!(Instant::now() < patience, "redis-server did not answer within 10 s");
+            assert!(Instant::now() < patience, "redis-server did not answer within {PATIENCE:?}");
             std::thread::sleep(Duration::from_millis(5));
         }
     }
@@ -85,6 +95,14 @@ impl RedisServer {
         let pid = self.child().as_ref().expect("a running redis-server").id();
         let done = Command::new("kill").arg(format!("-{name}")).arg(pid.to_string()).status();
         assert!(done.expect("kill").success(), "kill -{name}");
+    }
+
+    /// Its append-only file.
+    pub fn appended(&self) -> PathBuf {
+        let all = std::fs::read_dir(self.home.path().join("appendonlydir")).expect("its files");
+        let mut paths = all.map(|file| file.expect("a file").path());
+        let is_it = |path: &PathBuf| path.to_string_lossy().ends_with(".incr.aof");
+        paths.find(is_it).expect("an append-only file")
     }
 
     /// Its address.
