@@ -31,7 +31,7 @@ KAMAILIO_PINS := integrations/kamailio/requirements.txt
 KAMAILIO_INSTALLED := $(KAMAILIO)/.installed-$(firstword $(shell cksum $(KAMAILIO_PINS)))
 E2E := $(KAMAILIO)/bin/python integrations/kamailio/e2e
 
-.PHONY: test lint deny advisories tools redis prometheus bench chart simulate fuzz python python-stubs e2e e2e-load sip
+.PHONY: test lint deny advisories tools redis prometheus bench chart simulate fuzz fuzz-keep python python-stubs e2e e2e-load sip
 
 ## test: formatting, lints, protocol lint, and every test
 test: redis prometheus tools lint
@@ -120,13 +120,20 @@ simulate:
 ## fuzz: each target of src/fuzzing.rs for SECONDS=… (60), TARGETS=… for some of them; coverage guides it. What is
 ## new is gathered in .cache/fuzz; a finding stops it and is left in fuzz/. The corpus in the repository is replayed
 ## by `make test`
-TARGETS ?= number deck organisation stored messages
+TARGETS ?= number deck organisation stored messages json settings records
 fuzz:
-	cd fuzz && RUSTC_BOOTSTRAP=1 cargo build --locked
+	cd fuzz && RUSTC_BOOTSTRAP=1 RUSTC_WRAPPER=$(CURDIR)/fuzz/rustc-with-coverage cargo build
 	set -e; for target in $(TARGETS); do \
 		mkdir -p .cache/fuzz/$$target; \
 		(cd fuzz && TARGET=$$target ./target/debug/tollgate-fuzz -max_total_time=$(SECONDS) -max_len=4096 -timeout=10 \
 			-print_final_stats=1 -artifact_prefix=found-$$target- ../.cache/fuzz/$$target corpus/$$target); \
+	done
+
+## fuzz-keep: of what was gathered, the inputs that reach what no other does are kept in fuzz/corpus
+fuzz-keep:
+	set -e; for target in $(TARGETS); do \
+		(cd fuzz && TARGET=$$target ./target/debug/tollgate-fuzz -merge=1 -max_len=1024 -timeout=10 \
+			corpus/$$target ../.cache/fuzz/$$target); \
 	done
 
 ## tools: buf (lint), grpcurl (a stock gRPC client), phonenumbers (judges how numbers are read), aiosmtpd
