@@ -147,7 +147,7 @@ fn digits_that_nobody_could_send_on_are_no_number() {
     // A trunk prefix dialled twice: the zero behind the calling code would be dropped by whoever reads the
     // number next, and the record would name another number than the network was given.
     check_refused("TW", "000500555040", Invalid);
-    check("TW", "0500555040", "+886500555040", "TW", Unknown);
+    check("TW", "0500555040", "+886500555040", "TW", Uan);
 }
 
 #[test]
