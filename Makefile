@@ -39,7 +39,7 @@ E2E := $(KAMAILIO)/bin/python integrations/kamailio/e2e
 # serde, and so compiles a hundred crates once more. There are no examples; to ask for them is to ask for those features.
 BUILD := cargo build --locked --bins --examples
 
-.PHONY: image image-check test lint deny advisories tools redis prometheus bench chart simulate faults soak fuzz python python-stubs e2e e2e-load sip
+.PHONY: image image-check test lint deny advisories tools redis prometheus bench chart simulate faults soak fuzz fuzz-keep python python-stubs e2e e2e-load sip
 
 ## test: formatting, lints, protocol lint, and every test
 test: redis prometheus tools lint
@@ -160,13 +160,20 @@ soak: redis
 ## fuzz: each target of src/fuzzing.rs for SECONDS=… (60), TARGETS=… for some of them; coverage guides it. What is
 ## new is gathered in .cache/fuzz; a finding stops it and is left in fuzz/. The corpus in the repository is replayed
 ## by `make test`
-TARGETS ?= number deck organisation stored messages
+TARGETS ?= number deck organisation stored messages json settings records
 fuzz:
-	cd fuzz && RUSTC_BOOTSTRAP=1 cargo build --locked
+	cd fuzz && RUSTC_BOOTSTRAP=1 RUSTC_WRAPPER=$(CURDIR)/fuzz/rustc-with-coverage cargo build
 	set -e; for target in $(TARGETS); do \
 		mkdir -p .cache/fuzz/$$target; \
 		(cd fuzz && TARGET=$$target ./target/debug/tollgate-fuzz -max_total_time=$(SECONDS) -max_len=4096 -timeout=10 \
 			-print_final_stats=1 -artifact_prefix=found-$$target- ../.cache/fuzz/$$target corpus/$$target); \
+	done
+
+## fuzz-keep: of what was gathered, the inputs that reach what no other does are kept in fuzz/corpus
+fuzz-keep:
+	set -e; for target in $(TARGETS); do \
+		(cd fuzz && TARGET=$$target ./target/debug/tollgate-fuzz -merge=1 -max_len=1024 -timeout=10 \
+			corpus/$$target ../.cache/fuzz/$$target); \
 	done
 
 ## tools: buf (lint), grpcurl (a stock gRPC client), phonenumbers (judges how numbers are read), aiosmtpd

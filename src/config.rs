@@ -456,5 +456,21 @@ fn scalar(value: &DeValue<'_>) -> Option<String> {
     }
 }
 
+/// What a fuzzer is let loose on: the text of a file. One that names further files is not read, since what
+/// stands there is not ours to say.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn fuzzed(text: &str) {
+    if text.contains("_file") {
+        return;
+    }
+    let read = || resolve(Flags::default(), "tollgate.toml", text, vec![]);
+    match read() {
+        Ok(config) => assert_eq!(read(), Ok(config)),
+        Err(mistakes) => {
+            assert!(!mistakes.is_empty() && mistakes.iter().all(|m| !m.message.is_empty()))
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests;

@@ -568,12 +568,15 @@ pub(crate) fn fuzzed(bytes: &[u8]) {
 #[cfg(any(test, fuzzing))]
 fn fuzzed_entry(bytes: &[u8]) {
     if let Ok(done) = entry::decode::<Done<'_>>(bytes) {
-        assert!(encode(&done).is_some());
+        let written = encode(&done).expect("an entry that was read");
+        assert_eq!(entry::decode::<Done<'_>>(&written), Ok(done));
     }
     if let Ok(accepted) = entry::decode::<Accepted>(bytes) {
-        assert!(encode(&accepted).is_some());
+        let written = encode(&accepted).expect("an entry that was read");
+        assert_eq!(entry::decode::<Accepted>(&written), Ok(accepted));
     }
     if let Ok(outcome) = entry::decode::<Outcome>(bytes) {
-        assert!(encode(&outcome).is_some());
+        let written = encode(&outcome).expect("an entry that was read");
+        assert_eq!(entry::decode::<Outcome>(&written), Ok(outcome));
     }
 }

@@ -4,8 +4,8 @@
 //! The country of a North American number comes from the area-code table, which knows US, CA, PR and the
 //! Caribbean apart, its type from libphonenumber's metadata where that knows the number; all others are read
 //! by the metadata alone. **A number that the metadata does not hold
-//! valid is accepted, with [`NumberType::Unknown`], when its length is possible and its calling code
-//! names a country**: metadata lags numbering plans, and refusing a good number does more harm than
+//! valid is accepted, with [`NumberType::Unknown`], when its length is possible, its calling code
+//! names a country, and its E.164 form is read as the same number**: metadata lags numbering plans, and refusing a good number does more harm than
 //! routing a bad one, which the network refuses. Letters are never mapped to digits.
 //!
 //! This module does not know who may call what, or at what price.
@@ -394,11 +394,26 @@ fn read_by_metadata(
         }
         let main = PHONE_NUMBER_UTIL.get_region_for_country_code(parsed.country_code);
         number.country = number.country.or_else(|| main.and_then(country_of_region));
-        if number.country.is_none() {
+        if number.country.is_none() || !reads_back(&number) {
             return Err(NumberError::Invalid);
         }
     }
+    // Digits that nobody can send on, even where they are in a range: a trunk prefix dialled twice leaves a zero
+    // behind the calling code, which whoever reads the number next drops. Elsewhere (Italy) it is part of the number.
+    if national.first() == Some(&b'0') && !reads_back(&number) {
+        return Err(NumberError::Invalid);
+    }
     Ok(number)
+}
+
+/// Whether the number in E.164 is read as these very digits.
+fn reads_back(number: &Number) -> bool {
+    let mut buffer = [b'0'; 20];
+    let national = parse(&number.e164(), None).and_then(|again| {
+        let code = u16::try_from(again.country_code).map_err(|_| NumberError::Invalid)?;
+        Number::new(code, national_digits(&again, &mut buffer)?)
+    });
+    national.is_ok_and(|again| again.digits() == number.digits())
 }
 
 fn parse(text: &str, region: Option<Region>) -> Result<PhoneNumber, NumberError> {

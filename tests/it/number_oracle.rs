@@ -36,6 +36,7 @@ enum Verdict {
     Valid,
     Possible,
     Short,
+    Unstable,
     Invalid,
 }
 
@@ -74,6 +75,7 @@ impl Case {
                 "valid" => Verdict::Valid,
                 "possible" => Verdict::Possible,
                 "short" => Verdict::Short,
+                "unstable" => Verdict::Unstable,
                 "invalid" => Verdict::Invalid,
                 other => panic!("no verdict: {other:?}"),
             },
@@ -86,18 +88,20 @@ impl Case {
     }
 
     /// What we are to make of it, by the one rule that is ours: a number that the metadata does not hold
-    /// valid is accepted with an unknown type where its length is possible, it has enough digits, and its
-    /// calling code names a country.
+    /// valid is accepted with an unknown type where its length is possible, it has enough digits, its
+    /// calling code names a country, and its E.164 form is read as the same number.
     fn expected(&self) -> Reading {
         let number = |number_type| Reading::Number(self.e164.clone(), self.country, number_type);
         match self.verdict {
             Verdict::Valid => number(self.number_type),
-            Verdict::Possible if self.national_digits < FEWEST_DIGITS => {
+            Verdict::Possible | Verdict::Unstable if self.national_digits < FEWEST_DIGITS => {
                 Reading::Refused(NumberError::TooShort)
             }
             Verdict::Possible if self.country.is_some() => number(NumberType::Unknown),
             Verdict::Short => Reading::Refused(NumberError::TooShort),
-            Verdict::Possible | Verdict::Invalid => Reading::Refused(NumberError::Invalid),
+            Verdict::Possible | Verdict::Unstable | Verdict::Invalid => {
+                Reading::Refused(NumberError::Invalid)
+            }
         }
     }
 

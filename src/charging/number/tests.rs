@@ -143,6 +143,16 @@ fn a_number_of_possible_length_in_no_known_range_is_accepted_with_its_country() 
 }
 
 #[test]
+fn digits_that_nobody_could_send_on_are_no_number() {
+    // A trunk prefix dialled twice: the zero behind the calling code would be dropped by whoever reads the
+    // number next, and the record would name another number than the network was given.
+    check_refused("TW", "000500555040", Invalid);
+    // In a range, for whoever keeps to the letter of it.
+    check_refused("TJ", "000000000", Invalid);
+    check("TW", "0500555040", "+886500555040", "TW", Uan);
+}
+
+#[test]
 fn toll_free_north_america_belongs_to_the_callers_country_there_else_to_the_us() {
     for area in ["800", "833", "844", "855", "866", "877", "888"] {
         let number = format!("+1{area}5550199");

@@ -758,6 +758,12 @@ pub(crate) fn fuzzed(bytes: &[u8]) {
             assert_eq!(again, Ok(value));
         }
     }
+    fn stored_json<T: Serialize + DeserializeOwned + PartialEq + std::fmt::Debug>(bytes: &[u8]) {
+        if let Ok(value) = decode_json::<T>("value", bytes) {
+            let again = encode_json(&value).and_then(|text| decode_json("value", text.as_bytes()));
+            assert_eq!(again, Ok(value));
+        }
+    }
     let [which, bytes @ ..] = bytes else { return };
     match which % 18 {
         0 => {
@@ -786,8 +792,8 @@ pub(crate) fn fuzzed(bytes: &[u8]) {
         13 => drop(decode::<AdjustReply<'_>>("answer", bytes).map(|reply| reply.state())),
         14 => drop(decode::<PositionReply<'_>>("answer", bytes)),
         15 => drop(decode::<BalanceReply<'_>>("answer", bytes)),
-        16 => drop(decode_json::<PayerProfile>("profile", bytes)),
-        _ => drop(decode_json::<crate::ledger::TenantRecord>("tenant record", bytes)),
+        16 => stored_json::<PayerProfile>(bytes),
+        _ => stored_json::<crate::ledger::TenantRecord>(bytes),
     }
 }
 

@@ -7,7 +7,8 @@ Standard output: one case a line, fields between tabs:
   context   the country that the number is dialled in
   dialled   the number as dialled
   verdict   `valid`, `possible` (of possible length, in no range that the metadata knows), `short`
-            (more digits could make it a number) or `invalid`
+            (more digits could make it a number), `unstable` (possible or valid, but its E.164 form is read as
+            another number) or `invalid`
   e164      the number; empty where the text could not be read as one
   country   region of the number, else the main region of its calling code; empty for +800 and its like
   type      of a valid number, as NumberType names it; UNKNOWN of another
@@ -203,6 +204,13 @@ def neighbours(chance):
             yield "GB", prefix + chance.digits(lengths)
 
 
+def reads_back(number):
+    try:
+        return e164(pn.parse(e164(number))) == e164(number)
+    except pn.NumberParseException:
+        return False
+
+
 def judged(context, dialled, region):
     try:
         number = pn.parse(dialled, region)
@@ -211,7 +219,7 @@ def judged(context, dialled, region):
         return ["short" if error.error_type in short else "invalid", "", "", "UNKNOWN", "0"]
     national = pn.national_significant_number(number)
     rest = [str(len(national))]
-    if pn.is_valid_number(number):
+    if pn.is_valid_number(number) and reads_back(number):
         country = pn.region_code_for_number(number)
         country = "" if country == WORLD else country
         return ["valid", e164(number), country, TYPES[pn.number_type(number)]] + rest
@@ -220,6 +228,8 @@ def judged(context, dialled, region):
         ValidationResult.IS_POSSIBLE_LOCAL_ONLY: "short",
         ValidationResult.TOO_SHORT: "short",
     }.get(pn.is_possible_number_with_reason(number), "invalid")
+    if verdict == "possible" and not reads_back(number):
+        verdict = "unstable"
     country = pn.region_code_for_number(number) or pn.region_code_for_country_code(number.country_code)
     country = "" if country in (WORLD, pn.UNKNOWN_REGION) else country
     return [verdict, e164(number), country, "UNKNOWN"] + rest
