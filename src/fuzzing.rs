@@ -347,7 +347,7 @@ fn json(bytes: &[u8]) {
 
 async fn ask_all(bytes: &[u8]) {
     static APIS: OnceLock<Option<[Arc<Api>; 2]>> = OnceLock::new();
-    let api = |name| Some(Arc::new(Api::of(name, 4 << 20).ok()?));
+    let api = |name| Some(Arc::new(Api::of(name, Arc::new(AtomicUsize::new(4 << 20))).ok()?));
     let apis = || Some([api(call_authorization::NAME)?, api(account::NAME)?]);
     let Some([for_calls, for_accounts]) = APIS.get_or_init(apis) else { return };
     let Some(server) = Server::start().await else { return };

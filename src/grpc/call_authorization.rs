@@ -12,6 +12,7 @@ use prost_types::Duration;
 use tokio::time::Instant;
 use tonic::body::Body;
 use tonic::codegen::Service;
+use tonic::server::NamedService;
 use tonic::service::interceptor::InterceptedService;
 use tonic::{Extensions, Request, Response, Status};
 use tracing::field::Empty;
@@ -62,6 +63,10 @@ impl<L> Clone for Bounded<L> {
         let Bounded { server, most_bytes, in_force } = self;
         Bounded { server: server.clone(), most_bytes: most_bytes.clone(), in_force: *in_force }
     }
+}
+
+impl<L> NamedService for Bounded<L> {
+    const NAME: &'static str = NAME;
 }
 
 impl<L: Ledger> Service<http::Request<Body>> for Bounded<L> {

@@ -220,7 +220,7 @@ const EXPLAINED: &[Explained] = &[
     },
     Explained {
         reason: "E.164 has 15 digits at most; the metadata lets a few plans have more.",
-        cases: 18,
+        cases: 15,
         applies: |_, oracle, ours| {
             matches!(oracle, Number(e164, ..) if e164.len() > 16) && *ours == Refused(Invalid)
         },

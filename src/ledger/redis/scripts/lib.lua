@@ -47,15 +47,15 @@ end
 -- A call is stored as StoredCall in codec.rs says, by `struct` rather than `cmsgpack`: that costs a third. Three texts
 -- stand behind the rest; what never changes of a call (its shape) is made by Rust, and is one of them.
 
-local CALL_FORMAT = '<BBBB' .. 'ddddddddddddd' .. 'Ic0Ic0Ic0Ic0' .. 'III'
+local CALL_FORMAT = '<BBBB' .. 'i8i8i8i8i8i8i8i8i8i8i8i8i8' .. 'Ic0Ic0Ic0Ic0' .. 'III'
 
 -- By the number of pool lines; others are made when they are met.
 local call_formats = {
-  [0] = CALL_FORMAT, CALL_FORMAT .. 'dd', CALL_FORMAT .. 'dddd', CALL_FORMAT .. 'dddddd',
+  [0] = CALL_FORMAT, CALL_FORMAT .. 'i8i8', CALL_FORMAT .. 'i8i8i8i8', CALL_FORMAT .. 'i8i8i8i8i8i8',
 }
 
 local function call_format(lines)
-  return call_formats[lines] or CALL_FORMAT .. string.rep('dd', lines)
+  return call_formats[lines] or CALL_FORMAT .. string.rep('i8i8', lines)
 end
 
 local function unpack_call(bytes)
@@ -204,8 +204,8 @@ end
 -- An entry is stored as StoredEntry in codec.rs says. What Rust said about the call and what the client said about its
 -- end are fields of their own: Lua reads a text once over to make it, so it is best not made again.
 
-local POSTING_FORMAT = 'Ic0ddddd'
-local ENTRY_FORMAT = '<Iddddd' .. 'Ic0Ic0Ic0Ic0'
+local POSTING_FORMAT = 'Ic0i8i8i8i8i8'
+local ENTRY_FORMAT = '<Ii8i8i8i8i8' .. 'Ic0Ic0Ic0Ic0'
 local ENTRY_FORMAT_1 = ENTRY_FORMAT .. POSTING_FORMAT
 
 local function pack_entry(entry)
@@ -1209,7 +1209,8 @@ local function settle_lines(call, used, gives_back)
   if shape[SHAPE.terms][TERMS.free] then return {} end
   local pools = shape[SHAPE.pools]
   local charged_to, price, length, short, short_price
-  local paid = call[CALL.lines] == 1 and not has_money(call) and round_up(used, pools[1][POOL_SHAPE.increment])
+  local paid = call[CALL.lines] == 1 and used >= 0 and not has_money(call)
+    and round_up(used, pools[1][POOL_SHAPE.increment])
   if paid and paid <= call[CALL.held] + call[CALL.spent] then
     -- The usual case: the only pool pays out of what the call has taken.
     charged_to, price, length, short, short_price = { paid }, 0, 0, 0, 0
