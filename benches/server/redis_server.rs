@@ -4,7 +4,7 @@ use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use redis::Commands;
+use redis::{Commands, IntoConnectionInfo};
 
 pub struct RedisServer {
     child: Child,
@@ -42,7 +42,7 @@ impl RedisServer {
     }
 
     pub fn client(&self) -> redis::Client {
-        redis::Client::open(self.url()).expect("a redis url")
+        client(&self.url()).expect("a redis url")
     }
 }
 
@@ -52,4 +52,11 @@ impl Drop for RedisServer {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// A client that sends at once, as Tollgate's does: redis-rs leaves that to its user.
+pub fn client(url: &str) -> redis::RedisResult<redis::Client> {
+    let place = url.into_connection_info()?;
+    let tcp = place.tcp_settings().clone().set_nodelay(true);
+    redis::Client::open(place.set_tcp_settings(tcp))
 }

@@ -159,7 +159,7 @@ pub fn serve(threads: usize, redis: Option<&str>) -> io::Result<()> {
         let ledger = match redis {
             None => None,
             Some(url) => {
-                let client = redis::Client::open(url).map_err(io::Error::other)?;
+                let client = crate::redis_server::client(url).map_err(io::Error::other)?;
                 let manager = client.get_connection_manager().await.map_err(io::Error::other)?;
                 Some((manager, Arc::new(Script::new(SCRIPT))))
             }

@@ -331,7 +331,10 @@ impl Link {
         };
         let at = place.addr().to_string();
         let trouble = |error: RedisError| format!("{at}: {error}");
-        let client = Client::open(place).map_err(trouble)?;
+        // A run is sent while the answer to another is awaited: without this it would wait for that one's
+        // acknowledgement, which the other side may put off for 40 ms (RFC 1122, section 4.2.3.2).
+        let tcp = place.tcp_settings().clone().set_nodelay(true);
+        let client = Client::open(place.set_tcp_settings(tcp)).map_err(trouble)?;
         let connected = client.get_multiplexed_async_connection_with_config(&self.config).await;
         let mut connection = connected.map_err(trouble)?;
         if matches!(self.place, Place::Named(_)) {
