@@ -39,7 +39,7 @@ use crate::ledger::marks::Lost;
 use crate::ledger::rewriting::RewriteError;
 use crate::ledger::state::{Call, CallState, nuance_of};
 use crate::ledger::{
-    Adjusted, Answer, Authorize, Authorized, BlockSet, CallLimits, End, Extend, Ledger,
+    Adjusted, Answer, Authorize, Authorized, BlockSet, CallLimits, End, Ending, Extend, Ledger,
     LedgerError, Offer, Proposal, Purchased, RechargeOutcome, RechargeReported, Restore, Restored,
     Versions,
 };
@@ -589,6 +589,10 @@ impl<L: Ledger> CreditControl<L> {
     ) -> Result<(), LedgerError> {
         let (tenant, id) = (tenant.clone(), id.clone());
         if let Effect::Ended { how, report, .. } = effect {
+            let named = if let Ending::Settle(used) = how { *used } else { Seconds::ZERO };
+            if call.used > named {
+                self.prove_again(&tenant, &id, call).await?;
+            }
             let command = End {
                 tenant,
                 call: id,
@@ -623,6 +627,28 @@ impl<L: Ledger> CreditControl<L> {
                 used,
                 sequence: (call.sequence >= 0).then_some(call.sequence),
                 requested: call.granted.minus_or_zero(used),
+            };
+            self.within_time(self.ledger.extend(&command)).await?;
+        }
+        Ok(())
+    }
+
+    /// Reports the usage that an end charged although it named less: what had proven it is lost, too.
+    async fn prove_again(
+        &self,
+        tenant: &TenantId,
+        id: &CallId,
+        call: &Call,
+    ) -> Result<(), LedgerError> {
+        let now = self.within_time(self.ledger.call(tenant, id)).await?;
+        let may_go_on = |now: &Call| now.state.is_open() || now.state == CallState::Expired;
+        if now.is_some_and(|now| may_go_on(&now) && now.used < call.used) {
+            let command = Extend {
+                tenant: tenant.clone(),
+                call: id.clone(),
+                used: call.used,
+                sequence: (call.sequence >= 0).then_some(call.sequence),
+                requested: Seconds::ZERO,
             };
             self.within_time(self.ledger.extend(&command)).await?;
         }
@@ -962,7 +988,7 @@ mod tests {
         };
         let ended = Effect::Ended {
             id: id.clone(),
-            how: crate::ledger::Ending::Proven,
+            how: Ending::Proven,
             report: Cow::Borrowed(serde_bytes::Bytes::new(b"")),
             call: call(CallState::Expired, 60),
         };

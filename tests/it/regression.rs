@@ -337,6 +337,18 @@ impl<L: Ledger> Desk<L> {
         self.control.end(request, Instant::now() + PATIENCE).await.unwrap().result
     }
 
+    async fn extend(&self, call: &str, used: i64, requested: i64) {
+        let request = ExtendRequest {
+            tenant: self.tenant.clone(),
+            call: call_id(call),
+            used: Seconds(used),
+            sequence: Some(1),
+            requested: Some(Seconds(requested)),
+            token: String::new(),
+        };
+        self.control.extend(&request, Instant::now() + PATIENCE).await.unwrap();
+    }
+
     /// Calls in every state, money, a correction and a block.
     async fn work(&self) {
         let deadline = Instant::now() + PATIENCE;
@@ -345,15 +357,7 @@ impl<L: Ledger> Desk<L> {
         }
         assert!(self.authorize("rang", "carol").await && !self.authorize("denied", "dave").await);
         self.control.report_answer(&self.tenant, &call_id("open"), deadline).await.unwrap();
-        let request = ExtendRequest {
-            tenant: self.tenant.clone(),
-            call: call_id("open"),
-            used: Seconds(200),
-            sequence: Some(1),
-            requested: Some(Seconds(600)),
-            token: String::new(),
-        };
-        self.control.extend(&request, deadline).await.unwrap();
+        self.extend("open", 200, 600).await;
         let bought = self.administration.purchase(
             &self.tenant,
             LotId::new("po-2").unwrap(),
@@ -491,6 +495,19 @@ async fn what_a_repeat_was_told_is_there_again<L: Rewound>(desk: &Desk<L>) {
     L::roll_back(desk, &empty);
     desk.replayed().await;
     assert_eq!(essence(&desk.snapshot().await), expected);
+}
+
+/// A settle that names less than was proven is charged what was proven, also where that proof is lost with it.
+async fn an_end_that_named_too_little_charges_what_was_proven_again<L: Rewound>(desk: &Desk<L>) {
+    assert!(desk.authorize("less", "carol").await);
+    let ringing = L::keep(desk);
+    desk.extend("less", 130, 60).await;
+    assert_eq!(desk.settle("less", 47).await, EndResult::Settled);
+    let expected = essence(&desk.snapshot().await);
+    L::roll_back(desk, &ringing);
+    desk.replayed().await;
+    assert_eq!(essence(&desk.snapshot().await), expected);
+    assert_eq!(desk.settle("less", 47).await, EndResult::Settled);
 }
 
 /// Nothing is lost but the sequences, and a call was forgotten meanwhile: it is not charged again.
@@ -880,6 +897,11 @@ macro_rules! on_both {
             #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             async fn what_a_repeat_was_told_is_there_again() {
                 super::what_a_repeat_was_told_is_there_again(&make().await).await;
+            }
+
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn an_end_that_named_too_little_charges_what_was_proven_again() {
+                super::an_end_that_named_too_little_charges_what_was_proven_again(&make().await).await;
             }
 
             #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
