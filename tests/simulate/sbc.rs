@@ -275,6 +275,7 @@ impl Leg {
             granted: 0,
             acknowledged: 0,
             sent: 0,
+            era: 0,
             held_until: Millis::ZERO,
             in_time: true,
             ending: false,
@@ -528,13 +529,14 @@ impl Leg {
             return;
         }
         self.world.point("SBC misbehaves", "repeats an old report");
-        let before = self.world.facts(self.call(), |facts| facts.granted);
+        let (before, era) = self.world.facts(self.call(), |facts| (facts.granted, facts.era));
         let old = Some(self.heard_sequence);
         let reply = self.send_extend((used / 2).max(1), old, Some(Seconds(7_200))).await;
         let Some(Ok(answer)) = reply else { return };
         let Some(grant) = answer.grant else { return };
         let in_time = self.world.facts(self.call(), |facts| facts.in_time);
-        if in_time && self.is_tidy && (grant.granted.0 != before || !answer.replayed) {
+        let is_known = in_time && self.is_tidy && era == self.world.era();
+        if is_known && (grant.granted.0 != before || !answer.replayed) {
             let call = self.call();
             self.world.find(format!("{call} was granted {before} s, an old report got {grant:?}"));
         }

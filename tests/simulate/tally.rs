@@ -92,6 +92,8 @@ pub struct Facts {
     pub local: bool,
     /// Highest grant and usage that were acknowledged, and the highest usage that was sent.
     pub granted: i64,
+    /// How often the ledger had gone back when that grant was told.
+    pub era: u64,
     pub acknowledged: i64,
     pub sent: i64,
     /// The hold lives until then at least; what the SBC did always was in time.
@@ -219,6 +221,7 @@ impl World {
         }
         if let Some(grant) = &answer.grant {
             facts.granted = facts.granted.max(grant.granted.0);
+            facts.era = self.era();
             facts.held_until = Millis(sent.0 + grant.hold_timeout.0 * 1000);
         }
         facts.local |= answer.decision == Decision::AllowedFree;
@@ -257,11 +260,16 @@ impl World {
     /// An extension or answer, sent at `sent`, was acknowledged.
     pub fn reported(&self, call: &CallId, used: i64, answer: &Answer, sent: Millis) {
         let Some(grant) = &answer.grant else { return };
-        let now = self.now();
+        let (now, era) = (self.now(), self.era());
         let shrunk = self.facts(call, |facts| {
             facts.in_time &= now < facts.held_until;
             facts.acknowledged = facts.acknowledged.max(used);
-            let shrunk = (grant.granted.0 < facts.granted).then_some(facts.granted);
+            let is_less = grant.granted.0 < facts.granted;
+            // A ledger that has lost an extension tells the grant of before until that is replayed.
+            let shrunk = (is_less && facts.era == era).then_some(facts.granted);
+            if !is_less {
+                facts.era = era;
+            }
             facts.granted = facts.granted.max(grant.granted.0);
             facts.held_until = Millis(sent.0 + grant.hold_timeout.0 * 1000);
             shrunk

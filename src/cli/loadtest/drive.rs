@@ -4,6 +4,7 @@
 //! In the open loop latency counts from the instant at which a request was due. A request that had to
 //! wait for its turn has waited: nothing is omitted because the server was slow.
 
+use std::collections::VecDeque;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -198,7 +199,8 @@ impl<S: Scene> Stage<S> {
             (per_second / threads) + u64::from((self.share.number as u64) < per_second % threads);
         let Ok(clock) = Clock::new() else { return };
         let permits = Arc::new(Semaphore::new((most_in_flight / self.share.of).max(1)));
-        let idle: Arc<Mutex<Vec<S::Player>>> = Arc::default();
+        // First come, first served: one that is left waiting in the middle of a call would find it expired.
+        let idle: Arc<Mutex<VecDeque<S::Player>>> = Arc::default();
         let mut random = Random::new(self.share.number as u64 + 1);
         let mut players = self.share.number;
         let mut due = Instant::now();
@@ -218,7 +220,7 @@ impl<S: Scene> Stage<S> {
             if self.stop.load(Ordering::Relaxed) {
                 break;
             }
-            let free = idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
+            let free = idle.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
             let player = free.unwrap_or_else(|| {
                 players += self.share.of;
                 self.scene.player(&self.connections, players)
@@ -235,13 +237,13 @@ impl<S: Scene> Stage<S> {
         mut player: S::Player,
         due: Instant,
         permit: OwnedSemaphorePermit,
-        idle: Arc<Mutex<Vec<S::Player>>>,
+        idle: Arc<Mutex<VecDeque<S::Player>>>,
     ) {
         let measured = self.measured.clone();
         tokio::spawn(async move {
             let step = player.step().await;
             note(&measured, step, due.elapsed());
-            idle.lock().unwrap_or_else(PoisonError::into_inner).push(player);
+            idle.lock().unwrap_or_else(PoisonError::into_inner).push_back(player);
             drop(permit);
         });
     }
