@@ -49,6 +49,7 @@ crate::on_every_ledger! {
     another_payload_conflicts_and_changes_nothing
     authorize_expires_due_holds_for_itself
     a_sweep_takes_no_more_than_it_is_asked
+    a_call_that_asks_for_nothing_is_granted_nothing
     a_silent_ringing_call_gives_all_back
     a_silent_answered_call_is_charged_what_it_proved
     a_lost_settle_may_be_charged_as_granted
@@ -536,6 +537,14 @@ async fn authorize_expires_due_holds_for_itself<L: Ledger>(stage: &Stage<L>) {
     stage.pass(1);
     stage.grant("e", request().pool(DOMESTIC)).await;
     assert_eq!(stage.call("c").await.unwrap().state, CallState::Expired);
+}
+
+async fn a_call_that_asks_for_nothing_is_granted_nothing<L: Ledger>(stage: &Stage<L>) {
+    stage.set_pool(DOMESTIC, 6000).await;
+    stage.grant("c", request().pool(DOMESTIC).lasting(60)).await;
+    let refusal = stage.refusal("none", request().pool(DOMESTIC).lasting(0)).await;
+    assert_eq!(refusal, Decision::PoolExhausted);
+    assert_eq!(stage.pool(DOMESTIC).await.held, 60);
 }
 
 async fn a_sweep_takes_no_more_than_it_is_asked<L: Ledger>(stage: &Stage<L>) {

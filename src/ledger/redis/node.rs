@@ -46,7 +46,7 @@ pub(super) enum Request<'a> {
 pub(super) struct Replicas {
     /// How many; none as a rule.
     pub(super) number: u32,
-    /// Only what [money](money) was moved by.
+    /// Only what [money] was moved by.
     pub(super) for_money: bool,
 }
 

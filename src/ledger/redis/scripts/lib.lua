@@ -1105,8 +1105,8 @@ end
 local function hold_plenty(call, shape, target)
   local pools = shape[SHAPE.pools]
   local pool = pools[1]
-  if not pool or pools[2] or pool[POOL_SHAPE.closed_by] ~= '' or call.money_line
-    or call[CALL.money] ~= '' then return nil end
+  if not pool or pools[2] or pool[POOL_SHAPE.closed_by] ~= '' or target <= 0
+    or call.money_line or call[CALL.money] ~= '' then return nil end
   local field = pool_field(pool[POOL_SHAPE.pool])
   local bucket = values[ACCOUNTS][field]
   if not bucket then return nil end
