@@ -81,7 +81,8 @@ async fn a_slot_that_moves_under_load_loses_nothing_and_charges_nobody_twice() {
     let asked: Vec<String> =
         shards.masters.iter().map(|node| node.ask(&["INFO", "errorstats"])).collect();
     let met = |code: &str| asked.iter().any(|stats| stats.contains(&format!("errorstat_{code}:")));
-    assert!(met("MOVED") && met("ASK") && met("TRYAGAIN"), "{asked:?}");
+    // Which of the two is met while the keys move depends on how many are there when a command comes.
+    assert!(met("MOVED") && (met("ASK") || met("TRYAGAIN")), "{asked:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -129,8 +129,9 @@ impl Client {
             // Whoever gave no answer is asked no more on this connection.
             self.connections[n] = None;
             // What tonic says of a connection that closes under a request.
-            let may_repeat =
-                matches!(status.code(), Code::Unavailable | Code::Unknown | Code::Cancelled);
+            let may_repeat = matches!(status.code(), Code::Unavailable | Code::Unknown | Code::Cancelled)
+                    // A connection that was closed while the request was on its way (GOAWAY), as tonic tells it.
+                    || (status.code() == Code::Internal && status.message().contains("h2 protocol error"));
             if !may_repeat || begun.elapsed() > PATIENCE {
                 let failed = format!("{what}: {status}");
                 self.world.failed.lock().unwrap().push(failed);
