@@ -37,6 +37,7 @@ EMERGENCY_KEEP = 3600.0
 WATCH_IDLE = 60.0
 """How long the directives of a tenant without calls are still watched, in seconds."""
 
+WATCH_AGAIN = 0.5  # s, to begin with
 WATCH_RETRY = 30.0
 """Before directives that were refused are asked for again, in seconds."""
 
@@ -320,7 +321,9 @@ class Agent:
         self._watches.pop(tenant_id).cancel()
 
     async def _follow(self, tenant_id):
+        pause = WATCH_AGAIN
         while True:
+            begun = self._loop.time()
             try:
                 async for directive in self._client.watch_calls(tenant_id=tenant_id, trunk_id=self._realm):
                     self.directed(directive)
@@ -329,7 +332,11 @@ class Agent:
                 log.error("the directives of %s are not watched: %s", tenant_id, error)
             except Exception:
                 log.exception("the directives of %s are watched again later", tenant_id)
-            await asyncio.sleep(WATCH_RETRY)
+            # A stream ends with the token that it showed: the renewed one is there soon.
+            if self._loop.time() - begun > pause:
+                pause = WATCH_AGAIN
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, WATCH_RETRY)
 
     def directed(self, directive):
         """Carries out what Tollgate says of a call; of one that is unknown here, or over, nothing."""

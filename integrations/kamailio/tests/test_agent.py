@@ -242,8 +242,8 @@ class TestAgent(unittest.IsolatedAsyncioTestCase):
         self.assertIn("contoso", self.agent._watches)
 
     async def test_a_stream_that_fails_in_another_way_is_tried_again(self):
-        retry, agents.WATCH_RETRY = agents.WATCH_RETRY, 0
-        self.addCleanup(setattr, agents, "WATCH_RETRY", retry)
+        again, agents.WATCH_AGAIN = agents.WATCH_AGAIN, 0
+        self.addCleanup(setattr, agents, "WATCH_AGAIN", again)
         with self.assertLogs("tollgate.kamailio", "ERROR"):
             await self.client.directives.put(None)  # no directive at all
             self.authorized()
