@@ -85,7 +85,7 @@ fn kinds(entry: &Entry) -> Vec<EventKind> {
         EntryKind::Settled => Some(EventKind::CallSettled),
         EntryKind::SettledLate => Some(EventKind::LateSettle),
         EntryKind::Refused => Some(EventKind::CallDenied),
-        EntryKind::Expired => Some(EventKind::CallExpired),
+        EntryKind::Expired | EntryKind::ExpiredAsGranted => Some(EventKind::CallExpired),
         EntryKind::Parked => Some(EventKind::UnauthorizedUsage),
         EntryKind::LotExpired => Some(EventKind::CreditsExpired),
         EntryKind::PoolThreshold => Some(EventKind::PoolThreshold),
@@ -111,8 +111,13 @@ fn kinds(entry: &Entry) -> Vec<EventKind> {
         | EntryKind::NumbersErased
         | EntryKind::Restored => None,
     });
-    let charged =
-        matches!(entry.kind, EntryKind::Settled | EntryKind::SettledLate | EntryKind::Expired);
+    let charged = matches!(
+        entry.kind,
+        EntryKind::Settled
+            | EntryKind::SettledLate
+            | EntryKind::Expired
+            | EntryKind::ExpiredAsGranted
+    );
     if charged && (entry.shortfall_duration.is_positive() || entry.shortfall_money.is_positive()) {
         kinds.push(EventKind::Shortfall);
     }

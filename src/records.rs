@@ -4,10 +4,10 @@
 //! [`export`] reads a window of a tenant's journal, [`csv`] and [`xlsx`] write files. Nothing here knows
 //! gRPC or a particular ledger.
 //!
-//! - A call is one record, written when it is charged: settled, expired with proven usage, or settled
-//!   late. What is charged to a call that was charged before (an expiry that was reopened, or settled
-//!   after all) is a record of its own, of the difference, with a usage id of its own: sums stay right and
-//!   no record ever changes.
+//! - A call is one record, written when it is charged: settled, expired with proven usage or as granted,
+//!   or settled late. What is charged to a call that was charged before (an expiry that was reopened, or
+//!   settled after all) is a record of its own, of the difference, with a usage id of its own: sums stay
+//!   right and no record ever changes. It is below zero where an expiry had charged more than was used.
 //! - A correction of a settled call is a record of the difference, too, as a credit note is: below zero
 //!   where less was used than was charged. A correction of a balance is no usage, and has none.
 //! - A refusal is a record of no duration, no charge and no capability. A call that was never answered has
@@ -177,8 +177,7 @@ pub struct Recorder {
 #[derive(Clone, Copy, Debug, Default)]
 struct Charged {
     used: Seconds,
-    /// Whether money was charged, and with it the connection fee.
-    money: bool,
+    money: Micros,
     at: Millis,
     /// Went on after that: it may end at any time.
     reopened: bool,
@@ -200,8 +199,13 @@ impl Recorder {
 
     /// Whether [`Recorder::record`] can make a record of such an entry.
     pub fn is_recorded(kind: EntryKind) -> bool {
-        use EntryKind::{Adjusted, Expired, Refused, Settled, SettledLate};
-        matches!(kind, Refused | Settled | SettledLate | Expired | Adjusted)
+        use EntryKind::{
+            Adjusted, Expired, ExpiredAsGranted, Refused, Reopened, Settled, SettledLate,
+        };
+        matches!(
+            kind,
+            Refused | Settled | SettledLate | Expired | ExpiredAsGranted | Reopened | Adjusted
+        )
     }
 
     /// The record that an entry makes, if it makes one. Every entry must be shown, in order: what is
@@ -223,13 +227,18 @@ impl Recorder {
                 return None;
             }
             EntryKind::Reopened => {
-                if let Some(known) = self.charged.get_mut(&entry.subject) {
-                    known.reopened = true;
+                let known = self.charged.get_mut(&entry.subject)?;
+                let before = *known;
+                known.reopened = true;
+                if entry.used >= before.used {
+                    return None;
                 }
-                return None;
+                known.used = entry.used;
+                known.money += paid(entry).1;
+                Some(before)
             }
             EntryKind::Expired if !entry.used.is_positive() => return None,
-            EntryKind::Expired => self.expire(entry),
+            EntryKind::Expired | EntryKind::ExpiredAsGranted => self.expire(entry),
             EntryKind::Settled | EntryKind::SettledLate => self.charged.remove(&entry.subject),
             EntryKind::Adjusted if entry.is_of_call() => {
                 return Some(Leg::corrected(entry, payer).record(cursor, self));
@@ -237,7 +246,7 @@ impl Recorder {
             _ => return None,
         };
         let leg = Leg::of(entry, before.unwrap_or_default(), payer);
-        let nothing_more = !leg.duration.is_positive() && leg.charge == Micros::ZERO;
+        let nothing_more = leg.duration == Seconds::ZERO && leg.charge == Micros::ZERO;
         if before.is_some() && nothing_more {
             return None;
         }
@@ -252,8 +261,8 @@ impl Recorder {
             self.crowded = 1024.max(self.charged.len() * 2);
         }
         let before = self.charged.get(&entry.subject).copied();
-        let money = before.is_some_and(|before| before.money) || paid(entry).1.is_positive();
-        let now = Charged { used: entry.used, money, at: entry.at, reopened: false };
+        let money = before.unwrap_or_default().money + paid(entry).1;
+        let now = Charged { used: entry.charged_usage(), money, at: entry.at, reopened: false };
         self.charged.insert(entry.subject.clone(), now);
         before
     }
@@ -281,8 +290,8 @@ struct Leg<'a> {
     /// Seconds that pools paid for.
     minutes: Seconds,
     charge: Micros,
-    /// Whether money had paid before, the connection fee first of all.
-    fee_paid: bool,
+    /// Money that it was charged before.
+    money_before: Micros,
     /// What was said about a correction.
     correction: Option<AdjustmentReport>,
 }
@@ -291,7 +300,7 @@ impl<'a> Leg<'a> {
     fn of(entry: &'a Entry, before: Charged, payer: Option<&'a PayerProfile>) -> Leg<'a> {
         let (minutes, charge) = paid(entry);
         let refused = entry.kind == EntryKind::Refused;
-        let duration = if refused { Seconds::ZERO } else { entry.used.minus_or_zero(before.used) };
+        let duration = if refused { Seconds::ZERO } else { entry.charged_usage() - before.used };
         Leg {
             entry,
             payer,
@@ -300,7 +309,7 @@ impl<'a> Leg<'a> {
             duration,
             minutes,
             charge,
-            fee_paid: before.money,
+            money_before: before.money,
             correction: None,
         }
     }
@@ -311,6 +320,7 @@ impl<'a> Leg<'a> {
         Leg {
             duration: entry.used - correction.used_before,
             report: EndReport::default(),
+            money_before: correction.money_before,
             correction: Some(correction),
             ..Leg::of(entry, Charged::default(), payer)
         }
@@ -441,7 +451,7 @@ impl<'a> Leg<'a> {
     /// Start and end. The client's clock is believed as long as it does not contradict itself.
     fn times(&self) -> (Millis, Millis) {
         let before = |end: Millis| Millis(end.0 - self.duration.0 * 1000);
-        if self.correction.is_some() {
+        if self.correction.is_some() || self.duration < Seconds::ZERO {
             return (self.entry.at, self.entry.at);
         }
         let EndReport { answered_at, ended_at, .. } = self.report;
@@ -458,20 +468,12 @@ impl<'a> Leg<'a> {
         }
     }
 
-    /// The fee comes with the first second that money pays for (invariant 9).
+    /// The fee comes with the first second that money pays for (invariant 9); it goes back last.
     fn connection_fee(&self) -> Micros {
         let tariff = self.context.as_ref().and_then(|context| context.tariff);
-        if let (Some(tariff), Some(correction)) = (tariff, &self.correction) {
-            // Of what money pays, the fee comes first; it goes back last.
-            let fee = |paid: Micros| tariff.connection_fee.min(paid);
-            return fee(correction.money_before + self.charge) - fee(correction.money_before);
-        }
-        match tariff {
-            Some(tariff) if !self.fee_paid && self.charge.is_positive() => {
-                tariff.connection_fee.min(self.charge)
-            }
-            _ => Micros::ZERO,
-        }
+        let Some(tariff) = tariff else { return Micros::ZERO };
+        let fee = |paid: Micros| tariff.connection_fee.min(paid);
+        fee(self.money_before + self.charge) - fee(self.money_before)
     }
 
     /// What includes a conference's call (rules 64 and 65).

@@ -457,7 +457,7 @@ fn lines<'a>(
     };
     let zero = Micros::ZERO;
     if call.terms.free {
-        let talked = if call.state.is_open() { call.granted } else { call.used };
+        let talked = if call.state.is_open() { call.granted } else { call.charged_usage() };
         return vec![line(FundingSource::Free, "", talked, zero, zero)];
     }
     let mut lines: Vec<FundingLine> = pools

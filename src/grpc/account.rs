@@ -1092,6 +1092,7 @@ fn event_message(event: Event, tenant: &TenantId, currency: &str) -> v1::Event {
             },
             _ => String::new(),
         },
+        granted_duration: to_duration(entry.granted),
     }
 }
 

@@ -147,6 +147,8 @@ pub(super) struct Life {
     phase: Phase,
     decision: Option<Decision>,
     used: Seconds,
+    /// Charged beyond that, as granted, by the expiry that came last.
+    presumed: Seconds,
     parked: Seconds,
     /// Usage parked before the record of the call arrived.
     overtaken: Seconds,
@@ -210,7 +212,7 @@ impl Story {
             (Kind::Settled, Open) | (Kind::SettledLate, Released | Expired) => Some(Settled),
             (Kind::Adjusted, Settled) => Some(Settled),
             (Kind::Released, Open) => Some(Released),
-            (Kind::Expired, Open) => Some(Expired),
+            (Kind::Expired | Kind::ExpiredAsGranted, Open) => Some(Expired),
             (Kind::Parked, Denied) if entry.decision.is_some() => Some(Denied),
             (Kind::Parked, _) if over => Some(Ended),
             _ => None,
@@ -218,7 +220,11 @@ impl Story {
         let Some(next) = next else {
             let terminal = matches!(
                 entry.kind,
-                Kind::Settled | Kind::SettledLate | Kind::Released | Kind::Expired
+                Kind::Settled
+                    | Kind::SettledLate
+                    | Kind::Released
+                    | Kind::Expired
+                    | Kind::ExpiredAsGranted
             );
             let second = terminal && over && was != Unknown;
             let invariant = if second || entry.kind == Kind::Adjusted { 6 } else { 11 };
@@ -257,6 +263,10 @@ impl Story {
             find(10, format!("usage fell from {} to {}", life.used, entry.used));
         }
         life.used = entry.used;
+        life.presumed = match entry.kind {
+            Kind::ExpiredAsGranted => entry.granted,
+            _ => Seconds::ZERO,
+        };
         life.shortfall_duration = entry.shortfall_duration;
         life.shortfall_money = entry.shortfall_money;
         for posting in &entry.postings {
@@ -468,7 +478,7 @@ impl<'a> Audit<'a> {
             LotExpired => ended,
             Adjusted if posting.adjusted != 0 => !ended && (is_lot || started),
             // What a lapsed lot gets back has expired (D17).
-            Adjusted if is_lot && posting.spent < 0 => {
+            Adjusted | SettledLate | Reopened if is_lot && posting.spent < 0 => {
                 posting.expired == if ended { -posting.spent } else { 0 }
             }
             Authorized => started && !ended,
@@ -780,7 +790,8 @@ impl<'a> Audit<'a> {
         if ended && call.used > life.used {
             self.expect(7, key, "the usage that was charged", life.used, call.used);
         }
-        if ended && call.used.is_positive() {
+        self.expect(7, key, "a usage presumed at its expiry", life.presumed, call.presumed);
+        if ended && call.charged_usage().is_positive() {
             self.check_charge(key, call);
         } else if !call.state.is_open() && !is_uncharged(call) {
             self.find(9, key, "a call that was never answered is charged".to_owned());
@@ -842,7 +853,7 @@ impl<'a> Audit<'a> {
             tariff: money.tariff,
             velocity: None,
         });
-        let due = charge(call.used, &pools, credits.as_ref());
+        let due = charge(call.charged_usage(), &pools, credits.as_ref());
         let spent: Vec<Seconds> = call.pools.iter().map(|line| line.spent).collect();
         if due.pools != spent {
             self.find(7, key, format!("expected pools to pay {:?}, found {spent:?}", due.pools));

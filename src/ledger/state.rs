@@ -321,6 +321,9 @@ pub struct Call {
     pub shortfall_money: Micros,
     /// Usage that arrived without a grant: reported, never charged.
     pub parked: Seconds,
+    /// Usage that its expiry charged as granted, beyond what is proven, until somebody reports what it was; zero
+    /// where nothing is presumed.
+    pub presumed: Seconds,
 }
 
 impl Call {
@@ -351,7 +354,13 @@ impl Call {
             shortfall_duration: Seconds::ZERO,
             shortfall_money: Micros::ZERO,
             parked: Seconds::ZERO,
+            presumed: Seconds::ZERO,
         }
+    }
+
+    /// The usage that an ended call is charged for.
+    pub fn charged_usage(&self) -> Seconds {
+        self.used.max(self.presumed)
     }
 
     /// Seconds charged to pools.
@@ -613,6 +622,8 @@ pub enum EntryKind {
     Released,
     /// A hold ran out; what was proven is charged.
     Expired,
+    /// A hold ran out; what was granted is charged, since the tenant says so of a settle that is lost.
+    ExpiredAsGranted,
     /// Usage without a grant; nothing is charged.
     Parked,
     /// A lot was bought.
@@ -712,12 +723,20 @@ pub struct Entry {
 }
 
 impl Entry {
+    /// The usage that a call is charged for by this end of it.
+    pub fn charged_usage(&self) -> Seconds {
+        match self.kind {
+            EntryKind::ExpiredAsGranted => self.granted,
+            _ => self.used,
+        }
+    }
+
     /// Whether it tells of a call, which its subject names, and not of a balance or a payer.
     pub fn is_of_call(&self) -> bool {
         use EntryKind::*;
         match self.kind {
             Authorized | Refused | Extended | Reopened | Settled | SettledLate | Released
-            | Expired | Parked | Restored => true,
+            | Expired | ExpiredAsGranted | Parked | Restored => true,
             Adjusted => self.decision.is_some(),
             Purchased | LotExpired | PoolThreshold | PoolExhausted | CreditsDepleted
             | PayerBlocked | PayerUnblocked | RechargeRequested | RechargeSucceeded

@@ -300,6 +300,29 @@ fn what_is_charged_later_is_a_record_of_the_difference() {
 }
 
 #[test]
+fn what_an_expiry_charged_as_granted_goes_back_in_a_record_of_its_own() {
+    let mut recorder = recorder();
+    let (context, user) = (priced(), user());
+    let mut show = |cursor: &str, kind, used, money| {
+        let granted = Seconds(300);
+        let entry = Entry { granted, ..entry(kind, used, &[("l:po-1", money)], &context) };
+        let made = recorder.record(cursor, &entry, Some(&user))?;
+        assert!(made.start <= made.end, "{made:?}");
+        Some((made.duration.0, made.connection_fee.0, made.charge.0))
+    };
+    let as_granted = Some((300, 50_000, 550_000));
+    assert_eq!(show("1", EntryKind::ExpiredAsGranted, 30, 550_000), as_granted);
+    assert_eq!(show("2", EntryKind::SettledLate, 70, -300_000), Some((-230, 0, -300_000)));
+    // All of it, and the fee with it.
+    assert_eq!(show("3", EntryKind::ExpiredAsGranted, 30, 550_000), as_granted);
+    assert_eq!(show("4", EntryKind::SettledLate, 30, -550_000), Some((-270, -50_000, -550_000)));
+    // One that goes on after it: what comes behind is a difference to what is proven.
+    assert_eq!(show("5", EntryKind::ExpiredAsGranted, 30, 550_000), as_granted);
+    assert_eq!(show("6", EntryKind::Reopened, 100, -250_000), Some((-200, 0, -250_000)));
+    assert_eq!(show("7", EntryKind::Settled, 130, 100_000), Some((30, 0, 100_000)));
+}
+
+#[test]
 fn a_correction_of_a_call_is_a_record_of_the_difference_below_zero_too() {
     let context = priced();
     let corrected = |before: (i64, i64), paid_by: &str, used, postings: &[(&str, i64)]| {

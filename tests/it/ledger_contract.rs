@@ -53,6 +53,8 @@ crate::on_every_ledger! {
     a_silent_ringing_call_gives_all_back
     a_silent_answered_call_is_charged_what_it_proved
     a_lost_settle_may_be_charged_as_granted
+    a_settle_behind_an_expiry_as_granted_charges_what_was_used
+    a_call_that_expired_as_granted_goes_on_from_its_proven_usage
     a_release_gives_all_back_and_a_late_settle_still_pays
     a_late_settle_after_expiry_charges_the_difference
     a_settle_below_the_proven_usage_charges_the_proven_usage
@@ -593,6 +595,68 @@ async fn a_lost_settle_may_be_charged_as_granted<L: Ledger>(stage: &Stage<L>) {
     stage.sweep().await;
     check_charge(&stage.call("answered").await.unwrap(), 300, 0, (0, 0));
     check_charge(&stage.call("ringing").await.unwrap(), 0, 0, (0, 0));
+}
+
+async fn a_settle_behind_an_expiry_as_granted_charges_what_was_used<L: Ledger>(stage: &Stage<L>) {
+    stage.set_pool(DOMESTIC, 60).await;
+    stage.buy("po-1", 1_000_000).await;
+    let ask = || {
+        let paid = request().pool(DOMESTIC).money(credits());
+        paid.terms(|t| t.charge_granted_when_lost = true)
+    };
+    stage.grant("c", ask()).await;
+    stage.extended("c", 30, 270).await;
+    stage.pass(1000);
+    stage.sweep().await;
+    let expired = stage.call("c").await.unwrap();
+    assert_eq!((expired.used, expired.presumed), (Seconds(30), Seconds(300)));
+    check_charge(&expired, 60, 450_000, (0, 0));
+    let told = stage.of_calls().await.last().unwrap().clone();
+    let told = (told.kind, told.used, told.granted);
+    assert_eq!(told, (EntryKind::ExpiredAsGranted, Seconds(30), Seconds(300)));
+
+    // What the pool has got since is not drawn on.
+    stage.set_pool(DOMESTIC, 600).await;
+    let call = stage.settled("c", 70).await;
+    check_charge(&call, 60, 150_000, (0, 0));
+    assert_eq!((call.used, call.presumed), (Seconds(70), Seconds(0)));
+    assert_eq!(stage.lot("po-1").await.available(), 850_000);
+    let again = stage.settle("c", 70).await;
+    assert!(matches!(again, Ended::Done { result: EndResult::Settled, replayed: true, .. }));
+
+    // Never below what is proven.
+    stage.grant("d", ask()).await;
+    stage.extended("d", 30, 270).await;
+    stage.pass(1000);
+    stage.sweep().await;
+    check_charge(&stage.settled("d", 10).await, 60, 0, (0, 0));
+    stage.grant("e", ask()).await;
+    stage.answer("e").await;
+    stage.pass(1000);
+    stage.sweep().await;
+    let nothing = stage.settled("e", 0).await;
+    assert_eq!((nothing.used, nothing.state), (Seconds(1), CallState::Settled));
+    check_charge(&nothing, 60, 0, (0, 0));
+    assert_eq!(stage.pool(DOMESTIC).await.spent, 60 + 60 + 60);
+}
+
+async fn a_call_that_expired_as_granted_goes_on_from_its_proven_usage<L: Ledger>(stage: &Stage<L>) {
+    stage.set_pool(DOMESTIC, 600).await;
+    let ask = || request().pool(DOMESTIC).terms(|t| t.charge_granted_when_lost = true);
+    stage.grant("c", ask()).await;
+    stage.extended("c", 61, 239).await;
+    stage.pass(1000);
+    stage.sweep().await;
+    check_charge(&stage.call("c").await.unwrap(), 300, 0, (0, 0));
+    let call = stage.extended("c", 100, 60).await;
+    assert_eq!(
+        (call.used, call.presumed, call.state),
+        (Seconds(100), Seconds(0), CallState::Answered)
+    );
+    let pool = stage.pool(DOMESTIC).await;
+    assert_eq!((pool.spent, pool.held), (120, 60));
+    check_charge(&stage.settled("c", 130).await, 180, 0, (0, 0));
+    assert_eq!(stage.pool(DOMESTIC).await.available(), 600 - 180);
 }
 
 async fn a_release_gives_all_back_and_a_late_settle_still_pays<L: Ledger>(stage: &Stage<L>) {

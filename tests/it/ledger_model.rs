@@ -299,7 +299,7 @@ async fn the_random_commands_meet_every_state_and_leave_every_kind_of_entry() {
     assert!(snapshot.ring.width > 0);
     journal.extend(snapshot.journal);
     let kinds: HashSet<_> = journal.iter().map(|entry| entry.kind).collect();
-    assert_eq!(kinds.len(), 24, "{kinds:?}");
+    assert_eq!(kinds.len(), 25, "{kinds:?}");
     let decisions: HashSet<_> = journal.iter().filter_map(|entry| entry.decision).collect();
     assert!(decisions.len() >= 13, "{decisions:?}");
     assert!(decisions.contains(&Decision::FraudSuspected));

@@ -391,10 +391,16 @@ pub fn judge_call(
         }
         return Ok(());
     }
+    // More is presumed of a call only whose end nobody was told of, and as much as was granted.
+    if call.presumed.is_positive() {
+        let as_granted = call.presumed == call.granted && call.state == CallState::Expired;
+        if !charges_granted || settled.is_some() || !as_granted {
+            return Err(format!("{} s are presumed of {call:?}", call.presumed));
+        }
+    }
     // The usage is what was reported, no less and no more.
     let least = facts.acknowledged.max(settled.map_or(0, |(used, _)| *used));
-    let lost = charges_granted && !(facts.in_time && settled.is_some());
-    let most = facts.sent.max(1).max(if lost { call.granted.0 } else { 0 });
+    let most = facts.sent.max(1);
     let (least, most) = match facts.corrected {
         Some(used) => (used, used),
         None => (least, most),
@@ -451,11 +457,12 @@ fn judge_price(facts: &Facts, call: &Call, tally: &Tally) -> Result<(), String> 
         };
     }
     let increment = if facts.payer == "eve" { 1 } else { 60 };
-    let whole = (call.used.0 + increment - 1) / increment * increment;
+    let usage = call.charged_usage().0;
+    let whole = (usage + increment - 1) / increment * increment;
     if of_pools > whole || of_pools % increment != 0 {
-        return Err(format!("pools paid {of_pools} s of {} s", call.used));
+        return Err(format!("pools paid {of_pools} s of {usage} s"));
     }
-    let rest = call.used.0 - of_pools;
+    let rest = usage - of_pools;
     if rest <= 0 {
         return match money + short + call.shortfall_duration.0 {
             0 => Ok(()),

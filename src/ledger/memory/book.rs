@@ -384,6 +384,7 @@ impl Book {
             Ending::Settle(used) => used,
             Ending::Release | Ending::Proven => Seconds::ZERO,
         };
+        let is_settle = matches!(command.how, Ending::Settle(_));
         let Some(mut call) = self.calls.get(&command.call).cloned() else {
             if command.how == Ending::Proven {
                 return Ended::NotOpen;
@@ -448,11 +449,16 @@ impl Book {
                 let result = if same { EndResult::Settled } else { EndResult::AlreadySettled };
                 done(result, call, true)
             }
-            CallState::Released | CallState::Expired if reported.is_positive() => {
+            CallState::Released | CallState::Expired
+                if reported.is_positive() || (is_settle && call.presumed.is_positive()) =>
+            {
                 call.used = call.used.max(reported);
                 call.settle_used = reported.0;
                 let usage = call.used;
-                let postings = self.settle_lines(now, &mut call, usage);
+                let postings = match self.take_back_presumed(now, &mut call) {
+                    Some(postings) => postings,
+                    None => self.settle_lines(now, &mut call, usage),
+                };
                 self.unlist(&command.call, &call);
                 self.owe(call.shortfall_money);
                 call.state = CallState::Settled;
@@ -463,7 +469,7 @@ impl Book {
             }
             CallState::Released => done(EndResult::Released, call, true),
             CallState::Expired => {
-                let charged = call.used.is_positive();
+                let charged = call.charged_usage().is_positive();
                 let result = if charged { EndResult::Settled } else { EndResult::Released };
                 done(result, call, true)
             }
@@ -594,13 +600,26 @@ impl Book {
 
     fn expire(&mut self, now: Millis, id: &CallId, keep: Millis) {
         let Some(mut call) = self.calls.get(id).cloned() else { return };
-        if call.state == CallState::Answered && call.terms.charge_granted_when_lost {
-            call.used = call.used.max(call.granted);
+        let lost = call.state == CallState::Answered && call.terms.charge_granted_when_lost;
+        let kind = match lost && call.granted > call.used {
+            true => EntryKind::ExpiredAsGranted,
+            false => EntryKind::Expired,
+        };
+        if kind == EntryKind::ExpiredAsGranted {
+            call.presumed = call.granted;
         }
-        let usage = call.used;
+        let usage = call.charged_usage();
         let postings = self.settle_lines(now, &mut call, usage);
         self.close(id, &mut call, CallState::Expired, now, keep);
-        self.note_call(now, EntryKind::Expired, &call, id, postings);
+        self.note_call(now, kind, &call, id, postings);
+    }
+
+    /// Charges the proven usage in the place of a higher one that was presumed, once somebody has reported what
+    /// it was; nothing where nothing is to be given back.
+    fn take_back_presumed(&mut self, now: Millis, call: &mut Call) -> Option<Vec<Posting>> {
+        let presumed = std::mem::take(&mut call.presumed);
+        let usage = call.used;
+        (usage < presumed).then(|| self.charge_lines(now, call, usage, true))
     }
 
     /// Moves what nobody holds of a lapsed lot to `expired` (rule 47); how many lots that were.
@@ -719,7 +738,7 @@ impl Book {
         self.charge_lines(now, call, used, false)
     }
 
-    /// The same; of a correction downwards, which takes nothing that the lines do not have.
+    /// The same; where less is charged than before, which takes nothing that the lines do not have.
     fn charge_lines(
         &mut self,
         now: Millis,
@@ -895,13 +914,14 @@ impl Book {
     }
 
     fn reopen(&mut self, now: Millis, id: &CallId, call: &mut Call, target: Seconds) {
+        let mut postings = self.take_back_presumed(now, call).unwrap_or_default();
         self.unlist(id, call);
         call.state = CallState::Answered;
         call.ended_at = Millis::ZERO;
         call.money_duration = Seconds::ZERO;
         call.shortfall_duration = Seconds::ZERO;
         call.shortfall_money = Micros::ZERO;
-        let postings = self.lengthen(now, call, target);
+        postings.extend(self.lengthen(now, call, target));
         let deadline = self.in_call_deadline(now, call);
         self.open(id, call, deadline);
         self.note_call(now, EntryKind::Reopened, call, id, postings);

@@ -192,6 +192,7 @@ pub(super) fn read_call(bytes: &[u8]) -> Result<Call, LedgerError> {
     call.shortfall_duration = Seconds(fields.number()?);
     call.shortfall_money = Micros(fields.number()?);
     call.parked = Seconds(fields.number()?);
+    call.presumed = Seconds(fields.number()?);
     call.fingerprint = fields.text()?.to_owned();
     call.decision = fields.decision()?;
     call.payer = fields.text()?.to_owned();
@@ -369,6 +370,7 @@ pub(super) fn write_call(call: &Call) -> Result<Vec<u8>, LedgerError> {
     bytes.number(call.shortfall_duration.0);
     bytes.number(call.shortfall_money.0);
     bytes.number(call.parked.0);
+    bytes.number(call.presumed.0);
     bytes.text(&call.fingerprint)?;
     bytes.text(call.decision.map(Decision::name).unwrap_or_default())?;
     bytes.text(&call.payer)?;
@@ -418,6 +420,7 @@ pub(super) struct StoredCall {
     shortfall_duration: i64,
     shortfall_money: i64,
     parked: i64,
+    presumed: i64,
     fingerprint: String,
     decision: String,
     payer: String,
@@ -539,7 +542,7 @@ mod tests {
     #[test]
     fn an_enormous_length_is_corrupt_and_costs_no_memory() {
         let mut bytes = write_call(&call()).expect("bytes");
-        let fingerprint = 4 + 13 * 8;
+        let fingerprint = 4 + 14 * 8;
         bytes[fingerprint..fingerprint + 4].copy_from_slice(&u32::MAX.to_le_bytes());
         is_corrupt(read_call(&bytes));
         is_corrupt(read_entry(&[0xff; 64], None, None));

@@ -24,7 +24,7 @@
 --   unknown: usage of no known call, and a signed grant of it is at hand; nothing changed
 --
 -- Keeps: a call is charged once, at most what is available, the rest is an explicit shortfall; the
--- charge is never below the proven usage.
+-- charge is never below the proven usage, and what was presumed at an expiry falls to what is settled.
 
 local END = { call = 1, how = 2, used = 3, ended_retention = 4, has_grant = 5 }
 
@@ -61,8 +61,9 @@ local function finish(command, report)
     local same = used <= 0 or used == call[CALL.used] or used == call[CALL.settle_used]
     return reply(same and 'settled_again' or 'already_settled_again', id)
   end
-  if not is_open(call) and used <= 0 then
-    local charged = state == STATE.expired and call[CALL.used] > 0
+  local presumed = how == 'settle' and call[CALL.presumed] > 0
+  if not is_open(call) and used <= 0 and not presumed then
+    local charged = state == STATE.expired and call[CALL.used] + call[CALL.presumed] > 0
     return reply(charged and 'settled_again' or 'released_again', id)
   end
 
@@ -83,7 +84,7 @@ local function finish(command, report)
   end
   call[CALL.used] = math.max(call[CALL.used], used)
   call[CALL.settle_used] = used
-  local postings = settle_lines(call, call[CALL.used])
+  local postings = take_back_presumed(call) or settle_lines(call, call[CALL.used])
   owe(call[CALL.shortfall_money])
   if is_open(call) then
     close(id, call, STATE.settled, keep)

@@ -47,7 +47,7 @@ end
 -- A call is stored as StoredCall in codec.rs says, by `struct` rather than `cmsgpack`: that costs a third. Three texts
 -- stand behind the rest; what never changes of a call (its shape) is made by Rust, and is one of them.
 
-local CALL_FORMAT = '<BBBB' .. 'i8i8i8i8i8i8i8i8i8i8i8i8i8' .. 'Ic0Ic0Ic0Ic0' .. 'III'
+local CALL_FORMAT = '<BBBB' .. 'i8i8i8i8i8i8i8i8i8i8i8i8i8i8' .. 'Ic0Ic0Ic0Ic0' .. 'III'
 
 -- By the number of pool lines; others are made when they are met.
 local call_formats = {
@@ -94,8 +94,8 @@ local function pack_call(call)
     call[CALL.answered_at], call[CALL.ended_at], call[CALL.deadline], call[CALL.sequence],
     call[CALL.used], call[CALL.settle_used], call[CALL.granted], call[CALL.granted_from],
     call[CALL.money_duration], call[CALL.shortfall_duration], call[CALL.shortfall_money],
-    call[CALL.parked], #fingerprint, fingerprint, #decision, decision, #payer, payer, #trunk, trunk,
-    #shape, #money, #context, unpack(call, CALL.held, CALL.context + 2 * lines)
+    call[CALL.parked], call[CALL.presumed], #fingerprint, fingerprint, #decision, decision, #payer,
+    payer, #trunk, trunk, #shape, #money, #context, unpack(call, CALL.held, CALL.context + 2 * lines)
   ) .. shape .. money .. context
 end
 
@@ -1202,8 +1202,8 @@ local function charge_call(call, used, gives_back)
   return charge(used, pools, credits)
 end
 
--- Charges `used` to the call's lines and gives back everything else that they hold. A correction
--- downwards (`gives_back`) takes nothing that the lines do not have.
+-- Charges `used` to the call's lines and gives back everything else that they hold. Where less is charged
+-- than before (`gives_back`) that takes nothing that the lines do not have.
 local function settle_lines(call, used, gives_back)
   local shape = shape_of(call)
   if shape[SHAPE.terms][TERMS.free] then return {} end
@@ -1264,7 +1264,7 @@ end
 -- A call that holds nothing and knows no usage.
 local function fresh_call(state, fingerprint, decision, payer, trunk, context, shape)
   local call = {
-    0, state, 0, REACH.full, now, 0, 0, 0, -1, 0, -1, 0, 0, 0, 0, 0, 0,
+    0, state, 0, REACH.full, now, 0, 0, 0, -1, 0, -1, 0, 0, 0, 0, 0, 0, 0,
     fingerprint, decision, payer, trunk, shape, '', context, 0, 0,
   }
   if shape ~= '' then
@@ -1427,14 +1427,23 @@ local function lengthen(call, target)
   return postings
 end
 
+-- Charges the proven usage in the place of a higher one that was presumed, once somebody has reported what it
+-- was; nothing where nothing is to be given back.
+local function take_back_presumed(call)
+  local presumed = call[CALL.presumed]
+  call[CALL.presumed] = 0
+  return call[CALL.used] < presumed and settle_lines(call, call[CALL.used], true) or nil
+end
+
 local function reopen(id, call, target)
+  local postings = take_back_presumed(call) or {}
   retained[id] = false
   call[CALL.state] = STATE.answered
   call[CALL.ended_at] = 0
   call[CALL.money_duration] = 0
   call[CALL.shortfall_duration] = 0
   call[CALL.shortfall_money] = 0
-  local postings = lengthen(call, target)
+  for _, posted in ipairs(lengthen(call, target)) do postings[#postings + 1] = posted end
   open(id, call, in_call_deadline(call))
   note_call('reopened', id, call, postings)
 end
@@ -1445,13 +1454,15 @@ local function expire(id, keep)
   local call = read(CALLS, id)
   if not call then return end
   fetch_accounts_of(call)
-  if call[CALL.state] == STATE.answered
+  local kind, usage = 'expired', call[CALL.used]
+  if call[CALL.state] == STATE.answered and call[CALL.granted] > usage
     and shape_of(call)[SHAPE.terms][TERMS.charge_granted_when_lost] then
-    call[CALL.used] = math.max(call[CALL.used], call[CALL.granted])
+    kind, usage = 'expired_as_granted', call[CALL.granted]
+    call[CALL.presumed] = usage
   end
-  local postings = settle_lines(call, call[CALL.used])
+  local postings = settle_lines(call, usage)
   close(id, call, STATE.expired, keep)
-  note_call('expired', id, call, postings)
+  note_call(kind, id, call, postings)
 end
 
 -- Expires at most `most` due holds and forgets at most `most` other calls; how many of each.

@@ -324,7 +324,7 @@ class AuditFinding(_message.Message):
     def __init__(self, invariant: _Optional[int] = ..., tenant_id: _Optional[str] = ..., key: _Optional[str] = ..., detail: _Optional[str] = ...) -> None: ...
 
 class Event(_message.Message):
-    __slots__ = ("event_id", "cursor", "type", "occurred_at", "tenant_id", "call_id", "payer_id", "bucket_id", "decision", "used_duration", "charged_duration", "charged_money", "shortfall_duration", "shortfall_money", "amount", "reason")
+    __slots__ = ("event_id", "cursor", "type", "occurred_at", "tenant_id", "call_id", "payer_id", "bucket_id", "decision", "used_duration", "charged_duration", "charged_money", "shortfall_duration", "shortfall_money", "amount", "reason", "granted_duration")
     EVENT_ID_FIELD_NUMBER: _ClassVar[int]
     CURSOR_FIELD_NUMBER: _ClassVar[int]
     TYPE_FIELD_NUMBER: _ClassVar[int]
@@ -341,6 +341,7 @@ class Event(_message.Message):
     SHORTFALL_MONEY_FIELD_NUMBER: _ClassVar[int]
     AMOUNT_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
+    GRANTED_DURATION_FIELD_NUMBER: _ClassVar[int]
     event_id: str
     cursor: str
     type: EventType
@@ -357,7 +358,8 @@ class Event(_message.Message):
     shortfall_money: _money_pb2.Money
     amount: _money_pb2.Money
     reason: str
-    def __init__(self, event_id: _Optional[str] = ..., cursor: _Optional[str] = ..., type: _Optional[_Union[EventType, str]] = ..., occurred_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., tenant_id: _Optional[str] = ..., call_id: _Optional[str] = ..., payer_id: _Optional[str] = ..., bucket_id: _Optional[str] = ..., decision: _Optional[_Union[_call_pb2.Decision, str]] = ..., used_duration: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., charged_duration: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., charged_money: _Optional[_Union[_money_pb2.Money, _Mapping]] = ..., shortfall_duration: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., shortfall_money: _Optional[_Union[_money_pb2.Money, _Mapping]] = ..., amount: _Optional[_Union[_money_pb2.Money, _Mapping]] = ..., reason: _Optional[str] = ...) -> None: ...
+    granted_duration: _duration_pb2.Duration
+    def __init__(self, event_id: _Optional[str] = ..., cursor: _Optional[str] = ..., type: _Optional[_Union[EventType, str]] = ..., occurred_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., tenant_id: _Optional[str] = ..., call_id: _Optional[str] = ..., payer_id: _Optional[str] = ..., bucket_id: _Optional[str] = ..., decision: _Optional[_Union[_call_pb2.Decision, str]] = ..., used_duration: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., charged_duration: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., charged_money: _Optional[_Union[_money_pb2.Money, _Mapping]] = ..., shortfall_duration: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., shortfall_money: _Optional[_Union[_money_pb2.Money, _Mapping]] = ..., amount: _Optional[_Union[_money_pb2.Money, _Mapping]] = ..., reason: _Optional[str] = ..., granted_duration: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
 
 class BlockRecord(_message.Message):
     __slots__ = ("user_id", "display_name", "upn", "numbers", "reason", "blocked", "occurred_at", "source", "operator")
