@@ -1,13 +1,14 @@
 //! Commands that are sent together: each is decided as if it had come alone.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use redis::Commands;
 use tokio::task::JoinSet;
 use tollgate::charging::decision::Decision;
 use tollgate::ledger::redis::RedisLedger;
-use tollgate::ledger::state::CallState;
-use tollgate::ledger::{Authorize, Authorized, Ledger, LedgerError, Reply};
+use tollgate::ledger::state::{CallState, EntryKind};
+use tollgate::ledger::{Authorize, Authorized, CallLimits, Ledger, LedgerError, Reply};
 
 use crate::support::redis::RedisServer;
 use crate::support::{DOMESTIC, MINUTE, Opened, Stage, request};
@@ -50,11 +51,7 @@ async fn what_comes_at_once_travels_together_and_shares_what_there_is() {
     let server = RedisServer::started();
     let stage = on(&server).await;
     stage.set_pool(DOMESTIC, MINUTE.0 * CALLERS / 2).await;
-    let mut commands = vec![];
-    for caller in 0..CALLERS {
-        let one_minute = request().pool(DOMESTIC).lasting(MINUTE.0);
-        commands.push(stage.command(&format!("c{caller}"), one_minute).await);
-    }
+    let mut commands = asked(&stage).await;
     // The same key twice in one run is one call.
     commands.push(commands[0].clone());
     let before = runs(&server);
@@ -85,6 +82,73 @@ async fn what_comes_at_once_travels_together_and_shares_what_there_is() {
     assert_eq!(granted.count() as i64, CALLERS / 2);
     assert_eq!(stage.pool(DOMESTIC).await.held, MINUTE.0 * CALLERS / 2);
     stage.assert_audit_clean().await;
+}
+
+/// Holds that are due are given back once, whichever command of a run looks for them.
+#[tokio::test]
+async fn what_is_due_expires_once_in_a_run_of_many() {
+    let server = RedisServer::started();
+    let stage = on(&server).await;
+    stage.set_pool(DOMESTIC, MINUTE.0 * CALLERS).await;
+    let limits = CallLimits { tenant_calls: Some(CALLERS as u32), ..CallLimits::default() };
+    let one_minute = || request().pool(DOMESTIC).lasting(MINUTE.0).limits(limits);
+    let mut old = vec![];
+    let mut new = vec![];
+    for caller in 0..CALLERS {
+        old.push(stage.command(&format!("old{caller}"), one_minute()).await);
+        new.push(stage.command(&format!("new{caller}"), one_minute()).await);
+    }
+    assert_eq!(allowed(at_once(&stage, old).await), CALLERS);
+    stage.pass(3600);
+    // Each makes room for two: those that come first make room for all.
+    assert_eq!(allowed(at_once(&stage, new).await), CALLERS);
+    let told = stage.of_calls().await;
+    let expired: Vec<_> = told.iter().filter(|entry| entry.kind == EntryKind::Expired).collect();
+    let calls: HashSet<_> = expired.iter().map(|entry| &entry.subject).collect();
+    assert_eq!((expired.len() as i64, calls.len() as i64), (CALLERS, CALLERS));
+    assert_eq!(stage.pool(DOMESTIC).await.held, MINUTE.0 * CALLERS);
+    stage.assert_audit_clean().await;
+}
+
+/// A refusal that is due to be forgotten, and is asked for again: nobody behind it in the run forgets the new call.
+#[tokio::test]
+async fn a_call_that_is_made_anew_is_not_forgotten_in_the_same_run() {
+    let server = RedisServer::started();
+    let stage = on(&server).await;
+    assert_eq!(allowed(at_once(&stage, asked(&stage).await).await), 0, "there is no pool yet");
+    stage.set_pool(DOMESTIC, MINUTE.0 * CALLERS).await;
+    stage.pass(3600);
+    // Each has two forgotten, the oldest: whose refusal is still there gets it again.
+    let answers = at_once(&stage, asked(&stage).await).await;
+    let mut anew = 0;
+    for (caller, answer) in answers.into_iter().enumerate() {
+        if let Authorized::Decided(call) = answer.expect("the ledger answers").outcome {
+            assert_eq!(call.state, CallState::Ringing);
+            assert_eq!(stage.call(&format!("c{caller}")).await, Some(call));
+            anew += 1;
+        }
+    }
+    assert!(anew > 1, "{anew}");
+    stage.assert_audit_clean().await;
+}
+
+/// A call of a minute by each caller.
+async fn asked(stage: &Stage<RedisLedger>) -> Vec<Authorize> {
+    let mut commands = vec![];
+    for caller in 0..CALLERS {
+        let one_minute = request().pool(DOMESTIC).lasting(MINUTE.0);
+        commands.push(stage.command(&format!("c{caller}"), one_minute).await);
+    }
+    commands
+}
+
+/// How many of them were allowed; all are decided.
+fn allowed(answers: Vec<Result<Reply<Authorized>, LedgerError>>) -> i64 {
+    let state = |answer: Result<Reply<Authorized>, LedgerError>| match answer {
+        Ok(Reply { outcome: Authorized::Decided(call), .. }) => call.state,
+        other => panic!("{other:?}"),
+    };
+    answers.into_iter().map(state).filter(|state| *state == CallState::Ringing).count() as i64
 }
 
 #[tokio::test]

@@ -44,7 +44,7 @@ local function unpack_array(bytes)
   return found, rest
 end
 
--- A call is stored as StoredCall in codec.rs says, by `struct` rather than `cmsgpack`: that costs a third. Three texts
+-- A call is stored as StoredCall in stored.rs says, by `struct` rather than `cmsgpack`: that costs a third. Three texts
 -- stand behind the rest; what never changes of a call (its shape) is made by Rust, and is one of them.
 
 local CALL_FORMAT = '<BBBB' .. 'i8i8i8i8i8i8i8i8i8i8i8i8i8i8' .. 'Ic0Ic0Ic0Ic0' .. 'III'
@@ -201,7 +201,7 @@ local function text_of(number)
   return text
 end
 
--- An entry is stored as StoredEntry in codec.rs says. What Rust said about the call and what the client said about its
+-- An entry is stored as write_entry in stored.rs says. What Rust said about the call and what the client said about its
 -- end are fields of their own: Lua reads a text once over to make it, so it is best not made again.
 
 local POSTING_FORMAT = 'Ic0i8i8i8i8i8'
@@ -1452,7 +1452,10 @@ end
 
 local function expire(id, keep)
   local call = read(CALLS, id)
-  if not call then return end
+  if not call then
+    deadlines[id] = false
+    return
+  end
   fetch_accounts_of(call)
   local kind, usage = 'expired', call[CALL.used]
   if call[CALL.state] == STATE.answered and call[CALL.granted] > usage
@@ -1465,14 +1468,27 @@ local function expire(id, keep)
   note_call(kind, id, call, postings)
 end
 
+-- The first `most` calls of a list that are due, and when they were. What this run has changed is not among them: Redis
+-- lists it as it was until `save`, and another command of the run has swept it, or made a call of that name anew.
+local function due_of(key, changes, most)
+  local struck, due = 0, {}
+  for _ in pairs(changes) do struck = struck + 1 end
+  local listed = redis.call(
+    'ZRANGE', key, '-inf', now, 'BYSCORE', 'LIMIT', 0, most + struck, 'WITHSCORES')
+  for i = 1, #listed, 2 do
+    if #due < most and changes[listed[i]] == nil then
+      due[#due + 1] = { listed[i], tonumber(listed[i + 1]) }
+    end
+  end
+  return due
+end
+
 -- Expires at most `most` due holds and forgets at most `most` other calls; how many of each.
 local function sweep(most, ended_retention)
-  local due = redis.call('ZRANGE', DEADLINES, '-inf', now, 'BYSCORE', 'LIMIT', 0, most)
-  local gone = redis.call('ZRANGE', RETAINED, '-inf', now, 'BYSCORE', 'LIMIT', 0, most, 'WITHSCORES')
+  local due, old = {}, due_of(RETAINED, retained, most)
+  for i, one in ipairs(due_of(DEADLINES, deadlines, most)) do due[i] = one[1] end
   if #due > 0 then fetch(CALLS, due) end
   for _, id in ipairs(due) do expire(id, now + ended_retention * 1000) end
-  local old = {}
-  for i = 1, #gone, 2 do old[#old + 1] = { gone[i], tonumber(gone[i + 1]) } end
   if #due > 0 and ended_retention <= 0 then
     -- What has just expired is to be forgotten at once, after everything that is older.
     for _, id in ipairs(due) do old[#old + 1] = { id, now + ended_retention * 1000 } end
