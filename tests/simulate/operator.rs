@@ -1,5 +1,6 @@
 //! Everybody who is no SBC: the operator, the payment system, the sweeper, and bad luck.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -320,10 +321,17 @@ impl Operator {
                 done.await.map(drop)
             })
         });
+        let strays = self.world.strays("adjust_balance");
         let done = self.until_done("adjust_balance", act).await;
         self.world.note(|| format!("operator: {number} to {bucket}: {done:?}"));
-        if done.is_ok() {
-            *locked(&self.world.tally).adjusted.entry(bucket).or_default() += number;
+        let mut tally = locked(&self.world.tally);
+        let sums = tally.adjusted.entry(bucket).or_insert_with(|| BTreeSet::from([0]));
+        let moved = sums.iter().map(|sum| sum + number).collect();
+        match done {
+            Ok(()) => *sums = moved,
+            // What is refused is not remembered: a duplicate that comes behind may find more there.
+            Err(_) if self.world.strays("adjust_balance") > strays => sums.extend(moved),
+            Err(_) => {}
         }
     }
 }

@@ -1,7 +1,7 @@
 //! What must be true, by what the SBCs and the operator sent and were told; nothing here asks the ledger
 //! how it came to its figures.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use tollgate::charging::decision::Decision;
 use tollgate::charging::entitlement::CallType;
@@ -120,8 +120,8 @@ pub struct Tally {
     pub calls: BTreeMap<String, Facts>,
     pub lots: BTreeMap<String, Bought>,
     pub recharges: BTreeMap<String, Bought>,
-    /// Corrections by bucket that were acknowledged.
-    pub adjusted: BTreeMap<String, i64>,
+    /// What the corrections of a bucket may come to: those that were acknowledged, and perhaps others.
+    pub adjusted: BTreeMap<String, BTreeSet<i64>>,
     pub suspended: Setting<bool>,
     pub barred: Setting<bool>,
     pub hal: Setting<Standing>,

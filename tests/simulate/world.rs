@@ -343,6 +343,14 @@ impl World {
         *locked(&self.steps)
     }
 
+    /// How often a command of a verb was delivered to the ledger when nobody waited for it.
+    pub fn strays(&self, verb: &str) -> u64 {
+        let points = locked(&self.points);
+        let of = |fault: Fault| points.get(&format!("{}: {verb}", fault.name())).copied();
+        let never = Duration::ZERO;
+        [Fault::Late(never), Fault::Twice(never)].into_iter().filter_map(of).sum()
+    }
+
     pub fn points(&self) -> BTreeMap<String, u64> {
         locked(&self.points).clone()
     }
