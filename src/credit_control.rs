@@ -756,7 +756,7 @@ impl<L: Ledger> CreditControl<L> {
         }
         let mut known = End { has_grant: false, ..command.clone() };
         let key = (&command.tenant, &command.call);
-        if token.is_empty() {
+        if token.is_empty() || !matches!(command.how, Ending::Settle(used) if used.is_positive()) {
             self.may_be_replayed(key.0)?;
         } else if let Err(fault) = self.restore(key, token, deadline).await? {
             tracing::warn!(tenant = %key.0, call = %key.1, %fault, "a settle's token");

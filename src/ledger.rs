@@ -285,8 +285,8 @@ pub struct End {
     pub report: Vec<u8>,
     /// How long the ended call is kept for repeats and late reports.
     pub ended_retention: Seconds,
-    /// Whether the client sent a signed grant: usage of a call that the ledger does not know is then
-    /// [`Ended::Unknown`] and not parked, since [`Restore`] may follow.
+    /// Whether the ledger may have lost the call, since there is a signed grant of it or a journal: one that it does
+    /// not know is then [`Ended::Unknown`], neither parked nor remembered as ended, and [`Restore`] may follow.
     #[serde(default)]
     pub has_grant: bool,
 }
@@ -319,7 +319,7 @@ pub enum Ended {
     AnsweredAlready(Call),
     /// [`Ending::Proven`] only: no such open call.
     NotOpen,
-    /// Usage of no known call, and the client has a signed grant of it; nothing changed.
+    /// No known call, and it may be a lost one ([`End::has_grant`]); nothing changed.
     Unknown,
 }
 

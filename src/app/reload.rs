@@ -48,11 +48,10 @@ impl Reloads {
             if now == seen && !on_demand {
                 continue;
             }
+            // What is written from here on is seen by the next look, and read once more.
             seen = now;
             if let Some(new) = read(&source).await {
                 self.take_over(&mut current, new);
-                // The file of keys may be another one now.
-                seen = digests(&source, &current).await;
             }
         }
     }

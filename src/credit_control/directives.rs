@@ -536,7 +536,9 @@ impl<L: Ledger> Reader<L> {
         let ledger = &self.all.ledger;
         let found = ledger.record(&self.tenant).await?;
         self.now = found.now;
-        self.sizes = ledger.balance(&self.tenant).await?.outcome.sizes.into_iter().collect();
+        if let Some(balance) = readable_balance(ledger, &self.tenant).await? {
+            self.sizes = balance.sizes.into_iter().collect();
+        }
         // A ledger knows the place of an instant only about: what came before is no cause any more, since
         // streams begin with what applies.
         self.after = ledger.history_since(&self.tenant, self.now).await?;
@@ -579,10 +581,13 @@ impl<L: Ledger> Reader<L> {
             self.suspended = suspended;
         }
         if number.is_multiple_of(SIZES_EVERY) {
-            let sizes = ledger.balance(&self.tenant).await?.outcome.sizes;
+            let sizes = readable_balance(&ledger, &self.tenant)
+                .await?
+                .map(|balance| balance.sizes)
+                .unwrap_or_default();
             let known = |family: &str| self.sizes.get(family).copied().unwrap_or_default();
             causes.funds |= sizes.iter().any(|(family, size)| *size > known(family));
-            self.sizes = sizes.into_iter().collect();
+            self.sizes.extend(sizes);
         }
         loop {
             let page = ledger.history(&self.tenant, self.after.as_deref(), PAGE).await?;
@@ -619,9 +624,8 @@ impl<L: Ledger> Reader<L> {
     }
 
     async fn look(&self, causes: &Causes) -> Result<Look, LedgerError> {
-        let ledger = &self.all.ledger;
         let balance = match causes.funds {
-            true => Some(ledger.balance(&self.tenant).await?.outcome),
+            true => readable_balance(&self.all.ledger, &self.tenant).await?,
             false => None,
         };
         let is_due = self.now.0 - self.velocity_told.0 >= VELOCITY_EVERY;
@@ -793,17 +797,32 @@ impl Stream {
 async fn standing<L: Ledger>(all: &Directives<L>, tenant: &TenantId) -> Result<Look, LedgerError> {
     let found = all.ledger.record(tenant).await?;
     let state = found.outcome.map(|record| record.profile.state);
-    let balance = all.ledger.balance(tenant).await?.outcome;
+    let balance = readable_balance(&all.ledger, tenant).await?;
     Ok(Look {
         now: found.now,
         suspended: state == Some(TenantState::Suspended),
         of_payers: Of::All,
         shared_too: false,
-        balance: Some(balance),
+        balance,
         velocity: false,
         exhausted: BTreeSet::new(),
         depleted: false,
     })
+}
+
+/// What there is to spend, where it can be read: it only tells that funds have come, and no END_NOW waits for that.
+async fn readable_balance<L: Ledger>(
+    ledger: &Arc<L>,
+    tenant: &TenantId,
+) -> Result<Option<Balance>, LedgerError> {
+    match ledger.balance(tenant).await {
+        Ok(found) => Ok(Some(found.outcome)),
+        Err(LedgerError::Corrupt(what)) => {
+            tracing::warn!(%tenant, what, "no directive can tell that funds have come");
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    }
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -337,8 +337,8 @@ impl<L: Ledger> CreditControl<L> {
             }
         }
         // Recharges that are asked for again only once the calls behind them are charged, and corrections
-        // whose calls came behind them. Erasures take longest and move nothing.
-        for effect in late.into_iter().chain(erasures) {
+        // whose calls came behind them.
+        for effect in late {
             match self.do_again(tenant, &effect).await {
                 Ok(Some(true)) => tally.others += 1,
                 Ok(Some(false)) => tally.missed += 1,
@@ -358,8 +358,26 @@ impl<L: Ledger> CreditControl<L> {
                 Err(error) => return Err(error),
             }
         }
+        // These take longest and move nothing. One that meets a rewriting waits alone, for as long as that takes: what
+        // came before it is done, and is not noted anew.
+        let mut waiting = vec![];
+        for effect in erasures {
+            match self.erase_again(tenant, &effect).await {
+                Ok(true) => tally.others += 1,
+                Ok(false) => tally.missed += 1,
+                Err(RewriteError::Busy(_)) => waiting.push(name(&effect)),
+                Err(RewriteError::Ledger(LedgerError::Corrupt(what))) => {
+                    refused.push((effect, what));
+                }
+                Err(RewriteError::Ledger(error)) => return Err(error),
+            }
+        }
         reading.await.map_err(|error| LedgerError::Unavailable(error.to_string()))??;
-        let again = self.give_up(tenant, refused, before, tally).await?;
+        let mut again = self.give_up(tenant, refused, before, tally).await?;
+        for name in waiting {
+            let times = before.as_ref().and_then(|before| before.get(&name)).copied();
+            again.insert(name, times.unwrap_or_default());
+        }
         if !again.is_empty() {
             return Ok(Pass::Refused(again));
         }
@@ -697,37 +715,48 @@ impl<L: Ledger> CreditControl<L> {
                     _ => None,
                 }
             }
-            Effect::NumbersErased { number, before, reason, operator, .. } => {
-                let known = self.directory.tenant(&self.ledger, tenant).await?;
-                let country = known.profile().and_then(|profile| profile.country);
-                let note = ErasureNote {
-                    before: *before,
-                    reason: reason.clone(),
-                    operator: operator.clone(),
-                    ..ErasureNote::default()
-                };
-                match whose(number.as_deref(), country) {
-                    // It leaves an entry only where it finds something: a replay may be repeated.
-                    Some(whose) => {
-                        let erased = self.erase_numbers(tenant, &whose, *before, &note, false);
-                        match erased.await {
-                            Ok(_) => None,
-                            Err(RewriteError::Ledger(error)) => return Err(error),
-                            Err(busy) => return Err(LedgerError::Unavailable(busy.to_string())),
-                        }
-                    }
-                    None => Some("it names no number"),
-                }
-            }
             _ => None,
         };
-        if let Some(missed) = missed {
-            self.missed(tenant, effect, missed);
-            return Ok(Some(false));
+        Ok(Some(self.is_done_again(tenant, effect, missed)))
+    }
+
+    /// Whether numbers are erased once more.
+    async fn erase_again(
+        &self,
+        tenant: &TenantId,
+        effect: &Effect<'_>,
+    ) -> Result<bool, RewriteError> {
+        let Effect::NumbersErased { number, before, reason, operator, .. } = effect else {
+            return Ok(true);
+        };
+        let known = self.directory.tenant(&self.ledger, tenant).await?;
+        let country = known.profile().and_then(|profile| profile.country);
+        let note = ErasureNote {
+            before: *before,
+            reason: reason.clone(),
+            operator: operator.clone(),
+            ..ErasureNote::default()
+        };
+        let missed = match whose(number.as_deref(), country) {
+            // It leaves an entry only where it finds something: a replay may be repeated.
+            Some(whose) => {
+                self.erase_numbers(tenant, &whose, *before, &note, false).await?;
+                None
+            }
+            None => Some("it names no number"),
+        };
+        Ok(self.is_done_again(tenant, effect, missed))
+    }
+
+    /// Notes anew what was replayed, or tells why it cannot be; whether it was.
+    fn is_done_again(&self, tenant: &TenantId, effect: &Effect<'_>, missed: Option<&str>) -> bool {
+        if let Some(why) = missed {
+            self.missed(tenant, effect, why);
+            return false;
         }
         metrics::get().replayed(Replayed::Other);
         self.note(tenant, self.now(), || effect.clone());
-        Ok(Some(true))
+        true
     }
 
     fn missed(&self, tenant: &TenantId, effect: &Effect<'_>, why: &str) {

@@ -153,7 +153,8 @@ pub(super) fn sidecar(folder: &Path) -> Option<Name> {
     };
     let mut words = text.split_whitespace();
     let name = words.next().filter(|name| is_name(name)).map(str::to_owned);
-    let after = words.next().map_or(Some(0), |after| after.parse().ok());
+    let after =
+        words.next().map_or(Some(0), |after| after.parse().ok().filter(|n: &u64| *n < 1 << 53));
     let read = name.zip(after).filter(|_| words.next().is_none());
     if read.is_none() {
         tracing::warn!(path = %path.display(), "holds no name of a sidecar");

@@ -230,7 +230,7 @@ async fn a_file_that_cannot_grow_acknowledges_nothing_that_it_does_not_hold() {
         answer.as_ref().is_some_and(|(_, text)| text.contains("the ledger does not answer"))
     };
     wait_until("told", || sidecar.readyz(), told);
-    assert!(sidecar.log().contains("the ledger file cannot be written"), "{}", sidecar.log());
+    sidecar.wait_for_log("the ledger file cannot be written");
     // An emergency call never needs a ledger.
     let emergency = client.authorize_call(authorize("sos", "carol", "911")).await.unwrap();
     assert_eq!(emergency.into_inner().decision(), Decision::AllowedEmergency);

@@ -195,7 +195,7 @@ async fn what_was_accepted_while_redis_was_down_outlives_the_sidecar_and_is_done
     let again = calls.settle_call(settle("talked", 30)).await.unwrap().into_inner();
     assert_eq!((again.result(), again.replayed), (SettleResult::Accepted, true));
     assert!(sidecar.stop().success());
-    assert!(sidecar.log().contains("until the next start"), "{}", sidecar.log());
+    sidecar.wait_for_log("until the next start");
     assert_eq!(listed(&journal), pending);
 
     let sidecar = with_journal(&redis, &journal);
@@ -237,7 +237,7 @@ async fn a_sidecar_that_is_told_to_end_brings_its_journal_to_redis_first() {
     assert!(sidecar.runs(), "it waits: {}", sidecar.log());
     redis.signal("CONT");
     wait_until("ended", || sidecar.runs(), |runs| !runs);
-    assert!(sidecar.log().contains("\"stopped\""), "{}", sidecar.log());
+    sidecar.wait_for_log("\"stopped\"");
     assert!(listed(&journal).is_empty(), "{:?}", listed(&journal));
     assert_spent(&Sidecar::on(&redis.url()), "0.15").await;
 }

@@ -951,7 +951,7 @@ fn a_load_test_and_a_switch_of_one_tenant_are_known_by_token_and_certificate() {
 #[test]
 fn a_server_without_identities_says_so_loudly_and_bad_files_stop_the_start() {
     let sidecar = Sidecar::start(&[]);
-    assert!(sidecar.log().contains("NO IDENTITIES ARE CONFIGURED"), "{}", sidecar.log());
+    sidecar.wait_for_log("NO IDENTITIES ARE CONFIGURED");
     let files = Files::default();
     let bad = files.write("callers.toml", "callers = 1\n");
     let gone = files.path("gone.pem");

@@ -520,6 +520,21 @@ async fn a_stream_is_only_for_tenants_that_are_known() {
     }
 }
 
+/// What it tells of funds waits for nobody; what ends calls does not wait for that.
+#[tokio::test]
+async fn calls_are_ended_although_the_balance_cannot_be_read() {
+    let server = RedisServer::started();
+    let desk = Desk::open(server.ledger(&ClockOffset::default()).await).await;
+    desk.apply(&document("10", "")).await;
+    desk.authorize("a1", "alice", "sbc-1").await;
+    let mut plain = server.client().get_connection().expect("redis");
+    let _: () = ::redis::Commands::hset(&mut plain, "tg:{contoso}:lots", "l:broken", b"\xc1")
+        .expect("a broken lot");
+    let (mut watching, _) = desk.watch("sbc-1").await;
+    desk.block("alice").await;
+    assert_eq!(told(&[watching.next().await]), [("a1", Kind::EndNow, Why::PayerBlocked)]);
+}
+
 #[tokio::test]
 async fn a_directive_reaches_whichever_sidecar_the_switch_is_connected_to() {
     let redis = RedisServer::started();

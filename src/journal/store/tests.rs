@@ -446,7 +446,9 @@ fn a_journal_whose_name_is_lost_goes_on_by_another_and_expects_nothing_of_the_le
     assert_eq!(none, None);
     assert_eq!(noted(501), (first.clone(), Some(Mark { epoch: 0, sequence: 500 })));
     let mut before = first;
-    for lost in [None, Some(&b""[..]), Some(b"nonsense"), Some(&[0xff; 40])] {
+    let enormous = format!("{before} {}", u64::MAX);
+    let others: [&[u8]; 4] = [b"", b"nonsense", &[0xff; 40], enormous.as_bytes()];
+    for lost in std::iter::once(None).chain(others.map(Some)) {
         match lost {
             None => std::fs::remove_file(&name).expect("it was there"),
             Some(bytes) => std::fs::write(&name, bytes).expect("it can be written"),

@@ -159,6 +159,12 @@ impl Sidecar {
         self.log.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// Waits for a text in the log, which is written behind what it tells of.
+    #[track_caller]
+    pub fn wait_for_log(&self, text: &str) {
+        wait_until(text, || self.log(), |log| log.contains(text));
+    }
+
     /// Resident memory of the process, in KiB.
     pub fn memory(&self) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()));

@@ -21,7 +21,7 @@
 --   parked_again: the same
 --   answered_already: a release after the answer; nothing changed
 --   not_open: proven only; no such open call
---   unknown: usage of no known call, and a signed grant of it is at hand; nothing changed
+--   unknown: no known call, and it may be one that the ledger has lost; nothing changed
 --
 -- Keeps: a call is charged once, at most what is available, the rest is an explicit shortfall; the
 -- charge is never below the proven usage, and what was presumed at an expiry falls to what is settled.
@@ -38,7 +38,7 @@ local function finish(command, report)
   -- Read, refuse.
   local call = read(CALLS, id)
   if how == 'proven' and not (call and is_open(call)) then return reply('not_open') end
-  if not call and used > 0 and command[END.has_grant] then return reply('unknown') end
+  if not call and command[END.has_grant] then return reply('unknown') end
   if not call then
     -- Ended before it was authorized: a late authorize finds this and holds nothing.
     call = tombstone()
