@@ -54,9 +54,6 @@ const CLOSED: [usize; 2] = [1, 64];
 /// Shares of the highest throughput at which the open loops run, in percent.
 const LOADS: [u64; 4] = [25, 50, 75, 90];
 
-/// Requests in flight on the clusters: as many for each of three masters as elsewhere for one Redis.
-const ON_CLUSTERS: usize = 64 * MOST_MASTERS;
-
 /// How much is measured.
 struct Scale {
     rounds: usize,
@@ -64,8 +61,8 @@ struct Scale {
     /// Turns of each, with telemetry and without, in a round; and how long each is.
     turns: usize,
     turn: Time,
-    /// Of the organisation on the clusters.
-    tenants: u32,
+    /// Times the masters: tenants on the clusters.
+    tenants_of_a_master: u32,
     /// Writes to the disk.
     syncs: usize,
     loads: &'static [u64],
@@ -81,7 +78,7 @@ const TINY: Scale = Scale {
     time: Time { warm_up: Duration::from_millis(20), measured: Duration::from_millis(100) },
     turns: 1,
     turn: Time { warm_up: Duration::from_millis(20), measured: Duration::from_millis(100) },
-    tenants: 6,
+    tenants_of_a_master: 2,
     syncs: 3,
     loads: &[50],
     users: 200,
@@ -96,7 +93,7 @@ const QUICK: Scale = Scale {
     time: Time { warm_up: Duration::from_millis(200), measured: Duration::from_millis(600) },
     turns: 2,
     turn: Time { warm_up: Duration::from_millis(200), measured: Duration::from_secs(1) },
-    tenants: 30,
+    tenants_of_a_master: 10,
     syncs: 100,
     loads: &[50],
     users: 50_000,
@@ -111,7 +108,7 @@ const FULL: Scale = Scale {
     time: Time { warm_up: Duration::from_millis(500), measured: Duration::from_secs(2) },
     turns: 4,
     turn: Time { warm_up: Duration::from_millis(300), measured: Duration::from_secs(1) },
-    tenants: 30,
+    tenants_of_a_master: 10,
     syncs: 500,
     loads: &LOADS,
     users: 50_000,
@@ -168,7 +165,7 @@ fn measure(scale: &Scale) -> Found {
         pure_nanos: pure(scale),
         sizes: sizes(scale),
         telemetry: telemetry::measure(scale),
-        masters: masters(scale),
+        clusters: clusters(scale),
         disk: disk::measure(scale.syncs),
         start_millis: starts(scale),
     }
@@ -314,32 +311,58 @@ fn sizes(scale: &Scale) -> Sizes {
     Sizes { costs, resident_kib, apply_time, apply_client_kib, apply_server_kib }
 }
 
-/// What a call costs on clusters of one master and more, by the number of masters: the same tenants and
-/// the same load. All stand ready at once, and take turns.
-fn masters(scale: &Scale) -> Vec<(usize, Trial)> {
-    let size = Size { tenants: scale.tenants, users: 100, minutes: 300_000, ..SMALL };
-    let stages: Vec<(usize, Started)> = thread::scope(|scope| {
+/// A load on a Redis Cluster.
+#[derive(Clone, Copy, Debug)]
+pub struct OnCluster {
+    pub masters: usize,
+    /// Shares of the load that suits one master: so many times its tenants, and its requests in flight.
+    pub shares: usize,
+}
+
+impl OnCluster {
+    pub fn in_flight(self) -> usize {
+        self.shares * 64
+    }
+}
+
+/// Masters that grow with the load, which is how an installation grows; and the whole load on one.
+const ON_CLUSTERS: [OnCluster; 4] = [
+    OnCluster { masters: 1, shares: 1 },
+    OnCluster { masters: 2, shares: 2 },
+    OnCluster { masters: 3, shares: 3 },
+    OnCluster { masters: 1, shares: 3 },
+];
+
+/// What a call costs on clusters of one master and more. All stand ready at once, and take turns.
+fn clusters(scale: &Scale) -> Vec<(OnCluster, Trial)> {
+    let tenants = scale.tenants_of_a_master;
+    let most = tenants * MOST_MASTERS as u32;
+    let size = Size { tenants: most, users: 100, minutes: 300_000, ..SMALL };
+    let stages: Vec<Started> = thread::scope(|scope| {
         let start = |masters| {
             let subject = Subject::Tollgate(Ledger::Cluster(masters), SETTLE);
-            scope.spawn(move || (masters, Started::of(subject, size)))
+            scope.spawn(move || Started::of(subject, size))
         };
+        // Each takes seconds before it serves.
         let starting: Vec<_> = (1..=MOST_MASTERS).map(start).collect();
         starting.into_iter().map(|one| one.join().expect("it starts")).collect()
     });
-    let mut order: Vec<usize> = (0..stages.len()).collect();
-    let mut trials = vec![vec![]; stages.len()];
+    let mut order: Vec<usize> = (0..ON_CLUSTERS.len()).collect();
+    let mut trials = [const { Vec::new() }; ON_CLUSTERS.len()];
     for _ in 0..scale.rounds {
         for &nth in &order {
-            let (masters, started) = &stages[nth];
-            let pace = Pace::Closed { concurrency: ON_CLUSTERS };
+            let load = ON_CLUSTERS[nth];
+            let started = &stages[load.masters - 1];
+            let pace = Pace::Closed { concurrency: load.in_flight() };
             // Evenly: a tenant that has most of the calls would leave the other masters idle.
-            let trial = run(started.calls(SETTLE, 60, 0), started, pace, scale.time);
-            say(&format!("masters: {masters}"), &trial);
+            let calls = started.calls_of(tenants * load.shares as u32, SETTLE, 60, 0);
+            let trial = run(calls, started, pace, scale.time);
+            say(&format!("masters: {}, load of {}", load.masters, load.shares), &trial);
             trials[nth].push(trial);
         }
         order.rotate_left(1);
     }
-    stages.iter().zip(trials).map(|((masters, _), trials)| (*masters, medians(&trials))).collect()
+    ON_CLUSTERS.into_iter().zip(trials).map(|(load, trials)| (load, medians(&trials))).collect()
 }
 
 fn resident(started: &Started) -> (u64, u64) {

@@ -200,11 +200,22 @@ impl Started {
 
     /// Calls of this mix on the server.
     pub fn calls(&self, mix: (usize, usize, usize), requested_seconds: i64, zipf: u32) -> Calls {
+        self.calls_of(self.size.tenants, mix, requested_seconds, zipf)
+    }
+
+    /// The same of only so many of its tenants.
+    pub fn calls_of(
+        &self,
+        tenants: u32,
+        mix: (usize, usize, usize),
+        requested_seconds: i64,
+        zipf: u32,
+    ) -> Calls {
         let (authorize, extend, settle) = mix;
         let mix = format!("{authorize}:{extend}:{settle}").parse().expect("a mix");
         let plan = CallPlan {
             mix,
-            tenants: self.size.tenants,
+            tenants,
             prefix: "loadtest".to_owned(),
             users: self.size.users,
             zipf_hundredths: zipf,

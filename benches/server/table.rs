@@ -10,7 +10,7 @@ use crate::plot;
 use crate::subject::{Ledger, Subject};
 use crate::telemetry::{Ratio, Telemetry};
 use crate::trial::Trial;
-use crate::{ALL, AUTHORIZE, ON_CLUSTERS, SETTLE};
+use crate::{ALL, AUTHORIZE, OnCluster, SETTLE};
 
 /// Throughput of limitador and of the naive reference on two threads, as published together.
 const LIMITADOR: (u64, u64) = (24_000, 49_300);
@@ -23,8 +23,8 @@ pub struct Found {
     pub pure_nanos: u64,
     pub sizes: Sizes,
     pub telemetry: Telemetry,
-    /// By the number of masters, the fewest first.
-    pub masters: Vec<(usize, Trial)>,
+    /// One master with its load first.
+    pub clusters: Vec<(OnCluster, Trial)>,
     /// Under ledgers in files.
     pub disk: Disk,
     pub start_millis: u64,
@@ -139,9 +139,9 @@ impl Found {
             all.kinds[0],
         );
         at_most("ExtendCall, likewise", 1.0, all.kinds[1], all.kinds[0]);
+        let cost = |trial: &Trial| trial.server + trial.redis;
         let base = self.sizes.costs[0].1;
         for (name, trial) in &self.sizes.costs[1..] {
-            let cost = |trial: &Trial| trial.server + trial.redis;
             at_most(
                 &format!("CPU of a call, server and Redis: {name}, against 5 users"),
                 1.15,
@@ -150,14 +150,21 @@ impl Found {
             );
             at_most(&format!("p50 of a call: {name}, against 5 users"), 1.15, trial.p50, base.p50);
         }
-        let one = self.masters[0].1;
-        for (masters, trial) in &self.masters[1..] {
-            let cost = |trial: &Trial| trial.server + trial.redis;
+        let on = |masters, shares| {
+            let mut clusters = self.clusters.iter();
+            let found = clusters.find(|(on, _)| on.masters == masters && on.shares == shares);
+            cost(&found.expect("all are measured").1)
+        };
+        for (masters, against, is) in [
+            (2, 1, "2 masters with twice the load"),
+            (3, 1, "3 masters with three times the load"),
+            (3, 3, "3 masters with the same load"),
+        ] {
             at_most(
-                &format!("CPU of a call, server and all masters: {masters} masters, against 1"),
+                &format!("CPU of a call, server and all masters: {is}, against 1 master"),
                 1.15,
-                cost(trial),
-                cost(&one),
+                on(masters, masters),
+                on(1, against),
             );
         }
         let found = |Ratio { low, middle, high }| format!("{middle:.2} ({low:.2} to {high:.2})");
@@ -246,17 +253,16 @@ impl Found {
 
     fn add_clusters(&self, page: &mut String) {
         page.push_str("\n| masters of a Redis Cluster, mix 1:0:1 | concurrency | req/s | p50 µs | p99 µs | server CPU µs | Redis CPU µs | client CPU µs | Redis CPU µs of each master |\n|---|---|---|---|---|---|---|---|---|\n");
-        for (masters, trial) in &self.masters {
-            let each: Vec<String> =
-                trial.masters.iter().take(*masters).map(|nanos| micros(*nanos)).collect();
-            let each = each.join(" + ");
-            wider_line(page, &format!("{masters} | {ON_CLUSTERS}"), trial, &each);
+        for (on, trial) in &self.clusters {
+            let each = trial.masters.iter().take(on.masters).map(|nanos| micros(*nanos));
+            let each = each.collect::<Vec<_>>().join(" + ");
+            wider_line(page, &format!("{} | {}", on.masters, on.in_flight()), trial, &each);
         }
     }
 
     fn add_telemetry(&self, page: &mut String) {
         let Telemetry { off, on, received, .. } = &self.telemetry;
-        page.push_str("\n| telemetry, authorize only on Redis | concurrency | req/s | p50 µs | p99 µs | server CPU µs | Redis CPU µs | client CPU µs | collector CPU µs |\n|---|---|---|---|---|---|---|---|---|\n");
+        page.push_str("\n| telemetry, authorize only on Redis | concurrency | req/s | p50 µs | p99 µs | server CPU µs | Redis CPU µs | client CPU µs | collector CPU µs, mean |\n|---|---|---|---|---|---|---|---|---|\n");
         for (name, trial) in [("off", off), ("on", on)] {
             wider_line(page, &format!("{name} | 64"), trial, &micros(trial.collector));
         }

@@ -72,6 +72,8 @@ pub fn measure(scale: &Scale) -> Telemetry {
         answered < ENOUGH || received.spans >= answered / REQUESTS_OF_A_SPAN,
         "{received:?} of {answered} requests and more"
     );
+    // Less than a tick in most turns.
+    let collector = on.iter().map(|trial| trial.collector).sum::<u64>() / on.len().max(1) as u64;
     let pairs = |figure: fn(&Trial) -> u64| {
         Ratio::of(on.iter().zip(&off).map(|(on, off)| (figure(on), figure(off))))
     };
@@ -79,7 +81,7 @@ pub fn measure(scale: &Scale) -> Telemetry {
         throughput: pairs(|trial| trial.per_second),
         cpu: pairs(|trial| trial.server),
         off: medians(&off),
-        on: medians(&on),
+        on: Trial { collector, ..medians(&on) },
         received,
     }
 }
