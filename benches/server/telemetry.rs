@@ -7,10 +7,10 @@ use crate::subject::{Ledger, SMALL, Started, Subject};
 use crate::trial::{Trial, medians};
 use crate::{AUTHORIZE, Scale, play, say};
 
-/// Requests a trace, where one in a hundred is sampled; at most twice as many may be without one.
+/// Most requests for each span that came: one request in a hundred is sampled, and half of these may be lost.
 const REQUESTS_OF_A_SPAN: u64 = 200;
 
-/// Fewer requests may have had no sampled one among them.
+/// Of fewer requests it may be that none was sampled.
 const ENOUGH: u64 = 10_000;
 
 /// What was found.
