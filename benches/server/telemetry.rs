@@ -37,8 +37,9 @@ impl Ratio {
         let mut ratios: Vec<f64> =
             pairs.map(|(one, other)| one as f64 / other.max(1) as f64).collect();
         ratios.sort_by(f64::total_cmp);
-        let at = |quarters: usize| ratios[(ratios.len() - 1) * quarters / 4];
-        Ratio { low: at(1), middle: at(2), high: at(3) }
+        let last = ratios.len() - 1;
+        let middle = f64::midpoint(ratios[last / 2], ratios[last.div_ceil(2)]);
+        Ratio { low: ratios[last / 4], middle, high: ratios[last - last / 4] }
     }
 }
 
