@@ -63,6 +63,7 @@ struct Scale {
     turn: Time,
     /// Times the masters: tenants on the clusters.
     tenants_of_a_master: u32,
+    on_clusters: Time,
     /// Writes to the disk.
     syncs: usize,
     loads: &'static [u64],
@@ -79,6 +80,7 @@ const TINY: Scale = Scale {
     turns: 1,
     turn: Time { warm_up: Duration::from_millis(20), measured: Duration::from_millis(100) },
     tenants_of_a_master: 2,
+    on_clusters: Time { warm_up: Duration::from_millis(20), measured: Duration::from_millis(100) },
     syncs: 3,
     loads: &[50],
     users: 200,
@@ -94,6 +96,7 @@ const QUICK: Scale = Scale {
     turns: 2,
     turn: Time { warm_up: Duration::from_millis(200), measured: Duration::from_secs(1) },
     tenants_of_a_master: 10,
+    on_clusters: Time { warm_up: Duration::from_millis(200), measured: Duration::from_secs(1) },
     syncs: 100,
     loads: &[50],
     users: 50_000,
@@ -109,6 +112,7 @@ const FULL: Scale = Scale {
     turns: 4,
     turn: Time { warm_up: Duration::from_millis(300), measured: Duration::from_secs(1) },
     tenants_of_a_master: 10,
+    on_clusters: Time { warm_up: Duration::from_millis(300), measured: Duration::from_secs(2) },
     syncs: 500,
     loads: &LOADS,
     users: 50_000,
@@ -165,7 +169,7 @@ fn measure(scale: &Scale) -> Found {
         pure_nanos: pure(scale),
         sizes: sizes(scale),
         telemetry: telemetry::measure(scale),
-        clusters: clusters(scale),
+        clusters: clusters(scale, highest),
         disk: disk::measure(scale.syncs),
         start_millis: starts(scale),
     }
@@ -311,30 +315,41 @@ fn sizes(scale: &Scale) -> Sizes {
     Sizes { costs, resident_kib, apply_time, apply_client_kib, apply_server_kib }
 }
 
-/// A load on a Redis Cluster.
-#[derive(Clone, Copy, Debug)]
-pub struct OnCluster {
-    pub masters: usize,
-    /// Shares of the load that suits one master: so many times its tenants, and its requests in flight.
-    pub shares: usize,
+/// A load on a Redis Cluster of so many masters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnCluster {
+    /// The same for any number: all tenants, a closed loop.
+    Same { masters: usize },
+    /// As an installation grows: as many more tenants and requests a second as masters, an open loop.
+    Grown { masters: usize },
 }
 
 impl OnCluster {
-    pub fn in_flight(self) -> usize {
-        self.shares * 64
+    pub fn masters(self) -> usize {
+        match self {
+            OnCluster::Same { masters } | OnCluster::Grown { masters } => masters,
+        }
+    }
+
+    pub fn name(self) -> String {
+        match self {
+            OnCluster::Same { .. } => format!("closed, {IN_FLIGHT_ON_CLUSTERS} in flight"),
+            OnCluster::Grown { masters } => {
+                format!("open, {} % of Tollgate's highest", OF_A_MASTER * masters as u64)
+            }
+        }
     }
 }
 
-/// Masters that grow with the load, which is how an installation grows; and the whole load on one.
-const ON_CLUSTERS: [OnCluster; 4] = [
-    OnCluster { masters: 1, shares: 1 },
-    OnCluster { masters: 2, shares: 2 },
-    OnCluster { masters: 3, shares: 3 },
-    OnCluster { masters: 1, shares: 3 },
-];
+/// As many for each of three masters as elsewhere for one Redis.
+const IN_FLIGHT_ON_CLUSTERS: usize = 64 * MOST_MASTERS;
+
+/// Of Tollgate's highest throughput, what each master gets in an open loop, in percent. Calls that come one
+/// by one cost several times what they do in a crowd: two cores carry no more for three without a queue.
+const OF_A_MASTER: u64 = 5;
 
 /// What a call costs on clusters of one master and more. All stand ready at once, and take turns.
-fn clusters(scale: &Scale) -> Vec<(OnCluster, Trial)> {
+fn clusters(scale: &Scale, highest: u64) -> Vec<(OnCluster, Trial)> {
     let tenants = scale.tenants_of_a_master;
     let most = tenants * MOST_MASTERS as u32;
     let size = Size { tenants: most, users: 100, minutes: 300_000, ..SMALL };
@@ -347,22 +362,33 @@ fn clusters(scale: &Scale) -> Vec<(OnCluster, Trial)> {
         let starting: Vec<_> = (1..=MOST_MASTERS).map(start).collect();
         starting.into_iter().map(|one| one.join().expect("it starts")).collect()
     });
-    let mut order: Vec<usize> = (0..ON_CLUSTERS.len()).collect();
-    let mut trials = [const { Vec::new() }; ON_CLUSTERS.len()];
+    let of = |masters| [OnCluster::Same { masters }, OnCluster::Grown { masters }];
+    let loads: Vec<OnCluster> = (1..=MOST_MASTERS).flat_map(of).collect();
+    let mut order: Vec<usize> = (0..loads.len()).collect();
+    let mut trials = vec![vec![]; loads.len()];
     for _ in 0..scale.rounds {
         for &nth in &order {
-            let load = ON_CLUSTERS[nth];
-            let started = &stages[load.masters - 1];
-            let pace = Pace::Closed { concurrency: load.in_flight() };
+            let load = loads[nth];
+            let started = &stages[load.masters() - 1];
+            let (tenants, pace) = match load {
+                OnCluster::Same { .. } => {
+                    (most, Pace::Closed { concurrency: IN_FLIGHT_ON_CLUSTERS })
+                }
+                OnCluster::Grown { masters } => {
+                    let per_second = (highest * OF_A_MASTER * masters as u64 / 100).max(1);
+                    let pace = Pace::Open { per_second, most_in_flight: 1_000 };
+                    (tenants * masters as u32, pace)
+                }
+            };
             // Evenly: a tenant that has most of the calls would leave the other masters idle.
-            let calls = started.calls_of(tenants * load.shares as u32, SETTLE, 60, 0);
-            let trial = run(calls, started, pace, scale.time);
-            say(&format!("masters: {}, load of {}", load.masters, load.shares), &trial);
+            let calls = started.calls_of(tenants, SETTLE, 60, 0);
+            let trial = run(calls, started, pace, scale.on_clusters);
+            say(&format!("masters: {}, {}", load.masters(), load.name()), &trial);
             trials[nth].push(trial);
         }
         order.rotate_left(1);
     }
-    ON_CLUSTERS.into_iter().zip(trials).map(|(load, trials)| (load, medians(&trials))).collect()
+    loads.into_iter().zip(trials).map(|(load, trials)| (load, medians(&trials))).collect()
 }
 
 fn resident(started: &Started) -> (u64, u64) {

@@ -9,7 +9,7 @@ use crate::disk::Disk;
 use crate::plot;
 use crate::subject::{Ledger, Subject};
 use crate::telemetry::{Ratio, Telemetry};
-use crate::trial::Trial;
+use crate::trial::{MOST_MASTERS, Trial};
 use crate::{ALL, AUTHORIZE, OnCluster, SETTLE};
 
 /// Throughput of limitador and of the naive reference on two threads, as published together.
@@ -23,7 +23,6 @@ pub struct Found {
     pub pure_nanos: u64,
     pub sizes: Sizes,
     pub telemetry: Telemetry,
-    /// One master with its load first.
     pub clusters: Vec<(OnCluster, Trial)>,
     /// Under ledgers in files.
     pub disk: Disk,
@@ -150,21 +149,26 @@ impl Found {
             );
             at_most(&format!("p50 of a call: {name}, against 5 users"), 1.15, trial.p50, base.p50);
         }
-        let on = |masters, shares| {
-            let mut clusters = self.clusters.iter();
-            let found = clusters.find(|(on, _)| on.masters == masters && on.shares == shares);
+        let on = |load: OnCluster| {
+            let found = self.clusters.iter().find(|(on, _)| *on == load);
             cost(&found.expect("all are measured").1)
         };
-        for (masters, against, is) in [
-            (2, 1, "2 masters with twice the load"),
-            (3, 1, "3 masters with three times the load"),
-            (3, 3, "3 masters with the same load"),
-        ] {
+        for masters in 2..=MOST_MASTERS {
             at_most(
-                &format!("CPU of a call, server and all masters: {is}, against 1 master"),
+                &format!(
+                    "CPU of a call, server and all masters: {masters} masters with {masters} times the load, against 1"
+                ),
                 1.15,
-                on(masters, masters),
-                on(1, against),
+                on(OnCluster::Grown { masters }),
+                on(OnCluster::Grown { masters: 1 }),
+            );
+        }
+        for masters in 2..=MOST_MASTERS {
+            at_most(
+                &format!("the same: {masters} masters with the same load, closed loop, against 1"),
+                1.15,
+                on(OnCluster::Same { masters }),
+                on(OnCluster::Same { masters: 1 }),
             );
         }
         let found = |Ratio { low, middle, high }| format!("{middle:.2} ({low:.2} to {high:.2})");
@@ -252,11 +256,11 @@ impl Found {
     }
 
     fn add_clusters(&self, page: &mut String) {
-        page.push_str("\n| masters of a Redis Cluster, mix 1:0:1 | concurrency | req/s | p50 µs | p99 µs | server CPU µs | Redis CPU µs | client CPU µs | Redis CPU µs of each master |\n|---|---|---|---|---|---|---|---|---|\n");
+        page.push_str("\n| masters of a Redis Cluster, mix 1:0:1 | load | req/s | p50 µs | p99 µs | server CPU µs | Redis CPU µs | client CPU µs | Redis CPU µs of each master |\n|---|---|---|---|---|---|---|---|---|\n");
         for (on, trial) in &self.clusters {
-            let each = trial.masters.iter().take(on.masters).map(|nanos| micros(*nanos));
+            let each = trial.masters.iter().take(on.masters()).map(|nanos| micros(*nanos));
             let each = each.collect::<Vec<_>>().join(" + ");
-            wider_line(page, &format!("{} | {}", on.masters, on.in_flight()), trial, &each);
+            wider_line(page, &format!("{} | {}", on.masters(), on.name()), trial, &each);
         }
     }
 
