@@ -125,7 +125,7 @@ image-check:
 	cargo build --locked --release --bin tollgate
 	ops/image-check.sh target/release/tollgate
 
-## bench: Tollgate against what it is held against, and each part alone; QUICK=1 for under three minutes
+## bench: Tollgate against what it is held against, and each part alone; QUICK=1 for about three minutes
 bench: redis
 	cargo bench --locked --bench server
 ifneq ($(QUICK),1)

@@ -5,8 +5,14 @@
 //! speed. Prints the table, and writes it with plots under target/bench.
 #![allow(clippy::unwrap_used, clippy::float_arithmetic, missing_docs)]
 
+#[path = "server/cluster.rs"]
+mod cluster;
+#[path = "server/collector.rs"]
+mod collector;
 #[path = "parts/decision.rs"]
 mod decision;
+#[path = "server/disk.rs"]
+mod disk;
 #[path = "server/plot.rs"]
 mod plot;
 #[path = "server/redis_server.rs"]
@@ -17,12 +23,15 @@ mod reference;
 mod subject;
 #[path = "server/table.rs"]
 mod table;
+#[path = "server/telemetry.rs"]
+mod telemetry;
 #[path = "server/trial.rs"]
 mod trial;
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::sync::Arc;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use tollgate::cli::loadtest::drive::{Pace, start};
@@ -34,7 +43,7 @@ use tollgate::proto::v1;
 use crate::decision::Decision;
 use crate::subject::{Ledger, Process, SMALL, Size, Started, Subject, timed, tollgate};
 use crate::table::{Found, Sizes};
-use crate::trial::{Time, Trial, medians, run};
+use crate::trial::{MOST_MASTERS, Time, Trial, medians, run};
 
 const AUTHORIZE: (usize, usize, usize) = (1, 0, 0);
 const SETTLE: (usize, usize, usize) = (1, 0, 1);
@@ -49,6 +58,14 @@ const LOADS: [u64; 4] = [25, 50, 75, 90];
 struct Scale {
     rounds: usize,
     time: Time,
+    /// Turns of each, with telemetry and without, in a round; and how long each is.
+    turns: usize,
+    turn: Time,
+    /// Times the masters: tenants on the clusters.
+    tenants_of_a_master: u32,
+    on_clusters: Time,
+    /// Writes to the disk.
+    syncs: usize,
     loads: &'static [u64],
     users: u32,
     open_holds: usize,
@@ -60,6 +77,11 @@ struct Scale {
 const TINY: Scale = Scale {
     rounds: 1,
     time: Time { warm_up: Duration::from_millis(20), measured: Duration::from_millis(100) },
+    turns: 1,
+    turn: Time { warm_up: Duration::from_millis(20), measured: Duration::from_millis(100) },
+    tenants_of_a_master: 2,
+    on_clusters: Time { warm_up: Duration::from_millis(20), measured: Duration::from_millis(100) },
+    syncs: 3,
     loads: &[50],
     users: 200,
     open_holds: 200,
@@ -71,6 +93,11 @@ const TINY: Scale = Scale {
 const QUICK: Scale = Scale {
     rounds: 3,
     time: Time { warm_up: Duration::from_millis(200), measured: Duration::from_millis(600) },
+    turns: 2,
+    turn: Time { warm_up: Duration::from_millis(200), measured: Duration::from_secs(1) },
+    tenants_of_a_master: 10,
+    on_clusters: Time { warm_up: Duration::from_millis(200), measured: Duration::from_secs(1) },
+    syncs: 100,
     loads: &[50],
     users: 50_000,
     open_holds: 100_000,
@@ -82,6 +109,11 @@ const QUICK: Scale = Scale {
 const FULL: Scale = Scale {
     rounds: 5,
     time: Time { warm_up: Duration::from_millis(500), measured: Duration::from_secs(2) },
+    turns: 4,
+    turn: Time { warm_up: Duration::from_millis(300), measured: Duration::from_secs(1) },
+    tenants_of_a_master: 10,
+    on_clusters: Time { warm_up: Duration::from_millis(300), measured: Duration::from_secs(2) },
+    syncs: 500,
     loads: &LOADS,
     users: 50_000,
     open_holds: 1_000_000,
@@ -95,6 +127,9 @@ fn main() {
     if arguments.first().is_some_and(|first| first == "--serve-reference") {
         let threads = arguments[1].parse().expect("a number of threads");
         return reference::serve(threads, arguments.get(2).map(String::as_str)).expect("serves");
+    }
+    if arguments.first().is_some_and(|first| first == "--serve-collector") {
+        return collector::serve().expect("serves");
     }
     if arguments.iter().any(|argument| argument == "--list") {
         return;
@@ -133,6 +168,9 @@ fn measure(scale: &Scale) -> Found {
         others: open_all,
         pure_nanos: pure(scale),
         sizes: sizes(scale),
+        telemetry: telemetry::measure(scale),
+        clusters: clusters(scale, highest),
+        disk: disk::measure(scale.syncs),
         start_millis: starts(scale),
     }
 }
@@ -157,7 +195,7 @@ fn closed(scale: &Scale) -> BTreeMap<(Subject, usize), Trial> {
         Subject::Naive(1),
         Subject::Naive(2),
     ];
-    for ledger in [Ledger::Memory, Ledger::Redis] {
+    for ledger in [Ledger::Memory, Ledger::File, Ledger::Redis] {
         subjects.extend([AUTHORIZE, SETTLE, ALL].map(|mix| Subject::Tollgate(ledger, mix)));
     }
     let mut trials: BTreeMap<(Subject, usize), Vec<Trial>> = BTreeMap::new();
@@ -178,7 +216,7 @@ fn closed(scale: &Scale) -> BTreeMap<(Subject, usize), Trial> {
 fn play(subject: Subject, started: &Started, pace: Pace, time: Time) -> Trial {
     match subject {
         Subject::Script => {
-            let client = started.redis.as_ref().expect("a redis").client();
+            let client = started.redis.first().expect("a redis").client();
             run(reference::Alone::new(client, SMALL.users), started, pace, time)
         }
         Subject::Tollgate(_, mix) => run(started.calls(mix, 60, 100), started, pace, time),
@@ -277,6 +315,82 @@ fn sizes(scale: &Scale) -> Sizes {
     Sizes { costs, resident_kib, apply_time, apply_client_kib, apply_server_kib }
 }
 
+/// A load on a Redis Cluster of so many masters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnCluster {
+    /// The same for any number: all tenants, a closed loop.
+    Same { masters: usize },
+    /// As an installation grows: as many more tenants and requests a second as masters, an open loop.
+    Grown { masters: usize },
+}
+
+impl OnCluster {
+    pub fn masters(self) -> usize {
+        match self {
+            OnCluster::Same { masters } | OnCluster::Grown { masters } => masters,
+        }
+    }
+
+    pub fn name(self) -> String {
+        match self {
+            OnCluster::Same { .. } => format!("closed, {IN_FLIGHT_ON_CLUSTERS} in flight"),
+            OnCluster::Grown { masters } => {
+                format!("open, {} % of Tollgate's highest", OF_A_MASTER * masters as u64)
+            }
+        }
+    }
+}
+
+/// As many for each of three masters as elsewhere for one Redis.
+const IN_FLIGHT_ON_CLUSTERS: usize = 64 * MOST_MASTERS;
+
+/// Of Tollgate's highest throughput, what each master gets in an open loop, in percent. Calls that come one
+/// by one cost several times what they do in a crowd: two cores carry no more for three without a queue.
+const OF_A_MASTER: u64 = 5;
+
+/// What a call costs on clusters of one master and more. All stand ready at once, and take turns.
+fn clusters(scale: &Scale, highest: u64) -> Vec<(OnCluster, Trial)> {
+    let tenants = scale.tenants_of_a_master;
+    let most = tenants * MOST_MASTERS as u32;
+    let size = Size { tenants: most, users: 100, minutes: 300_000, ..SMALL };
+    let stages: Vec<Started> = thread::scope(|scope| {
+        let start = |masters| {
+            let subject = Subject::Tollgate(Ledger::Cluster(masters), SETTLE);
+            scope.spawn(move || Started::of(subject, size))
+        };
+        // Each takes seconds before it serves.
+        let starting: Vec<_> = (1..=MOST_MASTERS).map(start).collect();
+        starting.into_iter().map(|one| one.join().expect("it starts")).collect()
+    });
+    let of = |masters| [OnCluster::Same { masters }, OnCluster::Grown { masters }];
+    let loads: Vec<OnCluster> = (1..=MOST_MASTERS).flat_map(of).collect();
+    let mut order: Vec<usize> = (0..loads.len()).collect();
+    let mut trials = vec![vec![]; loads.len()];
+    for _ in 0..scale.rounds {
+        for &nth in &order {
+            let load = loads[nth];
+            let started = &stages[load.masters() - 1];
+            let (tenants, pace) = match load {
+                OnCluster::Same { .. } => {
+                    (most, Pace::Closed { concurrency: IN_FLIGHT_ON_CLUSTERS })
+                }
+                OnCluster::Grown { masters } => {
+                    let per_second = (highest * OF_A_MASTER * masters as u64 / 100).max(1);
+                    let pace = Pace::Open { per_second, most_in_flight: 1_000 };
+                    (tenants * masters as u32, pace)
+                }
+            };
+            // Evenly: a tenant that has most of the calls would leave the other masters idle.
+            let calls = started.calls_of(tenants, SETTLE, 60, 0);
+            let trial = run(calls, started, pace, scale.on_clusters);
+            say(&format!("masters: {}, {}", load.masters(), load.name()), &trial);
+            trials[nth].push(trial);
+        }
+        order.rotate_left(1);
+    }
+    loads.into_iter().zip(trials).map(|(load, trials)| (load, medians(&trials))).collect()
+}
+
 fn resident(started: &Started) -> (u64, u64) {
     started.server_pid().and_then(memory_kib).unwrap_or_default()
 }
@@ -309,11 +423,11 @@ fn large_organisation(users: u32) -> tempfile::NamedTempFile {
 /// Milliseconds from starting the program to its first answer, where an organisation stands in Redis.
 fn starts(scale: &Scale) -> u64 {
     let started = Started::of(Subject::Tollgate(Ledger::Redis, AUTHORIZE), SMALL);
-    let url = started.redis.as_ref().expect("a redis").url();
+    let url = started.redis.first().expect("a redis").url();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let nth = |nth: usize| {
         let began = Instant::now();
-        let (process, _) = Process::tollgate(&url);
+        let (process, _) = Process::tollgate(&url, &[]);
         let request = v1::AuthorizeCallRequest {
             tenant_id: "loadtest-1".to_owned(),
             call_id: format!("start-{nth}-{}", process.pid()),

@@ -13,11 +13,16 @@ pub struct RedisServer {
 
 impl RedisServer {
     pub fn start() -> RedisServer {
-        let free = TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr());
-        let port = free.expect("a free port").port();
+        RedisServer::start_with(&[])
+    }
+
+    /// With further settings.
+    pub fn start_with(settings: &[&str]) -> RedisServer {
+        let port = free_port();
         let child = Command::new("redis-server")
             .args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--port"])
             .arg(port.to_string())
+            .args(settings)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
@@ -36,6 +41,11 @@ impl RedisServer {
         format!("redis://127.0.0.1:{}", self.port)
     }
 
+    #[allow(dead_code, reason = "only nodes of a cluster are told by their ports")]
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
     #[allow(dead_code, reason = "not everybody who starts one watches its CPU")]
     pub fn pid(&self) -> u32 {
         self.child.id()
@@ -52,6 +62,11 @@ impl Drop for RedisServer {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+pub fn free_port() -> u16 {
+    let free = TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr());
+    free.expect("a free port").port()
 }
 
 /// A client that sends at once, as Tollgate's does: redis-rs leaves that to its user.

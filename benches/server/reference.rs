@@ -7,10 +7,11 @@ use std::convert::Infallible;
 use std::io;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use prost::Message;
-use redis::aio::{ConnectionManager, MultiplexedConnection};
-use redis::{Script, cmd};
+use redis::aio::{ConnectionManager, ConnectionManagerConfig, MultiplexedConnection};
+use redis::{AsyncConnectionConfig, Script, cmd};
 use tollgate::cli::loadtest::drive::{Play, Scene};
 use tollgate::cli::loadtest::measure::{Kind, Outcome, Step};
 use tollgate::cli::loadtest::random::{Random, Zipf};
@@ -34,6 +35,9 @@ return asked
 ";
 
 const ASKED: i64 = 60;
+
+/// Longest wait for Redis: on a busy machine it is slow, not away. As long as Tollgate's here.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Fills an empty Redis with the users that the script looks at.
 pub fn fill(client: &redis::Client, users: u32) {
@@ -160,7 +164,9 @@ pub fn serve(threads: usize, redis: Option<&str>) -> io::Result<()> {
             None => None,
             Some(url) => {
                 let client = crate::redis_server::client(url).map_err(io::Error::other)?;
-                let manager = client.get_connection_manager().await.map_err(io::Error::other)?;
+                let config = ConnectionManagerConfig::new().set_response_timeout(Some(PATIENCE));
+                let manager = client.get_connection_manager_with_config(config).await;
+                let manager = manager.map_err(io::Error::other)?;
                 Some((manager, Arc::new(Script::new(SCRIPT))))
             }
         };
@@ -202,7 +208,8 @@ impl Scene for Alone {
     type Player = Caller;
 
     async fn connect(&self, _: usize) -> io::Result<MultiplexedConnection> {
-        let open = self.client.get_multiplexed_async_connection().await;
+        let config = AsyncConnectionConfig::new().set_response_timeout(Some(PATIENCE));
+        let open = self.client.get_multiplexed_async_connection_with_config(&config).await;
         let mut connection = open.map_err(io::Error::other)?;
         let load = cmd("SCRIPT").arg("LOAD").arg(SCRIPT).query_async::<()>(&mut connection).await;
         load.map_err(io::Error::other)?;

@@ -4,10 +4,13 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::time::Duration;
 
+use crate::collector::Received;
+use crate::disk::Disk;
 use crate::plot;
 use crate::subject::{Ledger, Subject};
-use crate::trial::Trial;
-use crate::{ALL, AUTHORIZE, SETTLE};
+use crate::telemetry::{Ratio, Telemetry};
+use crate::trial::{MOST_MASTERS, Trial};
+use crate::{ALL, AUTHORIZE, OnCluster, SETTLE};
 
 /// Throughput of limitador and of the naive reference on two threads, as published together.
 const LIMITADOR: (u64, u64) = (24_000, 49_300);
@@ -19,6 +22,10 @@ pub struct Found {
     pub others: u64,
     pub pure_nanos: u64,
     pub sizes: Sizes,
+    pub telemetry: Telemetry,
+    pub clusters: Vec<(OnCluster, Trial)>,
+    /// Under ledgers in files.
+    pub disk: Disk,
     pub start_millis: u64,
 }
 
@@ -131,9 +138,9 @@ impl Found {
             all.kinds[0],
         );
         at_most("ExtendCall, likewise", 1.0, all.kinds[1], all.kinds[0]);
+        let cost = |trial: &Trial| trial.server + trial.redis;
         let base = self.sizes.costs[0].1;
         for (name, trial) in &self.sizes.costs[1..] {
-            let cost = |trial: &Trial| trial.server + trial.redis;
             at_most(
                 &format!("CPU of a call, server and Redis: {name}, against 5 users"),
                 1.15,
@@ -142,6 +149,37 @@ impl Found {
             );
             at_most(&format!("p50 of a call: {name}, against 5 users"), 1.15, trial.p50, base.p50);
         }
+        let on = |load: OnCluster| {
+            let found = self.clusters.iter().find(|(on, _)| *on == load);
+            cost(&found.expect("all are measured").1)
+        };
+        for masters in 2..=MOST_MASTERS {
+            at_most(
+                &format!(
+                    "CPU of a call, server and all masters: {masters} masters with {masters} times the load, against 1"
+                ),
+                1.15,
+                on(OnCluster::Grown { masters }),
+                on(OnCluster::Grown { masters: 1 }),
+            );
+        }
+        for masters in 2..=MOST_MASTERS {
+            at_most(
+                &format!("the same: {masters} masters with the same load, closed loop, against 1"),
+                1.15,
+                on(OnCluster::Same { masters }),
+                on(OnCluster::Same { masters: 1 }),
+            );
+        }
+        let found = |Ratio { low, middle, high }| format!("{middle:.2} ({low:.2} to {high:.2})");
+        let Telemetry { throughput, cpu, .. } = &self.telemetry;
+        row(
+            "throughput at concurrency 64, telemetry on against off, half of the pairs within",
+            "at least 0.95",
+            found(*throughput),
+            throughput.middle >= 0.95,
+        );
+        row("server CPU a request, likewise", "at most 1.05", found(*cpu), cpu.middle <= 1.05);
         row(
             "classify, rate and fund, without a ledger",
             "below 2 µs",
@@ -180,8 +218,12 @@ impl Found {
         for (name, trial) in &self.sizes.costs {
             line(page, &format!("{name} | 64"), trial);
         }
+        self.add_clusters(page);
+        self.add_telemetry(page);
         page.push_str("\n| mix | ledger | AuthorizeCall p50 µs | ExtendCall p50 µs | SettleCall p50 µs |\n|---|---|---|---|---|\n");
-        for (ledger, name) in [(Ledger::Redis, "redis"), (Ledger::Memory, "memory")] {
+        for (ledger, name) in
+            [(Ledger::Redis, "redis"), (Ledger::File, "file"), (Ledger::Memory, "memory")]
+        {
             for mix in [SETTLE, ALL] {
                 let kinds = self.at(Subject::Tollgate(ledger, mix), 64).kinds;
                 let (authorize, extend, settle) = mix;
@@ -202,8 +244,36 @@ impl Found {
         );
         let _ = writeln!(
             page,
+            "Ledgers in files were on {}, where 4 KiB written and synced take {} µs at the median.",
+            self.disk.name,
+            micros(self.disk.sync_nanos),
+        );
+        let _ = writeln!(
+            page,
             "Other processes took {} % of the machine's CPU during the open loops, at the median.",
             self.others
+        );
+    }
+
+    fn add_clusters(&self, page: &mut String) {
+        page.push_str("\n| masters of a Redis Cluster, mix 1:0:1 | load | req/s | p50 µs | p99 µs | server CPU µs | Redis CPU µs | client CPU µs | Redis CPU µs of each master |\n|---|---|---|---|---|---|---|---|---|\n");
+        for (on, trial) in &self.clusters {
+            let each = trial.masters.iter().take(on.masters()).map(|nanos| micros(*nanos));
+            let each = each.collect::<Vec<_>>().join(" + ");
+            wider_line(page, &format!("{} | {}", on.masters(), on.name()), trial, &each);
+        }
+    }
+
+    fn add_telemetry(&self, page: &mut String) {
+        let Telemetry { off, on, received, .. } = &self.telemetry;
+        page.push_str("\n| telemetry, authorize only on Redis | concurrency | req/s | p50 µs | p99 µs | server CPU µs | Redis CPU µs | client CPU µs | collector CPU µs, mean |\n|---|---|---|---|---|---|---|---|---|\n");
+        for (name, trial) in [("off", off), ("on", on)] {
+            wider_line(page, &format!("{name} | 64"), trial, &micros(trial.collector));
+        }
+        let Received { spans, reports, pages } = received;
+        let _ = writeln!(
+            page,
+            "\nThe collector received {spans} spans and {reports} reports of all figures, and read the page of figures {pages} times."
         );
     }
 
@@ -229,8 +299,16 @@ impl Found {
 }
 
 fn line(page: &mut String, what: &str, trial: &Trial) {
-    let _ = writeln!(
-        page,
+    let _ = writeln!(page, "{}", cells(what, trial));
+}
+
+/// With one more cell.
+fn wider_line(page: &mut String, what: &str, trial: &Trial, more: &str) {
+    let _ = writeln!(page, "{} {more} |", cells(what, trial));
+}
+
+fn cells(what: &str, trial: &Trial) -> String {
+    format!(
         "| {what} | {} | {} | {} | {} | {} | {} |",
         trial.per_second,
         micros(trial.p50),
@@ -238,5 +316,5 @@ fn line(page: &mut String, what: &str, trial: &Trial) {
         micros(trial.server),
         micros(trial.redis),
         micros(trial.client),
-    );
+    )
 }

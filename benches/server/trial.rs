@@ -10,6 +10,9 @@ use tollgate::cli::loadtest::process::cpu_nanos;
 
 use crate::subject::Started;
 
+/// Most masters of a cluster that are measured.
+pub const MOST_MASTERS: usize = 3;
+
 /// What a trial came to. Times in nanoseconds.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Trial {
@@ -20,6 +23,10 @@ pub struct Trial {
     pub server: u64,
     pub redis: u64,
     pub client: u64,
+    /// Of the collector of telemetry, where there is one.
+    pub collector: u64,
+    /// Of each master of a cluster, or of the only Redis; they sum up to `redis`.
+    pub masters: [u64; MOST_MASTERS],
     /// p50 of authorize, extend, settle; 0 where there were none.
     pub kinds: [u64; 3],
     /// Of the machine's CPU, what processes took that have nothing to do with this, in percent.
@@ -39,7 +46,11 @@ pub fn run<S: Scene>(scene: S, started: &Started, pace: Pace, time: Time) -> Tri
     std::thread::sleep(time.warm_up);
     let mut all = driven.take();
     let own = std::process::id();
-    let pids = [started.server_pid(), started.redis_pid(), Some(own)];
+    let mut pids = [None; 3 + MOST_MASTERS];
+    pids[..3].copy_from_slice(&[started.server_pid(), Some(own), started.collector_pid()]);
+    for (place, master) in pids[3..].iter_mut().zip(&started.redis) {
+        *place = Some(master.pid());
+    }
     let spent = || pids.map(|pid| pid.and_then(cpu_nanos).unwrap_or_default());
     let (before, busy, began) = (spent(), machine(), Instant::now());
     std::thread::sleep(time.measured);
@@ -60,8 +71,10 @@ pub fn run<S: Scene>(scene: S, started: &Started, pace: Pace, time: Time) -> Tri
         p50,
         p99,
         server: spent[0] / answered,
-        redis: spent[1] / answered,
-        client: spent[2] / answered,
+        redis: spent[3..].iter().sum::<u64>() / answered,
+        client: spent[1] / answered,
+        collector: spent[2] / answered,
+        masters: std::array::from_fn(|nth| spent[3 + nth] / answered),
         kinds: Kind::ALL.map(|kind| measured.quantiles(kind)[0]),
         others: (busy_after.0 - busy.0).saturating_sub(ours) * 100 / whole,
     }
@@ -94,6 +107,8 @@ pub fn medians(trials: &[Trial]) -> Trial {
         server: of(&|t| t.server),
         redis: of(&|t| t.redis),
         client: of(&|t| t.client),
+        collector: of(&|t| t.collector),
+        masters: std::array::from_fn(|nth| of(&|t| t.masters[nth])),
         kinds: [0, 1, 2].map(|kind: usize| of(&|t| t.kinds[kind])),
         others: of(&|t| t.others),
     }
