@@ -4,7 +4,7 @@
 //! journal has the highest sequence that was acknowledged when it was written. So the entries above what the
 //! ledger still had are read, and of each call the last one is done again: put back as its grant was, then
 //! answered, extended or ended as it had been. Purchases, reports of recharges, corrections and blocks are
-//! done again by their keys, in their place among the calls. All of this is idempotent, so that a replay
+//! done again by their keys, in their place among the calls; numbers are erased again behind them. All of this is idempotent, so that a replay
 //! that was cut off begins anew, and that what another sidecar has done meanwhile is found done.
 //!
 //! Calls go on meanwhile. What is asked about a call that the ledger does not know then may come back at any

@@ -737,7 +737,7 @@ async fn erased_numbers_do_not_come_back_with_an_older_ledger<L: Rewound>(desk: 
         assert_eq!(holding(&after), (0, 0));
         assert_eq!(essence(&after), expected);
     }
-    // Of calls since then they are kept.
+    // One that begins before the erasure is replayed is erased, too.
     assert!(desk.authorize("later", "carol").await);
     L::roll_back(desk, &numbers);
     desk.replayed().await;

@@ -1,7 +1,8 @@
 //! Which runs money is moved by: with `replicas_for=money` they alone wait until replicas have them.
 //!
 //! It is told by what a run answers, since a call's sources are known to the ledger alone. A repeat counts as
-//! what it repeats: who asked first may not have been answered for want of replicas.
+//! what it repeats (but for `Restore`, whose end is waited for): who asked first may not have been answered for want
+//! of replicas.
 
 use redis::Value;
 
@@ -23,8 +24,8 @@ pub(super) fn is_moved(verb: Verb, answer: &Value) -> bool {
             Value::Array(told) => told.chunks(2).any(|told| is_paid_for(verb, told)),
             _ => true,
         },
-        // What ends by itself was promised to nobody; an answer changes no balance, and a document none that
-        // is not bought.
+        // What ends by itself was promised to nobody; an answer holds money only for a call that had expired, and its
+        // end is waited for; a document changes no balance that is not bought.
         Answer | Sweep | ApplyTenant | ApplyPayers | Position | Balance | TakeReader
         | MoveReader | Block | BeginRewrite | AddRewritten | FinishRewrite | AbandonRewrite
         | ReplaceContext | Regressed | Replayed => false,
