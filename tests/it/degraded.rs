@@ -385,6 +385,20 @@ async fn a_sidecar_that_starts_again_brings_what_it_granted_before_it_died() {
 // Leases and a ledger that went back.
 
 impl Town {
+    /// Carol talks in two calls out of a lease of all that there is, while the ledger is away: one was settled, which is
+    /// brought to it, one is open. What has moved then.
+    async fn talked_while_away(&self) -> (i64, i64, i64, i64) {
+        let desk = &self.desks[0];
+        self.hang(true);
+        for call in ["settled", "open"] {
+            desk.granted("carol", call).await;
+        }
+        desk.accepted("settled", Ending::Settle(Seconds(540))).await;
+        self.hang(false);
+        desk.drain().await;
+        self.moved().await
+    }
+
     /// Replays what the first sidecar was acknowledged.
     async fn replay(&self) {
         let (control, mut replays) = (&self.desks[0].control, Replays::default());
@@ -401,14 +415,7 @@ async fn a_lost_grant_takes_its_part_of_the_lease_that_stands_there_again() {
     desk.lease("carol").await;
     // All of the wallet is leased.
     let before = town.ledger.inner.keep(&tenant());
-    town.hang(true);
-    for call in ["settled", "open"] {
-        desk.granted("carol", call).await;
-    }
-    desk.accepted("settled", Ending::Settle(Seconds(540))).await;
-    town.hang(false);
-    desk.drain().await;
-    let expected = town.moved().await;
+    let expected = town.talked_while_away().await;
     assert_eq!(expected.1, 950_000);
     for _ in 0..2 {
         town.ledger.inner.roll_back(&tenant(), &before);
@@ -432,14 +439,7 @@ async fn a_lost_grant_whose_key_was_refused_meanwhile_is_charged_as_it_was_grant
     let desk = &town.desks[0];
     desk.lease("carol").await;
     let before = town.ledger.inner.keep(&tenant());
-    town.hang(true);
-    for call in ["settled", "open"] {
-        desk.granted("carol", call).await;
-    }
-    desk.accepted("settled", Ending::Settle(Seconds(540))).await;
-    town.hang(false);
-    desk.drain().await;
-    let expected = town.moved().await;
+    let expected = town.talked_while_away().await;
     town.ledger.inner.roll_back(&tenant(), &before);
     // All is leased: nobody else has anything.
     let folder = tempfile::tempdir().unwrap();

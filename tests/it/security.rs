@@ -787,31 +787,31 @@ fn client(sidecar: &Sidecar, arguments: &[&str], environment: &[(&str, &str)]) -
     command
 }
 
+/// A sidecar with these callers, which asks for their certificates.
+fn secured(files: &Files, ours: &Authority, callers: &str, more: &[&str]) -> Sidecar {
+    let (certificate, key) = ours.sign(&["localhost"]);
+    let named = [
+        ("--identities-file", files.write("callers.toml", callers)),
+        ("--tls-cert", files.write("tls.crt", &certificate)),
+        ("--tls-key", files.write("tls.key", &key)),
+        ("--tls-client-ca", files.write("ca.crt", &ours.pem)),
+    ];
+    let flags: Vec<&str> = named.iter().flat_map(|(flag, file)| [*flag, file]).collect();
+    Sidecar::ready(&[&flags, more].concat())
+}
+
 #[test]
 fn the_program_shows_certificate_and_token_and_its_log_tells_refusals_without_secrets_or_numbers() {
     let files = Files::default();
     let ours = Authority::new();
-    let (certificate, key) = ours.sign(&["localhost"]);
     let (own, own_key) = ours.sign(&["client.test"]);
     let write = |name: &str, text: &str| files.write(name, text);
     let ca = write("ca.crt", &ours.pem);
     let token = "root-token-that-nobody-may-read";
     let callers = caller(token, "admin", &["*"], "").replacen(token, "root", 1)
         + &caller("sbc-token", "sbc", &["*"], "certificates = [\"DNS:client.test\"]");
-    let sidecar = Sidecar::ready(&[
-        "--identities-file",
-        &write("callers.toml", &callers),
-        "--tls-cert",
-        &write("tls.crt", &certificate),
-        "--tls-key",
-        &write("tls.key", &key),
-        "--tls-client-ca",
-        &ca,
-        "--reload-interval",
-        "100ms",
-        "--log-filter",
-        "info,tollgate=debug",
-    ]);
+    let more = ["--reload-interval", "100ms", "--log-filter", "info,tollgate=debug"];
+    let sidecar = secured(&files, &ours, &callers, &more);
     let (own, own_key) = (write("own.crt", &own), write("own.key", &own_key));
     let token = (write("token", &format!("{token}\n")), token);
     let shown = [
@@ -896,22 +896,12 @@ fn the_program_shows_certificate_and_token_and_its_log_tells_refusals_without_se
 fn a_load_test_and_a_switch_of_one_tenant_are_known_by_token_and_certificate() {
     let files = Files::default();
     let ours = Authority::new();
-    let (certificate, key) = ours.sign(&["localhost"]);
     let (own, own_key) = ours.sign(&["switch.test"]);
     let write = |name: &str, text: &str| files.write(name, text);
     let ca = write("ca.crt", &ours.pem);
     let callers = caller("root", "admin", &["*"], "")
         + &caller("load", "sbc", &["loadtest-1"], "certificates = [\"DNS:switch.test\"]");
-    let sidecar = Sidecar::ready(&[
-        "--identities-file",
-        &write("callers.toml", &callers),
-        "--tls-cert",
-        &write("tls.crt", &certificate),
-        "--tls-key",
-        &write("tls.key", &key),
-        "--tls-client-ca",
-        &ca,
-    ]);
+    let sidecar = secured(&files, &ours, &callers, &[]);
     let (own, own_key) = (write("own.crt", &own), write("own.key", &own_key));
     let (root, load) = (write("root", "root\n"), write("load", "load\n"));
     let shown = [
@@ -920,7 +910,9 @@ fn a_load_test_and_a_switch_of_one_tenant_are_known_by_token_and_certificate() {
         ("TOLLGATE_CLIENT_TLS_KEY", &own_key),
     ];
     let moment = ["loadtest", "--warm-up", "50ms", "--duration", "200ms", "--rounds", "1"];
-    let moment = [&moment[..], &["--users", "50", "--output", "json"]].concat();
+    // So few that each ends calls, however slow the machine is.
+    let moment =
+        [&moment[..], &["--users", "50", "--concurrency", "2", "--output", "json"]].concat();
     let set_up = ["--setup", "--minutes", "1000", "--deck-prefixes", "50"];
     let set_up = [&moment[..], &set_up, &["--setup-token-file", &root]].concat();
     // By the certificate alone, then by a token beside it.
