@@ -212,6 +212,13 @@ def test_a_certificate_is_shown_on_every_call_and_stream_and_read_again_when_it_
             until(lambda: guarded.log().count("read again") >= 2, 20)
             assert client.authorize(**named(leg, "renewed")).decision
             assert client._channels[0][0] is not before
+            # The stream of before ended with the name that is admitted no more: another tells the same.
+            os.utime(guarded.path("client.crt"), (1, 1))
+            call = Call(leg["tenant_id"], "twice", client.authorize(**named(leg, "twice")))
+            with client.follow_call(call) as told:
+                end_all(guarded, leg["tenant_id"])
+                assert told.wait(20)
+            assert call.end_now is not None
 
         async def asynchronous() -> None:
             async with AsyncTollgate(endpoint, **files) as client:

@@ -2,7 +2,7 @@
 
 import asyncio
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import grpc
@@ -117,6 +117,37 @@ def test_an_unknown_tenant_is_an_error(server: Asked, follow: Follow) -> None:
     with pytest.raises(RejectedError) as caught:
         follow(server.endpoint, "nobody", 1)
     assert caught.value.code is grpc.StatusCode.NOT_FOUND
+
+
+def test_a_stream_that_ends_with_its_token_is_opened_with_the_renewed_one(
+    fakes: MakeFake, follow: Follow
+) -> None:
+    fake = fakes()
+    begun: list[int] = []
+
+    def stand_a_while(method: Any, request: Any, forward: Any, context: Any) -> Iterator[Any]:
+        begun.append(1)
+        yield told(str(len(begun)))(method, request, forward, context)
+        context.abort(grpc.StatusCode.UNAUTHENTICATED, "the token has expired")
+
+    fake.behave = stand_a_while
+    assert [d.directive_id for d in follow(fake.endpoint, "contoso", 3)] == ["1", "2", "3"]
+
+
+def test_a_renewed_token_that_is_refused_is_an_error(fakes: MakeFake, follow: Follow) -> None:
+    fake = fakes()
+    begun: list[int] = []
+
+    def stand_once(method: Any, request: Any, forward: Any, context: Any) -> Iterator[Any]:
+        begun.append(1)
+        if len(begun) == 1:
+            yield told("1")(method, request, forward, context)
+        context.abort(grpc.StatusCode.UNAUTHENTICATED, "the token is not known")
+
+    fake.behave = stand_once
+    with pytest.raises(RejectedError) as caught:
+        follow(fake.endpoint, "contoso", 2)
+    assert (caught.value.code, len(begun)) == (grpc.StatusCode.UNAUTHENTICATED, 2)
 
 
 def test_closing_the_client_ends_its_streams(server: Asked) -> None:

@@ -249,9 +249,10 @@ class Tollgate(_core.Common):
     def watch_calls(self, *, tenant_id: str, trunk_id: str = "") -> Iterator[Directive]:
         """Directives for the running calls of a tenant, or of one trunk of it, as they come up.
 
-        First whatever applies when it begins. A stream that is lost is opened again at the next
-        sidecar; each directive is given once. Ends when the client is closed; RejectedError where
-        the tenant is unknown or not the caller's.
+        First whatever applies when it begins. A stream that is lost, or that ended with its token or
+        certificate, is opened again at the next sidecar with the renewed ones; each directive is
+        given once. Ends when the client is closed; RejectedError where the tenant is unknown or not
+        the caller's, and where a stream is refused from the start.
         """
         return self._directives(tenant_id, trunk_id, None)
 
