@@ -163,6 +163,32 @@ def test_closing_the_client_ends_its_streams(server: Asked) -> None:
     assert found == [[]]
 
 
+@pytest.mark.parametrize("closed", [True, False])
+async def test_a_reader_in_the_event_loop_ends_with_its_client_or_when_it_is_cancelled(
+    fakes: MakeFake, closed: bool
+) -> None:
+    fake = fakes()
+
+    def say_nothing(*_: Any) -> WatchCallsResponse:
+        fake.cancelled.wait(20)
+        return WatchCallsResponse(caught_up=True)
+
+    async def read() -> list[Directive]:
+        return [told async for told in client.watch_calls(tenant_id="contoso")]
+
+    fake.behave = say_nothing
+    async with AsyncTollgate(fake.endpoint) as client:
+        reader = asyncio.create_task(read())
+        await asyncio.to_thread(fake.wait_for, 1)
+        if closed:
+            await client.close()
+        else:
+            reader.cancel()
+        (end,) = await asyncio.wait_for(asyncio.gather(reader, return_exceptions=True), 10)
+    assert end == [] if closed else isinstance(end, asyncio.CancelledError)
+    fake.cancelled.set()
+
+
 def test_pauses_grow_and_what_is_known_is_bounded() -> None:
     watch = Watch("contoso", "", 2, lambda: 1.0)
     pauses = [watch.ended(grpc.StatusCode.UNAVAILABLE, "") for _ in range(10)]

@@ -240,6 +240,10 @@ class AsyncTollgate(_core.Common):
                 details: str | None = None
             except grpc.aio.AioRpcError as error:
                 code, details = error.code(), error.details()
+            except asyncio.CancelledError:
+                if _is_cancelled():
+                    raise
+                code, details = grpc.StatusCode.CANCELLED, "its channel was closed"
             finally:
                 stream.cancel()
             if not self._closed:
@@ -533,6 +537,13 @@ async def _send(
     stub: Any, request: Any, timeout: float, metadata: Sequence[tuple[str, str]]
 ) -> Any:
     return await stub(request, timeout=timeout, metadata=metadata)
+
+
+def _is_cancelled() -> bool:
+    """Whether who runs here was cancelled. gRPC raises the same where it closed a channel under a
+    request: one that was renewed twice, or that of a client that is closed."""
+    task = asyncio.current_task()
+    return task is None or task.cancelling() > 0
 
 
 _clients: "weakref.WeakSet[AsyncTollgate]" = weakref.WeakSet()
