@@ -98,7 +98,7 @@ class Tollgate(_core.Common):
 
     def _forget(self) -> None:
         """The state of a process that has opened nothing yet."""
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._channels: dict[int, tuple[grpc.Channel, grpc.ChannelCredentials | None]] = {}
         self._stubs: dict[tuple[int, str], Any] = {}
         self._streams: set[Any] = set()
@@ -277,8 +277,9 @@ class Tollgate(_core.Common):
                     name="tollgate-watch",
                     daemon=True,
                 ).start()
-        if room is not None:
-            room.followed.add(call, told.set)
+            if room is not None:
+                # Before `_leave` looks whether anybody needs it.
+                room.followed.add(call, told.set)
         try:
             yield told
         finally:
@@ -313,10 +314,13 @@ class Tollgate(_core.Common):
         known = self._settings
         watch = Watch(tenant_id, trunk_id, len(known.endpoints), known.rng)
         while not self._closed and not (room and room.over.is_set()):
-            stream = self._stub(watch.endpoint, requests.WATCH_CALLS, streams=True)(
-                watch.request, metadata=known.sent()
-            )
             with self._lock:
+                if self._closed:
+                    return
+                # Before `close` looks what there is to end.
+                stream = self._stub(watch.endpoint, requests.WATCH_CALLS, streams=True)(
+                    watch.request, metadata=known.sent()
+                )
                 self._streams.add(stream)
             if room is not None:
                 room.stream = stream
