@@ -28,7 +28,7 @@ __all__ = ["AsyncTollgate"]
 _inherited: list[object] = []
 
 
-class AsyncTollgate(_core.Common):
+class AsyncTollgate(_core.Common[grpc.aio.Channel]):
     """Asks Tollgate whether calls may proceed, from one event loop.
 
     Arguments, methods and promises are those of `Tollgate`. The journal's writes wait for the disk in
@@ -74,16 +74,12 @@ class AsyncTollgate(_core.Common):
         if journal is not None:
             kept = Journal(journal, capacity=journal_capacity, on_refused=on_refused)
         super().__init__(known, kept)
-        self._forget()
         _clients.add(self)
 
     def _forget(self) -> None:
-        """The state of a process that has opened nothing yet."""
-        self._channels: dict[int, tuple[grpc.aio.Channel, grpc.ChannelCredentials | None]] = {}
-        self._retired: dict[int, grpc.aio.Channel] = {}
+        super()._forget()
         self._rooms: dict[tuple[str, str], _Room] = {}
         self._closing: set[asyncio.Task[None]] = set()
-        self._stubs: dict[tuple[int, str], Any] = {}
         self._resender: asyncio.Task[None] | None = None
 
     def _after_fork(self) -> None:
@@ -441,43 +437,17 @@ class AsyncTollgate(_core.Common):
             if flights:
                 await asyncio.gather(*flights, return_exceptions=True)
 
-    def _stub(self, index: int, method: requests.Method[Any, Any], *, streams: bool = False) -> Any:
-        where = self._settings.endpoints[index]
-        stub = self._stubs.get((index, method.name))
-        if stub is not None and not where.secure:
-            return stub
-        if index not in self._channels:
-            _core.grpc_is_used()
-        credentials = self._settings.trusted(where)
-        channel, of = self._channels.get(index, (None, None))
-        if channel is not None and of is not credentials:
-            # Renewed: what is under way on the old channel may end, until the next renewal.
-            retired = self._retired.pop(index, None)
-            if retired is not None:
-                closing = asyncio.ensure_future(retired.close())
-                self._closing.add(closing)
-                closing.add_done_callback(self._closing.discard)
-            self._retired[index] = channel
-            for name in [name for name in self._stubs if name[0] == index]:
-                del self._stubs[name]
-            channel = None
-        if channel is None:
-            if credentials is not None:
-                channel = grpc.aio.secure_channel(where.target, credentials, options=where.options)
-            else:
-                channel = grpc.aio.insecure_channel(where.target, options=where.options)
-            self._channels[index] = (channel, credentials)
-        stub = self._stubs.get((index, method.name))
-        if stub is not None:
-            return stub
-        make = channel.unary_stream if streams else channel.unary_unary
-        stub = make(
-            method.path,
-            request_serializer=method.request.SerializeToString,
-            response_deserializer=method.response.FromString,
-        )
-        self._stubs[index, method.name] = stub
-        return stub
+    def _open(
+        self, where: _core.Endpoint, credentials: grpc.ChannelCredentials | None
+    ) -> grpc.aio.Channel:
+        if credentials is None:
+            return grpc.aio.insecure_channel(where.target, options=where.options)
+        return grpc.aio.secure_channel(where.target, credentials, options=where.options)
+
+    def _close_retired(self, channel: grpc.aio.Channel) -> None:
+        closing = asyncio.ensure_future(channel.close())
+        self._closing.add(closing)
+        closing.add_done_callback(self._closing.discard)
 
     async def _resend_for_ever(self, journal: Journal) -> None:
         """Takes over what dead clients left, and sends what waits, until the client is closed."""

@@ -28,7 +28,7 @@ __all__ = ["Tollgate"]
 _inherited: list[object] = []
 
 
-class Tollgate(_core.Common):
+class Tollgate(_core.Common[grpc.Channel]):
     """Asks Tollgate whether calls may proceed. Safe to use from many threads at a time.
 
     `endpoints`: one or more sidecars for calls (`HOST:PORT`, `http://…`, `https://…`, `unix:PATH`),
@@ -93,16 +93,12 @@ class Tollgate(_core.Common):
         if journal is not None:
             kept = Journal(journal, capacity=journal_capacity, on_refused=on_refused)
         super().__init__(known, kept)
-        self._forget()
         _clients.add(self)
 
     def _forget(self) -> None:
-        """The state of a process that has opened nothing yet."""
+        super()._forget()
         self._lock = threading.RLock()
-        self._channels: dict[int, tuple[grpc.Channel, grpc.ChannelCredentials | None]] = {}
-        self._stubs: dict[tuple[int, str], Any] = {}
         self._streams: set[Any] = set()
-        self._retired: dict[int, grpc.Channel] = {}
         self._rooms: dict[tuple[str, str], _Room] = {}
         self._resender: threading.Thread | None = None
         self._wake = threading.Event()
@@ -482,41 +478,18 @@ class Tollgate(_core.Common):
                 flight.cancel()
 
     def _stub(self, index: int, method: requests.Method[Any, Any], *, streams: bool = False) -> Any:
-        where = self._settings.endpoints[index]
-        stub = self._stubs.get((index, method.name))
-        if stub is not None and not where.secure:
-            return stub
         with self._lock:
-            if index not in self._channels:
-                _core.grpc_is_used()
-            credentials = self._settings.trusted(where)
-            channel, of = self._channels.get(index, (None, None))
-            if channel is not None and of is not credentials:
-                # Renewed: what is under way on the old channel may end, until the next renewal.
-                retired = self._retired.pop(index, None)
-                if retired is not None:
-                    retired.close()
-                self._retired[index] = channel
-                for name in [name for name in self._stubs if name[0] == index]:
-                    del self._stubs[name]
-                channel = None
-            if channel is None:
-                if credentials is not None:
-                    channel = grpc.secure_channel(where.target, credentials, options=where.options)
-                else:
-                    channel = grpc.insecure_channel(where.target, options=where.options)
-                self._channels[index] = (channel, credentials)
-            stub = self._stubs.get((index, method.name))
-            if stub is not None:
-                return stub
-            make = channel.unary_stream if streams else channel.unary_unary
-            stub = make(
-                method.path,
-                request_serializer=method.request.SerializeToString,
-                response_deserializer=method.response.FromString,
-            )
-            self._stubs[index, method.name] = stub
-            return stub
+            return super()._stub(index, method, streams=streams)
+
+    def _open(
+        self, where: _core.Endpoint, credentials: grpc.ChannelCredentials | None
+    ) -> grpc.Channel:
+        if credentials is None:
+            return grpc.insecure_channel(where.target, options=where.options)
+        return grpc.secure_channel(where.target, credentials, options=where.options)
+
+    def _close_retired(self, channel: grpc.Channel) -> None:
+        channel.close()
 
     def _resend_for_ever(self) -> None:
         """Takes over what dead clients left, and sends what waits, until the client is closed."""
