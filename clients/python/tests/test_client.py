@@ -185,10 +185,11 @@ def test_an_unavailable_sidecar_is_asked_again_with_the_same_key_within_the_time
     with pytest.raises(UnavailableError) as raised:
         connect(fake.endpoint, timeout=0.5).authorize(**leg)
     assert time.monotonic() - started < 1.5
-    # The timeout may cut off the last attempt.
+    # The timeout may cut off the last attempt, also before it arrives.
     assert raised.value.code in (Code.UNAVAILABLE, Code.DEADLINE_EXCEEDED)
     sent = [request for _, request in fake.requests]
-    assert raised.value.attempts == len(sent) > 1
+    assert raised.value.attempts in (len(sent), len(sent) + 1)
+    assert len(sent) > 1
     assert {request.call_id for request in sent} == {leg["call_id"]}
     assert [request.attempt for request in sent] == list(range(1, len(sent) + 1))
 
