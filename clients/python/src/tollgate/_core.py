@@ -5,6 +5,7 @@ import os
 import random
 import threading
 import time
+import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -312,10 +313,18 @@ def grpc_is_used() -> None:
         _grpc_used_in = pid
 
 
+# What a fork copied: its threads are gone, and even to close it could hang.
+_inherited: list[object] = []
+_clients: "weakref.WeakSet[Common[Any]]" = weakref.WeakSet()
+
+
 def _after_fork_in_child() -> None:
     global _lock
     # Another thread of the parent may have had it.
     _lock = threading.Lock()
+    for client in list(_clients):
+        _inherited.append(vars(client).copy())
+        client._forget()
 
 
 os.register_at_fork(after_in_child=_after_fork_in_child)
@@ -329,6 +338,7 @@ class Common(Generic[Channel]):
         self._journal = journal
         self._closed = False
         self._forget()
+        _clients.add(self)
 
     def _forget(self) -> None:
         """The state of a process that has opened nothing yet."""

@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import os
 import time
-import weakref
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Unpack
@@ -23,9 +22,6 @@ from tollgate.journal import DEFAULT_CAPACITY, EndRequest, Entry, Journal, Refus
 from tollgate.v1 import call_authorization_service_pb2 as service
 
 __all__ = ["AsyncTollgate"]
-
-# Channels that a fork copied: not to be touched.
-_inherited: list[object] = []
 
 
 class AsyncTollgate(_core.Common[grpc.aio.Channel]):
@@ -74,17 +70,12 @@ class AsyncTollgate(_core.Common[grpc.aio.Channel]):
         if journal is not None:
             kept = Journal(journal, capacity=journal_capacity, on_refused=on_refused)
         super().__init__(known, kept)
-        _clients.add(self)
 
     def _forget(self) -> None:
         super()._forget()
         self._rooms: dict[tuple[str, str], _Room] = {}
         self._closing: set[asyncio.Task[None]] = set()
         self._resender: asyncio.Task[None] | None = None
-
-    def _after_fork(self) -> None:
-        _inherited.append((self._channels, self._stubs, self._resender))
-        self._forget()
 
     # The calls of a switch.
 
@@ -514,14 +505,3 @@ def _is_cancelled() -> bool:
     request: one that was renewed twice, or that of a client that is closed."""
     task = asyncio.current_task()
     return task is None or task.cancelling() > 0
-
-
-_clients: "weakref.WeakSet[AsyncTollgate]" = weakref.WeakSet()
-
-
-def _after_fork_in_child() -> None:
-    for client in list(_clients):
-        client._after_fork()
-
-
-os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -5,7 +5,6 @@ import os
 import queue
 import threading
 import time
-import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Unpack
@@ -23,9 +22,6 @@ from tollgate.journal import DEFAULT_CAPACITY, EndRequest, Entry, Journal, Refus
 from tollgate.v1 import call_authorization_service_pb2 as service
 
 __all__ = ["Tollgate"]
-
-# Channels that a fork copied: their threads are gone, and even to close them could hang.
-_inherited: list[object] = []
 
 
 class Tollgate(_core.Common[grpc.Channel]):
@@ -93,7 +89,6 @@ class Tollgate(_core.Common[grpc.Channel]):
         if journal is not None:
             kept = Journal(journal, capacity=journal_capacity, on_refused=on_refused)
         super().__init__(known, kept)
-        _clients.add(self)
 
     def _forget(self) -> None:
         super()._forget()
@@ -102,10 +97,6 @@ class Tollgate(_core.Common[grpc.Channel]):
         self._rooms: dict[tuple[str, str], _Room] = {}
         self._resender: threading.Thread | None = None
         self._wake = threading.Event()
-
-    def _after_fork(self) -> None:
-        _inherited.append((self._channels, self._stubs, self._resender))
-        self._forget()
 
     # The calls of a switch.
 
@@ -548,13 +539,3 @@ class _Room:
 
 RESEND_PAUSE = 0.05
 """Between two attempts of `flush`, in seconds."""
-
-_clients: "weakref.WeakSet[Tollgate]" = weakref.WeakSet()
-
-
-def _after_fork_in_child() -> None:
-    for client in list(_clients):
-        client._after_fork()
-
-
-os.register_at_fork(after_in_child=_after_fork_in_child)
