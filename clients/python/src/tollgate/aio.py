@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from datetime import datetime
-from typing import Any, Unpack
+from typing import Any, Final, Unpack
 
 import grpc
 import grpc.aio
@@ -22,6 +22,9 @@ from tollgate.journal import DEFAULT_CAPACITY, EndRequest, Entry, Journal, Refus
 from tollgate.v1 import call_authorization_service_pb2 as service
 
 __all__ = ["AsyncTollgate"]
+
+CHANNEL_CLOSED: Final = "its channel was closed"
+"""What is said of a request that gRPC ended with its channel."""
 
 
 class AsyncTollgate(_core.Common[grpc.aio.Channel]):
@@ -230,7 +233,7 @@ class AsyncTollgate(_core.Common[grpc.aio.Channel]):
             except asyncio.CancelledError:
                 if _is_cancelled():
                     raise
-                code, details = grpc.StatusCode.CANCELLED, "its channel was closed"
+                code, details = grpc.StatusCode.CANCELLED, CHANNEL_CLOSED
             finally:
                 stream.cancel()
             if not self._closed:
@@ -497,7 +500,15 @@ class _Room:
 async def _send(
     stub: Any, request: Any, timeout: float, metadata: Sequence[tuple[str, str]]
 ) -> Any:
-    return await stub(request, timeout=timeout, metadata=metadata)
+    try:
+        return await stub(request, timeout=timeout, metadata=metadata)
+    except asyncio.CancelledError:
+        if _is_cancelled():
+            raise
+        nothing = grpc.aio.Metadata()
+        raise grpc.aio.AioRpcError(
+            grpc.StatusCode.CANCELLED, nothing, nothing, CHANNEL_CLOSED
+        ) from None
 
 
 def _is_cancelled() -> bool:
