@@ -33,13 +33,14 @@ EMERGENCY_RETRY = 2.0
 EMERGENCY_KEEP = 3600.0
 """How long such attempts go on; in seconds."""
 
-
 WATCH_IDLE = 60.0
 """How long the directives of a tenant without calls are still watched, in seconds."""
 
-WATCH_AGAIN = 0.5  # s, to begin with
+WATCH_AGAIN = 0.5
+"""Before directives are asked for again, the first time, in seconds; each time twice as long."""
+
 WATCH_RETRY = 30.0
-"""Before directives that were refused are asked for again, in seconds."""
+"""The longest of these pauses, in seconds."""
 
 END_RETRY = 5.0
 """Between two attempts to end the calls of before a restart, in seconds."""

@@ -133,7 +133,8 @@ class Server:
 class Fake:
     """A sidecar that passes requests to a real one, or misbehaves as `behave` says.
 
-    `behave(method, request, forward, context)` returns the answer, or aborts.
+    `behave(method, request, forward, context)` returns the answer, or aborts; of a stream it may return
+    an iterator.
     """
 
     def __init__(self, behind: str | None = None) -> None:
@@ -157,6 +158,11 @@ class Fake:
             )
             for method in requests.METHODS
         }
+        handlers["WatchCalls"] = grpc.unary_stream_rpc_method_handler(
+            self._stream_handler(requests.WATCH_CALLS),
+            request_deserializer=requests.WATCH_CALLS.request.FromString,
+            response_serializer=requests.WATCH_CALLS.response.SerializeToString,
+        )
         generic = grpc.method_handlers_generic_handler(requests.SERVICE, handlers)
         self._server.add_generic_rpc_handlers((generic,))
         port = self._server.add_insecure_port("127.0.0.1:0")
@@ -180,6 +186,15 @@ class Fake:
             return self.behave(method, request, lambda: forward(request), context)
 
         return handle
+
+    def _stream_handler(self, method: Any) -> Callable[[Any, grpc.ServicerContext], Any]:
+        handle = self._handler(method)
+
+        def stream(request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
+            told = handle(request, context)
+            yield from told if isinstance(told, Iterator) else [told]
+
+        return stream
 
     def wait_for(self, count: int, timeout: float = 10) -> None:
         """Waits until so many requests have arrived."""

@@ -212,16 +212,27 @@ def test_a_certificate_is_shown_on_every_call_and_stream_and_read_again_when_it_
             until(lambda: guarded.log().count("read again") >= 2, 20)
             assert client.authorize(**named(leg, "renewed")).decision
             assert client._channels[0][0] is not before
+            # The stream of before ended with the name that is admitted no more: another tells the same.
+            os.utime(guarded.path("client.crt"), (1, 1))
+            call = Call(leg["tenant_id"], "twice", client.authorize(**named(leg, "twice")))
+            with client.follow_call(call) as told:
+                end_all(guarded, leg["tenant_id"])
+                assert told.wait(20)
+            assert call.end_now is not None
 
         async def asynchronous() -> None:
             async with AsyncTollgate(endpoint, **files) as client:
-                answer = await client.authorize(**named(leg, "asynchronous"))
-                call = Call(leg["tenant_id"], "asynchronous", answer)
-                with client.follow_call(call) as told:
-                    await asyncio.to_thread(end_all, guarded, leg["tenant_id"])
-                    await asyncio.wait_for(told.wait(), 20)
-                os.utime(guarded.path("client.crt"))
-                assert (await client.authorize(**named(leg, "touched"))).decision
+                for times, name in enumerate(["first", "once", "twice"]):
+                    name = f"asynchronous-{name}"
+                    os.utime(guarded.path("client.crt"), (times, times))
+                    answer = await client.authorize(**named(leg, name))
+                    if times == 1:
+                        continue  # what was opened before stays, until the next renewal
+                    call = Call(leg["tenant_id"], name, answer)
+                    with client.follow_call(call) as told:
+                        await asyncio.to_thread(end_all, guarded, leg["tenant_id"])
+                        await asyncio.wait_for(told.wait(), 20)
+                    assert call.end_now is not None
 
         asyncio.run(asynchronous())
     finally:

@@ -2,7 +2,7 @@
 
 import asyncio
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import grpc
@@ -23,7 +23,7 @@ from tollgate import (
 )
 from tollgate import aio as tollgate_aio
 from tollgate import client as tollgate_client
-from tollgate._watch import LONGEST_PAUSE, MOST_KNOWN, Watch
+from tollgate._watch import FOLLOW_IDLE, LONGEST_PAUSE, MOST_KNOWN, Watch
 from tollgate.v1 import call_pb2
 from tollgate.v1.call_authorization_service_pb2 import WatchCallsResponse
 
@@ -119,6 +119,37 @@ def test_an_unknown_tenant_is_an_error(server: Asked, follow: Follow) -> None:
     assert caught.value.code is grpc.StatusCode.NOT_FOUND
 
 
+def test_a_stream_that_ends_with_its_token_is_opened_with_the_renewed_one(
+    fakes: MakeFake, follow: Follow
+) -> None:
+    fake = fakes()
+    begun: list[int] = []
+
+    def stand_a_while(method: Any, request: Any, forward: Any, context: Any) -> Iterator[Any]:
+        begun.append(1)
+        yield told(str(len(begun)))(method, request, forward, context)
+        context.abort(grpc.StatusCode.UNAUTHENTICATED, "the token has expired")
+
+    fake.behave = stand_a_while
+    assert [d.directive_id for d in follow(fake.endpoint, "contoso", 3)] == ["1", "2", "3"]
+
+
+def test_a_renewed_token_that_is_refused_is_an_error(fakes: MakeFake, follow: Follow) -> None:
+    fake = fakes()
+    begun: list[int] = []
+
+    def stand_once(method: Any, request: Any, forward: Any, context: Any) -> Iterator[Any]:
+        begun.append(1)
+        if len(begun) == 1:
+            yield told("1")(method, request, forward, context)
+        context.abort(grpc.StatusCode.UNAUTHENTICATED, "the token is not known")
+
+    fake.behave = stand_once
+    with pytest.raises(RejectedError) as caught:
+        follow(fake.endpoint, "contoso", 2)
+    assert (caught.value.code, len(begun)) == (grpc.StatusCode.UNAUTHENTICATED, 2)
+
+
 def test_closing_the_client_ends_its_streams(server: Asked) -> None:
     client = Tollgate(server.endpoint)
     found: list[list[Directive]] = []
@@ -130,6 +161,57 @@ def test_closing_the_client_ends_its_streams(server: Asked) -> None:
     client.close()
     reader.join(10)
     assert found == [[]]
+
+
+@pytest.mark.parametrize("before", [True, False])
+def test_a_client_that_is_closed_while_a_stream_is_opened_ends_it(
+    server: Asked, monkeypatch: pytest.MonkeyPatch, before: bool
+) -> None:
+    client = Tollgate(server.endpoint)
+    closing = threading.Thread(target=client.close)
+    stub = client._stub
+
+    def close_meanwhile(*which: Any, **how: Any) -> Any:
+        found = None if before else stub(*which, **how)
+        closing.start()
+        closing.join(0.2)  # as far as it comes
+        return found or stub(*which, **how)
+
+    monkeypatch.setattr(client, "_stub", close_meanwhile)
+    found: list[list[Directive]] = []
+    reader = threading.Thread(
+        target=lambda: found.append(list(client.watch_calls(tenant_id=server.tenant))), daemon=True
+    )
+    reader.start()
+    reader.join(10)
+    closing.join(10)
+    assert (found, client._channels) == ([[]], {})
+
+
+@pytest.mark.parametrize("closed", [True, False])
+async def test_a_reader_in_the_event_loop_ends_with_its_client_or_when_it_is_cancelled(
+    fakes: MakeFake, closed: bool
+) -> None:
+    fake = fakes()
+
+    def say_nothing(*_: Any) -> WatchCallsResponse:
+        fake.cancelled.wait(20)
+        return WatchCallsResponse(caught_up=True)
+
+    async def read() -> list[Directive]:
+        return [told async for told in client.watch_calls(tenant_id="contoso")]
+
+    fake.behave = say_nothing
+    async with AsyncTollgate(fake.endpoint) as client:
+        reader = asyncio.create_task(read())
+        await asyncio.to_thread(fake.wait_for, 1)
+        if closed:
+            await client.close()
+        else:
+            reader.cancel()
+        (end,) = await asyncio.wait_for(asyncio.gather(reader, return_exceptions=True), 10)
+    assert end == [] if closed else isinstance(end, asyncio.CancelledError)
+    fake.cancelled.set()
 
 
 def test_pauses_grow_and_what_is_known_is_bounded() -> None:
@@ -237,6 +319,30 @@ def test_a_thread_follows_its_calls_by_one_stream_and_leaves_it_when_idle(
             tenant_id=call.tenant_id, call_id=call.call_id, used_seconds=call.used_seconds
         )
         until(lambda: not client._rooms and not client._streams)
+
+
+def test_a_call_is_followed_also_when_the_stream_was_just_about_to_be_left(
+    server: Asked, leg: CallFields, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Tollgate(server.endpoint, timeout=10) as client:
+        call = Call(leg["tenant_id"], leg["call_id"], client.authorize(**leg))
+        with client.follow_call(call):
+            ((place, room),) = client._rooms.items()
+        room.followed._left_at -= FOLLOW_IDLE
+        leaving = threading.Thread(target=client._leave, args=(place, room))
+        add = room.followed.add
+
+        def leave_meanwhile(call: Call, wake: Callable[[], None]) -> None:
+            leaving.start()
+            leaving.join(0.2)  # as far as it comes
+            add(call, wake)
+
+        monkeypatch.setattr(room.followed, "add", leave_meanwhile)
+        with client.follow_call(call) as told:
+            leaving.join(10)
+            which = ["--tenant", server.tenant, "--call-id", leg["call_id"]]
+            server.server.tollgate("calls", "end", *which, *BY)
+            assert told.wait(20)
 
 
 async def test_directives_that_are_refused_harm_no_call(

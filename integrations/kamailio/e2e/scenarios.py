@@ -457,25 +457,31 @@ def meeting(stack, name="meeting"):
         return settled(stack, name, call.caller.talked(), outcome="20 x 200, BYE", rate="0.1")
 
 
+@contextlib.contextmanager
+def example_legs(stack, name, calls):
+    """Who answers so many calls, and the class of the legs by which the client library's example makes them."""
+    answers = sip.Sipp(stack, f"{name}-uas", sip.answerer(), calls=calls).start()
+    try:
+        time.sleep(0.3)
+        yield answers, bridge.leg_class(("127.0.0.1", stack.sip), ("127.0.0.1", answers.port))
+    finally:
+        answers.stop(timeout=3)
+
+
 @scenario("conference dial-out, 20 legs by the client library's example", tenant("bridge", users=(OLIVIA,)))
 def conference(stack, name="bridge"):
     """clients/python/examples/dial_out.py asks by itself; its legs are real calls by way of Kamailio."""
-    answers = sip.Sipp(stack, f"{name}-uas", sip.answerer(), calls=20).start()
-    time.sleep(0.3)
-    leg = bridge.leg_class(("127.0.0.1", stack.sip), ("127.0.0.1", answers.port))
+    with example_legs(stack, name, 20) as (answers, leg):
 
-    async def invite():
-        journal = stack.directory / "bridge-journal"
-        async with AsyncTollgate(f"127.0.0.1:{stack.port}", journal=journal, timeout=10) as client:
-            meeting = bridge.EXAMPLE["Conference"](client, name, "olivia", leg)
-            invited = await meeting.invite_all([LAGOS] * 20, talk=3.5)
-            await asyncio.to_thread(answers.wait)
-            return invited
+        async def invite():
+            journal = stack.directory / "bridge-journal"
+            async with AsyncTollgate(f"127.0.0.1:{stack.port}", journal=journal, timeout=10) as client:
+                meeting = bridge.EXAMPLE["Conference"](client, name, "olivia", leg)
+                invited = await meeting.invite_all([LAGOS] * 20, talk=3.5)
+                await asyncio.to_thread(answers.wait)
+                return invited
 
-    try:
         invited = asyncio.run(invite())
-    finally:
-        answers.stop(timeout=3)
     check(len(leg.talks) == 20, f"{len(leg.talks)} legs were answered: {[str(i) for i in invited]}")
     check(all(i.ended.settlement.result == "SETTLED" for i in invited), f"{[str(i) for i in invited]}")
     return settled(stack, name, leg.talks, outcome="20 x 200, BYE", rate="0.1")
@@ -484,23 +490,18 @@ def conference(stack, name="bridge"):
 @scenario("conference dial-out: END_NOW hangs up the example's legs", tenant("adjourn", users=(OLIVIA,)))
 def adjourned(stack, name="adjourn"):
     """An operator ends the organiser's calls: `run_call` of the client library watches, and hangs up."""
-    answers = sip.Sipp(stack, f"{name}-uas", sip.answerer(), calls=3).start()
-    time.sleep(0.3)
-    leg = bridge.leg_class(("127.0.0.1", stack.sip), ("127.0.0.1", answers.port))
+    with example_legs(stack, name, 3) as (answers, leg):
 
-    async def invite():
-        async with AsyncTollgate(f"127.0.0.1:{stack.port}", timeout=10) as client:
-            meeting = bridge.EXAMPLE["Conference"](client, name, "olivia", leg)
-            invited = asyncio.create_task(meeting.invite_all([LAGOS] * 3, talk=GRANT - 5))
-            await asyncio.to_thread(until, "all have answered", lambda: len(leg.picked_up) == 3)
-            await asyncio.to_thread(stack.cli, "calls", "end", "--tenant", name, "--payer", "olivia", *BY)
-            return await invited
+        async def invite():
+            async with AsyncTollgate(f"127.0.0.1:{stack.port}", timeout=10) as client:
+                meeting = bridge.EXAMPLE["Conference"](client, name, "olivia", leg)
+                invited = asyncio.create_task(meeting.invite_all([LAGOS] * 3, talk=GRANT - 5))
+                await asyncio.to_thread(until, "all have answered", lambda: len(leg.picked_up) == 3)
+                await asyncio.to_thread(stack.cli, "calls", "end", "--tenant", name, "--payer", "olivia", *BY)
+                return await invited
 
-    try:
         invited = asyncio.run(invite())
         check(answers.wait() == 0, "somebody was not hung up")
-    finally:
-        answers.stop(timeout=3)
     check({str(i.ended.cause) for i in invited} == {"DIRECTED"}, f"{[str(i) for i in invited]}")
     return settled(stack, name, leg.talks, outcome="3 x 200, END_NOW (OPERATOR), BYE", rate="0.1")
 

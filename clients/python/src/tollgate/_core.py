@@ -5,12 +5,14 @@ import os
 import random
 import threading
 import time
+import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Any, Final, Generic, TypeVar
 
 import grpc
+import grpc.aio
 from google.protobuf.message import DecodeError
 from google.rpc import error_details_pb2, status_pb2
 
@@ -28,6 +30,8 @@ from tollgate.errors import (
 )
 from tollgate.journal import EndRequest, Entry, Journal
 from tollgate.v1 import call_authorization_service_pb2 as service
+
+Channel = TypeVar("Channel", grpc.Channel, grpc.aio.Channel)
 
 log = logging.getLogger("tollgate")
 
@@ -309,22 +313,80 @@ def grpc_is_used() -> None:
         _grpc_used_in = pid
 
 
+# What a fork copied: its threads are gone, and even to close it could hang.
+_inherited: list[object] = []
+_clients: "weakref.WeakSet[Common[Any]]" = weakref.WeakSet()
+
+
 def _after_fork_in_child() -> None:
     global _lock
     # Another thread of the parent may have had it.
     _lock = threading.Lock()
+    for client in list(_clients):
+        _inherited.append(vars(client).copy())
+        client._forget()
 
 
 os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
-class Common:
-    """What both clients do without a network."""
+class Common(Generic[Channel]):
+    """What both clients do alike: all but to wait for an answer."""
 
     def __init__(self, settings: Settings, journal: Journal | None) -> None:
         self._settings = settings
         self._journal = journal
         self._closed = False
+        self._forget()
+        _clients.add(self)
+
+    def _forget(self) -> None:
+        """The state of a process that has opened nothing yet."""
+        self._channels: dict[int, tuple[Channel, grpc.ChannelCredentials | None]] = {}
+        self._retired: dict[int, Channel] = {}
+        self._stubs: dict[tuple[int, str], Any] = {}
+
+    def _open(self, where: Endpoint, credentials: grpc.ChannelCredentials | None) -> Channel:
+        """A new channel; plain without credentials."""
+        raise NotImplementedError
+
+    def _close_retired(self, channel: Channel) -> None:
+        """Closes a channel that was renewed twice, with what is still under way on it."""
+        raise NotImplementedError
+
+    def _stub(self, index: int, method: requests.Method[Any, Any], *, streams: bool = False) -> Any:
+        """How a method is called at an endpoint, on the channel of today's credentials."""
+        where = self._settings.endpoints[index]
+        stub = self._stubs.get((index, method.name))
+        if stub is not None and not where.secure:
+            return stub
+        if index not in self._channels:
+            grpc_is_used()
+        credentials = self._settings.trusted(where)
+        channel, of = self._channels.get(index, (None, None))
+        if channel is not None and of is not credentials:
+            # Renewed: what is under way on the old channel may end, until the next renewal.
+            retired = self._retired.pop(index, None)
+            if retired is not None:
+                self._close_retired(retired)
+            self._retired[index] = channel
+            for name in [name for name in self._stubs if name[0] == index]:
+                del self._stubs[name]
+            channel = None
+        if channel is None:
+            channel = self._open(where, credentials)
+            self._channels[index] = (channel, credentials)
+        stub = self._stubs.get((index, method.name))
+        if stub is not None:
+            return stub
+        make = channel.unary_stream if streams else channel.unary_unary
+        stub = make(
+            method.path,
+            request_serializer=method.request.SerializeToString,
+            response_deserializer=method.response.FromString,
+        )
+        self._stubs[index, method.name] = stub
+        return stub
 
     @property
     def journal(self) -> Journal | None:

@@ -135,7 +135,9 @@ class Exchange:
         self._last = failure
         if failure.code is not grpc.StatusCode.RESOURCE_EXHAUSTED:
             # UNAVAILABLE may also mean that the ledger did not answer, or that the reply was lost.
-            self._maybe_executed = self._maybe_executed or failure.code in RETRIED
+            # CANCELLED, that its channel was closed under it.
+            unknown = failure.code in RETRIED or failure.code is grpc.StatusCode.CANCELLED
+            self._maybe_executed = self._maybe_executed or unknown
         at: float | None
         if failure.code in RETRIED:
             at = now if self._untried else now + self._pause()

@@ -53,11 +53,13 @@ class Watch:
         self._endpoints = endpoints
         self._rng = rng
         self._pause = FIRST_PAUSE
+        self._stood = False
         self._known: OrderedDict[str, None] = OrderedDict()
 
     def told(self, message: service.WatchCallsResponse) -> Directive | None:
         """The directive of a message, unless it was given before."""
         self._pause = FIRST_PAUSE
+        self._stood = True
         if not message.HasField("directive"):
             return None
         name = message.directive.directive_id
@@ -71,7 +73,10 @@ class Watch:
 
     def ended(self, code: grpc.StatusCode, details: str | None) -> float:
         """After how many seconds the next sidecar is asked; RejectedError if none would answer."""
-        if code in FOR_GOOD:
+        # A stream that stood ends with its token or certificate: a renewed one may be there.
+        renewed = self._stood and code is grpc.StatusCode.UNAUTHENTICATED
+        self._stood = False
+        if code in FOR_GOOD and not renewed:
             raise RejectedError(f"WatchCalls: {code.name}: {details or ''}", code=code, attempts=1)
         self.endpoint = (self.endpoint + 1) % self._endpoints
         pause = self._pause

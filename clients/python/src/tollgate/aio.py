@@ -4,10 +4,9 @@ import asyncio
 import contextlib
 import os
 import time
-import weakref
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from datetime import datetime
-from typing import Any, Unpack
+from typing import Any, Final, Unpack
 
 import grpc
 import grpc.aio
@@ -24,11 +23,11 @@ from tollgate.v1 import call_authorization_service_pb2 as service
 
 __all__ = ["AsyncTollgate"]
 
-# Channels that a fork copied: not to be touched.
-_inherited: list[object] = []
+CHANNEL_CLOSED: Final = "its channel was closed"
+"""What is said of a request that gRPC ended with its channel."""
 
 
-class AsyncTollgate(_core.Common):
+class AsyncTollgate(_core.Common[grpc.aio.Channel]):
     """Asks Tollgate whether calls may proceed, from one event loop.
 
     Arguments, methods and promises are those of `Tollgate`. The journal's writes wait for the disk in
@@ -74,21 +73,12 @@ class AsyncTollgate(_core.Common):
         if journal is not None:
             kept = Journal(journal, capacity=journal_capacity, on_refused=on_refused)
         super().__init__(known, kept)
-        self._forget()
-        _clients.add(self)
 
     def _forget(self) -> None:
-        """The state of a process that has opened nothing yet."""
-        self._channels: dict[int, tuple[grpc.aio.Channel, grpc.ChannelCredentials | None]] = {}
-        self._retired: dict[int, grpc.aio.Channel] = {}
+        super()._forget()
         self._rooms: dict[tuple[str, str], _Room] = {}
         self._closing: set[asyncio.Task[None]] = set()
-        self._stubs: dict[tuple[int, str], Any] = {}
         self._resender: asyncio.Task[None] | None = None
-
-    def _after_fork(self) -> None:
-        _inherited.append((self._channels, self._stubs, self._resender))
-        self._forget()
 
     # The calls of a switch.
 
@@ -240,6 +230,10 @@ class AsyncTollgate(_core.Common):
                 details: str | None = None
             except grpc.aio.AioRpcError as error:
                 code, details = error.code(), error.details()
+            except asyncio.CancelledError:
+                if _is_cancelled():
+                    raise
+                code, details = grpc.StatusCode.CANCELLED, CHANNEL_CLOSED
             finally:
                 stream.cancel()
             if not self._closed:
@@ -437,43 +431,17 @@ class AsyncTollgate(_core.Common):
             if flights:
                 await asyncio.gather(*flights, return_exceptions=True)
 
-    def _stub(self, index: int, method: requests.Method[Any, Any], *, streams: bool = False) -> Any:
-        where = self._settings.endpoints[index]
-        stub = self._stubs.get((index, method.name))
-        if stub is not None and not where.secure:
-            return stub
-        if index not in self._channels:
-            _core.grpc_is_used()
-        credentials = self._settings.trusted(where)
-        channel, of = self._channels.get(index, (None, None))
-        if channel is not None and of is not credentials:
-            # Renewed: what is under way on the old channel may end, until the next renewal.
-            retired = self._retired.pop(index, None)
-            if retired is not None:
-                closing = asyncio.ensure_future(retired.close())
-                self._closing.add(closing)
-                closing.add_done_callback(self._closing.discard)
-            self._retired[index] = channel
-            for name in [name for name in self._stubs if name[0] == index]:
-                del self._stubs[name]
-            channel = None
-        if channel is None:
-            if credentials is not None:
-                channel = grpc.aio.secure_channel(where.target, credentials, options=where.options)
-            else:
-                channel = grpc.aio.insecure_channel(where.target, options=where.options)
-            self._channels[index] = (channel, credentials)
-        stub = self._stubs.get((index, method.name))
-        if stub is not None:
-            return stub
-        make = channel.unary_stream if streams else channel.unary_unary
-        stub = make(
-            method.path,
-            request_serializer=method.request.SerializeToString,
-            response_deserializer=method.response.FromString,
-        )
-        self._stubs[index, method.name] = stub
-        return stub
+    def _open(
+        self, where: _core.Endpoint, credentials: grpc.ChannelCredentials | None
+    ) -> grpc.aio.Channel:
+        if credentials is None:
+            return grpc.aio.insecure_channel(where.target, options=where.options)
+        return grpc.aio.secure_channel(where.target, credentials, options=where.options)
+
+    def _close_retired(self, channel: grpc.aio.Channel) -> None:
+        closing = asyncio.ensure_future(channel.close())
+        self._closing.add(closing)
+        closing.add_done_callback(self._closing.discard)
 
     async def _resend_for_ever(self, journal: Journal) -> None:
         """Takes over what dead clients left, and sends what waits, until the client is closed."""
@@ -532,15 +500,19 @@ class _Room:
 async def _send(
     stub: Any, request: Any, timeout: float, metadata: Sequence[tuple[str, str]]
 ) -> Any:
-    return await stub(request, timeout=timeout, metadata=metadata)
+    try:
+        return await stub(request, timeout=timeout, metadata=metadata)
+    except asyncio.CancelledError:
+        if _is_cancelled():
+            raise
+        nothing = grpc.aio.Metadata()
+        raise grpc.aio.AioRpcError(
+            grpc.StatusCode.CANCELLED, nothing, nothing, CHANNEL_CLOSED
+        ) from None
 
 
-_clients: "weakref.WeakSet[AsyncTollgate]" = weakref.WeakSet()
-
-
-def _after_fork_in_child() -> None:
-    for client in list(_clients):
-        client._after_fork()
-
-
-os.register_at_fork(after_in_child=_after_fork_in_child)
+def _is_cancelled() -> bool:
+    """Whether who runs here was cancelled. gRPC raises the same where it closed a channel under a
+    request: one that was renewed twice, or that of a client that is closed."""
+    task = asyncio.current_task()
+    return task is None or task.cancelling() > 0

@@ -5,7 +5,6 @@ import os
 import queue
 import threading
 import time
-import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Unpack
@@ -24,11 +23,8 @@ from tollgate.v1 import call_authorization_service_pb2 as service
 
 __all__ = ["Tollgate"]
 
-# Channels that a fork copied: their threads are gone, and even to close them could hang.
-_inherited: list[object] = []
 
-
-class Tollgate(_core.Common):
+class Tollgate(_core.Common[grpc.Channel]):
     """Asks Tollgate whether calls may proceed. Safe to use from many threads at a time.
 
     `endpoints`: one or more sidecars for calls (`HOST:PORT`, `http://…`, `https://…`, `unix:PATH`),
@@ -93,23 +89,14 @@ class Tollgate(_core.Common):
         if journal is not None:
             kept = Journal(journal, capacity=journal_capacity, on_refused=on_refused)
         super().__init__(known, kept)
-        self._forget()
-        _clients.add(self)
 
     def _forget(self) -> None:
-        """The state of a process that has opened nothing yet."""
-        self._lock = threading.Lock()
-        self._channels: dict[int, tuple[grpc.Channel, grpc.ChannelCredentials | None]] = {}
-        self._stubs: dict[tuple[int, str], Any] = {}
+        super()._forget()
+        self._lock = threading.RLock()
         self._streams: set[Any] = set()
-        self._retired: dict[int, grpc.Channel] = {}
         self._rooms: dict[tuple[str, str], _Room] = {}
         self._resender: threading.Thread | None = None
         self._wake = threading.Event()
-
-    def _after_fork(self) -> None:
-        _inherited.append((self._channels, self._stubs, self._resender))
-        self._forget()
 
     # The calls of a switch.
 
@@ -249,9 +236,10 @@ class Tollgate(_core.Common):
     def watch_calls(self, *, tenant_id: str, trunk_id: str = "") -> Iterator[Directive]:
         """Directives for the running calls of a tenant, or of one trunk of it, as they come up.
 
-        First whatever applies when it begins. A stream that is lost is opened again at the next
-        sidecar; each directive is given once. Ends when the client is closed; RejectedError where
-        the tenant is unknown or not the caller's.
+        First whatever applies when it begins. A stream that is lost, or that ended with its token or
+        certificate, is opened again at the next sidecar with the renewed ones; each directive is
+        given once. Ends when the client is closed; RejectedError where the tenant is unknown or not
+        the caller's, and where a stream is refused from the start.
         """
         return self._directives(tenant_id, trunk_id, None)
 
@@ -276,8 +264,9 @@ class Tollgate(_core.Common):
                     name="tollgate-watch",
                     daemon=True,
                 ).start()
-        if room is not None:
-            room.followed.add(call, told.set)
+            if room is not None:
+                # Before `_leave` looks whether anybody needs it.
+                room.followed.add(call, told.set)
         try:
             yield told
         finally:
@@ -312,10 +301,13 @@ class Tollgate(_core.Common):
         known = self._settings
         watch = Watch(tenant_id, trunk_id, len(known.endpoints), known.rng)
         while not self._closed and not (room and room.over.is_set()):
-            stream = self._stub(watch.endpoint, requests.WATCH_CALLS, streams=True)(
-                watch.request, metadata=known.sent()
-            )
             with self._lock:
+                if self._closed:
+                    return
+                # Before `close` looks what there is to end.
+                stream = self._stub(watch.endpoint, requests.WATCH_CALLS, streams=True)(
+                    watch.request, metadata=known.sent()
+                )
                 self._streams.add(stream)
             if room is not None:
                 room.stream = stream
@@ -477,41 +469,18 @@ class Tollgate(_core.Common):
                 flight.cancel()
 
     def _stub(self, index: int, method: requests.Method[Any, Any], *, streams: bool = False) -> Any:
-        where = self._settings.endpoints[index]
-        stub = self._stubs.get((index, method.name))
-        if stub is not None and not where.secure:
-            return stub
         with self._lock:
-            if index not in self._channels:
-                _core.grpc_is_used()
-            credentials = self._settings.trusted(where)
-            channel, of = self._channels.get(index, (None, None))
-            if channel is not None and of is not credentials:
-                # Renewed: what is under way on the old channel may end, until the next renewal.
-                retired = self._retired.pop(index, None)
-                if retired is not None:
-                    retired.close()
-                self._retired[index] = channel
-                for name in [name for name in self._stubs if name[0] == index]:
-                    del self._stubs[name]
-                channel = None
-            if channel is None:
-                if credentials is not None:
-                    channel = grpc.secure_channel(where.target, credentials, options=where.options)
-                else:
-                    channel = grpc.insecure_channel(where.target, options=where.options)
-                self._channels[index] = (channel, credentials)
-            stub = self._stubs.get((index, method.name))
-            if stub is not None:
-                return stub
-            make = channel.unary_stream if streams else channel.unary_unary
-            stub = make(
-                method.path,
-                request_serializer=method.request.SerializeToString,
-                response_deserializer=method.response.FromString,
-            )
-            self._stubs[index, method.name] = stub
-            return stub
+            return super()._stub(index, method, streams=streams)
+
+    def _open(
+        self, where: _core.Endpoint, credentials: grpc.ChannelCredentials | None
+    ) -> grpc.Channel:
+        if credentials is None:
+            return grpc.insecure_channel(where.target, options=where.options)
+        return grpc.secure_channel(where.target, credentials, options=where.options)
+
+    def _close_retired(self, channel: grpc.Channel) -> None:
+        channel.close()
 
     def _resend_for_ever(self) -> None:
         """Takes over what dead clients left, and sends what waits, until the client is closed."""
@@ -570,13 +539,3 @@ class _Room:
 
 RESEND_PAUSE = 0.05
 """Between two attempts of `flush`, in seconds."""
-
-_clients: "weakref.WeakSet[Tollgate]" = weakref.WeakSet()
-
-
-def _after_fork_in_child() -> None:
-    for client in list(_clients):
-        client._after_fork()
-
-
-os.register_at_fork(after_in_child=_after_fork_in_child)
