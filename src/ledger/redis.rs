@@ -970,6 +970,7 @@ impl RedisLedger {
         let mut pools: Vec<(String, Bucket)> = vec![];
         for (field, bytes) in accounts {
             match field.split_once(':') {
+                None if field == keys::LONG => {}
                 None => snapshot.tenant = decode("tenant account", &bytes)?,
                 Some(("u", payer)) => {
                     let payer = PayerId::new(payer).map_err(|_| stray(&field))?;

@@ -119,7 +119,10 @@ local function unpacked_shape(bytes)
   return found
 end
 
-local function shape_of(call) return unpacked_shape(call[CALL.shape]) end
+local function shape_of(call)
+  local bytes = call[CALL.shape]
+  return shapes[bytes] or unpacked_shape(bytes)
+end
 
 -- What a run knows of hashes, by key: values by field as they stand now, of calls also as they are packed, and
 -- which have changed. A table costs as much as ten of its fields, and more while it grows: those that `save` has
@@ -146,6 +149,10 @@ local function hash_of(key)
   end
   return hash
 end
+
+-- Accounts that runs have written, by their bytes: whoever reads these again takes the table, and need not unpack it.
+-- What bytes mean never changes, and each table has one taker, so that these outlive a run.
+local written, written_count = { [''] = false }, 0
 
 -- What is to be read next, of one hash.
 local wanted = {}
@@ -176,7 +183,13 @@ local function fetch_wanted(key)
       elseif bytes then
         known[field], bytes[field] = unpack_call(value), value
       else
-        known[field] = (unpack_array(value))
+        local account = written[value]
+        if account then
+          written[value], written_count = nil, written_count - 1
+          known[field] = account
+        else
+          known[field] = (unpack_array(value))
+        end
       end
     end
   end
@@ -192,19 +205,19 @@ end
 
 -- The value of a field; false where there is none.
 local function read(key, field)
-  local known = hash_of(key).values
-  local value = known[field]
+  local hash = hashes[key] or hash_of(key)
+  local value = hash.values[field]
   if value == nil then
-    want(known, field)
+    want(hash.values, field)
     fetch_wanted(key)
-    value = known[field]
+    value = hash.values[field]
   end
   return value
 end
 
 -- Sets a value, or marks one as changed in place; false removes it.
 local function put(key, field, value)
-  local hash = hash_of(key)
+  local hash = hashes[key] or hash_of(key)
   hash.values[field], hash.changed[field] = value, true
   if hash.bytes[field] then hash.bytes[field] = nil end
 end
@@ -320,8 +333,13 @@ local function save_hash(key, hash)
     fields[field] = nil
     local value = known[field]
     if value then
-      kept[here + 1], kept[here + 2] = field, bytes[field] or write_value(value)
+      local as_bytes = bytes[field] or write_value(value)
+      kept[here + 1], kept[here + 2] = field, as_bytes
       here = here + 2
+      if key == ACCOUNTS then
+        if written_count >= 256 then written, written_count = {}, 0 end
+        written[as_bytes], written_count = value, written_count + 1
+      end
     else
       gone = gone or {}
       there = there + 1
