@@ -66,7 +66,7 @@ pub(super) struct Command {
     pub(super) args: Vec<u8>,
     /// What the script keeps and does not read.
     pub(super) opaque: Vec<u8>,
-    /// What it may have in common with others; for all commands of a verb, or for none of them. More than one byte.
+    /// What it has in common with many others, which a script unpacks once; all commands of a verb have this, or none.
     pub(super) shared: Option<Vec<u8>>,
 }
 
@@ -216,17 +216,11 @@ impl Sender {
     ) -> Result<(Vec<Told>, u64), LedgerError> {
         metrics::get().run(*verb as usize, verb.script().name, requests.len());
         let clock = self.clock_argument();
-        let numbers: Vec<[u8; 1]> =
-            (1..=u8::MAX).map(|number| [number]).take(requests.len()).collect();
         let mut arguments = Vec::with_capacity(1 + 3 * requests.len());
         arguments.push(clock.as_bytes());
-        for (i, Request { command, .. }) in requests.iter().enumerate() {
+        for Request { command, .. } in requests {
             arguments.extend([&*command.args, &*command.opaque]);
-            if let Some(shared) = &command.shared {
-                let same = |other: &Request| other.command.shared.as_ref() == Some(shared);
-                let before = requests[..i].iter().zip(&numbers).find(|(other, _)| same(other));
-                arguments.push(before.map_or(shared, |(_, number)| number));
-            }
+            arguments.extend(command.shared.as_deref());
         }
         let (answer, epoch) = self.evaluate(*verb, tenant, &arguments).await?;
         let count = answer.len();

@@ -11,8 +11,7 @@
 -- ARGV[1] the clock (see read_clock)
 -- ARGV[2] the packed fields of AUTHORIZE
 -- ARGV[3] the context: opaque bytes, kept with the call and its entry
--- ARGV[4] the packed fields of BASIS, and behind them those of SHAPE and of OFFER unless it is a refusal; or the number
--- of a command with the same
+-- ARGV[4] the packed fields of BASIS, and behind them those of SHAPE and of OFFER unless it is a refusal
 -- and so on: three for each command
 --
 -- Answers for each command [tag, now, detail], and the call beside it:

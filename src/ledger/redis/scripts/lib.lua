@@ -386,17 +386,14 @@ end
 
 -- Carries out the commands of one script, one after the other, and writes once: as if each had come
 -- alone, at one instant. The arguments are the clock, then of each command its fields, its opaque bytes and,
--- where `step` is 3, a text that many commands share: where another one before it in the run has the same, only
--- the number of that one, as one byte. The answers are the clock, and those of `reply`, two each; they take the
--- place of the arguments. Answers with how many there are, too.
+-- where `step` is 3, a text that many commands share. The answers are the clock, and those of `reply`, two each;
+-- they take the place of the arguments. Answers with how many there are, too.
 local function carry_out(arguments, prepare, one, step)
   step = step or 2
   local count = (#arguments - 1) / step
   for i = 1, count do
     local at = step * i - step + 2
     arguments[at] = unpack_array(arguments[at])
-    local shared = step == 3 and arguments[at + 2]
-    if shared and #shared == 1 then arguments[at + 2] = arguments[3 * byte(shared) + 1] end
   end
   prepare(arguments, count, step)
   arguments[1] = now
