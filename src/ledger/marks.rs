@@ -54,6 +54,11 @@ impl Mark {
         Mark { epoch: number / SEQUENCES, sequence: number % SEQUENCES }
     }
 
+    /// Both numbers in one, as they are stored.
+    pub(crate) fn packed(self) -> u64 {
+        self.epoch * SEQUENCES + self.sequence
+    }
+
     /// Whether a ledger that stands here has lost something that was acknowledged up to `known`.
     pub(crate) fn is_behind(self, known: Mark) -> bool {
         self.epoch < known.epoch || self.sequence < known.sequence

@@ -35,7 +35,7 @@ use crate::charging::units::{Millis, Seconds};
 use crate::ledger::marks::{Lost, Mark, Marks, Regression, is_run_before};
 use crate::ledger::recharge::RechargeTerms;
 use crate::ledger::redis::address::Address;
-use crate::ledger::redis::batch::{Sender, Told};
+use crate::ledger::redis::batch::{Command, Sender, Told};
 use crate::ledger::redis::cluster::Slot;
 use crate::ledger::redis::codec::{
     AbandonRewriteArgs, AddRewrittenArgs, AdjustBalanceArgs, AdjustReply, AdjustSettlementArgs,
@@ -155,7 +155,8 @@ impl RedisLedger {
         args: &impl Serialize,
         opaque: &[u8],
     ) -> Result<Told, LedgerError> {
-        self.sender.run_with_others(verb, tenant, encode(args)?, opaque.to_vec()).await
+        let command = Command { args: encode(args)?, opaque: opaque.to_vec(), shared: None };
+        self.sender.run_with_others(verb, tenant, command).await
     }
 
     fn connection(&self) -> &Connection {
@@ -257,8 +258,8 @@ impl Ledger for RedisLedger {
 
     async fn authorize(&self, command: &Authorize) -> Result<Reply<Authorized>, LedgerError> {
         let verb = Verb::Authorize;
-        let (args, context) = (AuthorizeArgs::bytes_of(command)?, command.context.clone());
-        let told = self.sender.run_with_others(verb, &command.tenant, args, context).await?;
+        let told = AuthorizeArgs::told(command)?;
+        let told = self.sender.run_with_others(verb, &command.tenant, told).await?;
         let reply = CallReply::of(&told)?;
         let outcome = match reply.tag {
             "decided" => Authorized::Decided(reply.call()?),
@@ -329,8 +330,8 @@ impl Ledger for RedisLedger {
 
     async fn restore(&self, command: &Restore) -> Result<Reply<Restored>, LedgerError> {
         let verb = Verb::Restore;
-        let (args, context) = (RestoreArgs::bytes_of(command)?, command.granted.context.clone());
-        let told = self.sender.run_with_others(verb, &command.tenant, args, context).await?;
+        let told = RestoreArgs::told(command)?;
+        let told = self.sender.run_with_others(verb, &command.tenant, told).await?;
         let reply = CallReply::of(&told)?;
         let outcome = match reply.tag {
             "restored" => Restored::Restored,
@@ -969,6 +970,7 @@ impl RedisLedger {
         let mut pools: Vec<(String, Bucket)> = vec![];
         for (field, bytes) in accounts {
             match field.split_once(':') {
+                None if field == keys::LONG => {}
                 None => snapshot.tenant = decode("tenant account", &bytes)?,
                 Some(("u", payer)) => {
                     let payer = PayerId::new(payer).map_err(|_| stray(&field))?;

@@ -13,11 +13,12 @@ use redis::{Value, cmd};
 use tokio::sync::oneshot;
 
 use crate::charging::ids::TenantId;
+use crate::charging::units::Millis;
 use crate::ledger::marks::{Lost, Mark, Marks, Regression};
 use crate::ledger::redis::cluster::Slot;
 use crate::ledger::redis::codec::{RegressedArgs, encode};
 use crate::ledger::redis::connection::Connection;
-use crate::ledger::redis::keys::{Key, missing};
+use crate::ledger::redis::keys::{Key, mark, missing};
 use crate::ledger::redis::read_regressed;
 use crate::ledger::redis::scripts::{Library, Verb};
 use crate::ledger::{ClockOffset, ClockReading, LedgerError};
@@ -54,14 +55,30 @@ struct Queue {
 }
 
 struct Request {
-    args: Vec<u8>,
-    opaque: Vec<u8>,
+    command: Command,
     /// With the epoch in which it was carried out.
     answer: oneshot::Sender<Result<(Told, u64), LedgerError>>,
 }
 
-/// What a script answers about a command: what it says, and the call.
-pub(super) type Told = [Vec<u8>; 2];
+/// What a script is told for a command.
+pub(super) struct Command {
+    /// Its packed fields.
+    pub(super) args: Vec<u8>,
+    /// What the script keeps and does not read.
+    pub(super) opaque: Vec<u8>,
+    /// What it has in common with many others, which a script unpacks once; all commands of a verb have this, or none.
+    pub(super) shared: Option<Vec<u8>>,
+}
+
+/// What a script answers about a command.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Told {
+    pub(super) now: Millis,
+    /// A tag, and a detail behind a blank.
+    pub(super) said: Vec<u8>,
+    /// Empty where there is none to show.
+    pub(super) call: Vec<u8>,
+}
 
 impl Sender {
     pub(super) fn new(
@@ -96,7 +113,10 @@ impl Sender {
     ) -> Result<Vec<u8>, LedgerError> {
         let clock = self.clock_argument();
         let arguments = [&[args, clock.as_bytes()], opaque].concat();
-        bytes(verb, self.evaluate(verb, tenant, &arguments).await?.0)
+        match <[Value; 1]>::try_from(self.evaluate(verb, tenant, &arguments).await?.0) {
+            Ok([answer]) => bytes(verb, answer),
+            Err(parts) => Err(unexpected(verb, &Value::Array(parts))),
+        }
     }
 
     /// Runs a script that takes many commands on one of them, together with those of others; its answer.
@@ -106,8 +126,7 @@ impl Sender {
         self: &Arc<Self>,
         verb: Verb,
         tenant: &TenantId,
-        args: Vec<u8>,
-        opaque: Vec<u8>,
+        command: Command,
     ) -> Result<Told, LedgerError> {
         let (answer, answered) = oneshot::channel();
         let lane = (verb, tenant.clone());
@@ -118,7 +137,7 @@ impl Sender {
                 let reason = format!("{MOST_WAITING} commands of tenant {tenant} wait already");
                 return Err(LedgerError::Unavailable(reason));
             }
-            queue.waiting.push_back(Request { args, opaque, answer });
+            queue.waiting.push_back(Request { command, answer });
             let starts = queue.under_way < UNDER_WAY;
             queue.under_way += u32::from(starts);
             starts
@@ -197,23 +216,28 @@ impl Sender {
     ) -> Result<(Vec<Told>, u64), LedgerError> {
         metrics::get().run(*verb as usize, verb.script().name, requests.len());
         let clock = self.clock_argument();
-        let mut arguments = Vec::with_capacity(1 + 2 * requests.len());
+        let mut arguments = Vec::with_capacity(1 + 3 * requests.len());
         arguments.push(clock.as_bytes());
-        for request in requests {
-            arguments.extend([&*request.args, &*request.opaque]);
+        for Request { command, .. } in requests {
+            arguments.extend([&*command.args, &*command.opaque]);
+            arguments.extend(command.shared.as_deref());
         }
         let (answer, epoch) = self.evaluate(*verb, tenant, &arguments).await?;
-        match answer {
-            Value::Array(parts) if parts.len() == 2 * requests.len() => {
-                let mut parts = parts.into_iter().map(|part| bytes(*verb, part));
+        let count = answer.len();
+        let mut parts = answer.into_iter();
+        match parts.next() {
+            Some(Value::Int(now)) if count == 1 + 2 * requests.len() => {
+                let mut parts = parts.map(|part| bytes(*verb, part));
                 let mut told = Vec::with_capacity(requests.len());
                 while let Some(said) = parts.next() {
                     let call = parts.next().transpose()?.unwrap_or_default();
-                    told.push([said?, call]);
+                    told.push(Told { now: Millis(now), said: said?, call });
                 }
                 Ok((told, epoch))
             }
-            other => Err(unexpected(*verb, &other)),
+            first => {
+                Err(unexpected(*verb, &Value::Array(first.into_iter().chain(parts).collect())))
+            }
         }
     }
 
@@ -224,42 +248,39 @@ impl Sender {
         verb: Verb,
         tenant: &TenantId,
         arguments: &[&[u8]],
-    ) -> Result<(Value, u64), LedgerError> {
+    ) -> Result<(Vec<Value>, u64), LedgerError> {
         if !verb.is_counted() {
-            return Ok((self.call(verb, tenant, arguments).await?, u64::MAX));
+            return Ok((vec![self.call(verb, tenant, arguments).await?], u64::MAX));
         }
         for _ in 0..MOST_REGRESSIONS {
             let (sidecar, known) = self.marks.sent(tenant);
-            let (epoch, sequence) = (known.epoch.to_string(), known.sequence.to_string());
-            let mark = [sidecar.as_bytes(), epoch.as_bytes(), sequence.as_bytes()];
-            match self.call(verb, tenant, &[arguments, &mark].concat()).await? {
-                Value::Array(parts) => match <[Value; 3]>::try_from(parts) {
-                    Ok([answer, Value::Int(epoch), Value::Int(sequence)]) => {
-                        let mark = read_mark(verb, epoch, sequence)?;
-                        if mark.epoch < self.marks.known(tenant).epoch {
-                            // Of before a loss that was found while it was on its way: nobody knows
-                            // whether it lasts, and the replay may have looked for it already.
-                            return Err(gone_back());
-                        }
-                        if mark.epoch > known.epoch {
-                            // Somebody has found a loss, perhaps another thread of this sidecar, whose
-                            // answer is on its way: whoever acts on this one must know of it.
-                            self.look_for_missing(tenant, &sidecar).await?;
-                        }
-                        self.marks.acknowledge(tenant, &sidecar, mark);
-                        return Ok((answer, mark.epoch));
-                    }
-                    Ok(parts) => return Err(unexpected(verb, &Value::Array(parts.into()))),
-                    Err(parts) => match parts[..] {
-                        [Value::Int(epoch), Value::Int(sequence)] => {
-                            let found = read_mark(verb, epoch, sequence)?;
-                            self.regressed(tenant, Regression { known, found }).await?;
-                        }
-                        _ => return Err(unexpected(verb, &Value::Array(parts))),
-                    },
-                },
+            let (field, acknowledged) = (mark(&sidecar), known.packed().to_string());
+            let counted = [field.as_bytes(), acknowledged.as_bytes()];
+            let mut parts = match self.call(verb, tenant, &[arguments, &counted].concat()).await? {
+                Value::Array(parts) => parts,
                 other => return Err(unexpected(verb, &other)),
+            };
+            let found = match parts[..] {
+                [.., Value::Int(epoch), Value::Int(sequence)] => read_mark(verb, epoch, sequence)?,
+                _ => return Err(unexpected(verb, &Value::Array(parts))),
+            };
+            parts.truncate(parts.len() - 2);
+            if parts.is_empty() {
+                self.regressed(tenant, Regression { known, found }).await?;
+                continue;
             }
+            if found.epoch < self.marks.known(tenant).epoch {
+                // Of before a loss that was found while it was on its way: nobody knows whether it
+                // lasts, and the replay may have looked for it already.
+                return Err(gone_back());
+            }
+            if found.epoch > known.epoch {
+                // Somebody has found a loss, perhaps another thread of this sidecar, whose answer is on
+                // its way: whoever acts on this one must know of it.
+                self.look_for_missing(tenant, &sidecar).await?;
+            }
+            self.marks.acknowledge(tenant, &sidecar, found);
+            return Ok((parts, found.epoch));
         }
         let again = format!("the ledger of tenant {tenant} goes back again and again");
         Err(LedgerError::Unavailable(again))

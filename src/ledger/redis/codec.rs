@@ -9,6 +9,7 @@ use serde::de::{DeserializeOwned, IgnoredAny};
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
 
+use super::batch::{Command, Told};
 use super::stored::{Shape, read_call};
 use crate::charging::decision::Decision;
 use crate::charging::month::Month;
@@ -64,8 +65,14 @@ pub(super) struct AuthorizeArgs<'a> {
     fingerprint: &'a str,
     payer: &'a str,
     trunk: &'a str,
-    tenant_version: u64,
     payer_version: u64,
+}
+
+/// What many calls have in common, whoever makes them.
+#[derive(Serialize)]
+#[cfg_attr(test, derive(Deserialize))]
+pub(super) struct BasisArgs<'a> {
+    tenant_version: u64,
     denied_retention: Seconds,
     ended_retention: Seconds,
     swept: u32,
@@ -94,19 +101,30 @@ pub(super) struct OfferArgs<'a> {
 }
 
 impl<'a> AuthorizeArgs<'a> {
+    /// The command, as a script is told it.
+    pub(super) fn told(command: &'a Authorize) -> Result<Command, LedgerError> {
+        let Authorize { call, fingerprint, payer, trunk, versions, .. } = command;
+        let args = AuthorizeArgs {
+            call: call.as_str(),
+            fingerprint,
+            payer: payer.as_str(),
+            trunk,
+            payer_version: versions.payer,
+        };
+        let shared = Some(BasisArgs::bytes_of(command)?);
+        Ok(Command { args: encode(&args)?, opaque: command.context.clone(), shared })
+    }
+}
+
+impl<'a> BasisArgs<'a> {
     fn of(command: &'a Authorize) -> Self {
         let (proposal, refusal, nuance) = match &command.proposal {
             Proposal::Refuse(decision, nuance) => ("refuse", decision.name(), nuance_code(*nuance)),
             Proposal::Grant(_) => ("grant", "", 0),
             Proposal::Record(_) => ("record", "", 0),
         };
-        AuthorizeArgs {
-            call: command.call.as_str(),
-            fingerprint: &command.fingerprint,
-            payer: command.payer.as_str(),
-            trunk: &command.trunk,
+        BasisArgs {
             tenant_version: command.versions.tenant,
-            payer_version: command.versions.payer,
             denied_retention: command.denied_retention,
             ended_retention: command.ended_retention,
             swept: SWEPT_PER_AUTHORIZE,
@@ -116,10 +134,10 @@ impl<'a> AuthorizeArgs<'a> {
         }
     }
 
-    /// The bytes of a command: these fields, and behind them the shape of the call and the offer, of which calls have
-    /// few different ones, so that a script unpacks each of them once.
-    pub(super) fn bytes_of(command: &'a Authorize) -> Result<Vec<u8>, LedgerError> {
-        let mut bytes = encode(&AuthorizeArgs::of(command))?;
+    /// These fields, and behind them the shape of the call and the offer. Commands have few different ones, so that a
+    /// script unpacks each of them once.
+    fn bytes_of(command: &'a Authorize) -> Result<Vec<u8>, LedgerError> {
+        let mut bytes = encode(&BasisArgs::of(command))?;
         if let Proposal::Grant(offer) | Proposal::Record(offer) = &command.proposal {
             bytes.extend(encode(&Shape::of_offer(offer))?);
             bytes.extend(encode(&OfferArgs::of(offer))?);
@@ -268,11 +286,11 @@ pub(super) struct RestoredPoolArgs<'a> {
 }
 
 impl<'a> RestoreArgs<'a> {
-    /// The bytes of a command: these fields, and behind them the shape of the call.
-    pub(super) fn bytes_of(command: &'a Restore) -> Result<Vec<u8>, LedgerError> {
-        let mut bytes = encode(&RestoreArgs::of(command))?;
-        bytes.extend(encode(&Shape::of_call(&command.granted))?);
-        Ok(bytes)
+    /// The command, as a script is told it.
+    pub(super) fn told(command: &'a Restore) -> Result<Command, LedgerError> {
+        let shared = Some(encode(&Shape::of_call(&command.granted))?);
+        let opaque = command.granted.context.clone();
+        Ok(Command { args: encode(&RestoreArgs::of(command))?, opaque, shared })
     }
 
     fn of(command: &'a Restore) -> Self {
@@ -648,18 +666,20 @@ impl AdjustReply<'_> {
 }
 
 /// What the scripts of calls answer: `[tag, now, detail]`, and the call beside it.
-#[derive(Deserialize)]
 pub(super) struct CallReply<'a> {
     pub(super) tag: &'a str,
     pub(super) now: Millis,
     detail: &'a str,
-    #[serde(skip)]
     call: &'a [u8],
 }
 
 impl<'a> CallReply<'a> {
-    pub(super) fn of([said, call]: &'a [Vec<u8>; 2]) -> Result<Self, LedgerError> {
-        Ok(CallReply { call, ..decode("answer", said)? })
+    pub(super) fn of(told: &'a Told) -> Result<Self, LedgerError> {
+        let Told { now, said, call } = told;
+        let unreadable = |_| LedgerError::Corrupt("answer: a text that is not UTF-8".to_owned());
+        let said = std::str::from_utf8(said).map_err(unreadable)?;
+        let (tag, detail) = said.split_once(' ').unwrap_or((said, ""));
+        Ok(CallReply { tag, now: *now, detail, call })
     }
 
     pub(super) fn call(&self) -> Result<Call, LedgerError> {
@@ -788,7 +808,10 @@ pub(crate) fn fuzzed(bytes: &[u8]) {
         9 => read_and_written::<Reader>(bytes),
         10 => read_and_written::<Upkeep>(bytes),
         11 => read_and_written::<Block>(bytes),
-        12 => drop(decode::<CallReply<'_>>("answer", bytes).map(|reply| reply.call())),
+        12 => {
+            let told = Told { said: bytes.to_vec(), call: bytes.to_vec(), ..Told::default() };
+            drop(CallReply::of(&told).map(|reply| (reply.call(), reply.decision())));
+        }
         13 => drop(decode::<AdjustReply<'_>>("answer", bytes).map(|reply| reply.state())),
         14 => drop(decode::<PositionReply<'_>>("answer", bytes)),
         15 => drop(decode::<BalanceReply<'_>>("answer", bytes)),
@@ -835,7 +858,7 @@ mod tests {
             let _ = decode::<Wallet>("wallet", &bytes);
             let _ = decode::<RechargeRequest>("recharge", &bytes);
             let _ = decode::<PositionReply<'_>>("answer", &bytes);
-            let told = [bytes.clone(), bytes.clone()];
+            let told = Told { said: bytes.clone(), call: bytes.clone(), ..Told::default() };
             let _ = CallReply::of(&told).map(|reply| reply.call());
             let _ = decode::<AdjustReply<'_>>("answer", &bytes).map(|reply| reply.state());
             let _ = decode_json::<PayerProfile>("profile", &bytes);

@@ -10,7 +10,7 @@ use crate::ledger::state::BlockedBy;
 /// A key of one tenant; each is one value whatever the number of calls and payers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Key {
-    /// Hash: `t` the tenant's account, `u:` and a payer its account, `p:` and a pool its bucket.
+    /// Hash: `t` the tenant's account, `u:` and a payer its account, `p:` and a pool its bucket, `-` nothing.
     Accounts,
     /// Hash: pool family to seconds per month.
     Sizes,
@@ -92,6 +92,9 @@ pub(super) fn deck(version: &str) -> String {
 
 /// Field of the tenant as a whole, in accounts and profiles.
 pub(super) const TENANT: &str = "t";
+
+/// Field of accounts that says nothing, and is longer than what Redis keeps as a list that it searches from the front.
+pub(super) const LONG: &str = "-";
 
 /// Field of the wallet, in lots.
 pub(super) const WALLET: &str = "w";

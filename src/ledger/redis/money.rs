@@ -6,6 +6,7 @@
 
 use redis::Value;
 
+use crate::ledger::redis::batch::Told;
 use crate::ledger::redis::codec::CallReply;
 use crate::ledger::redis::scripts::Verb;
 use crate::ledger::redis::stored::read_call;
@@ -16,12 +17,15 @@ use crate::ledger::state::MoneyLine;
 pub(super) fn is_moved(verb: Verb, answer: &Value) -> bool {
     use Verb::*;
     let Value::Array(parts) = answer else { return false };
-    // A ledger that has gone back has done nothing.
-    let [answer, Value::Int(_), Value::Int(_)] = &parts[..] else { return false };
+    let [told @ .., Value::Int(_), Value::Int(_)] = &parts[..] else { return false };
+    if told.is_empty() {
+        // A ledger that has gone back has done nothing.
+        return false;
+    }
     match verb {
         Purchase | ReportRecharge | AdjustBalance | AdjustSettlement => true,
-        Authorize | Extend | End | Restore => match answer {
-            Value::Array(told) => told.chunks(2).any(|told| is_paid_for(verb, told)),
+        Authorize | Extend | End | Restore => match told {
+            [Value::Int(_), told @ ..] => told.chunks(2).any(|told| is_paid_for(verb, told)),
             _ => true,
         },
         // What ends by itself was promised to nobody; an answer holds money only for a call that had expired, and its
@@ -37,7 +41,8 @@ fn is_paid_for(verb: Verb, told: &[Value]) -> bool {
     let [Value::BulkString(said), Value::BulkString(call)] = told else { return true };
     if verb == Verb::Restore {
         // It does not show the call.
-        return CallReply::of(&[said.clone(), vec![]]).is_ok_and(|reply| reply.tag == "restored");
+        let told = Told { said: said.clone(), ..Told::default() };
+        return CallReply::of(&told).is_ok_and(|reply| reply.tag == "restored");
     }
     if call.is_empty() {
         return false;
@@ -56,8 +61,8 @@ mod tests {
     use crate::ledger::redis::stored::write_call;
     use crate::ledger::state::{Call, CallState, LotLine};
 
-    fn run(answer: Value) -> Value {
-        Value::Array(vec![answer, Value::Int(0), Value::Int(7)])
+    fn run(told: Vec<Value>) -> Value {
+        Value::Array([told, vec![Value::Int(0), Value::Int(7)]].concat())
     }
 
     fn calls(told: &[Option<Call>]) -> Value {
@@ -65,7 +70,7 @@ mod tests {
             let call = call.as_ref().map(|call| write_call(call).expect("it can be packed"));
             [b"said".to_vec(), call.unwrap_or_default()].map(Value::BulkString)
         });
-        run(Value::Array(told.collect()))
+        run([Value::Int(1)].into_iter().chain(told).collect())
     }
 
     #[test]
@@ -87,11 +92,12 @@ mod tests {
             let unpaid = calls(&[none.clone(), minutes.clone(), offered.clone()]);
             assert!(!is_moved(verb, &unpaid));
             assert!(is_moved(verb, &calls(&[minutes.clone(), paid.clone(), none.clone()])));
-            let unreadable = vec![Value::BulkString(vec![]), Value::BulkString(vec![0xc1])];
-            assert!(is_moved(verb, &run(Value::Array(unreadable))));
+            let unreadable = [vec![], vec![0xc1]].map(Value::BulkString).to_vec();
+            assert!(is_moved(verb, &run([vec![Value::Int(1)], unreadable.clone()].concat())));
+            assert!(is_moved(verb, &run(unreadable)));
         }
         assert!(!is_moved(Verb::Answer, &calls(&[paid])));
-        assert!(is_moved(Verb::Purchase, &run(Value::BulkString(vec![]))));
+        assert!(is_moved(Verb::Purchase, &run(vec![Value::BulkString(vec![])])));
         let gone_back = Value::Array(vec![Value::Int(0), Value::Int(7)]);
         assert!(!is_moved(Verb::Purchase, &gone_back));
     }

@@ -175,3 +175,89 @@ async fn a_value_that_cannot_be_read_is_the_matter_of_one_call_only() {
     let _: () = plain.hdel(&calls, "c17").expect("the broken call is gone");
     stage.assert_audit_clean().await;
 }
+
+#[tokio::test]
+async fn a_run_that_fails_when_it_writes_leaves_nothing_to_the_next() {
+    let server = RedisServer::started();
+    let stage = on(&server).await;
+    stage.set_pool(DOMESTIC, MINUTE.0 * 3).await;
+    let mut commands = vec![];
+    for caller in 0..4 {
+        let one_minute = request().pool(DOMESTIC).lasting(MINUTE.0);
+        commands.push(stage.command(&format!("c{caller}"), one_minute).await);
+    }
+    let decided = |outcome: Result<Reply<Authorized>, LedgerError>| match outcome {
+        Ok(Reply { outcome: Authorized::Decided(call), .. }) => call.decision,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(decided(stage.ledger.authorize(&commands[0]).await), Some(Decision::Allowed));
+    // Where the journal is no stream, a run fails at its first write: all is decided then.
+    let key = |name: &str| format!("tg:{{{}}}:{name}", stage.tenant);
+    let mut plain = server.client().get_connection().expect("redis");
+    let () = plain.rename(key("journal"), key("aside")).expect("a journal");
+    let () = plain.set(key("journal"), "text").expect("set");
+    for command in &commands {
+        let failed = stage.ledger.authorize(command).await;
+        assert!(
+            matches!(failed, Err(LedgerError::Corrupt(_)))
+                || matches!(&failed, Ok(Reply { outcome: Authorized::Replayed(_), .. })),
+            "{failed:?}"
+        );
+    }
+    let () = plain.del(key("journal")).expect("del");
+    let () = plain.rename(key("aside"), key("journal")).expect("the journal is back");
+    for command in &commands[1..3] {
+        assert_eq!(decided(stage.ledger.authorize(command).await), Some(Decision::Allowed));
+    }
+    let last = stage.ledger.authorize(&commands[3]).await;
+    assert_eq!(decided(last), Some(Decision::PoolExhausted));
+    assert_eq!(stage.pool(DOMESTIC).await.held, MINUTE.0 * 3);
+    stage.assert_audit_clean().await;
+}
+
+#[tokio::test]
+async fn payers_whose_accounts_are_equal_are_counted_apart() {
+    let server = RedisServer::started();
+    let stage = on(&server).await;
+    stage.set_pool(DOMESTIC, MINUTE.0 * CALLERS).await;
+    let limits = CallLimits { payer_calls: Some(2), ..CallLimits::default() };
+    let mut answers = vec![];
+    // Equal again and again: none has a call, then one, then two, by runs of one command and by one of all.
+    for (round, together) in [false, true, false].into_iter().enumerate() {
+        let mut commands = vec![];
+        for payer in ["ann", "bob", "cid"] {
+            let asked = request().of(payer).pool(DOMESTIC).lasting(MINUTE.0).limits(limits);
+            commands.push(stage.command(&format!("{payer}-{round}"), asked).await);
+        }
+        if together {
+            answers.extend(at_once(&stage, commands).await);
+            continue;
+        }
+        for command in &commands {
+            answers.push(stage.ledger.authorize(command).await);
+        }
+    }
+    let decisions: Vec<_> = answers
+        .into_iter()
+        .map(|answer| match answer.expect("the ledger answers").outcome {
+            Authorized::Decided(call) => call.decision,
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    assert_eq!(decisions[..6], [Some(Decision::Allowed); 6]);
+    assert_eq!(decisions[6..], [Some(Decision::ConcurrencyLimit); 3]);
+    stage.assert_audit_clean().await;
+}
+
+#[tokio::test]
+async fn the_accounts_of_a_small_tenant_are_kept_as_a_table() {
+    let server = RedisServer::started();
+    let stage = on(&server).await;
+    stage.authorize("a", request().free()).await;
+    let mut plain = server.client().get_connection().expect("redis");
+    let key = format!("tg:{{{}}}:accounts", stage.tenant);
+    let kept: String =
+        redis::cmd("OBJECT").arg("ENCODING").arg(key).query(&mut plain).expect("an encoding");
+    assert_eq!(kept, "hashtable");
+    stage.assert_audit_clean().await;
+}

@@ -51,4 +51,7 @@ if recharge or terms[1] or deducts ~= found[WALLET.deduct_shortfall] then
 end
 save()
 redis.call('HSET', PROFILES, 't', command[APPLY_TENANT.record])
+-- Redis keeps a hash of up to 512 fields as a list, which it searches from the front, unless one of them is longer
+-- than 64 bytes: each call of a tenant of 200 payers would cost an eighth more.
+redis.call('HSET', ACCOUNTS, '-', string.rep('-', 65))
 return cmsgpack.pack({ 'changed', now, 0 })

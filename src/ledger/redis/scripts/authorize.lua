@@ -9,9 +9,10 @@
 -- KEYS[7] retained: other calls by the instant at which they are forgotten
 -- KEYS[8] journal: everything that happened
 -- ARGV[1] the clock (see read_clock)
--- ARGV[2] the packed fields of AUTHORIZE, and behind them those of SHAPE and of OFFER unless it is a refusal
+-- ARGV[2] the packed fields of AUTHORIZE
 -- ARGV[3] the context: opaque bytes, kept with the call and its entry
--- and so on: a command and its bytes in turn
+-- ARGV[4] the packed fields of BASIS, and behind them those of SHAPE and of OFFER unless it is a refusal
+-- and so on: three for each command
 --
 -- Answers for each command [tag, now, detail], and the call beside it:
 --   decided: now; the call is ringing or denied
@@ -25,30 +26,38 @@
 -- decision never changes. Where a call is known already, is refused by a limit on calls, or would get less than it asks
 -- for, due holds expire first, each complete in itself, so that what they give back is seen.
 
-local AUTHORIZE = { call = 1, fingerprint = 2, payer = 3, trunk = 4, tenant_version = 5, payer_version = 6, denied_retention = 7, ended_retention = 8, swept = 9, proposal = 10, refusal = 11, nuance = 12 }
+local AUTHORIZE = { call = 1, fingerprint = 2, payer = 3, trunk = 4, payer_version = 5 }
+local BASIS = { tenant_version = 1, denied_retention = 2, ended_retention = 3, swept = 4, proposal = 5, refusal = 6, nuance = 7 }
 local OFFER = { decision = 1, month_starts = 2, month_ends = 3, requested = 4, families = 5, payer_calls = 6, tenant_calls = 7, calls_per_second = 8, when_exhausted = 9, when_spend_limited = 10, when_velocity_limited = 11 }
 
 ACCOUNTS, SIZES, POOLS, LOTS, CALLS, DEADLINES, RETAINED, JOURNAL = unpack(KEYS)
 now = read_clock(ARGV[1])
 
 -- The command in hand: each is decided as if it had come alone.
-local command, context, id, offer, shape, is_swept
+local command, context, id, basis, offer, shape, is_swept
 
--- Offers and shapes by their bytes: many calls are made the same offer, so that it is unpacked once. Bytes always
--- mean the same; nothing in an offer may be changed.
-local offers, offers_known = {}, 0
+-- What commands rest on, by its bytes: many are made the same offer, so that it is unpacked once. Bytes always mean the
+-- same; nothing in it may be changed.
+local bases, bases_known = {}, 0
 
-local function offer_of(this)
-  local bytes = this.more
-  if not bytes then return nil, '' end
-  local found = offers[bytes]
+local function basis_of(bytes)
+  local found = bases[bytes]
   if not found then
-    if offers_known >= 256 then offers, offers_known = {}, 0 end
-    local _, rest = unpack_array(bytes)
-    found = { (unpack_array(string.sub(bytes, rest + 1))), string.sub(bytes, 1, rest) }
-    offers[bytes], offers_known = found, offers_known + 1
+    if bases_known >= 256 then bases, bases_known = {}, 0 end
+    local its_basis, its_shape, its_pools, its_offer, rest, _
+    its_basis, rest = unpack_array(bytes)
+    its_shape, its_pools = '', {}
+    if rest > 0 then
+      local behind = string.sub(bytes, rest + 1)
+      _, rest = unpack_array(behind)
+      its_shape = string.sub(behind, 1, rest)
+      its_pools = unpacked_shape(its_shape)[SHAPE.pools]
+      its_offer = unpack_array(string.sub(behind, rest + 1))
+    end
+    found = { basis = its_basis, shape = its_shape, pools = its_pools, offer = its_offer }
+    bases[bytes], bases_known = found, bases_known + 1
   end
-  return found[1], found[2]
+  return found
 end
 
 -- A call of this command: a refusal has no shape.
@@ -62,7 +71,7 @@ end
 local function expire_due()
   if is_swept then return false end
   is_swept = true
-  return sweep(command[AUTHORIZE.swept], command[AUTHORIZE.ended_retention]) > 0
+  return sweep(basis[BASIS.swept], basis[BASIS.ended_retention]) > 0
 end
 
 -- A decision that leaves the call of its key as it is.
@@ -74,7 +83,7 @@ end
 local function deny(decision, nuance)
   local call = new_call(STATE.denied, decision, '')
   call[CALL.nuance] = nuance
-  retain(id, call, now + command[AUTHORIZE.denied_retention] * 1000)
+  retain(id, call, now + basis[BASIS.denied_retention] * 1000)
   note_call('refused', id, call, {})
   count_decision()
   return reply('decided', id)
@@ -86,14 +95,13 @@ local NONE = {}
 local function unopened_pools(pools)
   local are_open = true
   for i = 1, #pools do
-    if not read(ACCOUNTS, pool_field(pools[i][POOL_SHAPE.pool])) then are_open = false end
+    if not read(ACCOUNTS, pools[i].field) then are_open = false end
   end
   if are_open then return NONE, NONE end
   local unopened, families, new_pools = {}, {}, {}
   for i = 1, #pools do
-    local id = pools[i][POOL_SHAPE.pool]
-    if not read(ACCOUNTS, pool_field(id)) then
-      unopened[#unopened + 1] = id
+    if not read(ACCOUNTS, pools[i].field) then
+      unopened[#unopened + 1] = pools[i][POOL_SHAPE.pool]
       families[#families + 1] = offer[OFFER.families][i]
     end
   end
@@ -108,9 +116,7 @@ end
 
 -- Keeps an open pool valid throughout the month, also where a new time zone of the tenant has moved the
 -- month's ends since it was made.
-local function cover_month(pool, starts, ends)
-  local field = pool_field(pool)
-  local bucket = read(ACCOUNTS, field)
+local function cover_month(field, bucket, starts, ends)
   if bucket[BUCKET.starts] > starts or bucket[BUCKET.ends] < ends then
     bucket[BUCKET.starts] = math.min(bucket[BUCKET.starts], starts)
     bucket[BUCKET.ends] = math.max(bucket[BUCKET.ends], ends)
@@ -128,10 +134,10 @@ local function grant()
     call[CALL.granted] = requested
   else
     local starts, ends = offer[OFFER.month_starts], offer[OFFER.month_ends]
-    local enough = hold_plenty(call, unpacked, requested)
+    local enough, plenty = hold_plenty(call, unpacked, requested)
     if enough then
       call[CALL.granted], postings = requested, enough
-      cover_month(pools[1][POOL_SHAPE.pool], starts, ends)
+      cover_month(pools[1].field, plenty, starts, ends)
     else
       local unopened, new_pools = unopened_pools(pools)
       local added_to, added_money, covered, reach =
@@ -147,10 +153,13 @@ local function grant()
         return deny(decision, NUANCE.none)
       end
       for _, pool in ipairs(unopened) do
-        put(ACCOUNTS, pool_field(pool), new_pools[pool])
+        put(ACCOUNTS, 'p:' .. pool, new_pools[pool])
         opened_pools[#opened_pools + 1] = pool
       end
-      for i = 1, #pools do cover_month(pools[i][POOL_SHAPE.pool], starts, ends) end
+      for i = 1, #pools do
+        local field = pools[i].field
+        cover_month(field, read(ACCOUNTS, field), starts, ends)
+      end
       call[CALL.granted] = covered < requested and covered or requested
       call[CALL.reach] = reach
       postings = hold(call, added_to, added_money)
@@ -202,7 +211,7 @@ end
 
 local function authorize_again(call)
   local state = call[CALL.state]
-  if command[AUTHORIZE.proposal] == 'record' then return record_again(call) end
+  if basis[BASIS.proposal] == 'record' then return record_again(call) end
   if state ~= STATE.ended and call[CALL.fingerprint] ~= command[AUTHORIZE.fingerprint] then
     note_refusal('KEY_CONFLICT')
     return reply('conflict')
@@ -240,36 +249,37 @@ local function too_many_calls()
 end
 
 -- Reads what the commands need.
-local function prepare(commands)
-  local fields = { 't' }
-  for i = 1, #commands do
-    local one = commands[i]
-    fields[#fields + 1] = payer_field(one[AUTHORIZE.payer])
-    local _, its_shape = offer_of(one)
-    list_pools(fields, unpacked_shape(its_shape))
+local function prepare(arguments, count, step)
+  local accounts = hash_of(ACCOUNTS).values
+  want(accounts, 't')
+  for i = 2, step * count + 1, step do
+    want(accounts, payer_field(arguments[i][AUTHORIZE.payer]))
+    local its_basis = basis_of(arguments[i + 2])
+    arguments[i + 2] = its_basis
+    want_pools(accounts, its_basis.pools)
   end
-  fetch(ACCOUNTS, fields)
-  fetch_calls(commands)
+  fetch_wanted(ACCOUNTS)
+  fetch_calls(arguments, count, step)
 end
 
 -- Refuses, or grants.
-local function authorize(this, opaque)
+local function authorize(this, opaque, its_basis)
   command, context, id, is_swept = this, opaque, this[AUTHORIZE.call], false
-  offer, shape = offer_of(this)
+  basis, offer, shape = its_basis.basis, its_basis.offer, its_basis.shape
   local known = read(CALLS, id)
   if known then
     expire_due()
     known = read(CALLS, id)
   end
   if known then return authorize_again(known) end
-  if command[AUTHORIZE.proposal] == 'record' then return grant() end
+  if basis[BASIS.proposal] == 'record' then return grant() end
   local tenant, payer = tenant_account(), payer_account(command[AUTHORIZE.payer])
-  if tenant[TENANT_ACCOUNT.version] ~= command[AUTHORIZE.tenant_version]
+  if tenant[TENANT_ACCOUNT.version] ~= basis[BASIS.tenant_version]
     or (payer and payer[PAYER_ACCOUNT.version] or 0) ~= command[AUTHORIZE.payer_version] then
     return reply('stale')
   end
-  if command[AUTHORIZE.proposal] == 'refuse' then
-    return deny(command[AUTHORIZE.refusal], command[AUTHORIZE.nuance])
+  if basis[BASIS.proposal] == 'refuse' then
+    return deny(basis[BASIS.refusal], basis[BASIS.nuance])
   end
   if now < offer[OFFER.month_starts] or now >= offer[OFFER.month_ends] then return reply('stale') end
   if offer[OFFER.calls_per_second] >= 0 and is_too_fast(tenant) then
@@ -282,4 +292,4 @@ local function authorize(this, opaque)
   return grant()
 end
 
-return carry_out(ARGV, prepare, authorize)
+return carry_out(ARGV, prepare, authorize, 3)

@@ -9,8 +9,9 @@ local ACCOUNTS, SIZES, POOLS, LOTS, CALLS, DEADLINES, RETAINED, JOURNAL, PROFILE
 local ADJUSTMENTS, BLOCKS
 local JOURNAL_NEW, JOURNAL_OLD, UPKEEP, SEQUENCE
 
--- Set by `begin`: a library has no globals but `redis` while it is loaded, and looking one up costs each time.
-local call_redis, pack, unpack_first, byte, write_fixed, read_fixed, part
+-- Set by the first `begin`: a library has no globals but `redis` while it is loaded, and looking one up costs each
+-- time.
+local call_redis, pack, unpack_first, byte, write_fixed, read_fixed, part, following
 
 -- The store's clock in milliseconds, set once by each script.
 local now
@@ -18,11 +19,10 @@ local now
 -- The only place that reads the time. `clock` is what ClockOffset says: milliseconds to add, or '='
 -- and an instant; only tests and the demo send anything but 0.
 local function read_clock(clock)
-  if string.sub(clock, 1, 1) == '=' then
-    return tonumber(string.sub(clock, 2))
-  end
-  local time = redis.call('TIME')
-  return time[1] * 1000 + (time[2] - time[2] % 1000) / 1000 + tonumber(clock)
+  if byte(clock) == 61 then return tonumber(part(clock, 2)) end
+  local time = call_redis('TIME')
+  local micros = time[2] + 0
+  return time[1] * 1000 + (micros - micros % 1000) / 1000 + clock
 end
 
 -- The values of a packed array, as `cmsgpack.unpack` gives them, for half the price: its table is made in one
@@ -109,79 +109,126 @@ local function unpacked_shape(bytes)
   if not found then
     if shapes_known >= 256 then shapes, shapes_known = { [''] = shapes[''] }, 0 end
     found = unpack_array(bytes)
+    -- The names of the pools' accounts.
+    for _, pool in ipairs(found[SHAPE.pools]) do
+      pool.field = 'p:' .. pool[POOL_SHAPE.pool]
+      pool.closing_field = pool[POOL_SHAPE.closed_by] ~= '' and 'p:' .. pool[POOL_SHAPE.closed_by]
+    end
     shapes[bytes], shapes_known = found, shapes_known + 1
   end
   return found
 end
 
-local function shape_of(call) return unpacked_shape(call[CALL.shape]) end
+local function shape_of(call)
+  local bytes = call[CALL.shape]
+  return shapes[bytes] or unpacked_shape(bytes)
+end
 
--- Values of hashes: by key and field as they stand now, as they are packed, and which have changed.
+-- What a run knows of hashes, by key: values by field as they stand now, of calls also as they are packed, and
+-- which have changed. A table costs as much as ten of its fields, and more while it grows: those that `save` has
+-- emptied are filled again by the next run. Whatever is left by one that failed is thrown away by `begin`.
 
-local values, packed, changed = {}, {}, {}
+local hashes, spare = {}, {}
+local is_empty = false
 
--- Reads those of the fields that are not known yet, in one call.
-local function fetch(key, fields)
-  local known, bytes = values[key], packed[key]
-  if not known then
-    known, bytes = {}, {}
-    values[key], packed[key] = known, bytes
-  end
-  local unread, count = {}, 0
-  for i = 1, #fields do
-    local field = fields[i]
-    if known[field] == nil then
-      known[field] = false
-      count = count + 1
-      unread[count] = field
+-- Most fields of a table that is emptied rather than thrown away: going through it costs by its size.
+local MOST_EMPTIED = 32
+
+local function hash_of(key)
+  local hash = hashes[key]
+  if not hash then
+    local last = #spare
+    hash = spare[last]
+    if hash then
+      spare[last] = nil
+    else
+      hash = { values = {}, bytes = {}, changed = {} }
     end
+    hashes[key] = hash
+    is_empty = false
   end
-  local read_value = key == CALLS and unpack_call or unpack_array
+  return hash
+end
+
+-- Accounts that runs have written, by their bytes: whoever reads these again takes the table, and need not unpack it.
+-- What bytes mean never changes, and each table has one taker, so that these outlive a run.
+local written, written_count = { [''] = false }, 0
+
+-- What is to be read next, of one hash.
+local wanted = {}
+local wanted_count = 0
+
+-- Notes a field of a hash to be read, unless it is known.
+local function want(known, field)
+  if known[field] == nil then
+    known[field] = false
+    wanted_count = wanted_count + 1
+    wanted[wanted_count] = field
+  end
+end
+
+-- Reads what was noted of a hash, in one call.
+local function fetch_wanted(key)
+  local hash, count, unread = hash_of(key), wanted_count, wanted
+  local known, bytes = hash.values, key == CALLS and hash.bytes
+  wanted_count = 0
   for first = 1, count, 1000 do
     local last = count
     if last > first + 999 then last = first + 999 end
     local found = call_redis('HMGET', key, unpack(unread, first, last))
     for i = first, last do
       local value, field = found[i - first + 1], unread[i]
-      if value then
-        bytes[field] = value
-        known[field] = (read_value(value))
+      if not value then
+        -- It is known that there is none.
+      elseif bytes then
+        known[field], bytes[field] = unpack_call(value), value
+      else
+        local account = written[value]
+        if account then
+          written[value], written_count = nil, written_count - 1
+          known[field] = account
+        else
+          known[field] = (unpack_array(value))
+        end
       end
     end
   end
+  if count > MOST_EMPTIED then wanted = {} end
+end
+
+-- Reads those of the fields that are not known yet, in one call.
+local function fetch(key, fields)
+  local known = hash_of(key).values
+  for i = 1, #fields do want(known, fields[i]) end
+  fetch_wanted(key)
 end
 
 -- The value of a field; false where there is none.
 local function read(key, field)
-  local known = values[key]
-  if not known or known[field] == nil then
-    fetch(key, { field })
-    known = values[key]
+  local hash = hashes[key] or hash_of(key)
+  local value = hash.values[field]
+  if value == nil then
+    want(hash.values, field)
+    fetch_wanted(key)
+    value = hash.values[field]
   end
-  return known[field]
+  return value
 end
 
 -- Sets a value, or marks one as changed in place; false removes it.
 local function put(key, field, value)
-  local known = values[key]
-  if not known then
-    known = {}
-    values[key], packed[key] = known, {}
-  end
-  known[field], packed[key][field] = value, nil
-  local fields = changed[key]
-  if not fields then
-    fields = {}
-    changed[key] = fields
-  end
-  fields[field] = true
+  local hash = hashes[key] or hash_of(key)
+  hash.values[field], hash.changed[field] = value, true
+  if hash.bytes[field] then hash.bytes[field] = nil end
 end
 
-local function bytes_of(key, field)
-  local bytes = packed[key][field]
+-- A call as it is stored.
+local function bytes_of_call(id)
+  local hash = hash_of(CALLS)
+  local bytes = hash.bytes[id]
   if not bytes then
-    bytes = (key == CALLS and pack_call or pack)(values[key][field])
-    packed[key][field] = bytes
+    bytes = pack_call(hash.values[id])
+    hash.bytes[id] = bytes
   end
   return bytes
 end
@@ -190,15 +237,13 @@ end
 local deadlines, retained, opened_pools, entries = {}, {}, {}, {}
 
 -- Instants as text: Redis writes a number that Lua hands it digit by digit, each time.
-local texts = {}
+local text_number, text_written = 0, '0'
 
 local function text_of(number)
-  local text = texts[number]
-  if not text then
-    text = string.format('%.0f', number)
-    texts[number] = text
+  if number ~= text_number then
+    text_number, text_written = number, string.format('%d', number)
   end
-  return text
+  return text_written
 end
 
 -- An entry is stored as write_entry in stored.rs says. What Rust said about the call and what the client said about its
@@ -257,10 +302,14 @@ local function in_parts(name, key, arguments, count, step)
   end
 end
 
--- Writes the changes of a list of calls.
+-- What a command of Redis is given; written over by the next one.
+local parts = {}
+
+-- Writes the changes of a list of calls; the list that the next run fills.
 local function save_list(key, list)
-  local kept, gone, here, there = {}, nil, 0, 0
-  for id, at in pairs(list) do
+  local kept, gone, here, there = parts, nil, 0, 0
+  for id, at in following, list do
+    list[id] = nil
     if at then
       kept[here + 1], kept[here + 2] = text_of(at), id
       here = here + 2
@@ -272,6 +321,39 @@ local function save_list(key, list)
   end
   in_parts('ZADD', key, kept, here, 2)
   if gone then in_parts('ZREM', key, gone, there, 1) end
+  return here + there > MOST_EMPTIED and {} or list
+end
+
+-- Writes the changes of a hash, and empties it.
+local function save_hash(key, hash)
+  local known, bytes, fields = hash.values, hash.bytes, hash.changed
+  local kept, gone, here, there, size = parts, nil, 0, 0, 0
+  local write_value = key == CALLS and pack_call or pack
+  for field in following, fields do
+    fields[field] = nil
+    local value = known[field]
+    if value then
+      local as_bytes = bytes[field] or write_value(value)
+      kept[here + 1], kept[here + 2] = field, as_bytes
+      here = here + 2
+      if key == ACCOUNTS then
+        if written_count >= 256 then written, written_count = {}, 0 end
+        written[as_bytes], written_count = value, written_count + 1
+      end
+    else
+      gone = gone or {}
+      there = there + 1
+      gone[there] = field
+    end
+  end
+  in_parts('HSET', key, kept, here, 2)
+  if gone then in_parts('HDEL', key, gone, there, 1) end
+  for field in following, known do
+    known[field] = nil
+    if bytes[field] then bytes[field] = nil end
+    size = size + 1
+  end
+  if size <= MOST_EMPTIED then spare[#spare + 1] = hash end
 end
 
 -- Writes everything. The journal comes first: it is the one key that no script reads, so that where
@@ -280,69 +362,57 @@ local function save()
   for i = 1, #entries do
     local entry = entries[i]
     write_entry(JOURNAL, '*', pack_entry(entry), entry[ENTRY.context], entry[ENTRY.report])
+    entries[i] = nil
   end
-  for key, fields in pairs(changed) do
-    local kept, gone, here, there = {}, nil, 0, 0
-    local known, bytes = values[key], packed[key]
-    local write_value = key == CALLS and pack_call or pack
-    for field in pairs(fields) do
-      local value = known[field]
-      if value then
-        kept[here + 1], kept[here + 2] = field, bytes[field] or write_value(value)
-        here = here + 2
-      else
-        gone = gone or {}
-        there = there + 1
-        gone[there] = field
-      end
-    end
-    in_parts('HSET', key, kept, here, 2)
-    if gone then in_parts('HDEL', key, gone, there, 1) end
+  for key, hash in following, hashes do
+    save_hash(key, hash)
+    hashes[key] = nil
   end
-  if next(deadlines) then save_list(DEADLINES, deadlines) end
-  if next(retained) then save_list(RETAINED, retained) end
+  if following(deadlines) then deadlines = save_list(DEADLINES, deadlines) end
+  if following(retained) then retained = save_list(RETAINED, retained) end
   if #opened_pools > 0 then
     call_redis('SADD', POOLS, unpack(opened_pools))
+    opened_pools = {}
   end
+  if #parts > 4 * MOST_EMPTIED then parts = {} end
+  is_empty = true
 end
 
--- What an answer says besides the call; most say no more than their tag.
-local heads = {}
-
--- An answer about a call, in two parts: what it says, and the call ('' where there is none to show).
+-- An answer about a command, in two parts: what it says, with its detail behind a blank, and the call ('' where
+-- there is none to show).
 local function reply(tag, id, detail)
-  local head = not detail and heads[tag]
-  if not head then
-    head = pack({ tag, now, detail or '' })
-    if not detail then heads[tag] = head end
-  end
-  return head, id and bytes_of(CALLS, id) or ''
+  return detail and tag .. ' ' .. detail or tag, id and bytes_of_call(id) or ''
 end
 
 -- Carries out the commands of one script, one after the other, and writes once: as if each had come
--- alone, at one instant. The arguments are the clock, then a command and its opaque bytes in turn; what
--- stands behind the fields of a command is its `more`, not unpacked. The answers are those of `reply`, two each.
-local function carry_out(arguments, prepare, one)
-  local commands, answers = {}, {}
-  for i = 2, #arguments, 2 do
-    local command, rest = unpack_array(arguments[i])
-    if rest > 0 then command.more = string.sub(arguments[i], rest + 1) end
-    commands[i / 2] = command
+-- alone, at one instant. The arguments are the clock, then of each command its fields, its opaque bytes and,
+-- where `step` is 3, a text that many commands share. The answers are the clock, and those of `reply`, two each;
+-- they take the place of the arguments. Answers with how many there are, too.
+local function carry_out(arguments, prepare, one, step)
+  step = step or 2
+  local count = (#arguments - 1) / step
+  for i = 1, count do
+    local at = step * i - step + 2
+    arguments[at] = unpack_array(arguments[at])
   end
-  prepare(commands)
-  for i = 1, #commands do
-    answers[2 * i - 1], answers[2 * i] = one(commands[i], arguments[2 * i + 1])
+  prepare(arguments, count, step)
+  arguments[1] = now
+  for i = 1, count do
+    local at = step * i - step + 2
+    arguments[2 * i], arguments[2 * i + 1] =
+      one(arguments[at], arguments[at + 1], step == 3 and arguments[at + 2])
   end
+  for i = 2 * count + 2, step * count + 1 do arguments[i] = nil end
   save()
-  return answers
+  return arguments, 2 * count + 1
 end
 
 -- Reads the calls of some commands, whose first field is always the call, in one go.
-local function fetch_calls(commands)
-  local ids = {}
-  for i = 1, #commands do ids[i] = commands[i][1] end
-  fetch(CALLS, ids)
-  return ids
+local function fetch_calls(arguments, count, step)
+  local known = hash_of(CALLS).values
+  for i = 2, step * count + 1, step do want(known, arguments[i][1]) end
+  fetch_wanted(CALLS)
+  return known
 end
 
 -- Writes everything and answers with a tag that says it all.
@@ -512,33 +582,21 @@ end
 
 -- Accounts and buckets.
 
--- Names of fields by what they name: a text that is made costs a look at each of its bytes.
-local payer_fields, pool_fields = {}, {}
+-- The last one is remembered: a text that is made costs a look at each of its bytes.
+local last_payer, last_payer_field = '', 'u:'
 
 local function payer_field(payer)
-  local field = payer_fields[payer]
-  if not field then
-    field = 'u:' .. payer
-    payer_fields[payer] = field
+  if payer ~= last_payer then
+    last_payer, last_payer_field = payer, 'u:' .. payer
   end
-  return field
-end
-
-local function pool_field(pool)
-  local field = pool_fields[pool]
-  if not field then
-    field = 'p:' .. pool
-    pool_fields[pool] = field
-  end
-  return field
+  return last_payer_field
 end
 
 local function tenant_account()
-  local known = values[ACCOUNTS]
-  local account = known and known.t or read(ACCOUNTS, 't')
+  local account = read(ACCOUNTS, 't')
   if not account then
     account = { 0, false, 0, 0, 0, 0 }
-    values[ACCOUNTS].t = account
+    hash_of(ACCOUNTS).values.t = account
   end
   return account
 end
@@ -548,34 +606,36 @@ local function payer_account(payer)
   return read(ACCOUNTS, payer_field(payer))
 end
 
--- Lists the accounts of the call's pools.
-local function list_pools(fields, shape)
-  local pools = shape[SHAPE.pools]
+-- Notes that the accounts of these pools are to be read.
+local function want_pools(known, pools)
   for i = 1, #pools do
-    fields[#fields + 1] = pool_field(pools[i][POOL_SHAPE.pool])
-    local closed_by = pools[i][POOL_SHAPE.closed_by]
-    if closed_by ~= '' then fields[#fields + 1] = pool_field(closed_by) end
+    local pool = pools[i]
+    want(known, pool.field)
+    if pool.closing_field then want(known, pool.closing_field) end
   end
 end
 
 -- Reads the calls of some commands and the accounts that these need, in two calls.
-local function fetch_calls_and_accounts(commands)
-  local ids, fields = fetch_calls(commands), { 't' }
-  for i = 1, #ids do
-    local call = read(CALLS, ids[i])
+local function fetch_calls_and_accounts(arguments, count, step)
+  local calls, accounts = fetch_calls(arguments, count, step), hash_of(ACCOUNTS).values
+  want(accounts, 't')
+  for i = 2, step * count + 1, step do
+    local call = calls[arguments[i][1]]
     if call then
-      fields[#fields + 1] = payer_field(call[CALL.payer])
-      list_pools(fields, shape_of(call))
+      want(accounts, payer_field(call[CALL.payer]))
+      want_pools(accounts, shape_of(call)[SHAPE.pools])
     end
   end
-  fetch(ACCOUNTS, fields)
+  fetch_wanted(ACCOUNTS)
 end
 
 -- Reads the accounts that a command on the call needs, in one call.
 local function fetch_accounts_of(call)
-  local fields = { 't', payer_field(call[CALL.payer]) }
-  list_pools(fields, shape_of(call))
-  fetch(ACCOUNTS, fields)
+  local accounts = hash_of(ACCOUNTS).values
+  want(accounts, 't')
+  want(accounts, payer_field(call[CALL.payer]))
+  want_pools(accounts, shape_of(call)[SHAPE.pools])
+  fetch_wanted(ACCOUNTS)
 end
 
 -- The payer's account, to be changed. One that is not applied yet has an account from its first counted
@@ -631,7 +691,7 @@ local function wallet()
   local found = read(LOTS, 'w')
   if not found then
     found = { 0, {}, {}, 0, false }
-    values[LOTS].w = found
+    hash_of(LOTS).values.w = found
   end
   return found
 end
@@ -783,9 +843,9 @@ end
 -- Strikes lots off the drawing order that are spent or lapsed and that nobody holds. Only a lot that
 -- this script has read can have become one.
 local function drop_empty_lots()
-  local found, kept = wallet(), {}
+  local found, kept, known = wallet(), {}, hash_of(LOTS).values
   for _, id in ipairs(found[WALLET.live]) do
-    local bucket = values[LOTS]['l:' .. id]
+    local bucket = known['l:' .. id]
     if bucket == nil or (bucket and (available(bucket) > 0 or bucket[BUCKET.held] > 0)) then
       kept[#kept + 1] = id
     end
@@ -927,10 +987,10 @@ local function pool_sides(call, new_pools)
     local pool = pools[i]
     local id, closed_by, held =
       pool[POOL_SHAPE.pool], pool[POOL_SHAPE.closed_by], call[CALL.context + 2 * i - 1]
-    local bucket = read(ACCOUNTS, pool_field(id)) or (new_pools and new_pools[id])
+    local bucket = read(ACCOUNTS, pool.field) or (new_pools and new_pools[id])
     local closed = false
-    if closed_by ~= '' then
-      local other = read(ACCOUNTS, pool_field(closed_by)) or (new_pools and new_pools[closed_by])
+    if pool.closing_field then
+      local other = read(ACCOUNTS, pool.closing_field) or (new_pools and new_pools[closed_by])
       closed = other and is_used_up(other)
     end
     sides[i] = {
@@ -1062,7 +1122,7 @@ local function hold(call, added_to, added_money)
   for i = 1, #pools do
     local added, at = added_to[i], CALL.context + 2 * i - 1
     if added > 0 then
-      local field = pool_field(pools[i][POOL_SHAPE.pool])
+      local field = pools[i].field
       local bucket = read(ACCOUNTS, field)
       bucket[BUCKET.held] = bucket[BUCKET.held] + added
       if call[at] <= 0 then bucket[BUCKET.holds] = bucket[BUCKET.holds] + 1 end
@@ -1101,19 +1161,19 @@ local function hold(call, added_to, added_money)
 end
 
 -- Holds what the call needs so that it can run for `target`, where its only pool has that for each of its calls; the
--- postings, nil wherever `reserve` has more to say. Most calls are like this, and it costs a fifth.
+-- postings and the pool's account, nil wherever `reserve` has more to say. Most calls are like this, and it costs a fifth.
 local function hold_plenty(call, shape, target)
   local pools = shape[SHAPE.pools]
   local pool = pools[1]
   if not pool or pools[2] or pool[POOL_SHAPE.closed_by] ~= '' or target <= 0
     or call.money_line or call[CALL.money] ~= '' then return nil end
-  local field = pool_field(pool[POOL_SHAPE.pool])
-  local bucket = values[ACCOUNTS][field]
+  local field = pool.field
+  local bucket = read(ACCOUNTS, field)
   if not bucket then return nil end
   local held, increment = call[CALL.held], pool[POOL_SHAPE.increment]
   local added = target + increment - 1
   added = added - added % increment - held - call[CALL.spent]
-  if added <= 0 then return {} end
+  if added <= 0 then return {}, bucket end
   local all_held, ways = bucket[BUCKET.held], bucket[BUCKET.holds]
   local left = bucket[BUCKET.funded] + bucket[BUCKET.adjusted] - all_held - bucket[BUCKET.spent]
     - bucket[BUCKET.expired]
@@ -1122,7 +1182,7 @@ local function hold_plenty(call, shape, target)
   if share - share % increment < added then return nil end
   bucket[BUCKET.held], bucket[BUCKET.holds], call[CALL.held] = all_held + added, ways, held + added
   put(ACCOUNTS, field, bucket)
-  return { { field, 0, added, 0, 0, 0 } }
+  return { { field, 0, added, 0, 0, 0 } }, bucket
 end
 
 -- Charges `owed` to the lots: first what the call holds, in the order held, then what is left,
@@ -1225,8 +1285,7 @@ local function settle_lines(call, used, gives_back)
     local at = CALL.context + 2 * i - 1
     local held, spent = call[at], charged_to[i] - call[at + 1]
     if held ~= 0 or spent ~= 0 then
-      local pool = pools[i][POOL_SHAPE.pool]
-      local field = pool_field(pool)
+      local pool, field = pools[i][POOL_SHAPE.pool], pools[i].field
       local bucket = read(ACCOUNTS, field)
       bucket[BUCKET.held] = bucket[BUCKET.held] - held
       bucket[BUCKET.spent] = bucket[BUCKET.spent] + spent
@@ -1448,61 +1507,65 @@ local function reopen(id, call, target)
   note_call('reopened', id, call, postings)
 end
 
--- Expiry.
+-- Expiry. Its parts are in a block of their own: Lua lets a library have 200 names.
 
-local function expire(id, keep)
-  local call = read(CALLS, id)
-  if not call then
-    deadlines[id] = false
-    return
-  end
-  fetch_accounts_of(call)
-  local kind, usage = 'expired', call[CALL.used]
-  if call[CALL.state] == STATE.answered and call[CALL.granted] > usage
-    and shape_of(call)[SHAPE.terms][TERMS.charge_granted_when_lost] then
-    kind, usage = 'expired_as_granted', call[CALL.granted]
-    call[CALL.presumed] = usage
-  end
-  local postings = settle_lines(call, usage)
-  close(id, call, STATE.expired, keep)
-  note_call(kind, id, call, postings)
-end
-
--- The first `most` calls of a list that are due, and when they were. What this run has changed is not among them: Redis
--- lists it as it was until `save`, and another command of the run has swept it, or made a call of that name anew.
-local function due_of(key, changes, most)
-  local struck, due = 0, {}
-  for _ in pairs(changes) do struck = struck + 1 end
-  local listed = redis.call(
-    'ZRANGE', key, '-inf', now, 'BYSCORE', 'LIMIT', 0, most + struck, 'WITHSCORES')
-  for i = 1, #listed, 2 do
-    if #due < most and changes[listed[i]] == nil then
-      due[#due + 1] = { listed[i], tonumber(listed[i + 1]) }
+local sweep
+do
+  local function expire(id, keep)
+    local call = read(CALLS, id)
+    if not call then
+      deadlines[id] = false
+      return
     end
+    fetch_accounts_of(call)
+    local kind, usage = 'expired', call[CALL.used]
+    if call[CALL.state] == STATE.answered and call[CALL.granted] > usage
+      and shape_of(call)[SHAPE.terms][TERMS.charge_granted_when_lost] then
+      kind, usage = 'expired_as_granted', call[CALL.granted]
+      call[CALL.presumed] = usage
+    end
+    local postings = settle_lines(call, usage)
+    close(id, call, STATE.expired, keep)
+    note_call(kind, id, call, postings)
   end
-  return due
-end
 
--- Expires at most `most` due holds and forgets at most `most` other calls; how many of each.
-local function sweep(most, ended_retention)
-  local due, old = {}, due_of(RETAINED, retained, most)
-  for i, one in ipairs(due_of(DEADLINES, deadlines, most)) do due[i] = one[1] end
-  if #due > 0 then fetch(CALLS, due) end
-  for _, id in ipairs(due) do expire(id, now + ended_retention * 1000) end
-  if #due > 0 and ended_retention <= 0 then
-    -- What has just expired is to be forgotten at once, after everything that is older.
-    for _, id in ipairs(due) do old[#old + 1] = { id, now + ended_retention * 1000 } end
-    table.sort(old, function(a, b)
-      return a[2] < b[2] or (a[2] == b[2] and precedes(a[1], b[1]))
-    end)
+  -- The first `most` calls of a list that are due, and when they were. What this run has changed is not among
+  -- them: Redis lists it as it was until `save`, and another command of the run has swept it, or made a call of
+  -- that name anew.
+  local function due_of(key, changes, most)
+    local struck, due = 0, {}
+    for _ in pairs(changes) do struck = struck + 1 end
+    local listed = redis.call(
+      'ZRANGE', key, '-inf', now, 'BYSCORE', 'LIMIT', 0, most + struck, 'WITHSCORES')
+    for i = 1, #listed, 2 do
+      if #due < most and changes[listed[i]] == nil then
+        due[#due + 1] = { listed[i], tonumber(listed[i + 1]) }
+      end
+    end
+    return due
   end
-  local forgotten = math.min(#old, most)
-  for i = 1, forgotten do
-    local id = old[i][1]
-    put(CALLS, id, false)
-    retained[id] = false
+
+  -- Expires at most `most` due holds and forgets at most `most` other calls; how many of each.
+  function sweep(most, ended_retention)
+    local due, old = {}, due_of(RETAINED, retained, most)
+    for i, one in ipairs(due_of(DEADLINES, deadlines, most)) do due[i] = one[1] end
+    if #due > 0 then fetch(CALLS, due) end
+    for _, id in ipairs(due) do expire(id, now + ended_retention * 1000) end
+    if #due > 0 and ended_retention <= 0 then
+      -- What has just expired is to be forgotten at once, after everything that is older.
+      for _, id in ipairs(due) do old[#old + 1] = { id, now + ended_retention * 1000 } end
+      table.sort(old, function(a, b)
+        return a[2] < b[2] or (a[2] == b[2] and precedes(a[1], b[1]))
+      end)
+    end
+    local forgotten = math.min(#old, most)
+    for i = 1, forgotten do
+      local id = old[i][1]
+      put(CALLS, id, false)
+      retained[id] = false
+    end
+    return #due, forgotten
   end
-  return #due, forgotten
 end
 
 -- How far the journal was trimmed and erased, and who rewrites it now; to be changed.
@@ -1522,15 +1585,15 @@ local function packed_mark(epoch, sequence)
 end
 
 -- Runs a verb for a sidecar and counts that, unless the ledger has lost something that the sidecar was
--- acknowledged: then nothing is done, and the answer has two numbers instead of three parts. The last
--- key is that of the sequences; the last arguments are the sidecar, and what it was acknowledged.
+-- acknowledged: then nothing is done. The answer is the verb's, and behind it two numbers, epoch and sequence; those
+-- alone where nothing is done. The last key is that of the sequences; the last arguments are the sidecar's field in
+-- it, and what it was acknowledged.
 local function counted(verb, keys, arguments)
   local last, count = #keys, #arguments
-  local key, field = keys[last], 's:' .. arguments[count - 2]
-  local known_epoch, known = tonumber(arguments[count - 1]), tonumber(arguments[count])
-  keys[last] = nil
-  arguments[count], arguments[count - 1], arguments[count - 2] = nil, nil, nil
-  local mark = redis.call('HINCRBY', key, field, 1)
+  local key, field = keys[last], arguments[count - 1]
+  local known_epoch, known = unpacked_mark(tonumber(arguments[count]))
+  keys[last], arguments[count], arguments[count - 1] = nil, nil, nil
+  local mark = call_redis('HINCRBY', key, field, '1')
   if mark == 1 then
     -- The first run of a sidecar, or all are lost.
     local raised = tonumber(redis.call('HGET', key, 'e') or 0)
@@ -1541,17 +1604,28 @@ local function counted(verb, keys, arguments)
     redis.call('HINCRBY', key, field, -1)
     return { epoch, sequence - 1 }
   end
-  return { verb(keys, arguments), epoch, sequence }
+  local answers, parted = verb(keys, arguments)
+  if not parted then return { answers, epoch, sequence } end
+  answers[parted + 1], answers[parted + 2] = epoch, sequence
+  return answers
 end
 
 -- Forgets everything that an earlier command knew.
 local function begin()
-  call_redis, pack, unpack_first = redis.call, cmsgpack.pack, cmsgpack.unpack_limit
-  byte, part, write_fixed, read_fixed = string.byte, string.sub, struct.pack, struct.unpack
+  if not pack then
+    call_redis, pack, unpack_first = redis.call, cmsgpack.pack, cmsgpack.unpack_limit
+    byte, part, write_fixed, read_fixed = string.byte, string.sub, struct.pack, struct.unpack
+    following = next
+  end
   ACCOUNTS, SIZES, POOLS, LOTS, CALLS, DEADLINES, RETAINED, JOURNAL = nil
   PROFILES, NUMBERS, READERS, ADJUSTMENTS, BLOCKS, JOURNAL_NEW, JOURNAL_OLD, UPKEEP = nil
   SEQUENCE = nil
-  values, packed, changed = {}, {}, {}
-  deadlines, retained, opened_pools, entries, alerts, heads = {}, {}, {}, {}, {}, {}
-  texts, payer_fields, pool_fields = {}, {}, {}
+  if not is_empty then
+    -- It failed, or wrote nothing.
+    hashes, spare, wanted, parts = {}, {}, {}, {}
+    deadlines, retained, opened_pools, entries = {}, {}, {}, {}
+    wanted_count = 0
+  end
+  if #alerts > 0 then alerts = {} end
+  is_empty = false
 end

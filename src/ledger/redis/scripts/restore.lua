@@ -9,9 +9,10 @@
 -- KEYS[7] retained: other calls by the instant at which they are forgotten
 -- KEYS[8] journal: everything that happened
 -- ARGV[1] the clock (see read_clock)
--- ARGV[2] the packed fields of RESTORE, and behind them the call's shape
+-- ARGV[2] the packed fields of RESTORE
 -- ARGV[3] the context: opaque bytes, kept with the call and its entry
--- and so on: a command and its bytes in turn
+-- ARGV[4] the packed fields of SHAPE
+-- and so on: three for each command
 --
 -- Answers for each command [tag, now, detail], and the call beside it:
 --   restored: the call is open, and holds what is still there of what it held
@@ -29,9 +30,9 @@ local RESTORED_POOL = { family = 1, taken = 2 }
 ACCOUNTS, SIZES, POOLS, LOTS, CALLS, DEADLINES, RETAINED, JOURNAL = unpack(KEYS)
 now = read_clock(ARGV[1])
 
-local function unfunded(command, context)
+local function unfunded(command, context, shape)
   local call = fresh_call(command[RESTORE.state], command[RESTORE.fingerprint],
-    command[RESTORE.decision], command[RESTORE.payer], command[RESTORE.trunk], context, command.more)
+    command[RESTORE.decision], command[RESTORE.payer], command[RESTORE.trunk], context, shape)
   call[CALL.authorized_at] = command[RESTORE.authorized_at]
   call[CALL.answered_at] = command[RESTORE.answered_at]
   call[CALL.sequence] = command[RESTORE.sequence]
@@ -140,14 +141,14 @@ local function replaces(command, known)
   return seconds > 0 or command[RESTORE.money] > held
 end
 
-local function restore(command, context)
+local function restore(command, context, its_shape)
   local id = command[RESTORE.call]
 
   -- Read, refuse.
   local known = read(CALLS, id)
   if known and not replaces(command, known) then return reply('known') end
   if now >= command[RESTORE.too_late] then return reply('too_late') end
-  local call = unfunded(command, context)
+  local call = unfunded(command, context, its_shape)
   fetch_accounts_of(call)
   if tenant_account()[TENANT_ACCOUNT.version] == 0 then return reply('no_tenant') end
 
@@ -182,4 +183,4 @@ local function restore(command, context)
   return reply('restored')
 end
 
-return carry_out(ARGV, fetch_calls, restore)
+return carry_out(ARGV, fetch_calls, restore, 3)
