@@ -8,6 +8,7 @@ mod sequences;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Bound;
+use std::sync::Arc;
 
 use crate::charging::decision::{Decision, Nuance};
 use crate::charging::funding::{CreditSide, Reach, Reservation, charge, reserve};
@@ -83,7 +84,7 @@ struct Lender {
 #[derive(Clone, Default)]
 struct Payer {
     account: PayerAccount,
-    profile: Option<PayerProfile>,
+    profile: Option<Arc<PayerProfile>>,
     seats: Vec<(String, Seconds)>,
     /// Version of the account with which the two above were kept.
     kept_version: u64,
@@ -1332,7 +1333,7 @@ impl Book {
         let mut numbers_changed = false;
         let mut file_blocks = vec![];
         for PayerUpdate { profile, seats } in updates {
-            let stands = |payer: &Payer| payer.profile.as_ref() == Some(profile);
+            let stands = |payer: &Payer| payer.profile.as_deref() == Some(profile);
             let known = self.payers.get(&profile.id);
             if known.is_some_and(|payer| stands(payer) && payer.seats == *seats) {
                 continue;
@@ -1348,7 +1349,7 @@ impl Book {
                 payer.account.blocked = blocked;
                 file_blocks.push((profile.id.clone(), blocked));
             }
-            payer.profile = Some(profile.clone());
+            payer.profile = Some(Arc::new(profile.clone()));
             let old = std::mem::replace(&mut payer.seats, seats.clone());
             for (sign, changes) in [(-1, &old), (1, seats)] {
                 for (family, seconds) in changes {
