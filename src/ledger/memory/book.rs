@@ -18,6 +18,8 @@ use crate::charging::profile::{PayerProfile, PayerState, Purchase, TenantState};
 use crate::charging::units::{Micros, Millis, Seconds};
 use crate::ledger::memory::book::kept::{Kept, differing};
 use crate::ledger::memory::book::sequences::Sequences;
+use crate::ledger::memory::journal::Journal;
+use crate::ledger::memory::packed::Packed;
 use crate::ledger::memory::rows::Rows;
 use crate::ledger::recharge::{Recharge, RechargeRequest, RechargeTerms, unspent};
 use crate::ledger::state::{
@@ -46,17 +48,16 @@ pub(super) struct Book {
     wallet: Wallet,
     /// In flight or failed.
     recharges: Rows<BTreeMap<LotId, RechargeRequest>>,
-    calls: Rows<HashMap<CallId, Call>>,
+    calls: Rows<HashMap<CallId, Packed<Call>>>,
     /// Open calls by expiry.
     deadlines: BTreeSet<(Millis, CallId)>,
     /// All other calls, by the instant at which they are forgotten.
     retained: BTreeSet<(Millis, CallId)>,
-    /// Entries under the numbers by which cursors name them, in their order.
-    journal: Vec<(u64, Entry)>,
+    journal: Journal,
     /// The last number that was given.
     numbered: u64,
     /// A journal that is rewritten aside.
-    rewritten: Vec<(u64, Entry)>,
+    rewritten: Journal,
     upkeep: Upkeep,
     /// What the next entry brings with it: noted after it.
     alerts: Vec<Entry>,
@@ -93,11 +94,11 @@ struct Payer {
 impl Book {
     pub(super) fn authorize(&mut self, now: Millis, command: &Authorize) -> Authorized {
         let mut due = Some(command.ended_retention);
-        if self.calls.contains_key(&command.call) {
+        if self.is_kept(&command.call) {
             self.expire_due(now, &mut due);
         }
-        if let Some(call) = self.calls.get(&command.call) {
-            return self.authorize_again(now, command, call.clone());
+        if let Some(call) = self.call(&command.call) {
+            return self.authorize_again(now, command, call);
         }
         let offer = match &command.proposal {
             Proposal::Record(offer) => {
@@ -200,7 +201,7 @@ impl Book {
             EntryKind::Released
         };
         self.note_call(now, kind, &call, &command.call, vec![]);
-        self.calls.insert(command.call.clone(), call.clone());
+        self.keep(&command.call, &mut call);
         Authorized::Decided(call)
     }
 
@@ -307,7 +308,7 @@ impl Book {
     }
 
     pub(super) fn answer(&mut self, now: Millis, id: &CallId) -> Answered {
-        let Some(mut call) = self.calls.get(id).cloned() else { return Answered::NotFound };
+        let Some(mut call) = self.call(id) else { return Answered::NotFound };
         match call.state {
             CallState::Denied => return Answered::Denied(call),
             CallState::Answered => return Answered::Repeated(call),
@@ -328,7 +329,7 @@ impl Book {
     }
 
     pub(super) fn extend(&mut self, now: Millis, command: &Extend) -> Extended {
-        let Some(mut call) = self.calls.get(&command.call).cloned() else {
+        let Some(mut call) = self.call(&command.call) else {
             return Extended::NotFound;
         };
         match call.state {
@@ -349,7 +350,7 @@ impl Book {
                 let deadline = self.in_call_deadline(now, &call);
                 self.open_again_at(&command.call, &mut call, deadline);
             }
-            self.calls.insert(command.call.clone(), call.clone());
+            self.keep(&command.call, &mut call);
             return Extended::Granted { call, replayed: true };
         }
         let stop = self.stopped(&call);
@@ -362,7 +363,7 @@ impl Book {
         call.used = call.used.max(command.used);
         if let Some(stop) = stop {
             self.mark_answered(now, &mut call);
-            self.calls.insert(command.call.clone(), call.clone());
+            self.keep(&command.call, &mut call);
             return Extended::Stopped(call, stop);
         }
         let target = call.used + command.requested;
@@ -385,7 +386,7 @@ impl Book {
             Ending::Settle(used) => used,
             Ending::Release | Ending::Proven => Seconds::ZERO,
         };
-        let Some(mut call) = self.calls.get(&command.call).cloned() else {
+        let Some(mut call) = self.call(&command.call) else {
             if command.how == Ending::Proven {
                 return Ended::NotOpen;
             }
@@ -472,7 +473,7 @@ impl Book {
     }
 
     pub(super) fn restore(&mut self, now: Millis, command: &Restore) -> Restored {
-        let known = self.calls.get(&command.call).cloned();
+        let known = self.call(&command.call);
         if known.as_ref().is_some_and(|known| !command.replaces(known)) {
             return Restored::Known;
         }
@@ -518,7 +519,7 @@ impl Book {
     fn call_in(&mut self, now: Millis, leases: &[CallId]) -> Vec<Lender> {
         let mut lenders: Vec<Lender> = vec![];
         for id in leases {
-            let Some(mut lease) = self.calls.get(id).cloned() else { continue };
+            let Some(mut lease) = self.call(id) else { continue };
             if lease.state != CallState::Ringing || lenders.iter().any(|other| other.id == *id) {
                 continue;
             }
@@ -550,7 +551,7 @@ impl Book {
             }
             let again = self.still_there(now, &lease, &held);
             postings.extend(self.hold(now, &mut lease, &again));
-            self.calls.insert(id.clone(), lease.clone());
+            self.keep(&id, &mut lease);
             self.note_call(now, EntryKind::Extended, &lease, &id, postings);
         }
     }
@@ -594,7 +595,7 @@ impl Book {
     }
 
     fn expire(&mut self, now: Millis, id: &CallId, keep: Millis) {
-        let Some(mut call) = self.calls.get(id).cloned() else { return };
+        let Some(mut call) = self.call(id) else { return };
         if call.state == CallState::Answered && call.terms.charge_granted_when_lost {
             call.used = call.used.max(call.granted);
         }
@@ -945,14 +946,14 @@ impl Book {
         }
         call.deadline = deadline;
         self.deadlines.insert((deadline, id.clone()));
-        self.calls.insert(id.clone(), call.clone());
+        self.keep(id, call);
     }
 
     fn open_again_at(&mut self, id: &CallId, call: &mut Call, deadline: Millis) {
         self.deadlines.remove(&(call.deadline, id.clone()));
         call.deadline = deadline;
         self.deadlines.insert((deadline, id.clone()));
-        self.calls.insert(id.clone(), call.clone());
+        self.keep(id, call);
     }
 
     fn close(&mut self, id: &CallId, call: &mut Call, state: CallState, now: Millis, keep: Millis) {
@@ -966,6 +967,12 @@ impl Book {
         self.retain(id, call, keep);
     }
 
+    /// Keeps the call as it is now.
+    fn keep(&mut self, id: &CallId, call: &mut Call) {
+        let packed = Packed::of(call, self.calls.get(id).map(Packed::context));
+        self.calls.insert(id.clone(), packed);
+    }
+
     fn unlist(&mut self, id: &CallId, call: &Call) {
         self.deadlines.remove(&(call.deadline, id.clone()));
         self.retained.remove(&(call.deadline, id.clone()));
@@ -974,7 +981,7 @@ impl Book {
     fn retain(&mut self, id: &CallId, call: &mut Call, until: Millis) {
         call.deadline = until;
         self.retained.insert((until, id.clone()));
-        self.calls.insert(id.clone(), call.clone());
+        self.keep(id, call);
     }
 
     /// Records usage that nothing was granted for.
@@ -983,7 +990,7 @@ impl Book {
             return;
         }
         call.parked = used;
-        self.calls.insert(id.clone(), call.clone());
+        self.keep(id, call);
         let parked = call_entry(now, EntryKind::Parked, call, id, vec![]);
         self.note(Entry { report: report.to_vec(), ..parked });
     }
@@ -1123,9 +1130,15 @@ impl Book {
         }
     }
 
+    /// An entry of a call shares what the call keeps.
+    fn pack(&self, mut entry: Entry) -> Packed<Entry> {
+        let call = self.calls.get(entry.subject.as_str());
+        Packed::of(&mut entry, call.map(Packed::context))
+    }
+
     fn push(&mut self, entry: Entry) {
         self.numbered += 1;
-        self.journal.push((self.numbered, entry));
+        self.journal.push(self.numbered, self.pack(entry));
         if let Some(kept) = &mut self.kept {
             kept.entries.push(self.numbered);
         }
@@ -1171,7 +1184,7 @@ impl Book {
         if !self.upkeep.token.is_empty() && self.upkeep.lease_ends > now {
             return false;
         }
-        self.rewritten.clear();
+        self.rewritten = Journal::default();
         self.upkeep.token = token.to_owned();
         self.upkeep.lease_ends = now.after(REWRITE_LEASE);
         true
@@ -1187,7 +1200,9 @@ impl Book {
             return false;
         }
         self.upkeep.lease_ends = now.after(REWRITE_LEASE);
-        self.rewritten.extend(entries);
+        for (number, entry) in entries {
+            self.rewritten.push(number, self.pack(entry));
+        }
         true
     }
 
@@ -1200,11 +1215,13 @@ impl Book {
         if self.upkeep.token != finish.token || self.rewritten.len() as u64 != finish.written {
             return FinishedRewrite::Lost;
         }
-        let copied = self.journal.partition_point(|(number, _)| *number <= read_until);
-        if self.journal.len() - copied > COPIED_AT_FINISH {
+        let copied = self.journal.after(read_until)..self.journal.len();
+        if copied.len() > COPIED_AT_FINISH {
             return FinishedRewrite::Behind;
         }
-        self.rewritten.extend(self.journal.drain(copied..));
+        for (number, entry) in self.journal.range(copied) {
+            self.rewritten.push(*number, entry.clone());
+        }
         let old = std::mem::replace(&mut self.journal, std::mem::take(&mut self.rewritten));
         if let Some(kept) = &mut self.kept {
             kept.entries.extend(differing(&old, &self.journal));
@@ -1224,7 +1241,7 @@ impl Book {
 
     pub(super) fn abandon_rewrite(&mut self, token: &str, trimmed: Millis, erased: Millis) {
         if self.upkeep.token == token {
-            self.rewritten.clear();
+            self.rewritten = Journal::default();
             self.upkeep.trimmed = self.upkeep.trimmed.max(trimmed);
             self.upkeep.erased = self.upkeep.erased.max(erased);
             self.upkeep.token = String::new();
@@ -1232,10 +1249,10 @@ impl Book {
         }
     }
 
-    pub(super) fn replace_context(&mut self, call: &CallId, from: &[u8], to: &[u8]) -> bool {
-        match self.calls.get_mut(call).filter(|call| call.context == from) {
+    pub(super) fn replace_context(&mut self, id: &CallId, from: &[u8], to: &[u8]) -> bool {
+        match self.call(id).filter(|call| call.context == from) {
             Some(call) => {
-                call.context = to.to_vec();
+                self.keep(id, &mut Call { context: to.to_vec(), ..call });
                 true
             }
             None => false,
@@ -1565,18 +1582,23 @@ impl Book {
             pools: families.iter().map(pool).collect(),
             credits: self.credits(now),
             wallet_holds: self.wallet.holds,
-            call: self.calls.get(call).cloned(),
+            call: self.call(call),
             overage: self.overage(&month.key),
             ring: self.ring.clone(),
         }
     }
 
     pub(super) fn call(&self, id: &CallId) -> Option<Call> {
-        self.calls.get(id).cloned()
+        self.calls.get(id).map(Packed::open)
     }
 
-    pub(super) fn open_calls(&self) -> impl Iterator<Item = (&(Millis, CallId), &Call)> {
-        self.deadlines.iter().filter_map(|key| Some((key, self.calls.get(&key.1)?)))
+    pub(super) fn open_calls(
+        &self,
+        after: Option<&(Millis, CallId)>,
+    ) -> impl Iterator<Item = (&(Millis, CallId), Call)> {
+        let after = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let found = self.deadlines.range::<(Millis, CallId), _>((after, Bound::Unbounded));
+        found.filter_map(|key| Some((key, self.call(&key.1)?)))
     }
 
     pub(super) fn blocks(
@@ -1592,11 +1614,11 @@ impl Book {
         self.calls.contains_key(id)
     }
 
-    pub(super) fn calls(&self) -> impl Iterator<Item = (&CallId, &Call)> {
-        self.calls.iter()
+    pub(super) fn calls(&self) -> impl Iterator<Item = (CallId, Call)> {
+        self.calls.iter().map(|(id, call)| (id.clone(), call.open()))
     }
 
-    pub(super) fn journal(&self) -> &[(u64, Entry)] {
+    pub(super) fn journal(&self) -> &Journal {
         &self.journal
     }
 
@@ -1604,8 +1626,7 @@ impl Book {
         let mut payers: Vec<_> =
             self.payers.iter().map(|(id, payer)| (id.clone(), payer.account.clone())).collect();
         payers.sort_by(|a, b| a.0.cmp(&b.0));
-        let mut calls: Vec<_> =
-            self.calls.iter().map(|(id, call)| (id.clone(), call.clone())).collect();
+        let mut calls: Vec<_> = self.calls().collect();
         calls.sort_by(|a, b| a.0.cmp(&b.0));
         let mut deadlines: Vec<_> =
             self.deadlines.iter().map(|(at, id)| (id.clone(), *at)).collect();
@@ -1619,7 +1640,7 @@ impl Book {
             wallet: self.wallet.clone(),
             calls,
             deadlines,
-            journal: self.journal.iter().map(|(_, entry)| entry.clone()).collect(),
+            journal: self.journal.iter().map(|(_, entry)| entry.open()).collect(),
             adjustments: self.adjustments.iter().map(|(k, a)| (k.clone(), a.clone())).collect(),
             ring: self.ring.clone(),
             blocks: self.blocks(None).collect(),
@@ -1716,7 +1737,7 @@ fn posting(bucket: String) -> Posting {
     Posting { bucket, funded: 0, held: 0, spent: 0, expired: 0, adjusted: 0 }
 }
 
-fn entry(now: Millis, kind: EntryKind) -> Entry {
+pub(super) fn entry(now: Millis, kind: EntryKind) -> Entry {
     Entry {
         kind,
         at: now,
