@@ -1070,7 +1070,7 @@ fn setup<'a>(tenant: &'a Tenant, payer: &'a PayerView) -> Setup<'a> {
     Setup {
         tenant: tenant.profile(),
         numbers: &tenant.view.numbers,
-        payer: payer.profile.as_ref(),
+        payer: payer.profile.as_deref(),
         barred: payer.barred,
         deck: tenant.deck.as_deref(),
     }

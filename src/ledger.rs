@@ -632,8 +632,8 @@ pub struct TenantView {
 pub struct PayerView {
     /// Checked by the ledger at every authorize; 0 where the payer is unknown.
     pub version: u64,
-    /// `None` where the payer is unknown.
-    pub profile: Option<PayerProfile>,
+    /// `None` where the payer is unknown. Shared: a sidecar remembers it beside an embedded ledger that has it.
+    pub profile: Option<Arc<PayerProfile>>,
     /// Blocked apart from the profile.
     pub barred: bool,
 }

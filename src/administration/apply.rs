@@ -1,6 +1,7 @@
 //! Applying an organisation: everything that can be refused is, before anything is changed.
 
 use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
 
 use crate::administration::balance::wallet;
 use crate::administration::{
@@ -203,7 +204,7 @@ impl<L: Ledger> Administration<L> {
         let standing = |payer: &PayerView| {
             payer.profile.clone().filter(|profile| profile.state != PayerState::Removed)
         };
-        let before: Vec<Option<PayerProfile>> = before.iter().map(standing).collect();
+        let before: Vec<Option<Arc<PayerProfile>>> = before.iter().map(standing).collect();
         // What the document's payers hold now, they either keep or give up by it.
         let in_document: HashSet<&str> =
             before.iter().flatten().flat_map(|payer| &payer.numbers).map(String::as_str).collect();
@@ -343,7 +344,7 @@ impl<L: Ledger> Administration<L> {
             let removed = profile.state == PayerState::Removed;
             match before.profile {
                 None => outcome.created += 1,
-                Some(before) if before == *profile => outcome.unchanged += 1,
+                Some(before) if *before == *profile => outcome.unchanged += 1,
                 Some(before) if removed && before.state != PayerState::Removed => {
                     outcome.removed += 1;
                 }

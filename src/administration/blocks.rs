@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
 
 use crate::administration::{Administration, AdministrationError, kept_since};
 use crate::charging::ids::{PayerId, TenantId};
@@ -39,7 +40,7 @@ pub struct BlockRecord {
     /// Who did it, as was said; may be empty.
     pub operator: String,
     /// Who that is now; `None` where nobody of that name is known.
-    pub profile: Option<PayerProfile>,
+    pub profile: Option<Arc<PayerProfile>>,
 }
 
 /// What became of a block.
@@ -192,7 +193,7 @@ impl<L: Ledger> Administration<L> {
         }
         let found = self.ledger().payers(tenant, &ids).await?.outcome;
         let found = found.into_iter().filter_map(|payer| payer.profile);
-        let profiles: HashMap<String, PayerProfile> =
+        let profiles: HashMap<String, Arc<PayerProfile>> =
             found.map(|profile| (profile.id.as_str().to_owned(), profile)).collect();
         let with = |record: BlockRecord| BlockRecord {
             profile: profiles.get(&record.payer).cloned(),

@@ -849,7 +849,7 @@ fn block(record: BlockRecord) -> v1::BlockRecord {
         BlockedBy::File => v1::BlockSource::OrganisationFile,
     };
     let (display_name, upn, numbers) = match record.profile {
-        Some(payer) => (payer.display_name, payer.upn, payer.numbers),
+        Some(payer) => (payer.display_name.clone(), payer.upn.clone(), payer.numbers.clone()),
         None => Default::default(),
     };
     v1::BlockRecord {

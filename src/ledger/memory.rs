@@ -5,6 +5,8 @@
 //! Redis ledger. One lock a tenant; no command waits for anything but that, and the file.
 
 mod book;
+mod journal;
+mod packed;
 pub(in crate::ledger) mod rows;
 
 use std::collections::HashMap;
@@ -422,14 +424,12 @@ impl Ledger for MemoryLedger {
         let start = cursor.map(read_open_cursor).transpose()?;
         Ok(self
             .read(tenant, |book, _| {
-                let mut open = book
-                    .open_calls()
-                    .skip_while(|(key, _)| start.as_ref().is_some_and(|s| *key <= s));
+                let mut open = book.open_calls(start.as_ref());
                 let mut last = None;
                 let mut items = vec![];
                 for (key, call) in open.by_ref().take(most) {
                     last = Some(format!("{}-{}", key.0, key.1));
-                    items.push((key.1.clone(), call.clone()));
+                    items.push((key.1.clone(), call));
                 }
                 Page { items, next: open.next().and(last) }
             })
@@ -447,12 +447,15 @@ impl Ledger for MemoryLedger {
         Ok(self
             .read(tenant, |book, _| {
                 let all = book.journal();
-                let end = before.map_or(all.len(), |b| all.partition_point(|(n, _)| *n < b));
-                let page = &all[end.saturating_sub(most)..end];
-                Page {
-                    items: page.iter().rev().map(|(_, entry)| entry.clone()).collect(),
-                    next: page.first().filter(|_| end > most).map(|(n, _)| n.to_string()),
-                }
+                let end = before.map_or(all.len(), |before| all.first(|n, _| n >= before));
+                let page = all.range(end.saturating_sub(most)..end);
+                let mut oldest = None;
+                let newest_first = page.rev().map(|(number, entry)| {
+                    oldest = Some(number.to_string());
+                    entry.open()
+                });
+                let items = newest_first.collect();
+                Page { items, next: oldest.filter(|_| end > most) }
             })
             .await?
             .outcome)
@@ -468,13 +471,12 @@ impl Ledger for MemoryLedger {
         Ok(self
             .read(tenant, |book, _| {
                 let all = book.journal();
-                let start = all.partition_point(|(n, _)| *n <= after);
-                let page = &all[start..start.saturating_add(most).min(all.len())];
-                let more = start + page.len() < all.len();
-                Page {
-                    items: page.iter().map(|(n, entry)| (n.to_string(), entry.clone())).collect(),
-                    next: page.last().filter(|_| more).map(|(n, _)| n.to_string()),
-                }
+                let start = all.after(after);
+                let end = start.saturating_add(most).min(all.len());
+                let page = all.range(start..end);
+                let items: Vec<_> = page.map(|(n, entry)| (n.to_string(), entry.open())).collect();
+                let last = items.last().map(|(cursor, _)| cursor.clone());
+                Page { items, next: last.filter(|_| end < all.len()) }
             })
             .await?
             .outcome)
@@ -488,8 +490,9 @@ impl Ledger for MemoryLedger {
         // Entries stand in the order of their instants, as long as the clock was not set back.
         let before = |book: &Book| {
             let all = book.journal();
-            let place = all.partition_point(|(_, entry)| entry.at < at);
-            Some(all.get(place.checked_sub(1)?)?.0.to_string())
+            let place = all.first(|_, entry| entry.open().at >= at);
+            let (number, _) = all.range(place.checked_sub(1)?..place).next()?;
+            Some(number.to_string())
         };
         Ok(self.read(tenant, |book, _| before(book)).await?.outcome)
     }
@@ -500,8 +503,7 @@ impl Ledger for MemoryLedger {
         _cursor: Option<&str>,
         _most: usize,
     ) -> Result<Page<(CallId, Call)>, LedgerError> {
-        let all = |book: &Book| book.calls().map(|(id, call)| (id.clone(), call.clone())).collect();
-        let items = self.read(tenant, |book, _| all(book)).await?.outcome;
+        let items = self.read(tenant, |book, _| book.calls().collect()).await?.outcome;
         Ok(Page { items, next: None })
     }
 

@@ -238,7 +238,7 @@ impl Ledger for RedisLedger {
             let barred = account.as_ref().is_some_and(|account| account.barred);
             Ok(PayerView {
                 version: account.map_or(0, |account| account.version),
-                profile: stored.map(|stored| stored.profile()).transpose()?,
+                profile: stored.map(|stored| stored.profile()).transpose()?.map(Arc::new),
                 barred,
             })
         };

@@ -100,7 +100,11 @@ impl<L: Ledger> Export<L> {
                 self.ended = true;
                 break;
             }
-            let record = self.recorder.record(cursor, entry, payers.get(entry.payer.as_str()));
+            let record = self.recorder.record(
+                cursor,
+                entry,
+                payers.get(entry.payer.as_str()).map(Arc::as_ref),
+            );
             records.extend(record.filter(|_| wanted.contains(&entry.at)));
         }
         self.ended |= page.next.is_none();
@@ -118,7 +122,7 @@ impl<L: Ledger> Export<L> {
     async fn payers(
         &self,
         names: BTreeSet<&str>,
-    ) -> Result<HashMap<String, PayerProfile>, LedgerError> {
+    ) -> Result<HashMap<String, Arc<PayerProfile>>, LedgerError> {
         let ids: Vec<PayerId> = names.into_iter().filter_map(|id| PayerId::new(id).ok()).collect();
         if ids.is_empty() {
             return Ok(HashMap::new());

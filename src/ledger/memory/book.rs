@@ -8,6 +8,7 @@ mod sequences;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Bound;
+use std::sync::Arc;
 
 use crate::charging::decision::{Decision, Nuance};
 use crate::charging::funding::{CreditSide, Reach, Reservation, charge, reserve};
@@ -17,6 +18,8 @@ use crate::charging::profile::{PayerProfile, PayerState, Purchase, TenantState};
 use crate::charging::units::{Micros, Millis, Seconds};
 use crate::ledger::memory::book::kept::{Kept, differing};
 use crate::ledger::memory::book::sequences::Sequences;
+use crate::ledger::memory::journal::Journal;
+use crate::ledger::memory::packed::Packed;
 use crate::ledger::memory::rows::Rows;
 use crate::ledger::recharge::{Recharge, RechargeRequest, RechargeTerms, unspent};
 use crate::ledger::state::{
@@ -45,17 +48,16 @@ pub(super) struct Book {
     wallet: Wallet,
     /// In flight or failed.
     recharges: Rows<BTreeMap<LotId, RechargeRequest>>,
-    calls: Rows<HashMap<CallId, Call>>,
+    calls: Rows<HashMap<CallId, Packed<Call>>>,
     /// Open calls by expiry.
     deadlines: BTreeSet<(Millis, CallId)>,
     /// All other calls, by the instant at which they are forgotten.
     retained: BTreeSet<(Millis, CallId)>,
-    /// Entries under the numbers by which cursors name them, in their order.
-    journal: Vec<(u64, Entry)>,
+    journal: Journal,
     /// The last number that was given.
     numbered: u64,
     /// A journal that is rewritten aside.
-    rewritten: Vec<(u64, Entry)>,
+    rewritten: Journal,
     upkeep: Upkeep,
     /// What the next entry brings with it: noted after it.
     alerts: Vec<Entry>,
@@ -83,7 +85,7 @@ struct Lender {
 #[derive(Clone, Default)]
 struct Payer {
     account: PayerAccount,
-    profile: Option<PayerProfile>,
+    profile: Option<Arc<PayerProfile>>,
     seats: Vec<(String, Seconds)>,
     /// Version of the account with which the two above were kept.
     kept_version: u64,
@@ -92,11 +94,11 @@ struct Payer {
 impl Book {
     pub(super) fn authorize(&mut self, now: Millis, command: &Authorize) -> Authorized {
         let mut due = Some(command.ended_retention);
-        if self.calls.contains_key(&command.call) {
+        if self.is_kept(&command.call) {
             self.expire_due(now, &mut due);
         }
-        if let Some(call) = self.calls.get(&command.call) {
-            return self.authorize_again(now, command, call.clone());
+        if let Some(call) = self.call(&command.call) {
+            return self.authorize_again(now, command, call);
         }
         let offer = match &command.proposal {
             Proposal::Record(offer) => {
@@ -199,7 +201,7 @@ impl Book {
             EntryKind::Released
         };
         self.note_call(now, kind, &call, &command.call, vec![]);
-        self.calls.insert(command.call.clone(), call.clone());
+        self.keep(&command.call, &mut call);
         Authorized::Decided(call)
     }
 
@@ -306,7 +308,7 @@ impl Book {
     }
 
     pub(super) fn answer(&mut self, now: Millis, id: &CallId) -> Answered {
-        let Some(mut call) = self.calls.get(id).cloned() else { return Answered::NotFound };
+        let Some(mut call) = self.call(id) else { return Answered::NotFound };
         match call.state {
             CallState::Denied => return Answered::Denied(call),
             CallState::Answered => return Answered::Repeated(call),
@@ -327,7 +329,7 @@ impl Book {
     }
 
     pub(super) fn extend(&mut self, now: Millis, command: &Extend) -> Extended {
-        let Some(mut call) = self.calls.get(&command.call).cloned() else {
+        let Some(mut call) = self.call(&command.call) else {
             return Extended::NotFound;
         };
         match call.state {
@@ -348,7 +350,7 @@ impl Book {
                 let deadline = self.in_call_deadline(now, &call);
                 self.open_again_at(&command.call, &mut call, deadline);
             }
-            self.calls.insert(command.call.clone(), call.clone());
+            self.keep(&command.call, &mut call);
             return Extended::Granted { call, replayed: true };
         }
         let stop = self.stopped(&call);
@@ -361,7 +363,7 @@ impl Book {
         call.used = call.used.max(command.used);
         if let Some(stop) = stop {
             self.mark_answered(now, &mut call);
-            self.calls.insert(command.call.clone(), call.clone());
+            self.keep(&command.call, &mut call);
             return Extended::Stopped(call, stop);
         }
         let target = call.used + command.requested;
@@ -385,7 +387,7 @@ impl Book {
             Ending::Release | Ending::Proven => Seconds::ZERO,
         };
         let is_settle = matches!(command.how, Ending::Settle(_));
-        let Some(mut call) = self.calls.get(&command.call).cloned() else {
+        let Some(mut call) = self.call(&command.call) else {
             if command.how == Ending::Proven {
                 return Ended::NotOpen;
             }
@@ -477,7 +479,7 @@ impl Book {
     }
 
     pub(super) fn restore(&mut self, now: Millis, command: &Restore) -> Restored {
-        let known = self.calls.get(&command.call).cloned();
+        let known = self.call(&command.call);
         if known.as_ref().is_some_and(|known| !command.replaces(known)) {
             return Restored::Known;
         }
@@ -523,7 +525,7 @@ impl Book {
     fn call_in(&mut self, now: Millis, leases: &[CallId]) -> Vec<Lender> {
         let mut lenders: Vec<Lender> = vec![];
         for id in leases {
-            let Some(mut lease) = self.calls.get(id).cloned() else { continue };
+            let Some(mut lease) = self.call(id) else { continue };
             if lease.state != CallState::Ringing || lenders.iter().any(|other| other.id == *id) {
                 continue;
             }
@@ -555,7 +557,7 @@ impl Book {
             }
             let again = self.still_there(now, &lease, &held);
             postings.extend(self.hold(now, &mut lease, &again));
-            self.calls.insert(id.clone(), lease.clone());
+            self.keep(&id, &mut lease);
             self.note_call(now, EntryKind::Extended, &lease, &id, postings);
         }
     }
@@ -599,7 +601,7 @@ impl Book {
     }
 
     fn expire(&mut self, now: Millis, id: &CallId, keep: Millis) {
-        let Some(mut call) = self.calls.get(id).cloned() else { return };
+        let Some(mut call) = self.call(id) else { return };
         let lost = call.state == CallState::Answered && call.terms.charge_granted_when_lost;
         let kind = match lost && call.granted > call.used {
             true => EntryKind::ExpiredAsGranted,
@@ -964,14 +966,14 @@ impl Book {
         }
         call.deadline = deadline;
         self.deadlines.insert((deadline, id.clone()));
-        self.calls.insert(id.clone(), call.clone());
+        self.keep(id, call);
     }
 
     fn open_again_at(&mut self, id: &CallId, call: &mut Call, deadline: Millis) {
         self.deadlines.remove(&(call.deadline, id.clone()));
         call.deadline = deadline;
         self.deadlines.insert((deadline, id.clone()));
-        self.calls.insert(id.clone(), call.clone());
+        self.keep(id, call);
     }
 
     fn close(&mut self, id: &CallId, call: &mut Call, state: CallState, now: Millis, keep: Millis) {
@@ -985,6 +987,12 @@ impl Book {
         self.retain(id, call, keep);
     }
 
+    /// Keeps the call as it is now.
+    fn keep(&mut self, id: &CallId, call: &mut Call) {
+        let packed = Packed::of(call, self.calls.get(id).map(Packed::context));
+        self.calls.insert(id.clone(), packed);
+    }
+
     fn unlist(&mut self, id: &CallId, call: &Call) {
         self.deadlines.remove(&(call.deadline, id.clone()));
         self.retained.remove(&(call.deadline, id.clone()));
@@ -993,7 +1001,7 @@ impl Book {
     fn retain(&mut self, id: &CallId, call: &mut Call, until: Millis) {
         call.deadline = until;
         self.retained.insert((until, id.clone()));
-        self.calls.insert(id.clone(), call.clone());
+        self.keep(id, call);
     }
 
     /// Records usage that nothing was granted for.
@@ -1002,7 +1010,7 @@ impl Book {
             return;
         }
         call.parked = used;
-        self.calls.insert(id.clone(), call.clone());
+        self.keep(id, call);
         let parked = call_entry(now, EntryKind::Parked, call, id, vec![]);
         self.note(Entry { report: report.to_vec(), ..parked });
     }
@@ -1142,9 +1150,15 @@ impl Book {
         }
     }
 
+    /// An entry of a call shares what the call keeps.
+    fn pack(&self, mut entry: Entry) -> Packed<Entry> {
+        let call = self.calls.get(entry.subject.as_str());
+        Packed::of(&mut entry, call.map(Packed::context))
+    }
+
     fn push(&mut self, entry: Entry) {
         self.numbered += 1;
-        self.journal.push((self.numbered, entry));
+        self.journal.push(self.numbered, self.pack(entry));
         if let Some(kept) = &mut self.kept {
             kept.entries.push(self.numbered);
         }
@@ -1190,7 +1204,7 @@ impl Book {
         if !self.upkeep.token.is_empty() && self.upkeep.lease_ends > now {
             return false;
         }
-        self.rewritten.clear();
+        self.rewritten = Journal::default();
         self.upkeep.token = token.to_owned();
         self.upkeep.lease_ends = now.after(REWRITE_LEASE);
         true
@@ -1206,7 +1220,9 @@ impl Book {
             return false;
         }
         self.upkeep.lease_ends = now.after(REWRITE_LEASE);
-        self.rewritten.extend(entries);
+        for (number, entry) in entries {
+            self.rewritten.push(number, self.pack(entry));
+        }
         true
     }
 
@@ -1219,11 +1235,13 @@ impl Book {
         if self.upkeep.token != finish.token || self.rewritten.len() as u64 != finish.written {
             return FinishedRewrite::Lost;
         }
-        let copied = self.journal.partition_point(|(number, _)| *number <= read_until);
-        if self.journal.len() - copied > COPIED_AT_FINISH {
+        let copied = self.journal.after(read_until)..self.journal.len();
+        if copied.len() > COPIED_AT_FINISH {
             return FinishedRewrite::Behind;
         }
-        self.rewritten.extend(self.journal.drain(copied..));
+        for (number, entry) in self.journal.range(copied) {
+            self.rewritten.push(*number, entry.clone());
+        }
         let old = std::mem::replace(&mut self.journal, std::mem::take(&mut self.rewritten));
         if let Some(kept) = &mut self.kept {
             kept.entries.extend(differing(&old, &self.journal));
@@ -1243,7 +1261,7 @@ impl Book {
 
     pub(super) fn abandon_rewrite(&mut self, token: &str, trimmed: Millis, erased: Millis) {
         if self.upkeep.token == token {
-            self.rewritten.clear();
+            self.rewritten = Journal::default();
             self.upkeep.trimmed = self.upkeep.trimmed.max(trimmed);
             self.upkeep.erased = self.upkeep.erased.max(erased);
             self.upkeep.token = String::new();
@@ -1251,10 +1269,10 @@ impl Book {
         }
     }
 
-    pub(super) fn replace_context(&mut self, call: &CallId, from: &[u8], to: &[u8]) -> bool {
-        match self.calls.get_mut(call).filter(|call| call.context == from) {
+    pub(super) fn replace_context(&mut self, id: &CallId, from: &[u8], to: &[u8]) -> bool {
+        match self.call(id).filter(|call| call.context == from) {
             Some(call) => {
-                call.context = to.to_vec();
+                self.keep(id, &mut Call { context: to.to_vec(), ..call });
                 true
             }
             None => false,
@@ -1352,7 +1370,7 @@ impl Book {
         let mut numbers_changed = false;
         let mut file_blocks = vec![];
         for PayerUpdate { profile, seats } in updates {
-            let stands = |payer: &Payer| payer.profile.as_ref() == Some(profile);
+            let stands = |payer: &Payer| payer.profile.as_deref() == Some(profile);
             let known = self.payers.get(&profile.id);
             if known.is_some_and(|payer| stands(payer) && payer.seats == *seats) {
                 continue;
@@ -1368,7 +1386,7 @@ impl Book {
                 payer.account.blocked = blocked;
                 file_blocks.push((profile.id.clone(), blocked));
             }
-            payer.profile = Some(profile.clone());
+            payer.profile = Some(Arc::new(profile.clone()));
             let old = std::mem::replace(&mut payer.seats, seats.clone());
             for (sign, changes) in [(-1, &old), (1, seats)] {
                 for (family, seconds) in changes {
@@ -1584,18 +1602,23 @@ impl Book {
             pools: families.iter().map(pool).collect(),
             credits: self.credits(now),
             wallet_holds: self.wallet.holds,
-            call: self.calls.get(call).cloned(),
+            call: self.call(call),
             overage: self.overage(&month.key),
             ring: self.ring.clone(),
         }
     }
 
     pub(super) fn call(&self, id: &CallId) -> Option<Call> {
-        self.calls.get(id).cloned()
+        self.calls.get(id).map(Packed::open)
     }
 
-    pub(super) fn open_calls(&self) -> impl Iterator<Item = (&(Millis, CallId), &Call)> {
-        self.deadlines.iter().filter_map(|key| Some((key, self.calls.get(&key.1)?)))
+    pub(super) fn open_calls(
+        &self,
+        after: Option<&(Millis, CallId)>,
+    ) -> impl Iterator<Item = (&(Millis, CallId), Call)> {
+        let after = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let found = self.deadlines.range::<(Millis, CallId), _>((after, Bound::Unbounded));
+        found.filter_map(|key| Some((key, self.call(&key.1)?)))
     }
 
     pub(super) fn blocks(
@@ -1611,11 +1634,11 @@ impl Book {
         self.calls.contains_key(id)
     }
 
-    pub(super) fn calls(&self) -> impl Iterator<Item = (&CallId, &Call)> {
-        self.calls.iter()
+    pub(super) fn calls(&self) -> impl Iterator<Item = (CallId, Call)> {
+        self.calls.iter().map(|(id, call)| (id.clone(), call.open()))
     }
 
-    pub(super) fn journal(&self) -> &[(u64, Entry)] {
+    pub(super) fn journal(&self) -> &Journal {
         &self.journal
     }
 
@@ -1623,8 +1646,7 @@ impl Book {
         let mut payers: Vec<_> =
             self.payers.iter().map(|(id, payer)| (id.clone(), payer.account.clone())).collect();
         payers.sort_by(|a, b| a.0.cmp(&b.0));
-        let mut calls: Vec<_> =
-            self.calls.iter().map(|(id, call)| (id.clone(), call.clone())).collect();
+        let mut calls: Vec<_> = self.calls().collect();
         calls.sort_by(|a, b| a.0.cmp(&b.0));
         let mut deadlines: Vec<_> =
             self.deadlines.iter().map(|(at, id)| (id.clone(), *at)).collect();
@@ -1638,7 +1660,7 @@ impl Book {
             wallet: self.wallet.clone(),
             calls,
             deadlines,
-            journal: self.journal.iter().map(|(_, entry)| entry.clone()).collect(),
+            journal: self.journal.iter().map(|(_, entry)| entry.open()).collect(),
             adjustments: self.adjustments.iter().map(|(k, a)| (k.clone(), a.clone())).collect(),
             ring: self.ring.clone(),
             blocks: self.blocks(None).collect(),
@@ -1735,7 +1757,7 @@ fn posting(bucket: String) -> Posting {
     Posting { bucket, funded: 0, held: 0, spent: 0, expired: 0, adjusted: 0 }
 }
 
-fn entry(now: Millis, kind: EntryKind) -> Entry {
+pub(super) fn entry(now: Millis, kind: EntryKind) -> Entry {
     Entry {
         kind,
         at: now,

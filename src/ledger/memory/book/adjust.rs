@@ -109,7 +109,7 @@ impl Book {
         if let Some(known) = self.adjustment(&command.key, &command.fingerprint) {
             return known;
         }
-        let Some(mut call) = self.calls.get(&command.call).cloned() else {
+        let Some(mut call) = self.call(&command.call) else {
             return Adjusted::NotFound;
         };
         if call.state != CallState::Settled {
@@ -126,7 +126,7 @@ impl Book {
         call.used = command.used;
         let postings = self.charge_lines(now, &mut call, command.used, gives_back);
         self.owe(call.shortfall_money - short);
-        self.calls.insert(command.call.clone(), call.clone());
+        self.keep(&command.call, &mut call);
         let report = command.report.clone();
         let told = call_entry(now, EntryKind::Adjusted, &call, &command.call, postings);
         let adjusted = Entry { report, ..told };

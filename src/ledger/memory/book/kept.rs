@@ -125,7 +125,7 @@ impl Book {
             put(Kind::Recharge, key.as_str().as_bytes().to_vec(), value);
         }
         for key in self.calls.take_touched() {
-            let value = self.calls.get(&key).map(packed).transpose()?;
+            let value = self.call(&key).as_ref().map(packed).transpose()?;
             put(Kind::Call, key.as_str().as_bytes().to_vec(), value);
         }
         for key in self.adjustments.take_touched() {
@@ -144,7 +144,8 @@ impl Book {
         numbers.sort_unstable();
         numbers.dedup();
         for number in numbers {
-            let entry = entry_of(&self.journal, number).map(packed).transpose()?;
+            let entry = self.journal.entry(number).map(Packed::open);
+            let entry = entry.as_ref().map(packed).transpose()?;
             put(Kind::Entry, number.to_be_bytes().to_vec(), entry);
         }
         Ok(rows)
@@ -198,15 +199,21 @@ impl Book {
             Kind::Recharge => self.recharges.load(lot()?, unpacked(value)?),
             Kind::Call => {
                 let id = CallId::new(text()?).map_err(|error| error.to_string())?;
-                self.calls.load(id, unpacked(value)?);
+                let mut call: Call = unpacked(value)?;
+                let listed = match call.state.is_open() {
+                    true => &mut self.deadlines,
+                    false => &mut self.retained,
+                };
+                listed.insert((call.deadline, id.clone()));
+                self.calls.load(id, Packed::of(&mut call, None));
             }
             Kind::Entry => {
                 let number = key.try_into().map_err(|_| "its key is no number".to_owned())?;
                 let number = u64::from_be_bytes(number);
-                if self.journal.last().is_some_and(|(last, _)| *last >= number) {
+                if self.journal.last().is_some_and(|last| last >= number) {
                     return Err("it is out of its order".to_owned());
                 }
-                self.journal.push((number, unpacked(value)?));
+                self.journal.push(number, self.pack(unpacked(value)?));
             }
             Kind::Adjustment => {
                 let id = AdjustmentId::new(text()?).map_err(|error| error.to_string())?;
@@ -224,15 +231,8 @@ impl Book {
 
     /// After the last row: what follows from the rows, and whether they can be of one book.
     pub(in crate::ledger::memory) fn loaded(&mut self) -> Result<(), String> {
-        if self.journal.last().is_some_and(|(last, _)| *last > self.numbered) {
+        if self.journal.last().is_some_and(|last| last > self.numbered) {
             return Err("the journal has entries that nobody numbered".to_owned());
-        }
-        for (id, call) in self.calls.iter() {
-            let listed = match call.state.is_open() {
-                true => &mut self.deadlines,
-                false => &mut self.retained,
-            };
-            listed.insert((call.deadline, id.clone()));
         }
         self.payers.each_loaded(|payer| payer.kept_version = payer.account.version);
         let version = self.tenant.version;
@@ -248,15 +248,10 @@ impl Book {
 }
 
 /// Entries that are not the same in both journals, or in one of them only.
-pub(super) fn differing(old: &[(u64, Entry)], new: &[(u64, Entry)]) -> Vec<u64> {
-    let gone = old.iter().filter(|(n, entry)| entry_of(new, *n) != Some(entry));
-    let come = new.iter().filter(|(n, _)| entry_of(old, *n).is_none());
+pub(super) fn differing(old: &Journal, new: &Journal) -> Vec<u64> {
+    let gone = old.iter().filter(|(n, entry)| new.entry(*n) != Some(entry));
+    let come = new.iter().filter(|(n, _)| old.entry(*n).is_none());
     gone.chain(come).map(|(number, _)| *number).collect()
-}
-
-fn entry_of(journal: &[(u64, Entry)], number: u64) -> Option<&Entry> {
-    let place = journal.binary_search_by_key(&number, |(n, _)| *n).ok()?;
-    Some(&journal.get(place)?.1)
 }
 
 fn packed<T: Serialize>(value: &T) -> Result<Vec<u8>, String> {

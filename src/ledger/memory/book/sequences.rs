@@ -31,7 +31,10 @@ impl Sequences {
             return Err(found);
         }
         let mark = Mark { sequence: found.sequence + 1, ..found };
-        self.marks.insert(sidecar.to_owned(), mark);
+        match self.marks.get_mut(sidecar) {
+            Some(counted) => *counted = mark,
+            None => drop(self.marks.insert(sidecar.to_owned(), mark)),
+        }
         Ok(mark)
     }
 
