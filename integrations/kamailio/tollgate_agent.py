@@ -59,6 +59,10 @@ TRUST = {
 RING_AGAIN = 1.0
 """Between two attempts to end a call that rings, in seconds."""
 
+HUNG_UP = 40.0
+"""How long after its hard stop, or its hanging up, a call is looked for of whose end Kamailio has not told: longer than
+it repeats a BYE that nobody answers, in seconds."""
+
 LOOK_AGAIN = (1.0, 5.0, 10.0, 30.0)
 """Pauses between two looks for a call whose dialog has ended without its name; in seconds."""
 
@@ -237,8 +241,14 @@ class Agent:
         if pauses and not gone:
             self._loop.call_later(pauses[0], self._look, at, pauses[1:])
 
+    def _look_after(self, leg):
+        """Kamailio tells no end where its own BYE is answered before it has noted that it sends one."""
+        if self._legs.get(leg.call.call_id) is leg:
+            now, stop = leg.call.now(), leg.call.hard_stop_at
+            self._look(now if stop is None else min(now, stop), LOOK_AGAIN)
+
     def _move_timeout(self, leg):
-        left = leg.call.hard_stop_at - leg.call.now()
+        left = 1 if leg.ending else leg.call.hard_stop_at - leg.call.now()
         return self._switch.set_timeout(leg.dialog, max(1, round(left)))
 
     def _finish(self, fields, used, at, cause):
@@ -260,9 +270,11 @@ class Agent:
     def _arm(self, leg):
         if leg.timer is not None:
             leg.timer.cancel()
-        at = leg.call.extend_at
+        at, stop = leg.call.extend_at, leg.call.hard_stop_at
         if at is not None:
             leg.timer = self._loop.call_at(at, lambda: self.begin(self._extend(leg)))
+        elif stop is not None:
+            leg.timer = self._loop.call_at(stop + HUNG_UP, self._look_after, leg)
 
     async def _extend(self, leg):
         if leg.extending:
@@ -386,6 +398,8 @@ class Agent:
             leg.timer.cancel()
         if not self._switch.set_timeout(leg.dialog, 1):
             self._look(leg.call.now(), LOOK_AGAIN)
+            return
+        leg.timer = self._loop.call_later(1 + HUNG_UP, self._look_after, leg)
 
     async def end_calls_before(self, started):
         """Ends what ran when Kamailio was started; until it is answered."""

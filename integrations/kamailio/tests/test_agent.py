@@ -7,6 +7,7 @@ import sys
 import tempfile
 import time
 import unittest
+import unittest.mock
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -220,6 +221,35 @@ class TestAgent(unittest.IsolatedAsyncioTestCase):
         self.agent.directed(directive("END_NOW"))
         await self.settled_down()
         self.assertIn(("settle", "c1"), self.client.asked)
+
+    async def test_a_call_that_is_hung_up_without_a_word_is_settled(self):
+        self.authorized()
+        self.answered()
+        with unittest.mock.patch.object(agents, "HUNG_UP", -0.99):
+            self.agent.directed(directive("END_NOW"))
+        self.switch.dialogs = False
+        await asyncio.sleep(0.1)
+        self.assertIn(("settle", "c1"), self.client.asked)
+
+    async def test_a_call_that_ended_at_its_hard_stop_without_a_word_is_settled(self):
+        self.switch.dialogs = False
+        self.authorized(20, final=True)
+        self.answered()
+        leg = self.agent._legs["c1"]
+        leg.call._last_word = True
+        self.assertIsNone(leg.call.extend_at)
+        with unittest.mock.patch.object(agents, "HUNG_UP", -19.99):
+            self.agent._arm(leg)
+        await asyncio.sleep(0.1)
+        self.assertIn(("settle", "c1"), self.client.asked)
+
+    async def test_a_look_at_a_call_that_is_hung_up_gives_it_no_more_time(self):
+        self.authorized()
+        self.answered()
+        self.agent.directed(directive("END_NOW"))
+        self.hear("vanished", at=time.monotonic(), sip_call_id="another")
+        await self.settled_down()
+        self.assertEqual(self.switch.timeouts, [(DIALOG, 1), (DIALOG, 1)])
 
     async def test_an_end_without_its_name_is_known_by_the_call_id_where_one_leg_has_it(self):
         self.authorized()
