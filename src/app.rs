@@ -56,6 +56,10 @@ const SERVICES: &[&str] = &[call_authorization::NAME, account::NAME];
 /// How often the ledger is asked whether it is there.
 const PING_INTERVAL: Duration = Duration::from_millis(500);
 
+/// How often the event loop of a thread for calls wakes by itself: sooner than the deadline of any request that is worth
+/// sending.
+const TICK: Duration = Duration::from_millis(50);
+
 /// Longest wait for one step of a sweep; a step that is not awaited may still be carried out.
 const SWEEP_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -427,6 +431,7 @@ impl<L: Ledger> CallThread<L> {
         let (ended, served) = oneshot::channel();
         let (_quit, quitting) = oneshot::channel();
         let work = async move {
+            tokio::spawn(tick());
             let control = match control.on_this_thread().await {
                 Ok(control) => Arc::new(control),
                 Err(error) => return drop(ready.send(Err(io::Error::other(error)))),
@@ -447,6 +452,14 @@ impl<L: Ledger> CallThread<L> {
         std::thread::Builder::new().name(name).spawn(move || runtime.block_on(work))?;
         let control = started.await.map_err(thread_gone)??;
         Ok((CallThread { control, _quit }, served))
+    }
+}
+
+/// Wakes an event loop for ever, and does nothing. tokio has a loop ring itself, by a write to the kernel, for each timer
+/// that is due before the next it knows of, and each request sets two: with one that is due sooner it does not.
+async fn tick() {
+    loop {
+        tokio::time::sleep(TICK).await;
     }
 }
 
