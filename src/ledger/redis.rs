@@ -47,7 +47,7 @@ use crate::ledger::redis::codec::{
 };
 use crate::ledger::redis::connection::Connection;
 use crate::ledger::redis::keys::Key;
-use crate::ledger::redis::scripts::Verb;
+use crate::ledger::redis::scripts::{CallVerb, Verb};
 use crate::ledger::state::{
     Block, BlockedBy, Bucket, Call, Entry, Lot, PayerAccount, Reader, TenantAccount, Upkeep, Wallet,
 };
@@ -146,17 +146,16 @@ impl RedisLedger {
         self.sender.run(verb, tenant, &encode(args)?, opaque).await
     }
 
-    /// Runs a script on one of the many commands that it takes, with bytes that it keeps and does not
-    /// read; its answer.
+    /// Carries out a command of a call, with bytes that are kept and not read; the answer.
     async fn run_with_others(
         &self,
-        verb: Verb,
+        verb: CallVerb,
         tenant: &TenantId,
         args: &impl Serialize,
         opaque: &[u8],
     ) -> Result<Told, LedgerError> {
-        let command = Command { args: encode(args)?, opaque: opaque.to_vec(), shared: None };
-        self.sender.run_with_others(verb, tenant, command).await
+        let (args, opaque) = (encode(args)?, opaque.to_vec());
+        self.sender.run_with_others(tenant, Command { verb, args, opaque, shared: vec![] }).await
     }
 
     fn connection(&self) -> &Connection {
@@ -257,9 +256,8 @@ impl Ledger for RedisLedger {
     }
 
     async fn authorize(&self, command: &Authorize) -> Result<Reply<Authorized>, LedgerError> {
-        let verb = Verb::Authorize;
         let told = AuthorizeArgs::told(command)?;
-        let told = self.sender.run_with_others(verb, &command.tenant, told).await?;
+        let (verb, told) = (told.verb, self.sender.run_with_others(&command.tenant, told).await?);
         let reply = CallReply::of(&told)?;
         let outcome = match reply.tag {
             "decided" => Authorized::Decided(reply.call()?),
@@ -268,13 +266,13 @@ impl Ledger for RedisLedger {
             "ended" => Authorized::Ended,
             "rate_limited" => Authorized::RateLimited,
             "stale" => Authorized::Stale,
-            tag => return Err(unknown_tag(verb.script().name, tag)),
+            tag => return Err(unknown_tag(verb.name(), tag)),
         };
         Ok(Reply { now: reply.now, outcome })
     }
 
     async fn answer(&self, command: &Answer) -> Result<Reply<Answered>, LedgerError> {
-        let verb = Verb::Answer;
+        let verb = CallVerb::Answer;
         let args = AnswerArgs { call: command.call.as_str() };
         let told = self.run_with_others(verb, &command.tenant, &args, &[]).await?;
         let reply = CallReply::of(&told)?;
@@ -283,13 +281,13 @@ impl Ledger for RedisLedger {
             "denied" => Answered::Denied(reply.call()?),
             "standing" => Answered::Standing(reply.call()?),
             "repeated" => Answered::Repeated(reply.call()?),
-            tag => return Err(unknown_tag(verb.script().name, tag)),
+            tag => return Err(unknown_tag(verb.name(), tag)),
         };
         Ok(Reply { now: reply.now, outcome })
     }
 
     async fn extend(&self, command: &Extend) -> Result<Reply<Extended>, LedgerError> {
-        let verb = Verb::Extend;
+        let verb = CallVerb::Extend;
         let args = ExtendArgs::of(command);
         let told = self.run_with_others(verb, &command.tenant, &args, &[]).await?;
         let reply = CallReply::of(&told)?;
@@ -300,13 +298,13 @@ impl Ledger for RedisLedger {
             "granted" => Extended::Granted { call: reply.call()?, replayed: false },
             "repeated" => Extended::Granted { call: reply.call()?, replayed: true },
             "stopped" => Extended::Stopped(reply.call()?, reply.decision()?),
-            tag => return Err(unknown_tag(verb.script().name, tag)),
+            tag => return Err(unknown_tag(verb.name(), tag)),
         };
         Ok(Reply { now: reply.now, outcome })
     }
 
     async fn end(&self, command: &End) -> Result<Reply<Ended>, LedgerError> {
-        let verb = Verb::End;
+        let verb = CallVerb::End;
         let args = EndArgs::of(command);
         let told = self.run_with_others(verb, &command.tenant, &args, &command.report).await?;
         let reply = CallReply::of(&told)?;
@@ -323,22 +321,21 @@ impl Ledger for RedisLedger {
             "answered_already" => Ended::AnsweredAlready(reply.call()?),
             "not_open" => Ended::NotOpen,
             "unknown" => Ended::Unknown,
-            tag => return Err(unknown_tag(verb.script().name, tag)),
+            tag => return Err(unknown_tag(verb.name(), tag)),
         };
         Ok(Reply { now: reply.now, outcome })
     }
 
     async fn restore(&self, command: &Restore) -> Result<Reply<Restored>, LedgerError> {
-        let verb = Verb::Restore;
         let told = RestoreArgs::told(command)?;
-        let told = self.sender.run_with_others(verb, &command.tenant, told).await?;
+        let (verb, told) = (told.verb, self.sender.run_with_others(&command.tenant, told).await?);
         let reply = CallReply::of(&told)?;
         let outcome = match reply.tag {
             "restored" => Restored::Restored,
             "known" => Restored::Known,
             "too_late" => Restored::TooLate,
             "no_tenant" => Restored::NoTenant,
-            tag => return Err(unknown_tag(verb.script().name, tag)),
+            tag => return Err(unknown_tag(verb.name(), tag)),
         };
         Ok(Reply { now: reply.now, outcome })
     }

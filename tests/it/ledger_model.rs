@@ -12,6 +12,7 @@ use std::future::Future;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::thread;
 
+use futures_util::future::join_all;
 use tollgate::charging::decision::Decision;
 use tollgate::charging::funding::{CreditSide, PoolSide, charge, reserve};
 use tollgate::charging::ids::{CallId, TenantId};
@@ -32,14 +33,18 @@ use faulty::{Fault, Faulty};
 const RUN: usize = 5_000;
 /// Commands between two audits.
 const AUDIT_EVERY: usize = 250;
+/// Commands that are sent at once, where they are.
+const TOGETHER: usize = 12;
 
 fn commands_in_all() -> usize {
     std::env::var("TOLLGATE_MODEL_COMMANDS").map_or(200_000, |n| n.parse().unwrap())
 }
 
-/// Plays `total` commands over several seeds, two at a time; the first difference, with its seed.
+/// Plays `total` commands over several seeds, two at a time; the first difference, with its seed. The second ledger gets
+/// at most `together` commands at once.
 fn compare<A: Ledger, B: Ledger, FA: Future<Output = Opened<A>>, FB: Future<Output = Opened<B>>>(
     total: usize,
+    together: usize,
     make_a: impl Fn(ClockOffset) -> FA + Sync,
     make_b: impl Fn(ClockOffset) -> FB + Sync,
 ) -> Result<(), String> {
@@ -60,7 +65,8 @@ fn compare<A: Ledger, B: Ledger, FA: Future<Output = Opened<A>>, FB: Future<Outp
                 clock_b.freeze_at(NOON);
                 let a = make_a(clock_a.clone()).await;
                 let b = make_b(clock_b.clone()).await;
-                lock_step(seed, RUN.min(total), (&a.ledger, &clock_a), (&b.ledger, &clock_b)).await
+                let (a, b) = ((&a.ledger, &clock_a), (&b.ledger, &clock_b));
+                lock_step(seed, RUN.min(total), together, a, b).await
             })?;
         }
     };
@@ -76,34 +82,55 @@ static TENANTS: AtomicU32 = AtomicU32::new(0);
 async fn lock_step<A: Ledger, B: Ledger>(
     seed: u64,
     commands: usize,
+    together: usize,
     (a, clock_a): (&A, &ClockOffset),
     (b, clock_b): (&B, &ClockOffset),
 ) -> Result<(), String> {
     let first = TENANTS.fetch_add(2, Ordering::Relaxed);
     let name = |n| TenantId::new(&format!("model-{}-{n}", std::process::id())).unwrap();
     let tenants = vec![name(first), name(first + 1)];
-    let mut dealer = Dealer::new(seed, tenants.clone());
+    let dealer = Dealer::new(seed, tenants.clone());
+    let mut dealer = if together > 1 { dealer.for_many_at_once() } else { dealer };
     let mut tally = Tally::default();
-    for step in 0..commands {
+    let (mut step, mut audited) = (0, 0);
+    while step < commands {
         let now = clock_a.reading().at(Millis::ZERO);
-        let command = dealer.deal(now, a).await;
-        if let Command::Pass(length) = command {
-            clock_a.advance(length);
-            clock_b.advance(length);
-            continue;
+        let mut dealt = vec![];
+        while step < commands && dealt.len() < together {
+            dealt.push(dealer.deal(now, a).await);
+            step += 1;
+            if !dealt.last().is_some_and(Command::travels_with_others) {
+                break;
+            }
         }
-        let context = |what: &str| format!("seed {seed}, step {step}: {what} after {command:#?}");
-        let found_a = play(a, &command).await;
-        let found_b = play(b, &command).await;
-        if found_a != found_b {
-            let answers = format!("the ledgers answer differently\na {found_a:#?}\nb {found_b:#?}");
-            return Err(context(&answers));
+        let behind = dealt.pop_if(|last| !last.travels_with_others());
+        for group in [dealt, behind.into_iter().collect()] {
+            if let [Command::Pass(length)] = group[..] {
+                clock_a.advance(length);
+                clock_b.advance(length);
+                continue;
+            }
+            let context = |what: &str| format!("seed {seed}, step {step}: {what} after {group:#?}");
+            let mut found_a = vec![];
+            for command in &group {
+                found_a.push(play(a, command).await);
+            }
+            let found_b = join_all(group.iter().map(|command| play(b, command))).await;
+            for (command, (a, b)) in group.iter().zip(found_a.iter().zip(&found_b)) {
+                if a != b {
+                    let found = format!("{command:#?} is answered differently\na {a:#?}\nb {b:#?}");
+                    return Err(context(&found));
+                }
+            }
+            for (command, found) in group.iter().zip(&found_a) {
+                tally.check(command, found).map_err(|found| context(&found))?;
+            }
         }
-        tally.check(&command, &found_a).map_err(|found| context(&found))?;
-        if step % AUDIT_EVERY == 0 || step + 1 == commands {
+        if step - audited >= AUDIT_EVERY || step == commands {
+            audited = step;
             check_books(&tenants, now, NEVER_OVERDUE, a, b)
                 .await
-                .map_err(|found| context(&found))?;
+                .map_err(|found| format!("seed {seed}, step {step}: {found}"))?;
         }
     }
     // Time heals all: everything expires, and nothing is overdue.
@@ -235,14 +262,22 @@ fn check_price(call: &Call, used: Seconds, how: Ending) -> Result<(), String> {
 
 #[test]
 fn random_commands_keep_the_embedded_ledger_clean() {
-    if let Err(difference) = compare(commands_in_all(), memory, memory) {
+    if let Err(difference) = compare(commands_in_all(), 1, memory, memory) {
         panic!("{difference}");
     }
 }
 
 #[test]
 fn both_ledgers_answer_every_random_command_alike() {
-    if let Err(difference) = compare(commands_in_all(), memory, crate::support::redis) {
+    if let Err(difference) = compare(commands_in_all(), 1, memory, crate::support::redis) {
+        panic!("{difference}");
+    }
+}
+
+/// Whatever travels together is carried out in its order, each command as if it had come alone.
+#[test]
+fn commands_that_come_at_once_are_answered_as_one_by_one() {
+    if let Err(difference) = compare(commands_in_all(), TOGETHER, memory, crate::support::redis) {
         panic!("{difference}");
     }
 }
@@ -254,7 +289,7 @@ fn the_harness_notices_a_ledger_that_is_wrong() {
             let Opened { ledger: inner, keep } = memory(clock).await;
             Opened { ledger: Faulty { inner, fault }, keep }
         };
-        let found = compare(2_000, memory, faulty);
+        let found = compare(2_000, 1, memory, faulty);
         assert!(found.is_err_and(|text| text.starts_with("seed ")), "{fault:?} goes unnoticed");
     }
 }

@@ -158,7 +158,16 @@ async fn figures_move_as_calls_do() {
         now.sum("tollgate_ledger_command_duration_seconds_count", &["command=\"authorize\""]);
     // One more where the survey read the tenant before it was set up whole.
     assert!([4.0, 5.0].contains(&asked), "{asked}");
-    assert_eq!(now.sum("tollgate_ledger_run_commands_sum", &["command=\"authorize\""]), asked);
+    // All of these one by one, and none of them ends a call.
+    let ran = |command: &str| {
+        let labels = [&*format!("command=\"{command}\"")];
+        now.sum("tollgate_ledger_run_commands_sum", &labels)
+    };
+    let of_calls = ["authorize", "answer", "extend"].map(|command| {
+        let labels = [&*format!("command=\"{command}\"")];
+        now.sum("tollgate_ledger_command_duration_seconds_count", &labels)
+    });
+    assert_eq!((ran("calls"), ran("ends")), (of_calls.iter().sum(), 0.0), "{}", now.text);
     assert_eq!(now.sum("tollgate_ledger_errors_total", &[]), 0.0);
     assert_eq!(now.sum("tollgate_ledger_up", &[]), 1.0);
     assert_eq!(now.sum("tollgate_ready", &[]), 1.0);

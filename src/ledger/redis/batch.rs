@@ -1,10 +1,10 @@
 //! Commands that arrive while others are on their way are sent together, as one run of a script.
 //!
 //! A script run has a price of its own, whatever it does: to read the clock, the tenant and the pool, to
-//! write them back, to come and go. A lane, which is a verb on a tenant, has few runs under way at a time;
-//! what arrives meanwhile waits for the next, in the order of arrival. So nobody waits while there is
-//! nothing to wait for, and the busier a tenant is, the less each of its calls costs. The script decides the
-//! commands of a run one after the other, each as if it had come alone.
+//! write them back, to come and go. A lane, which is what is asked about a tenant's calls, has few runs under
+//! way at a time; what arrives meanwhile waits for the next, in the order of arrival, whatever its verb. So nobody waits
+//! while there is nothing to wait for, and the busier a tenant is, the less each of its calls costs. The script decides
+//! the commands of a run one after the other, each as if it had come alone.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -17,10 +17,10 @@ use crate::charging::units::Millis;
 use crate::ledger::marks::{Lost, Mark, Marks, Regression};
 use crate::ledger::redis::cluster::Slot;
 use crate::ledger::redis::codec::{RegressedArgs, encode};
-use crate::ledger::redis::connection::Connection;
+use crate::ledger::redis::connection::{Connection, is_out_of_memory};
 use crate::ledger::redis::keys::{Key, mark, missing};
 use crate::ledger::redis::read_regressed;
-use crate::ledger::redis::scripts::{Library, Verb};
+use crate::ledger::redis::scripts::{CallVerb, Library, Verb};
 use crate::ledger::{ClockOffset, ClockReading, LedgerError};
 use crate::metrics;
 
@@ -46,7 +46,15 @@ pub(super) struct Sender {
     lanes: Mutex<HashMap<Lane, Queue>>,
 }
 
-type Lane = (Verb, TenantId);
+type Lane = (Traffic, TenantId);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Traffic {
+    /// What callers wait for.
+    Live,
+    /// What a loss has taken is put back in masses, which nobody is to wait behind.
+    PutBack,
+}
 
 #[derive(Default)]
 struct Queue {
@@ -60,14 +68,28 @@ struct Request {
     answer: oneshot::Sender<Result<(Told, u64), LedgerError>>,
 }
 
-/// What a script is told for a command.
+impl Request {
+    /// Whether it asks for a call to end, which always finds memory.
+    fn ends(&self) -> bool {
+        self.command.verb == CallVerb::End
+    }
+}
+
+fn refuse(requests: Vec<Request>, error: &LedgerError) {
+    for request in requests {
+        let _ = request.answer.send(Err(error.clone()));
+    }
+}
+
+/// What a script is told for a command on a call.
 pub(super) struct Command {
+    pub(super) verb: CallVerb,
     /// Its packed fields.
     pub(super) args: Vec<u8>,
     /// What the script keeps and does not read.
     pub(super) opaque: Vec<u8>,
-    /// What it has in common with many others, which a script unpacks once; all commands of a verb have this, or none.
-    pub(super) shared: Option<Vec<u8>>,
+    /// What it has in common with many others, which a script unpacks once; empty where there is nothing.
+    pub(super) shared: Vec<u8>,
 }
 
 /// What a script answers about a command.
@@ -119,17 +141,20 @@ impl Sender {
         }
     }
 
-    /// Runs a script that takes many commands on one of them, together with those of others; its answer.
+    /// Carries out a command on a call, together with those of others; its answer.
     ///
     /// Whoever stops waiting before its command was sent has withdrawn it.
     pub(super) async fn run_with_others(
         self: &Arc<Self>,
-        verb: Verb,
         tenant: &TenantId,
         command: Command,
     ) -> Result<Told, LedgerError> {
         let (answer, answered) = oneshot::channel();
-        let lane = (verb, tenant.clone());
+        let traffic = match command.verb {
+            CallVerb::Restore => Traffic::PutBack,
+            _ => Traffic::Live,
+        };
+        let lane = (traffic, tenant.clone());
         let starts = {
             let mut lanes = self.lanes();
             let queue = lanes.entry(lane.clone()).or_default();
@@ -158,7 +183,7 @@ impl Sender {
     /// Sends what waits in a lane, until nothing does.
     async fn serve(self: Arc<Self>, lane: Lane) {
         while let Some(requests) = self.next(&lane) {
-            self.send(&lane, requests).await;
+            self.send(&lane.1, requests).await;
         }
     }
 
@@ -184,50 +209,57 @@ impl Sender {
         None
     }
 
-    async fn send(&self, lane: &Lane, requests: Vec<Request>) {
-        match self.send_together(lane, &requests).await {
-            Ok((answers, epoch)) => {
-                for (request, answer) in requests.into_iter().zip(answers) {
-                    let _ = request.answer.send(Ok((answer, epoch)));
+    /// Sends commands as one run, or as few as can be; each is answered.
+    async fn send(&self, tenant: &TenantId, requests: Vec<Request>) {
+        let mut groups = vec![requests];
+        while let Some(requests) = groups.pop() {
+            match self.send_together(tenant, &requests).await {
+                Ok((answers, epoch)) => {
+                    for (request, answer) in requests.into_iter().zip(answers) {
+                        let _ = request.answer.send(Ok((answer, epoch)));
+                    }
                 }
-            }
-            // A value that cannot be read is the matter of one of them only, and nothing was written.
-            Err(LedgerError::Corrupt(_)) if requests.len() > 1 => {
-                for request in requests {
-                    let alone = std::slice::from_ref(&request);
-                    let answers = self.send_together(lane, alone).await;
-                    let answer = answers
-                        .map(|(mut answers, epoch)| (answers.pop().unwrap_or_default(), epoch));
-                    let _ = request.answer.send(answer);
+                // A value that cannot be read is the matter of one of them only, and nothing was written.
+                Err(LedgerError::Corrupt(_)) if requests.len() > 1 => {
+                    groups.extend(requests.into_iter().rev().map(|request| vec![request]));
                 }
-            }
-            Err(error) => {
-                for request in requests {
-                    let _ = request.answer.send(Err(error.clone()));
+                // Calls can end where there is no memory for anything else, and nothing was written.
+                Err(error) if is_out_of_memory(&error) && !requests.iter().all(Request::ends) => {
+                    let (ends, others): (Vec<_>, Vec<_>) =
+                        requests.into_iter().partition(Request::ends);
+                    if !ends.is_empty() {
+                        groups.push(ends);
+                    }
+                    refuse(others, &error);
                 }
+                Err(error) => refuse(requests, &error),
             }
         }
     }
 
     async fn send_together(
         &self,
-        (verb, tenant): &Lane,
+        tenant: &TenantId,
         requests: &[Request],
     ) -> Result<(Vec<Told>, u64), LedgerError> {
-        metrics::get().run(*verb as usize, verb.script().name, requests.len());
+        let verbs: Vec<u8> = requests.iter().map(|request| request.command.verb as u8).collect();
+        let verb = match requests.iter().all(Request::ends) {
+            true => Verb::Ends,
+            false => Verb::Calls,
+        };
+        metrics::get().run(verb as usize, verb.script().name, requests.len());
         let clock = self.clock_argument();
-        let mut arguments = Vec::with_capacity(1 + 3 * requests.len());
-        arguments.push(clock.as_bytes());
+        let mut arguments = Vec::with_capacity(2 + 3 * requests.len());
+        arguments.extend([clock.as_bytes(), &*verbs]);
         for Request { command, .. } in requests {
-            arguments.extend([&*command.args, &*command.opaque]);
-            arguments.extend(command.shared.as_deref());
+            arguments.extend([&*command.args, &*command.opaque, &*command.shared]);
         }
-        let (answer, epoch) = self.evaluate(*verb, tenant, &arguments).await?;
+        let (answer, epoch) = self.evaluate(verb, tenant, &arguments).await?;
         let count = answer.len();
         let mut parts = answer.into_iter();
         match parts.next() {
             Some(Value::Int(now)) if count == 1 + 2 * requests.len() => {
-                let mut parts = parts.map(|part| bytes(*verb, part));
+                let mut parts = parts.map(|part| bytes(verb, part));
                 let mut told = Vec::with_capacity(requests.len());
                 while let Some(said) = parts.next() {
                     let call = parts.next().transpose()?.unwrap_or_default();
@@ -235,9 +267,7 @@ impl Sender {
                 }
                 Ok((told, epoch))
             }
-            first => {
-                Err(unexpected(*verb, &Value::Array(first.into_iter().chain(parts).collect())))
-            }
+            first => Err(unexpected(verb, &Value::Array(first.into_iter().chain(parts).collect()))),
         }
     }
 

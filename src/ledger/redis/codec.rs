@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
 
 use super::batch::{Command, Told};
+use super::scripts::CallVerb;
 use super::stored::{Shape, read_call};
 use crate::charging::decision::Decision;
 use crate::charging::month::Month;
@@ -111,8 +112,8 @@ impl<'a> AuthorizeArgs<'a> {
             trunk,
             payer_version: versions.payer,
         };
-        let shared = Some(BasisArgs::bytes_of(command)?);
-        Ok(Command { args: encode(&args)?, opaque: command.context.clone(), shared })
+        let (opaque, shared) = (command.context.clone(), BasisArgs::bytes_of(command)?);
+        Ok(Command { verb: CallVerb::Authorize, args: encode(&args)?, opaque, shared })
     }
 }
 
@@ -288,9 +289,9 @@ pub(super) struct RestoredPoolArgs<'a> {
 impl<'a> RestoreArgs<'a> {
     /// The command, as a script is told it.
     pub(super) fn told(command: &'a Restore) -> Result<Command, LedgerError> {
-        let shared = Some(encode(&Shape::of_call(&command.granted))?);
-        let opaque = command.granted.context.clone();
-        Ok(Command { args: encode(&RestoreArgs::of(command))?, opaque, shared })
+        let shared = encode(&Shape::of_call(&command.granted))?;
+        let (args, opaque) = (encode(&RestoreArgs::of(command))?, command.granted.context.clone());
+        Ok(Command { verb: CallVerb::Restore, args, opaque, shared })
     }
 
     fn of(command: &'a Restore) -> Self {

@@ -147,6 +147,12 @@ pub(super) fn fault(error: RedisError) -> LedgerError {
     }
 }
 
+/// Whether a script was refused because the store has no memory for what it may add: nothing was applied.
+pub(super) fn is_out_of_memory(error: &LedgerError) -> bool {
+    // As redis-rs shows a code that it has no word of its own for.
+    matches!(error, LedgerError::Unavailable(text) if text.starts_with("\"OOM\""))
+}
+
 #[cfg(test)]
 mod tests {
     use redis::Value;
@@ -168,6 +174,7 @@ mod tests {
         ] {
             let found = refused(code, detail);
             assert!(matches!(found, LedgerError::Unavailable(_)), "{detail}: {found:?}");
+            assert_eq!(is_out_of_memory(&found), code == "OOM", "{found:?}");
         }
         let found = refused("ERR", "Missing bytes in input. script: tollgate");
         assert!(matches!(found, LedgerError::Corrupt(_)), "{found:?}");

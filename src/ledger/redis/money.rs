@@ -6,8 +6,6 @@
 
 use redis::Value;
 
-use crate::ledger::redis::batch::Told;
-use crate::ledger::redis::codec::CallReply;
 use crate::ledger::redis::scripts::Verb;
 use crate::ledger::redis::stored::read_call;
 use crate::ledger::state::MoneyLine;
@@ -24,28 +22,23 @@ pub(super) fn is_moved(verb: Verb, answer: &Value) -> bool {
     }
     match verb {
         Purchase | ReportRecharge | AdjustBalance | AdjustSettlement => true,
-        Authorize | Extend | End | Restore => match told {
-            [Value::Int(_), told @ ..] => told.chunks(2).any(|told| is_paid_for(verb, told)),
+        Calls | Ends => match told {
+            [Value::Int(_), told @ ..] => told.chunks(2).any(is_paid_for),
             _ => true,
         },
-        // What ends by itself was promised to nobody; an answer holds money only for a call that had expired, and its
-        // end is waited for; a document changes no balance that is not bought.
-        Answer | Sweep | ApplyTenant | ApplyPayers | Position | Balance | TakeReader
-        | MoveReader | Block | BeginRewrite | AddRewritten | FinishRewrite | AbandonRewrite
-        | ReplaceContext | Regressed | Replayed => false,
+        // What ends by itself was promised to nobody; a document changes no balance that is not bought.
+        Sweep | ApplyTenant | ApplyPayers | Position | Balance | TakeReader | MoveReader
+        | Block | BeginRewrite | AddRewritten | FinishRewrite | AbandonRewrite | ReplaceContext
+        | Regressed | Replayed => false,
     }
 }
 
 /// Whether money pays for the call that a command was about.
-fn is_paid_for(verb: Verb, told: &[Value]) -> bool {
+fn is_paid_for(told: &[Value]) -> bool {
     let [Value::BulkString(said), Value::BulkString(call)] = told else { return true };
-    if verb == Verb::Restore {
-        // It does not show the call.
-        let told = Told { said: said.clone(), ..Told::default() };
-        return CallReply::of(&told).is_ok_and(|reply| reply.tag == "restored");
-    }
     if call.is_empty() {
-        return false;
+        // A call that is put back is not shown.
+        return said == b"restored";
     }
     let has_lots = |money: &MoneyLine| !money.lots.is_empty();
     read_call(call).map_or(true, |call| call.money.as_ref().is_some_and(has_lots))
@@ -88,7 +81,7 @@ mod tests {
         let offered = Call { money: Some(line(vec![])), ..minutes.clone() };
         let paid = Call { money: Some(line(vec![lot])), ..minutes.clone() };
         let (none, minutes, offered, paid) = (None, Some(minutes), Some(offered), Some(paid));
-        for verb in [Verb::Authorize, Verb::Extend, Verb::End] {
+        for verb in [Verb::Calls, Verb::Ends] {
             let unpaid = calls(&[none.clone(), minutes.clone(), offered.clone()]);
             assert!(!is_moved(verb, &unpaid));
             assert!(is_moved(verb, &calls(&[minutes.clone(), paid.clone(), none.clone()])));
@@ -96,7 +89,10 @@ mod tests {
             assert!(is_moved(verb, &run([vec![Value::Int(1)], unreadable.clone()].concat())));
             assert!(is_moved(verb, &run(unreadable)));
         }
-        assert!(!is_moved(Verb::Answer, &calls(&[paid])));
+        let said = |said: &str| {
+            run(vec![Value::Int(1), Value::BulkString(said.into()), Value::BulkString(vec![])])
+        };
+        assert!(is_moved(Verb::Calls, &said("restored")) && !is_moved(Verb::Calls, &said("known")));
         assert!(is_moved(Verb::Purchase, &run(vec![Value::BulkString(vec![])])));
         let gone_back = Value::Array(vec![Value::Int(0), Value::Int(7)]);
         assert!(!is_moved(Verb::Purchase, &gone_back));

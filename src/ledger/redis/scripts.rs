@@ -1,7 +1,7 @@
 //! The Lua scripts: their text, built once, and the keys that each is given.
 //!
 //! A script is one verb, and Redis keeps all of them as one library of functions, with `fields.lua` and
-//! `lib.lua` before them. It is named by a digest of its text, so that replicas of different versions use
+//! `lib.lua` before them, and the verbs on calls, which `calls.lua` carries out together. It is named by a digest of its text, so that replicas of different versions use
 //! one Redis side by side. Each function declares its flags, so that a store that is out of memory,
 //! read-only or short of replicas refuses it before its first command, never between two.
 
@@ -58,11 +58,9 @@ macro_rules! scripts {
 }
 
 scripts! {
-    Authorize, "authorize", "", [Accounts, Sizes, Pools, Lots, Calls, Deadlines, Retained, Journal];
-    Answer, "answer", "", [Accounts, Lots, Calls, Deadlines, Retained, Journal];
-    Extend, "extend", "", [Accounts, Lots, Calls, Deadlines, Retained, Journal];
+    Calls, "calls", "", [Accounts, Sizes, Pools, Lots, Calls, Deadlines, Retained, Journal];
     // What gives back must not wait for memory: what it adds is bounded, and forgetting frees more.
-    End, "end", "'allow-oom'", [Accounts, Lots, Calls, Deadlines, Retained, Journal];
+    Ends, "ends", "'allow-oom'", [Accounts, Sizes, Pools, Lots, Calls, Deadlines, Retained, Journal];
     Sweep, "sweep", "'allow-oom'", [Accounts, Lots, Calls, Deadlines, Retained, Journal];
     Purchase, "purchase", "", [Lots, Journal];
     ReportRecharge, "report_recharge", "", [Lots, Journal];
@@ -82,7 +80,6 @@ scripts! {
     // What throws away must not wait for memory.
     AbandonRewrite, "abandon_rewrite", "'allow-oom'", [JournalNew, Upkeep];
     ReplaceContext, "replace_context", "'allow-oom'", [Calls];
-    Restore, "restore", "", [Accounts, Sizes, Pools, Lots, Calls, Deadlines, Retained, Journal];
     // What was lost must be found when memory is short, too.
     Regressed, "regressed", "'allow-oom'", [Journal, Sequence];
     Replayed, "replayed", "'allow-oom'", [Sequence];
@@ -95,11 +92,53 @@ impl Verb {
     pub(super) fn is_counted(self) -> bool {
         use Verb::*;
         match self {
-            Authorize | Answer | Extend | End | Restore | Purchase | ReportRecharge
-            | ApplyTenant | ApplyPayers | AdjustBalance | AdjustSettlement | Block
-            | FinishRewrite => true,
+            Calls | Ends | Purchase | ReportRecharge | ApplyTenant | ApplyPayers
+            | AdjustBalance | AdjustSettlement | Block | FinishRewrite => true,
             Sweep | Position | Balance | TakeReader | MoveReader | BeginRewrite | AddRewritten
             | AbandonRewrite | ReplaceContext | Regressed | Replayed => false,
+        }
+    }
+}
+
+/// A verb on one call, of which one run takes many; numbered as in VERB of the scripts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub(super) enum CallVerb {
+    Authorize = 1,
+    Answer = 2,
+    Extend = 3,
+    End = 4,
+    Restore = 5,
+}
+
+impl CallVerb {
+    const ALL: &[CallVerb] = &[
+        CallVerb::Authorize,
+        CallVerb::Answer,
+        CallVerb::Extend,
+        CallVerb::End,
+        CallVerb::Restore,
+    ];
+
+    /// Name of the file.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            CallVerb::Authorize => "authorize",
+            CallVerb::Answer => "answer",
+            CallVerb::Extend => "extend",
+            CallVerb::End => "end",
+            CallVerb::Restore => "restore",
+        }
+    }
+
+    /// As it is written.
+    fn source(self) -> &'static str {
+        match self {
+            CallVerb::Authorize => include_str!("scripts/authorize.lua"),
+            CallVerb::Answer => include_str!("scripts/answer.lua"),
+            CallVerb::Extend => include_str!("scripts/extend.lua"),
+            CallVerb::End => include_str!("scripts/end.lua"),
+            CallVerb::Restore => include_str!("scripts/restore.lua"),
         }
     }
 }
@@ -129,17 +168,19 @@ impl Library {
 
     fn build() -> Library {
         let mut source = format!("{FIELDS}{LIB}");
+        // A block each, since what a verb names is no other's.
+        for verb in CallVerb::ALL {
+            let _ = write!(source, "do\n{}\nend\n", verb.source());
+        }
         for one in Verb::ALL {
             let Script { name, flags, source: verb, .. } = one.script();
             let run = match one.is_counted() {
                 true => "counted(verb, KEYS, ARGV)",
                 false => "verb(KEYS, ARGV)",
             };
-            let (made_once, verb) = split(verb);
-            // A block each, since what a verb names is no other's.
             let _ = write!(
                 source,
-                "do\n{made_once}local function verb(KEYS, ARGV)\n{verb}\nend\n\
+                "do\nlocal function verb(KEYS, ARGV)\n{verb}\nend\n\
                  local function main(KEYS, ARGV)\nbegin()\nreturn {run}\nend\n\
                  redis.register_function{{ function_name = '{PREFIX}_{name}', callback = main, \
                  flags = {{ {flags} }} }}\nend\n",
@@ -151,20 +192,6 @@ impl Library {
         let text = format!("#!lua name={prefix}\n{}", text.replace(PREFIX, &prefix));
         Library { text, prefix }
     }
-}
-
-/// The text of a verb that can stand outside its function, and the rest. That of one that takes many commands
-/// does nothing else than to name its keys, to read the clock and to carry them out: what it needs for that
-/// is made once, not for each run.
-fn split(verb: &str) -> (String, String) {
-    if !verb.contains("\nreturn carry_out(ARGV, ") {
-        return (String::new(), verb.to_owned());
-    }
-    let is_run = |line: &&str| {
-        !line.starts_with([' ', '-']) && (line.contains("KEYS") || line.contains("ARGV"))
-    };
-    let (run, made_once): (Vec<_>, Vec<_>) = verb.split_inclusive('\n').partition(is_run);
-    (made_once.concat(), run.concat())
 }
 
 /// Stands for the prefix while the text is not known yet.
@@ -292,6 +319,11 @@ mod tests {
         let states = [Denied, Ringing, Answered, Settled, Released, Expired, Ended];
         let reaches =
             [Reach::Full, Reach::Shared, Reach::Exhausted, Reach::SpendLimit, Reach::Velocity];
+        let written = |verb: &CallVerb| match verb {
+            // `end` is a word of Lua's own.
+            CallVerb::End => "finish".to_owned(),
+            verb => verb.name().to_owned(),
+        };
         let nuances = [Nuance::None, Nuance::TooShort, Nuance::OfTenant];
         let snake = |name: String| {
             let mut snake = String::new();
@@ -358,11 +390,13 @@ mod tests {
             ("REGRESSED", numbered::<RegressedArgs<'_>>()),
             ("REPLAYED", numbered::<ReplayedArgs<'_>>()),
             ("RESTORED_POOL", numbered::<RestoredPoolArgs<'_>>()),
+            ("VERB", coded(CallVerb::ALL, written, |v| *v as u8)),
             ("STATE", coded(&states, |s| s.to_string(), |s| *s as u8)),
             ("REACH", coded(&reaches, |r| snake(format!("{r:?}")), |r| reach_code(*r))),
             ("NUANCE", coded(&nuances, |n| snake(format!("{n:?}")), |n| nuance_code(*n))),
         ]);
         let mut sources = vec![FIELDS, LIB];
+        sources.extend(CallVerb::ALL.iter().map(|verb| verb.source()));
         sources.extend(Verb::ALL.iter().map(|verb| verb.script().source));
         let mut found = BTreeMap::new();
         for table in sources.iter().flat_map(|source| source.lines()).filter_map(constant_table) {
@@ -375,15 +409,21 @@ mod tests {
     }
 
     /// The lines of the comment at the top, without their dashes.
-    fn header(script: &Script) -> Vec<&'static str> {
-        let comment = script.source.lines().take_while(|line| line.starts_with("--"));
+    fn header(source: &'static str) -> Vec<&'static str> {
+        let comment = source.lines().take_while(|line| line.starts_with("--"));
         comment.map(|line| line.trim_start_matches('-')).collect()
+    }
+
+    /// Every file by its name, with what it says.
+    fn sources() -> impl Iterator<Item = (&'static str, &'static str)> {
+        let verbs = Verb::ALL.iter().map(|verb| (verb.script().name, verb.script().source));
+        verbs.chain(CallVerb::ALL.iter().map(|verb| (verb.name(), verb.source())))
     }
 
     #[test]
     fn the_header_of_a_script_names_the_keys_that_it_is_given_and_unpacks() {
         for script in Verb::ALL.iter().map(|verb| verb.script()) {
-            let listed: Vec<&str> = header(script)
+            let listed: Vec<&str> = header(script.source)
                 .iter()
                 .filter_map(|line| line.strip_prefix(" KEYS["))
                 .filter_map(|line| line.split_once("] ")?.1.split_once(':'))
@@ -404,25 +444,35 @@ mod tests {
 
     #[test]
     fn the_header_of_a_script_names_the_arguments_that_its_body_reads() {
-        for script in Verb::ALL.iter().map(|verb| verb.script()) {
-            let title = header(script)[0];
-            assert!(title.starts_with(&format!(" {}: ", script.name)), "{title}");
-            let (comment, body) = script.source.split_once("\n\n").expect("a header and a body");
+        for (name, source) in sources() {
+            let title = header(source)[0];
+            assert!(title.starts_with(&format!(" {name}: ")), "{title}");
+        }
+        for Script { name, source, .. } in Verb::ALL.iter().map(|verb| verb.script()) {
+            let (comment, body) = source.split_once("\n\n").expect("a header and a body");
             for (n, argument) in ["ARGV[1]", "ARGV[2]", "ARGV[3]"].iter().enumerate() {
                 let is_listed = comment.contains(argument);
-                // A verb without fields reads none; one that takes many commands reads them by `carry_out`.
+                // A verb without fields reads none; commands of calls are read by `carry_out`.
                 let is_read =
-                    body.contains(argument) || n == 0 || body.contains("return carry_out(ARGV, ");
-                assert_eq!(is_listed, is_read, "{argument} of {}.lua", script.name);
+                    body.contains(argument) || n == 0 || body.contains("return carry_out(ARGV)");
+                assert_eq!(is_listed, is_read, "{argument} of {name}.lua");
             }
+        }
+        for verb in CallVerb::ALL {
+            let (name, header) = (verb.name(), header(verb.source()));
+            let told = |what: &str| header.iter().find_map(|line| line.strip_prefix(what));
+            let fields = told(" FIELDS those of ").and_then(|line| line.split(';').next());
+            assert_eq!(fields, Some(&*name.to_uppercase()), "{name}.lua");
+            let is_some = [told(" OPAQUE "), told(" SHARED ")].map(|line| line.is_some());
+            assert_eq!(is_some, [true; 2], "{name}.lua");
         }
     }
 
     #[test]
     fn the_header_of_a_script_names_its_outcomes_and_the_caller_knows_them() {
-        for script in Verb::ALL.iter().map(|verb| verb.script()) {
+        for (name, source) in sources() {
             let outcome = |line: &'static str| Some(line.strip_prefix("   ")?.split_once(": ")?.0);
-            let listed: BTreeSet<&str> = header(script).into_iter().filter_map(outcome).collect();
+            let listed: BTreeSet<&str> = header(source).into_iter().filter_map(outcome).collect();
             let answer = |line: &'static str| match ["reply(", "reply_plainly("]
                 .iter()
                 .find_map(|reply| line.split_once(reply))
@@ -430,15 +480,15 @@ mod tests {
                 Some((_, answer)) => Some(answer),
                 None => line.contains(", now").then_some(line),
             };
-            let body = script.source.lines().filter(|line| !line.starts_with("--"));
+            let body = source.lines().filter(|line| !line.starts_with("--"));
             let given: BTreeSet<&str> = body
                 .filter_map(answer)
                 .flat_map(|answer| answer.split('\'').skip(1).step_by(2))
                 .filter(|tag| !tag.is_empty())
                 .collect();
-            assert_eq!(listed, given, "{}.lua", script.name);
+            assert_eq!(listed, given, "{name}.lua");
             for tag in listed {
-                assert!(CALLER.contains(&format!("\"{tag}\"")), "{tag} of {}.lua", script.name);
+                assert!(CALLER.contains(&format!("\"{tag}\"")), "{tag} of {name}.lua");
             }
         }
     }

@@ -47,6 +47,14 @@ pub enum Command {
     Pass(Seconds),
 }
 
+impl Command {
+    /// Whether others of its tenant that come at the same time are carried out in the same run.
+    pub fn travels_with_others(&self) -> bool {
+        use Command::*;
+        matches!(self, Authorize(_) | Answer(_) | Extend(_) | End(_))
+    }
+}
+
 #[derive(Clone, Debug, PartialEq)]
 pub enum Outcome {
     Authorized(Reply<Authorized>),
@@ -193,11 +201,19 @@ pub struct Dealer {
     random: Rng,
     tenants: Vec<TenantId>,
     dealt: usize,
+    /// Of a hold, and of what is kept of a call.
+    shortest: Seconds,
 }
 
 impl Dealer {
     pub fn new(seed: u64, tenants: Vec<TenantId>) -> Self {
-        Dealer { random: Rng::with_seed(seed), tenants, dealt: 0 }
+        Dealer { random: Rng::with_seed(seed), tenants, dealt: 0, shortest: Seconds::ZERO }
+    }
+
+    /// For commands that come at once: what a command makes due at its own instant is seen by the next run, not by what
+    /// is behind it in its own. No setting makes a hold or what is kept so short.
+    pub fn for_many_at_once(self) -> Self {
+        Dealer { shortest: Seconds(1), ..self }
     }
 
     fn one<T: Clone>(&mut self, of: &[T]) -> T {
@@ -326,7 +342,7 @@ impl Dealer {
     }
 
     fn ended_retention(&mut self) -> Seconds {
-        Seconds(self.one(&[0, 10, 100, 100, 1_000]))
+        Seconds(self.one(&[0, 10, 100, 100, 1_000])).max(self.shortest)
     }
 
     fn reader(&mut self, tenant: TenantId, now: Millis) -> Command {
@@ -419,8 +435,8 @@ impl Dealer {
                 free,
                 counted: self.chance(90),
                 charge_granted_when_lost: self.chance(20),
-                ringing: Seconds(self.one(&[0, 10, 60])),
-                grace: Seconds(self.one(&[0, 30])),
+                ringing: Seconds(self.one(&[0, 10, 60])).max(self.shortest),
+                grace: Seconds(self.one(&[0, 30])).max(self.shortest),
                 longest: Seconds(self.one(&[0, 0, 0, 600])),
             },
             requested: Seconds(self.one(&[1, 30, 60, 61, 300, 300, 3_600, 14_400])),

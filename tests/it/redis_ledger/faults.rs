@@ -7,7 +7,9 @@ use tollgate::charging::ids::{CallId, LotId, TenantId};
 use tollgate::charging::profile::Purchase;
 use tollgate::charging::units::{Micros, Millis, Seconds};
 use tollgate::ledger::redis::{RedisLedger, RedisSettings};
-use tollgate::ledger::{ClockOffset, End, EndResult, Ended, Ending, Ledger, LedgerError, Reply};
+use tollgate::ledger::{
+    Answer, ClockOffset, End, EndResult, Ended, Ending, Ledger, LedgerError, Reply,
+};
 
 use crate::support::redis::RedisServer;
 
@@ -195,7 +197,18 @@ async fn a_store_that_may_not_write_refuses_before_anything_is_applied() {
     };
     let refused = ledger.purchase(&tenant, &purchase, Millis(2)).await;
     let released = release(&ledger, &tenant, "full").await;
+    // Also what travels with others.
+    let answered = Answer { tenant: tenant.clone(), call: CallId::new("a").expect("a call id") };
+    let (first, ended, last) = tokio::join!(
+        ledger.answer(&answered),
+        release(&ledger, &tenant, "together"),
+        ledger.answer(&answered),
+    );
     say("CONFIG SET maxmemory 0");
+    for refused in [first, last] {
+        assert!(matches!(refused, Err(LedgerError::Unavailable(_))), "{refused:?}");
+    }
+    is_released(ended);
     assert!(matches!(refused, Err(LedgerError::Unavailable(_))), "{refused:?}");
     assert_eq!(ledger.balance(&tenant).await.map(|reply| reply.outcome.lots), Ok(vec![]));
     is_released(released);

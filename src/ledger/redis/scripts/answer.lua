@@ -1,15 +1,8 @@
 -- answer: the call was answered; its hold moves from the ringing to the in-call expiry.
 --
--- KEYS[1] accounts: counters of the tenant and the payers, and the pools
--- KEYS[2] lots: the wallet and its lots
--- KEYS[3] calls: every call that is not forgotten
--- KEYS[4] deadlines: open calls by expiry
--- KEYS[5] retained: other calls by the instant at which they are forgotten
--- KEYS[6] journal: everything that happened
--- ARGV[1] the clock (see read_clock)
--- ARGV[2] the packed fields of ANSWER
--- ARGV[3] nothing
--- and so on: a command and its bytes in turn
+-- FIELDS those of ANSWER
+-- OPAQUE nothing
+-- SHARED nothing
 --
 -- Answers for each command [tag, now, detail], and the call beside it:
 --   not_found: no such call
@@ -20,9 +13,6 @@
 -- Keeps: the earliest answer counts; an answer proves one second.
 
 local ANSWER = { call = 1 }
-
-ACCOUNTS, LOTS, CALLS, DEADLINES, RETAINED, JOURNAL = unpack(KEYS)
-now = read_clock(ARGV[1])
 
 local function answer(command)
   local id = command[ANSWER.call]
@@ -43,4 +33,4 @@ local function answer(command)
   return reply('standing', id)
 end
 
-return carry_out(ARGV, fetch_calls_and_accounts, answer)
+wants_of[VERB.answer], decides[VERB.answer] = want_accounts_of, answer

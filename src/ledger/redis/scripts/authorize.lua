@@ -1,18 +1,8 @@
 -- authorize: decides a call, and holds what it may cost.
 --
--- KEYS[1] accounts: counters of the tenant and the payers, and the pools
--- KEYS[2] sizes: seconds per month of each pool family
--- KEYS[3] pools: ids of all pools
--- KEYS[4] lots: the wallet and its lots
--- KEYS[5] calls: every call that is not forgotten
--- KEYS[6] deadlines: open calls by expiry
--- KEYS[7] retained: other calls by the instant at which they are forgotten
--- KEYS[8] journal: everything that happened
--- ARGV[1] the clock (see read_clock)
--- ARGV[2] the packed fields of AUTHORIZE
--- ARGV[3] the context: opaque bytes, kept with the call and its entry
--- ARGV[4] the packed fields of BASIS, and behind them those of SHAPE and of OFFER unless it is a refusal
--- and so on: three for each command
+-- FIELDS those of AUTHORIZE
+-- OPAQUE the context, kept with the call and its entry
+-- SHARED the packed fields of BASIS, and behind them those of SHAPE and of OFFER unless it is a refusal
 --
 -- Answers for each command [tag, now, detail], and the call beside it:
 --   decided: now; the call is ringing or denied
@@ -29,9 +19,6 @@
 local AUTHORIZE = { call = 1, fingerprint = 2, payer = 3, trunk = 4, payer_version = 5 }
 local BASIS = { tenant_version = 1, denied_retention = 2, ended_retention = 3, swept = 4, proposal = 5, refusal = 6, nuance = 7 }
 local OFFER = { decision = 1, month_starts = 2, month_ends = 3, requested = 4, families = 5, payer_calls = 6, tenant_calls = 7, calls_per_second = 8, when_exhausted = 9, when_spend_limited = 10, when_velocity_limited = 11 }
-
-ACCOUNTS, SIZES, POOLS, LOTS, CALLS, DEADLINES, RETAINED, JOURNAL = unpack(KEYS)
-now = read_clock(ARGV[1])
 
 -- The command in hand: each is decided as if it had come alone.
 local command, context, id, basis, offer, shape, is_swept
@@ -248,18 +235,12 @@ local function too_many_calls()
   end
 end
 
--- Reads what the commands need.
-local function prepare(arguments, count, step)
-  local accounts = hash_of(ACCOUNTS).values
-  want(accounts, 't')
-  for i = 2, step * count + 1, step do
-    want(accounts, payer_field(arguments[i][AUTHORIZE.payer]))
-    local its_basis = basis_of(arguments[i + 2])
-    arguments[i + 2] = its_basis
-    want_pools(accounts, its_basis.pools)
-  end
-  fetch_wanted(ACCOUNTS)
-  fetch_calls(arguments, count, step)
+-- Notes what the command needs; what it rests on.
+local function want_accounts(accounts, asked, _, bytes)
+  want(accounts, payer_field(asked[AUTHORIZE.payer]))
+  local found = basis_of(bytes)
+  want_pools(accounts, found.pools)
+  return found
 end
 
 -- Refuses, or grants.
@@ -292,4 +273,4 @@ local function authorize(this, opaque, its_basis)
   return grant()
 end
 
-return carry_out(ARGV, prepare, authorize, 3)
+wants_of[VERB.authorize], decides[VERB.authorize] = want_accounts, authorize

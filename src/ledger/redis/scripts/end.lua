@@ -1,15 +1,8 @@
 -- end: charges what a call used, and gives back everything else that it holds.
 --
--- KEYS[1] accounts: counters of the tenant and the payers, and the pools
--- KEYS[2] lots: the wallet and its lots
--- KEYS[3] calls: every call that is not forgotten
--- KEYS[4] deadlines: open calls by expiry
--- KEYS[5] retained: other calls by the instant at which they are forgotten
--- KEYS[6] journal: everything that happened
--- ARGV[1] the clock (see read_clock)
--- ARGV[2] the packed fields of END; how is settle, release or proven
--- ARGV[3] the report: opaque bytes, kept with the journal entry
--- and so on: a command and its bytes in turn
+-- FIELDS those of END; how is settle, release or proven
+-- OPAQUE the report, kept with the journal entry
+-- SHARED nothing
 --
 -- Answers for each command [tag, now, detail], and the call beside it; _again where the end was reported before:
 --   settled: charged
@@ -27,9 +20,6 @@
 -- charge is never below the proven usage, and what was presumed at an expiry falls to what is settled.
 
 local END = { call = 1, how = 2, used = 3, ended_retention = 4, has_grant = 5 }
-
-ACCOUNTS, LOTS, CALLS, DEADLINES, RETAINED, JOURNAL = unpack(KEYS)
-now = read_clock(ARGV[1])
 
 local function finish(command, report)
   local id, how, used = command[END.call], command[END.how], command[END.used]
@@ -98,4 +88,4 @@ local function finish(command, report)
   return reply('settled', id)
 end
 
-return carry_out(ARGV, fetch_calls_and_accounts, finish)
+wants_of[VERB.finish], decides[VERB.finish] = want_accounts_of, finish

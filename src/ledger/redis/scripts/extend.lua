@@ -1,15 +1,8 @@
 -- extend: records usage since answer, and holds more so that the call can go on.
 --
--- KEYS[1] accounts: counters of the tenant and the payers, and the pools
--- KEYS[2] lots: the wallet and its lots
--- KEYS[3] calls: every call that is not forgotten
--- KEYS[4] deadlines: open calls by expiry
--- KEYS[5] retained: other calls by the instant at which they are forgotten
--- KEYS[6] journal: everything that happened
--- ARGV[1] the clock (see read_clock)
--- ARGV[2] the packed fields of EXTEND; sequence is an array of nothing or one
--- ARGV[3] nothing
--- and so on: a command and its bytes in turn
+-- FIELDS those of EXTEND; sequence is an array of nothing or one
+-- OPAQUE nothing
+-- SHARED nothing
 --
 -- Answers for each command [tag, now, detail], and the call beside it:
 --   not_found: no such call
@@ -22,9 +15,6 @@
 -- Keeps: usage never falls; a grant never shrinks; what is held never exceeds what is available.
 
 local EXTEND = { call = 1, used = 2, sequence = 3, requested = 4 }
-
-ACCOUNTS, LOTS, CALLS, DEADLINES, RETAINED, JOURNAL = unpack(KEYS)
-now = read_clock(ARGV[1])
 
 local function stopped(call)
   if tenant_account()[TENANT_ACCOUNT.suspended] then return 'TENANT_SUSPENDED' end
@@ -81,4 +71,4 @@ local function extend(command)
   return reply('granted', id)
 end
 
-return carry_out(ARGV, fetch_calls_and_accounts, extend)
+wants_of[VERB.extend], decides[VERB.extend] = want_accounts_of, extend

@@ -25,7 +25,8 @@ local POSTING = { bucket = 1, funded = 2, held = 3, spent = 4, expired = 5, adju
 local ADJUSTMENT = { fingerprint = 1, entry = 2 }
 local READER = { owner = 1, ends = 2, since = 3, cursor = 4 }
 local UPKEEP_STATE = { token = 1, lease_ends = 2, trimmed = 3, erased = 4, rewrites = 5 }
--- Call states and reasons for the end of a reservation, by their stored numbers.
+-- Verbs of calls, call states and reasons for the end of a reservation, by their stored numbers.
+local VERB = { authorize = 1, answer = 2, extend = 3, finish = 4, restore = 5 }
 local STATE = { denied = 0, ringing = 1, answered = 2, settled = 3, released = 4, expired = 5, ended = 6 }
 local REACH = { full = 0, shared = 1, exhausted = 2, spend_limit = 3, velocity = 4 }
 local NUANCE = { none = 0, too_short = 1, of_tenant = 2 }

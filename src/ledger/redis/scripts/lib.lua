@@ -384,35 +384,41 @@ local function reply(tag, id, detail)
   return detail and tag .. ' ' .. detail or tag, id and bytes_of_call(id) or ''
 end
 
--- Carries out the commands of one script, one after the other, and writes once: as if each had come
--- alone, at one instant. The arguments are the clock, then of each command its fields, its opaque bytes and,
--- where `step` is 3, a text that many commands share. The answers are the clock, and those of `reply`, two each;
--- they take the place of the arguments. Answers with how many there are, too.
-local function carry_out(arguments, prepare, one, step)
-  step = step or 2
-  local count = (#arguments - 1) / step
+-- Verbs of calls, by their numbers in VERB: what notes the accounts that a command needs and says what to hand to it beside
+-- its fields and its opaque bytes, and what decides it. Each is set once, by the script of that verb.
+local wants_of, decides = { [0] = false }, { [0] = false }
+
+-- Carries out commands of calls, one after the other, and writes once: as if each had come alone, at one instant. The
+-- arguments are the clock, a text with the number of each command's verb as a byte, then of each command its fields, of which
+-- the first is the call, its opaque bytes, and what many commands share. The answers are the clock, and those of `reply`, two
+-- each; they take the place of the arguments. Answers with how many there are, too.
+local function carry_out(arguments)
+  local count = (#arguments - 2) / 3
+  local verbs = { byte(arguments[2], 1, count) }
+  local calls = hash_of(CALLS).values
   for i = 1, count do
-    local at = step * i - step + 2
-    arguments[at] = unpack_array(arguments[at])
+    local command = unpack_array(arguments[3 * i])
+    arguments[3 * i] = command
+    want(calls, command[1])
   end
-  prepare(arguments, count, step)
+  fetch_wanted(CALLS)
+  local accounts = hash_of(ACCOUNTS).values
+  want(accounts, 't')
+  for i = 1, count do
+    local at = 3 * i
+    local command = arguments[at]
+    arguments[at + 2] = wants_of[verbs[i]](accounts, command, calls[command[1]], arguments[at + 2])
+  end
+  fetch_wanted(ACCOUNTS)
   arguments[1] = now
   for i = 1, count do
-    local at = step * i - step + 2
+    local at = 3 * i
     arguments[2 * i], arguments[2 * i + 1] =
-      one(arguments[at], arguments[at + 1], step == 3 and arguments[at + 2])
+      decides[verbs[i]](arguments[at], arguments[at + 1], arguments[at + 2])
   end
-  for i = 2 * count + 2, step * count + 1 do arguments[i] = nil end
+  for i = 2 * count + 2, 3 * count + 2 do arguments[i] = nil end
   save()
   return arguments, 2 * count + 1
-end
-
--- Reads the calls of some commands, whose first field is always the call, in one go.
-local function fetch_calls(arguments, count, step)
-  local known = hash_of(CALLS).values
-  for i = 2, step * count + 1, step do want(known, arguments[i][1]) end
-  fetch_wanted(CALLS)
-  return known
 end
 
 -- Writes everything and answers with a tag that says it all.
@@ -615,26 +621,19 @@ local function want_pools(known, pools)
   end
 end
 
--- Reads the calls of some commands and the accounts that these need, in two calls.
-local function fetch_calls_and_accounts(arguments, count, step)
-  local calls, accounts = fetch_calls(arguments, count, step), hash_of(ACCOUNTS).values
-  want(accounts, 't')
-  for i = 2, step * count + 1, step do
-    local call = calls[arguments[i][1]]
-    if call then
-      want(accounts, payer_field(call[CALL.payer]))
-      want_pools(accounts, shape_of(call)[SHAPE.pools])
-    end
+-- Notes that the accounts of a call are to be read, where there is one.
+local function want_accounts_of(known, _, call)
+  if call then
+    want(known, payer_field(call[CALL.payer]))
+    want_pools(known, shape_of(call)[SHAPE.pools])
   end
-  fetch_wanted(ACCOUNTS)
 end
 
 -- Reads the accounts that a command on the call needs, in one call.
 local function fetch_accounts_of(call)
   local accounts = hash_of(ACCOUNTS).values
   want(accounts, 't')
-  want(accounts, payer_field(call[CALL.payer]))
-  want_pools(accounts, shape_of(call)[SHAPE.pools])
+  want_accounts_of(accounts, nil, call)
   fetch_wanted(ACCOUNTS)
 end
 

@@ -1,18 +1,8 @@
 -- restore: puts back a call that the ledger has no memory of, as its signed grant tells it.
 --
--- KEYS[1] accounts: counters of the tenant and the payers, and the pools
--- KEYS[2] sizes: seconds per month of each pool family
--- KEYS[3] pools: ids of all pools
--- KEYS[4] lots: the wallet and its lots
--- KEYS[5] calls: every call that is not forgotten
--- KEYS[6] deadlines: open calls by expiry
--- KEYS[7] retained: other calls by the instant at which they are forgotten
--- KEYS[8] journal: everything that happened
--- ARGV[1] the clock (see read_clock)
--- ARGV[2] the packed fields of RESTORE
--- ARGV[3] the context: opaque bytes, kept with the call and its entry
--- ARGV[4] the packed fields of SHAPE
--- and so on: three for each command
+-- FIELDS those of RESTORE
+-- OPAQUE the context, kept with the call and its entry
+-- SHARED the packed fields of SHAPE
 --
 -- Answers for each command [tag, now, detail], and the call beside it:
 --   restored: the call is open, and holds what is still there of what it held
@@ -26,9 +16,6 @@
 
 local RESTORE = { call = 1, too_late = 2, state = 3, fingerprint = 4, decision = 5, payer = 6, trunk = 7, authorized_at = 8, answered_at = 9, deadline = 10, sequence = 11, used = 12, granted = 13, granted_from = 14, reach = 15, month_starts = 16, month_ends = 17, pools = 18, money = 19, leases = 20 }
 local RESTORED_POOL = { family = 1, taken = 2 }
-
-ACCOUNTS, SIZES, POOLS, LOTS, CALLS, DEADLINES, RETAINED, JOURNAL = unpack(KEYS)
-now = read_clock(ARGV[1])
 
 local function unfunded(command, context, shape)
   local call = fresh_call(command[RESTORE.state], command[RESTORE.fingerprint],
@@ -183,4 +170,7 @@ local function restore(command, context, its_shape)
   return reply('restored')
 end
 
-return carry_out(ARGV, fetch_calls, restore, 3)
+-- It needs what its own shape names, which it reads by itself.
+local function hand_on(_, _, _, its_shape) return its_shape end
+
+wants_of[VERB.restore], decides[VERB.restore] = hand_on, restore
