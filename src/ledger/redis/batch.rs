@@ -2,7 +2,7 @@
 //!
 //! A script run has a price of its own, whatever it does: to read the clock, the tenant and the pool, to
 //! write them back, to come and go. A lane, which is what is asked about a tenant's calls, has few runs under
-//! way at a time; what arrives meanwhile waits for the next, in the order of arrival, whatever its verb. So nobody waits
+//! way at a time, one or two; what arrives meanwhile waits for the next, in the order of arrival, whatever its verb. So nobody waits
 //! while there is nothing to wait for, and the busier a tenant is, the less each of its calls costs. The script decides
 //! the commands of a run one after the other, each as if it had come alone.
 
@@ -24,7 +24,9 @@ use crate::ledger::redis::scripts::{CallVerb, Library, Verb};
 use crate::ledger::{ClockOffset, ClockReading, LedgerError};
 use crate::metrics;
 
-/// Runs of a lane that are under way at a time: one is being decided while the next one travels.
+/// Runs that are under way at a time before a lane has no second one: one is being decided while the next one
+/// travels. Where other lanes have theirs under way, the store has enough to do meanwhile, and what waits for the
+/// lane's own run costs less together.
 const UNDER_WAY: u32 = 2;
 
 /// Most commands of a run, so that other tenants do not wait long for the store.
@@ -43,7 +45,7 @@ pub(super) struct Sender {
     connection: Connection,
     offset: ClockOffset,
     marks: Arc<Marks>,
-    lanes: Mutex<HashMap<Lane, Queue>>,
+    lanes: Mutex<Lanes>,
 }
 
 type Lane = (Traffic, TenantId);
@@ -54,6 +56,14 @@ enum Traffic {
     Live,
     /// What a loss has taken is put back in masses, which nobody is to wait behind.
     PutBack,
+}
+
+#[derive(Default)]
+struct Lanes {
+    /// Those that have runs under way.
+    queues: HashMap<Lane, Queue>,
+    /// Runs, of all lanes.
+    under_way: u32,
 }
 
 #[derive(Default)]
@@ -156,15 +166,16 @@ impl Sender {
         };
         let lane = (traffic, tenant.clone());
         let starts = {
-            let mut lanes = self.lanes();
-            let queue = lanes.entry(lane.clone()).or_default();
+            let Lanes { queues, under_way } = &mut *self.lanes();
+            let queue = queues.entry(lane.clone()).or_default();
             if queue.waiting.len() >= MOST_WAITING {
                 let reason = format!("{MOST_WAITING} commands of tenant {tenant} wait already");
                 return Err(LedgerError::Unavailable(reason));
             }
             queue.waiting.push_back(Request { command, answer });
-            let starts = queue.under_way < UNDER_WAY;
+            let starts = queue.under_way == 0 || *under_way < UNDER_WAY;
             queue.under_way += u32::from(starts);
+            *under_way += u32::from(starts);
             starts
         };
         if starts {
@@ -189,8 +200,8 @@ impl Sender {
 
     /// The commands of the next run; `None` where there are none, and the lane has one run less.
     fn next(&self, lane: &Lane) -> Option<Vec<Request>> {
-        let mut lanes = self.lanes();
-        let queue = lanes.get_mut(lane)?;
+        let Lanes { queues, under_way } = &mut *self.lanes();
+        let queue = queues.get_mut(lane)?;
         let mut requests = vec![];
         while requests.len() < MOST
             && let Some(request) = queue.waiting.pop_front()
@@ -203,8 +214,9 @@ impl Sender {
             return Some(requests);
         }
         queue.under_way -= 1;
+        *under_way -= 1;
         if queue.under_way == 0 {
-            lanes.remove(lane);
+            queues.remove(lane);
         }
         None
     }
@@ -387,7 +399,7 @@ impl Sender {
         }
     }
 
-    fn lanes(&self) -> MutexGuard<'_, HashMap<Lane, Queue>> {
+    fn lanes(&self) -> MutexGuard<'_, Lanes> {
         // Nothing that is done under the lock leaves a lane half changed.
         self.lanes.lock().unwrap_or_else(PoisonError::into_inner)
     }
