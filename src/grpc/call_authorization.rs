@@ -585,3 +585,16 @@ fn origin(origin: v1::CallOrigin) -> String {
     }
     .to_owned()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_client_sent_stands_in_the_log_as_it_is_but_for_what_would_change_the_log() {
+        assert_eq!(shown("contoso"), "contoso");
+        assert_eq!(shown("a \"leg\" of B\u{fc}ro"), "a \\\"leg\\\" of B\u{fc}ro");
+        assert_eq!(shown("\u{1b}[2J\n\u{9b}\u{202e}"), "\\u{1b}[2J\\n\\u{9b}\\u{202e}");
+        assert_eq!(shown(&"\u{e9}".repeat(200)).len(), MAX_NAME_BYTES);
+    }
+}

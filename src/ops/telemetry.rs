@@ -113,7 +113,9 @@ struct SpanFields;
 
 impl<'writer> FormatFields<'writer> for SpanFields {
     fn format_fields<R: RecordFields>(&self, mut to: Writer<'writer>, fields: R) -> fmt::Result {
-        let mut object = Object(vec![b'{']);
+        // Those of most requests are shorter: it need not grow.
+        let mut object = Object(Vec::with_capacity(256));
+        object.0.push(b'{');
         fields.record(&mut object);
         to.write_str(&object.finish())
     }
@@ -153,10 +155,6 @@ impl Object {
 }
 
 impl Visit for Object {
-    fn record_f64(&mut self, field: &Field, value: f64) {
-        self.put(field, value);
-    }
-
     fn record_i64(&mut self, field: &Field, value: i64) {
         self.put(field, value);
     }
