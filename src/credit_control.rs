@@ -648,7 +648,7 @@ impl<L: Ledger> CreditControl<L> {
         let mut reply =
             self.within(Command::Extend, deadline, self.ledger.extend(&command)).await?;
         if reply.outcome == Extended::NotFound && !token.is_empty() {
-            match self.restore((tenant, call), token, deadline).await? {
+            match Box::pin(self.restore((tenant, call), token, deadline)).await? {
                 Ok(()) => {
                     warnings.push("the ledger had no memory of the call, its token has".to_owned());
                     reply = self
@@ -758,7 +758,7 @@ impl<L: Ledger> CreditControl<L> {
         let key = (&command.tenant, &command.call);
         if token.is_empty() || !matches!(command.how, Ending::Settle(used) if used.is_positive()) {
             self.may_be_replayed(key.0)?;
-        } else if let Err(fault) = self.restore(key, token, deadline).await? {
+        } else if let Err(fault) = Box::pin(self.restore(key, token, deadline)).await? {
             tracing::warn!(tenant = %key.0, call = %key.1, %fault, "a settle's token");
             let token_fault = fault.to_string();
             known.report = EndReport { token_fault, ..EndReport::decode(&command.report) }.encode();
@@ -913,6 +913,8 @@ impl<L: Ledger> CreditControl<L> {
 
     /// Puts back a call that the ledger has no memory of, where its token proves that it was granted; it
     /// may be in the ledger by now whoever put it there.
+    ///
+    /// To be boxed: it is rare and large, and every call would carry it along.
     async fn restore(
         &self,
         (tenant, call): (&TenantId, &CallId),

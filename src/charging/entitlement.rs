@@ -200,12 +200,18 @@ pub struct Verdict {
 /// Somebody who wants to know why.
 pub trait Explain {
     /// `check` was `passed`, says `rule` (a number of the rule book, or `D` and the number of a decision).
-    fn step(&mut self, check: &str, passed: bool, rule: &'static str, detail: fmt::Arguments<'_>);
+    fn step(
+        &mut self,
+        check: impl fmt::Display,
+        passed: bool,
+        rule: &'static str,
+        detail: fmt::Arguments<'_>,
+    );
 }
 
 /// Nobody: what an authorize passes.
 impl Explain for () {
-    fn step(&mut self, _: &str, _: bool, _: &'static str, _: fmt::Arguments<'_>) {}
+    fn step(&mut self, _: impl fmt::Display, _: bool, _: &'static str, _: fmt::Arguments<'_>) {}
 }
 
 /// One check of a decision, for a quote.
@@ -222,8 +228,14 @@ pub struct Step {
 }
 
 impl Explain for Vec<Step> {
-    fn step(&mut self, check: &str, passed: bool, rule: &'static str, detail: fmt::Arguments<'_>) {
-        self.push(Step { check: check.to_owned(), passed, rule, detail: detail.to_string() });
+    fn step(
+        &mut self,
+        check: impl fmt::Display,
+        passed: bool,
+        rule: &'static str,
+        detail: fmt::Arguments<'_>,
+    ) {
+        self.push(Step { check: check.to_string(), passed, rule, detail: detail.to_string() });
     }
 }
 
@@ -335,9 +347,9 @@ fn check_number(
     let context = country.unwrap_or(CountryCode::US);
     match number::read(attempt.called_number, context) {
         Ok(number) => {
-            let country = number.country.map_or("no country".to_owned(), |c| c.to_string());
-            let (e164, kind) = (number.e164(), number.number_type);
-            explain.step("NUMBER", true, "18", format_args!("{e164}, {country}, {kind}"));
+            let country = number.country.as_ref().map_or("no country", CountryCode::as_str);
+            let (digits, kind) = (number.digits(), number.number_type);
+            explain.step("NUMBER", true, "18", format_args!("+{digits}, {country}, {kind}"));
             Ok(Some(number))
         }
         Err(_) if !outbound => Ok(None),
@@ -619,7 +631,7 @@ impl Outbound<'_> {
             return Err(Decision::DestinationUnrated);
         };
         verdict.destination = rate.destination.to_owned();
-        let price = describe(&rate);
+        let price = Price(&rate);
         if is_too_dear(self.tenant, &rate) {
             let detail = format_args!("{price} is above the tenant's limit");
             explain.step(CHECK, false, "", detail);
@@ -690,13 +702,13 @@ impl Inbound {
                 Err(refused)
             }
             Some(rate) if is_too_dear(tenant, rate) => {
-                let detail = format_args!("{} is above the tenant's limit", describe(rate));
+                let detail = format_args!("{} is above the tenant's limit", Price(rate));
                 explain.step("CREDITS", false, "", detail);
                 verdict.detail = detail.to_string();
                 Err(refused)
             }
             Some(rate) => {
-                explain.step("CREDITS", true, self.rule, format_args!("{}", describe(rate)));
+                explain.step("CREDITS", true, self.rule, format_args!("{}", Price(rate)));
                 Ok(rate.tariff)
             }
         };
@@ -737,10 +749,16 @@ fn is_too_dear(tenant: &TenantProfile, rate: &Rate<'_>) -> bool {
         || over(limits.max_connection_fee, rate.tariff.connection_fee)
 }
 
-fn describe(rate: &Rate<'_>) -> String {
-    let per_minute = format_micros(rate.tariff.rate_per_minute);
-    let fee = format_micros(rate.tariff.connection_fee);
-    format!("{}: {per_minute} per minute, connection fee {fee}", rate.destination)
+/// In a sentence, which is made only where somebody reads it.
+struct Price<'a>(&'a Rate<'a>);
+
+impl fmt::Display for Price<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Rate { destination, tariff, .. } = self.0;
+        let per_minute = format_micros(tariff.rate_per_minute);
+        let fee = format_micros(tariff.connection_fee);
+        write!(f, "{destination}: {per_minute} per minute, connection fee {fee}")
+    }
 }
 
 #[cfg(test)]

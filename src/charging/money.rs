@@ -58,6 +58,9 @@ pub fn parse_signed_micros(text: &str) -> Result<Micros, MoneyError> {
 
 /// The shortest plain decimal string of an amount: "0", "12.5".
 pub fn format_micros(amount: Micros) -> String {
+    if amount == Micros::ZERO {
+        return "0".to_owned();
+    }
     Decimal::new(amount.0, 6).normalize().to_string()
 }
 

@@ -110,7 +110,7 @@ pub struct Number {
 impl Number {
     /// The number with a leading plus: `+14255550100`.
     pub fn e164(&self) -> String {
-        format!("+{}", self.digits())
+        ["+", self.digits()].concat()
     }
 
     /// The number without the plus, at most 15 digits.
@@ -592,15 +592,13 @@ pub fn masked(number: &str) -> String {
     const HIDDEN: usize = 4;
     let user = number.split(['@', ';']).next().unwrap_or_default();
     let length = user.chars().count();
-    user.chars()
-        .enumerate()
-        .take(SHOWN)
-        .map(|(i, c)| match c {
-            _ if i + HIDDEN >= length.min(SHOWN) => '*',
-            c if c.is_ascii_graphic() || c == ' ' => c,
-            _ => '?',
-        })
-        .collect()
+    let mut masked = String::with_capacity(SHOWN);
+    masked.extend(user.chars().enumerate().take(SHOWN).map(|(i, c)| match c {
+        _ if i + HIDDEN >= length.min(SHOWN) => '*',
+        c if c.is_ascii_graphic() || c == ' ' => c,
+        _ => '?',
+    }));
+    masked
 }
 
 #[cfg(test)]

@@ -149,7 +149,8 @@ pub fn covering_user(
         }
         let family_of = |counter| family(payer, plan, counter);
         let family = family_of(counter);
-        explain.step(&format!("POOL {family}"), true, "27", format_args!("covers the call"));
+        let check = format_args!("POOL {family}");
+        explain.step(check, true, "27", format_args!("covers the call"));
         let two_counters = has_domestic && has_international;
         let closes = two_counters && tenant.international_cap == InternationalCap::Either;
         let closed_by = if closes { family_of(other) } else { String::new() };
@@ -177,7 +178,7 @@ pub fn covering_conference(
     }
     let family = conference_family(organiser);
     let detail = format_args!("the destination is in Zone A");
-    explain.step(&format!("POOL {family}"), true, "60", detail);
+    explain.step(format_args!("POOL {family}"), true, "60", detail);
     let increment = tenant.pool_increment(Licence::AudioConferencing);
     vec![CoveringPool { family, closed_by: String::new(), increment }]
 }
@@ -197,7 +198,7 @@ fn family(payer: &PayerProfile, plan: Licence, counter: &str) -> String {
     let group = catalogue::country(home).map_or(home, |country| country.pool_group);
     match plan {
         Licence::Domestic120PerUser => format!("{group}:{plan}:{counter}:{}", payer.id),
-        _ => format!("{group}:{plan}:{counter}"),
+        _ => [group.as_str(), ":", plan.code(), ":", counter].concat(),
     }
 }
 

@@ -144,8 +144,13 @@ fn tariff_in_order<S: Serializer>(value: &Option<Tariff>, to: S) -> Result<S::Ok
 impl CallContext {
     /// As the ledger keeps it.
     pub fn encode(&self) -> Vec<u8> {
+        // Most are shorter: it need not grow.
+        let mut bytes = Vec::with_capacity(256);
         // Only a map key that is no text, or a writer that fails, could make this fail.
-        rmp_serde::to_vec_named(self).unwrap_or_default()
+        match rmp_serde::encode::write_named(&mut bytes, self) {
+            Ok(()) => bytes,
+            Err(_) => vec![],
+        }
     }
 
     /// Of a call that was authorized; `None` where there is none, or it was written by another release

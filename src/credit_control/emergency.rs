@@ -69,7 +69,11 @@ impl<L: Ledger> CreditControl<L> {
             return None;
         }
         // Boxed: it is rare and large, and every call would carry it along.
-        let (kind, tenant) = Box::pin(self.emergency(raw, deadline)).await?;
+        Box::pin(self.grant_emergency(raw, deadline)).await
+    }
+
+    async fn grant_emergency(&self, raw: &RawRequest<'_>, deadline: Instant) -> Option<Answer> {
+        let (kind, tenant) = self.emergency(raw, deadline).await?;
         let tenant = tenant.as_deref();
         let command = self.emergency_command(raw, kind, tenant);
         let answer = self.decide_locally(command, tenant.and_then(Tenant::profile)).await;

@@ -119,7 +119,8 @@ impl<L: Ledger> CreditControl<L> {
             if !journal.drained(of_call, limit).await {
                 let behind = "earlier messages about the call wait for it".to_owned();
                 let command = Command::End { end: command, token };
-                return self.accept(journal, command, LedgerError::Unavailable(behind)).await;
+                let error = LedgerError::Unavailable(behind);
+                return Box::pin(self.accept(journal, command, error)).await;
             }
         }
         match self.end_in_ledger(&command, &token, deadline).await {

@@ -157,7 +157,7 @@ fn weigh(
     for ((line, side), added) in call.pools.iter_mut().zip(&pools).zip(&reservation.pools) {
         let (left, others) = (side.available, side.others);
         steps.step(
-            &format!("POOL {}", line.pool),
+            format_args!("POOL {}", line.pool),
             added.is_positive(),
             "27",
             format_args!("{left} s available, {others} other holds: {added} s would be held"),

@@ -2,6 +2,7 @@
 //!
 //! [`credit_control`]: crate::credit_control
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -206,9 +207,11 @@ impl<L: Ledger> CallAuthorizationService for CallAuthorization<L> {
         let call_type = message.call_type;
         let span =
             span(&request, "AuthorizeCall", &message.tenant_id, &message.call_id, called, attempt);
-        let answer = logged(Decider::Authorize, call_type, self.try_authorize(request))
-            .instrument(span)
-            .await?;
+        let answer = async {
+            let answer = self.try_authorize(request).await?;
+            Ok::<_, Status>(logged(Decider::Authorize, call_type, answer))
+        };
+        let answer = answer.instrument(span).await?;
         Ok(Response::new(answer::authorized(answer)))
     }
 
@@ -237,7 +240,11 @@ impl<L: Ledger> CallAuthorizationService for CallAuthorization<L> {
     ) -> Result<Response<v1::ExtendCallResponse>, Status> {
         let message = request.get_ref();
         let span = span(&request, "ExtendCall", &message.tenant_id, &message.call_id, None, None);
-        let answer = logged(Decider::Extend, 0, self.try_extend(request)).instrument(span).await?;
+        let answer = async {
+            let answer = self.try_extend(request).await?;
+            Ok::<_, Status>(logged(Decider::Extend, 0, answer))
+        };
+        let answer = answer.instrument(span).await?;
         Ok(Response::new(answer::extended(answer)))
     }
 
@@ -288,8 +295,11 @@ impl<L: Ledger> CallAuthorizationService for CallAuthorization<L> {
         let called = Some(masked(&message.called_number));
         let call_type = message.call_type;
         let span = span(&request, "QuoteCall", &message.tenant_id, &message.call_id, called, None);
-        let answer =
-            logged(Decider::Quote, call_type, self.try_quote(request)).instrument(span).await?;
+        let answer = async {
+            let answer = self.try_quote(request).await?;
+            Ok::<_, Status>(logged(Decider::Quote, call_type, answer))
+        };
+        let answer = answer.instrument(span).await?;
         Ok(Response::new(answer::quoted(answer)))
     }
 
@@ -357,12 +367,12 @@ fn span<T>(
     called: Option<String>,
     attempt: Option<u32>,
 ) -> Span {
-    let tenant = &tenant[..tenant.floor_char_boundary(MAX_NAME_BYTES)];
-    let call = &call[..call.floor_char_boundary(MAX_NAME_BYTES)];
+    let (tenant, call) = (shown(tenant), shown(call));
+    let (tenant, call) = (tenant.as_ref(), call.as_ref());
     let Some(parent) = Parent::of(request.metadata().as_ref()) else {
-        return info_span!("rpc", rpc, tenant = ?tenant, call = ?call, called, attempt);
+        return info_span!("rpc", rpc, tenant, call, called, attempt);
     };
-    let span = info_span!(target: traces::TARGET, "rpc", rpc, tenant = ?tenant, call = ?call, called, attempt,
+    let span = info_span!(target: traces::TARGET, "rpc", rpc, tenant, call, called, attempt,
         otel.name = rpc, otel.kind = "server", trace_id = Empty, decision = Empty, class = Empty,
         result = Empty);
     if let Some(trace) = parent.adopt(&span) {
@@ -374,13 +384,17 @@ fn span<T>(
     span
 }
 
+/// A client's text as a log may show it: cut, and escaped where there is anything but plain ASCII in it.
+fn shown(text: &str) -> Cow<'_, str> {
+    let text = &text[..text.floor_char_boundary(MAX_NAME_BYTES)];
+    match text.bytes().all(|byte| matches!(byte, b' '..=b'~')) {
+        true => Cow::Borrowed(text),
+        false => Cow::Owned(text.escape_debug().to_string()),
+    }
+}
+
 /// Notes what was decided, within the request's span; `call_type` as it was sent.
-async fn logged(
-    by: Decider,
-    call_type: i32,
-    decided: impl Future<Output = Result<Answer, Status>>,
-) -> Result<Answer, Status> {
-    let answer = decided.await?;
+fn logged(by: Decider, call_type: i32, answer: Answer) -> Answer {
     let class = answer.classification.as_ref().map(|found| found.class);
     let call_type = v1::CallType::try_from(call_type).ok().and_then(answer::from_call_type);
     metrics::get().decided(by, answer.decision, class, call_type, answer.replayed);
@@ -394,7 +408,7 @@ async fn logged(
     } else {
         tracing::debug!(decision, replayed, "decided");
     }
-    Ok(answer)
+    answer
 }
 
 /// Counts what became of a call.
@@ -570,4 +584,17 @@ fn origin(origin: v1::CallOrigin) -> String {
         v1::CallOrigin::OnBehalf => "ON_BEHALF",
     }
     .to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_client_sent_stands_in_the_log_as_it_is_but_for_what_would_change_the_log() {
+        assert_eq!(shown("contoso"), "contoso");
+        assert_eq!(shown("a \"leg\" of B\u{fc}ro"), "a \\\"leg\\\" of B\u{fc}ro");
+        assert_eq!(shown("\u{1b}[2J\n\u{9b}\u{202e}"), "\\u{1b}[2J\\n\\u{9b}\\u{202e}");
+        assert_eq!(shown(&"\u{e9}".repeat(200)).len(), MAX_NAME_BYTES);
+    }
 }

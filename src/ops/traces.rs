@@ -169,7 +169,7 @@ impl Extractor for Headers<'_> {
 
 /// Notes a fact on the span of this request, where it is a part of a trace.
 pub fn note(field: &'static str, value: &'static str) {
-    if tracing::enabled!(target: TARGET, Level::INFO) {
+    if is_on() && tracing::enabled!(target: TARGET, Level::INFO) {
         let span = Span::current();
         if span.metadata().is_some_and(|about| about.target() == TARGET) {
             span.record(field, value);
