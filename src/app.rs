@@ -139,8 +139,6 @@ pub async fn start<L: Ledger>(ledger: Arc<L>, config: &Config) -> io::Result<Run
         http: http.address()?,
     };
     let security = Arc::new(Security::load(config.security()).map_err(io::Error::other)?);
-    // The first number read compiles patterns, which no call should wait for.
-    tokio::task::spawn_blocking(number::warm_up).await?;
 
     if config.token_keys_file.is_none() {
         tracing::info!("grants are not signed: there is no token_keys_file");
@@ -460,7 +458,12 @@ impl<L: Ledger> CallThread<L> {
             }
         };
         let name = format!("calls-{number}");
-        std::thread::Builder::new().name(name).spawn(move || runtime.block_on(work))?;
+        std::thread::Builder::new().name(name).spawn(move || {
+            // The first number compiles patterns, and the first of each thread makes room to match them, which no
+            // call should wait for. On this very thread: whoever uses a pattern first has it quickest from then on.
+            number::warm_up();
+            runtime.block_on(work);
+        })?;
         let control = started.await.map_err(thread_gone)??;
         Ok((CallThread { control, _quit }, served))
     }
