@@ -16,12 +16,11 @@ use tokio::sync::{oneshot, watch};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_stream::StreamExt;
-use tokio_stream::wrappers::{ReceiverStream, UnixListenerStream};
+use tokio_stream::wrappers::ReceiverStream;
 use tonic::body::Body;
 use tonic::codegen::Service;
 use tonic::service::{Routes, RoutesBuilder};
 use tonic::transport::Server;
-use tonic::transport::server::TcpIncoming;
 
 use crate::administration::Administration;
 pub use crate::app::reload::Reloads;
@@ -41,7 +40,7 @@ use crate::ledger::{Ledger, LedgerError};
 use crate::metrics::{self, Command};
 use crate::notices::{self, MailSettings, Notices, WebhookSettings};
 use crate::ops::health::{self, Health};
-use crate::ops::listener::{Bound, bind};
+use crate::ops::listener::{Share, bind};
 use crate::ops::report::Reports;
 use crate::ops::shutdown::{Ended, Shutdown, serve_until};
 use crate::proto;
@@ -140,6 +139,7 @@ pub async fn start<L: Ledger>(ledger: Arc<L>, config: &Config) -> io::Result<Run
         http: http.address()?,
     };
     let security = Arc::new(Security::load(config.security()).map_err(io::Error::other)?);
+
     if config.token_keys_file.is_none() {
         tracing::info!("grants are not signed: there is no token_keys_file");
     }
@@ -161,7 +161,10 @@ pub async fn start<L: Ledger>(ledger: Arc<L>, config: &Config) -> io::Result<Run
     });
     let mut servers = JoinSet::new();
     let mut call_threads = vec![];
-    for (n, share) in calls.shares(config.call_threads)?.into_iter().enumerate() {
+    // Not each thread for itself: whichever is awake would take them all.
+    let mut dealer = calls.dealer();
+    for n in 0..config.call_threads {
+        let share = dealer.share();
         let (control, gate, json) = (control.clone(), gate.clone(), json.clone());
         let directives = directives.clone();
         let routes = common_routes(&health, call_authorization::NAME)?;
@@ -172,12 +175,13 @@ pub async fn start<L: Ledger>(ledger: Arc<L>, config: &Config) -> io::Result<Run
             let calls = CallAuthorization::serve(control, gate, directives, most_bytes);
             let services = CallsFirst { calls, others: routes.routes().prepare() };
             let layers = Layers { json, rpcs, guard };
-            serve(share.listen()?, services, layers, streams, begun, closing).await
+            serve(share, services, layers, streams, begun, closing).await
         });
         let (thread, served) = thread.await?;
         servers.spawn(async { served.await.map_err(thread_gone)? });
         call_threads.push(thread);
     }
+    servers.spawn(dealer.deal(shutdown.begun()));
     let mut routes = common_routes(&health, account::NAME)?;
     let sweep_bound = seconds(config.sweep_interval) + SWEEP_SLACK;
     let administered = Administration::new(control.clone(), sweep_bound);
@@ -188,19 +192,27 @@ pub async fn start<L: Ledger>(ledger: Arc<L>, config: &Config) -> io::Result<Run
     let most_administered = Arc::new(AtomicUsize::new(account::MAX_MESSAGE_BYTES));
     let guard = GuardLayer { security: security.clone(), most_bytes: most_administered };
     let layers = Layers { json: Arc::new(json), rpcs, guard };
-    let (others, stop, closing) = (routes.routes().prepare(), shutdown.begun(), shutdown.begun());
-    servers.spawn(serve(administration, others, layers, streams, stop, closing));
-    let page = figures::page(journal.clone(), health.clone());
+    let others = routes.routes().prepare();
+    let mut dealer = administration.dealer();
+    let share = dealer.share();
+    servers.spawn(dealer.deal(shutdown.begun()));
     let (stop, closing) = (shutdown.begun(), shutdown.begun());
-    match (http, security.tls(), config.tls_http) {
-        (Bound::Tcp(listener), Some(tls), HttpTls::On | HttpTls::Mutual) => {
-            let address = listener.local_addr()?;
+    servers.spawn(serve(share, others, layers, streams, stop, closing));
+    let page = figures::page(journal.clone(), health.clone());
+    let stop = shutdown.begun();
+    match (&addresses.http, security.tls(), config.tls_http) {
+        (&Listen::Tcp(address), Some(tls), HttpTls::On | HttpTls::Mutual) => {
             let mutual = config.tls_http == HttpTls::Mutual;
-            let connections = tls.accept(listener, mutual, security.clone(), closing);
-            let accepted = Accepted { connections, address };
-            servers.spawn(health::serve_http_on(accepted, health.clone(), page, stop));
+            let mut dealer = http.dealer();
+            if let Share::Tcp(dealt) = dealer.share() {
+                let connections =
+                    tls.accept(dealt.with_peers(), mutual, security.clone(), shutdown.begun());
+                let accepted = Accepted { connections, address };
+                servers.spawn(health::serve_http_on(accepted, health.clone(), page, stop));
+            }
+            servers.spawn(dealer.deal(shutdown.begun()));
         }
-        (http, ..) => {
+        _ => {
             servers.spawn(health::serve_http(http, health.clone(), page, stop));
         }
     }
@@ -416,7 +428,7 @@ struct CallThread<L> {
 impl<L: Ledger> CallThread<L> {
     /// Starts it; its handle, and what tells how serving ended.
     async fn start<S>(
-        number: usize,
+        number: u32,
         control: Arc<CreditControl<L>>,
         serve: impl FnOnce(Arc<CreditControl<L>>) -> S + Send + 'static,
     ) -> io::Result<(CallThread<L>, oneshot::Receiver<io::Result<()>>)>
@@ -446,13 +458,13 @@ impl<L: Ledger> CallThread<L> {
             }
         };
         let name = format!("calls-{number}");
-        let serve = move || {
-            // The first number read compiles patterns, which no call should wait for. Here, because what a pattern
-            // needs to be looked for belongs to the first thread that does, and all others share it by a lock.
+        std::thread::Builder::new().name(name).spawn(move || {
+            // The first number compiles patterns, and the first of each thread makes room to match them, which no
+            // call should wait for. Here, because that room belongs to the first thread that needs a pattern, and all
+            // others share theirs by a lock.
             number::warm_up();
-            runtime.block_on(work)
-        };
-        std::thread::Builder::new().name(name).spawn(serve)?;
+            runtime.block_on(work);
+        })?;
         let control = started.await.map_err(thread_gone)??;
         Ok((CallThread { control, _quit }, served))
     }
@@ -647,7 +659,7 @@ struct Layers {
 /// Serves gRPC, and the same in JSON over HTTP/1.1 and HTTP/2. Which it is of the two is found out once
 /// for each connection, by its first bytes.
 async fn serve<S>(
-    bound: Bound,
+    share: Share,
     services: S,
     Layers { json, rpcs, guard }: Layers,
     streams: u32,
@@ -670,19 +682,17 @@ where
         .layer(JsonLayer(json))
         .layer(MeasuredLayer(rpcs))
         .layer(guard);
-    let served = match (bound, security.tls()) {
-        (Bound::Tcp(listener), Some(tls)) => {
-            let accepted = tls.accept(listener, true, security.clone(), closing);
+    let served = match (share, security.tls()) {
+        (Share::Tcp(dealt), Some(tls)) => {
+            let accepted = tls.accept(dealt.with_peers(), true, security.clone(), closing);
             let incoming = ReceiverStream::new(accepted).map(Ok::<_, io::Error>);
             server.serve_with_incoming_shutdown(services, incoming, stop).await
         }
-        (Bound::Tcp(listener), None) => {
-            let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
-            server.serve_with_incoming_shutdown(services, incoming, stop).await
+        (Share::Tcp(dealt), None) => {
+            server.serve_with_incoming_shutdown(services, dealt.tcp(), stop).await
         }
-        (Bound::Unix(listener, _file), _) => {
-            let incoming = UnixListenerStream::new(listener);
-            server.serve_with_incoming_shutdown(services, incoming, stop).await
+        (Share::Unix(dealt), _) => {
+            server.serve_with_incoming_shutdown(services, dealt.unix(), stop).await
         }
     };
     served.map_err(io::Error::other)

@@ -155,10 +155,15 @@ impl Directory {
         payer: &PayerId,
     ) -> Result<Arc<PayerView>, LedgerError> {
         let found = Arc::new(ledger.payer(tenant, payer).await?.outcome);
-        let key = (tenant.clone(), payer.clone());
-        match found.profile {
-            Some(_) => self.0.payers.insert(key, found.clone()),
-            None => drop(self.0.payers.remove(&key)),
+        match &found.profile {
+            Some(profile) => {
+                // Names that are there already, instead of those of the request.
+                let known = self.0.tenants.get(tenant);
+                let of_tenant = known.as_ref().and_then(|known| known.profile());
+                let tenant = of_tenant.map_or(tenant, |profile| &profile.id);
+                self.0.payers.insert((tenant.clone(), profile.id.clone()), found.clone());
+            }
+            None => drop(self.0.payers.remove(&PayerKey(tenant, payer))),
         }
         Ok(found)
     }

@@ -8,6 +8,7 @@ mod book;
 mod journal;
 mod packed;
 pub(in crate::ledger) mod rows;
+mod table;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};

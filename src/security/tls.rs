@@ -15,10 +15,10 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 use rustls::{RootCertStore, ServerConfig};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, mpsc};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
+use tokio_stream::{Stream, StreamExt};
 use tonic::transport::server::Connected;
 
 use crate::security::identities::normal;
@@ -32,9 +32,6 @@ const MAX_HANDSHAKES: usize = 1024;
 
 /// Connections whose handshake is done and that wait to be served.
 const AHEAD: usize = 64;
-
-/// Pause where the system gives no connection, as when all file descriptors are used.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Certificates and key of the server, as they are now.
 pub struct Tls(ArcSwap<Configs>);
@@ -62,15 +59,15 @@ impl Tls {
         Ok(())
     }
 
-    /// Accepts until `stop`, and hands over what has passed its handshake. Each handshake is a task of its
+    /// Takes connections until `stop`, and hands over what has passed its handshake. Each handshake is a task of its
     /// own on the runtime of the caller, for at most five seconds.
-    pub fn accept(
+    pub fn accept<S: Transport>(
         self: &Arc<Self>,
-        listener: TcpListener,
+        mut incoming: impl Stream<Item = io::Result<(S, SocketAddr)>> + Send + Unpin + 'static,
         mutual: bool,
         security: Arc<Security>,
         stop: impl Future<Output = ()> + Send + 'static,
-    ) -> mpsc::Receiver<Connection> {
+    ) -> mpsc::Receiver<Connection<S>> {
         let (hand_over, accepted) = mpsc::channel(AHEAD);
         let tls = self.clone();
         let gone = hand_over.clone();
@@ -78,14 +75,9 @@ impl Tls {
             let handshakes = Arc::new(Semaphore::new(MAX_HANDSHAKES));
             loop {
                 let Ok(permit) = handshakes.clone().acquire_owned().await else { return };
-                let (stream, peer) = match listener.accept().await {
-                    Ok(accepted) => accepted,
-                    Err(error) => {
-                        tracing::warn!(%error, "a connection cannot be accepted");
-                        tokio::time::sleep(ACCEPT_PAUSE).await;
-                        continue;
-                    }
-                };
+                let Some(next) = incoming.next().await else { return };
+                // An error is that the other end has gone already.
+                let Ok((stream, peer)) = next else { continue };
                 let configs = tls.0.load();
                 let config = if mutual { &configs.mutual } else { &configs.open };
                 let acceptor = TlsAcceptor::from(config.clone());
@@ -117,12 +109,11 @@ impl Tls {
     }
 }
 
-async fn handshake(
+async fn handshake<S: Transport>(
     acceptor: TlsAcceptor,
-    stream: TcpStream,
+    stream: S,
     peer: SocketAddr,
-) -> io::Result<Connection> {
-    stream.set_nodelay(true)?;
+) -> io::Result<Connection<S>> {
     let stream = acceptor.accept(stream).await?;
     let certificate = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
     let names = certificate.map(names).unwrap_or_default();
@@ -201,13 +192,18 @@ pub struct Peer {
     pub names: Arc<[String]>,
 }
 
+/// What TLS runs on.
+pub trait Transport: AsyncRead + AsyncWrite + Unpin + Send + 'static {}
+
+impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Transport for S {}
+
 /// A connection whose handshake is done.
-pub struct Connection {
-    stream: Box<TlsStream<TcpStream>>,
+pub struct Connection<S> {
+    stream: Box<TlsStream<S>>,
     peer: Peer,
 }
 
-impl Connected for Connection {
+impl<S: Transport> Connected for Connection<S> {
     type ConnectInfo = Peer;
 
     fn connect_info(&self) -> Peer {
@@ -215,7 +211,7 @@ impl Connected for Connection {
     }
 }
 
-impl AsyncRead for Connection {
+impl<S: Transport> AsyncRead for Connection<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -225,7 +221,7 @@ impl AsyncRead for Connection {
     }
 }
 
-impl AsyncWrite for Connection {
+impl<S: Transport> AsyncWrite for Connection<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -256,18 +252,18 @@ impl AsyncWrite for Connection {
 }
 
 /// For servers that accept by themselves.
-pub struct Accepted {
+pub struct Accepted<S> {
     /// What [`Tls::accept`] gave.
-    pub connections: mpsc::Receiver<Connection>,
+    pub connections: mpsc::Receiver<Connection<S>>,
     /// Where it listens.
     pub address: SocketAddr,
 }
 
-impl axum::serve::Listener for Accepted {
-    type Io = Connection;
+impl<S: Transport> axum::serve::Listener for Accepted<S> {
+    type Io = Connection<S>;
     type Addr = SocketAddr;
 
-    async fn accept(&mut self) -> (Connection, SocketAddr) {
+    async fn accept(&mut self) -> (Connection<S>, SocketAddr) {
         match self.connections.recv().await {
             Some(connection) => {
                 let address = connection.peer.address;

@@ -5,6 +5,7 @@ mod architecture;
 mod audit_under_load;
 mod billing;
 mod blocks;
+mod call_threads;
 mod chart;
 mod cli;
 mod cluster;

@@ -21,6 +21,7 @@ use crate::ledger::memory::book::sequences::Sequences;
 use crate::ledger::memory::journal::Journal;
 use crate::ledger::memory::packed::Packed;
 use crate::ledger::memory::rows::Rows;
+use crate::ledger::memory::table::Table;
 use crate::ledger::recharge::{Recharge, RechargeRequest, RechargeTerms, unspent};
 use crate::ledger::state::{
     Adjustment, Block, BlockNote, BlockedBy, Bucket, Call, CallState, Entry, EntryKind, Funds, Lot,
@@ -41,14 +42,15 @@ use crate::ledger::{
 pub(super) struct Book {
     tenant: TenantAccount,
     record: Option<TenantRecord>,
-    payers: Rows<HashMap<PayerId, Payer>>,
+    /// Boxed, since a table has room for more than it holds.
+    payers: Rows<HashMap<PayerId, Box<Payer>>>,
     sizes: Rows<BTreeMap<String, Seconds>>,
     pools: Rows<BTreeMap<String, Bucket>>,
     lots: Rows<BTreeMap<LotId, Bucket>>,
     wallet: Wallet,
     /// In flight or failed.
     recharges: Rows<BTreeMap<LotId, RechargeRequest>>,
-    calls: Rows<HashMap<CallId, Packed<Call>>>,
+    calls: Rows<Table<Packed<Call>>>,
     /// Open calls by expiry.
     deadlines: BTreeSet<(Millis, CallId)>,
     /// All other calls, by the instant at which they are forgotten.
@@ -86,7 +88,8 @@ struct Lender {
 struct Payer {
     account: PayerAccount,
     profile: Option<Arc<PayerProfile>>,
-    seats: Vec<(String, Seconds)>,
+    /// Shared with others who were applied with it and have the same.
+    seats: Arc<[(String, Seconds)]>,
     /// Version of the account with which the two above were kept.
     kept_version: u64,
 }
@@ -989,7 +992,7 @@ impl Book {
 
     /// Keeps the call as it is now.
     fn keep(&mut self, id: &CallId, call: &mut Call) {
-        let packed = Packed::of(call, self.calls.get(id).map(Packed::context));
+        let packed = Packed::of(call, self.calls.get(id.as_str()).map(Packed::context));
         self.calls.insert(id.clone(), packed);
     }
 
@@ -1041,7 +1044,7 @@ impl Book {
     /// is counted up before it is applied can be counted down after.
     fn payer_mut(&mut self, payer: &str, change: impl FnOnce(&mut PayerAccount)) {
         if let Ok(id) = PayerId::new(payer) {
-            change(&mut self.payers.or_insert_with(id, Payer::default).account);
+            change(&mut self.payers.or_insert_with(id, Box::default).account);
         }
     }
 
@@ -1369,13 +1372,14 @@ impl Book {
         let mut changed = 0;
         let mut numbers_changed = false;
         let mut file_blocks = vec![];
+        let mut known_seats: HashMap<&Vec<(String, Seconds)>, Arc<[_]>> = HashMap::new();
         for PayerUpdate { profile, seats } in updates {
             let stands = |payer: &Payer| payer.profile.as_deref() == Some(profile);
             let known = self.payers.get(&profile.id);
-            if known.is_some_and(|payer| stands(payer) && payer.seats == *seats) {
+            if known.is_some_and(|payer| stands(payer) && *payer.seats == **seats) {
                 continue;
             }
-            let payer = self.payers.or_insert_with(profile.id.clone(), Payer::default);
+            let payer = self.payers.or_insert_with(profile.id.clone(), Box::default);
             let known = payer.profile.as_ref();
             changed += 1;
             numbers_changed |= known.map_or(&[][..], |old| &old.numbers) != profile.numbers
@@ -1387,8 +1391,9 @@ impl Book {
                 file_blocks.push((profile.id.clone(), blocked));
             }
             payer.profile = Some(Arc::new(profile.clone()));
-            let old = std::mem::replace(&mut payer.seats, seats.clone());
-            for (sign, changes) in [(-1, &old), (1, seats)] {
+            let shared = known_seats.entry(seats).or_insert_with(|| Arc::from(seats.as_slice()));
+            let old = std::mem::replace(&mut payer.seats, shared.clone());
+            for (sign, changes) in [(-1, &*old), (1, seats)] {
                 for (family, seconds) in changes {
                     let size = self.sizes.or_insert_with(family.clone(), || Seconds::ZERO);
                     *size += Seconds(sign * seconds.0);
@@ -1609,7 +1614,7 @@ impl Book {
     }
 
     pub(super) fn call(&self, id: &CallId) -> Option<Call> {
-        self.calls.get(id).map(Packed::open)
+        self.calls.get(id.as_str()).map(Packed::open)
     }
 
     pub(super) fn open_calls(
@@ -1631,7 +1636,7 @@ impl Book {
     }
 
     pub(super) fn is_kept(&self, id: &CallId) -> bool {
-        self.calls.contains_key(id)
+        self.calls.contains_key(id.as_str())
     }
 
     pub(super) fn calls(&self) -> impl Iterator<Item = (CallId, Call)> {

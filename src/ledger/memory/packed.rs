@@ -42,7 +42,9 @@ impl<T: Packable> Packed<T> {
         let context = take(value.context());
         let rest = postcard::to_extend(value, Vec::with_capacity(512));
         // Neither this nor the other can fail: there is room, and nothing but this writes the bytes.
-        let rest = rest.expect("a value that is stored can be packed").into_boxed_slice();
+        let rest = rest.expect("a value that is stored can be packed");
+        // Copied: an allocator that is asked to shrink leaves a half of what it gave unused.
+        let rest = rest.as_slice().into();
         let same = known.filter(|known| ***known == *context).cloned();
         let shared = same.unwrap_or_else(|| context.as_slice().into());
         *value.context() = context;

@@ -29,7 +29,15 @@ use crate::ledger::{
 
 /// The bytes of a command or value.
 pub(super) fn encode<T: Serialize>(value: &T) -> Result<Vec<u8>, LedgerError> {
-    rmp_serde::to_vec(value).map_err(|error| LedgerError::Corrupt(format!("unwritable: {error}")))
+    // Most commands are shorter.
+    let mut bytes = Vec::with_capacity(192);
+    encode_behind(&mut bytes, value)?;
+    Ok(bytes)
+}
+
+fn encode_behind<T: Serialize>(bytes: &mut Vec<u8>, value: &T) -> Result<(), LedgerError> {
+    rmp_serde::encode::write(bytes, value)
+        .map_err(|error| LedgerError::Corrupt(format!("unwritable: {error}")))
 }
 
 /// The value of all of the bytes.
@@ -138,10 +146,11 @@ impl<'a> BasisArgs<'a> {
     /// These fields, and behind them the shape of the call and the offer. Commands have few different ones, so that a
     /// script unpacks each of them once.
     fn bytes_of(command: &'a Authorize) -> Result<Vec<u8>, LedgerError> {
-        let mut bytes = encode(&BasisArgs::of(command))?;
+        let mut bytes = Vec::with_capacity(384);
+        encode_behind(&mut bytes, &BasisArgs::of(command))?;
         if let Proposal::Grant(offer) | Proposal::Record(offer) = &command.proposal {
-            bytes.extend(encode(&Shape::of_offer(offer))?);
-            bytes.extend(encode(&OfferArgs::of(offer))?);
+            encode_behind(&mut bytes, &Shape::of_offer(offer))?;
+            encode_behind(&mut bytes, &OfferArgs::of(offer))?;
         }
         Ok(bytes)
     }

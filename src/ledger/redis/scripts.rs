@@ -150,8 +150,8 @@ const LIB: &str = include_str!("scripts/lib.lua");
 pub(super) struct Library {
     /// For FUNCTION LOAD.
     pub(super) text: String,
-    /// Of the functions: this, and the name of a verb.
-    prefix: String,
+    /// The names by which FCALL knows the verbs, in the order of [`Verb::ALL`].
+    functions: Vec<String>,
 }
 
 impl Library {
@@ -162,8 +162,8 @@ impl Library {
     }
 
     /// The name by which FCALL knows a verb.
-    pub(super) fn function(&self, verb: Verb) -> String {
-        format!("{}_{}", self.prefix, verb.script().name)
+    pub(super) fn function(&self, verb: Verb) -> &str {
+        &self.functions[verb as usize]
     }
 
     fn build() -> Library {
@@ -190,7 +190,8 @@ impl Library {
         let digest = hex::encode(&Sha256::digest(&text)[..8]);
         let prefix = format!("tollgate_{digest}");
         let text = format!("#!lua name={prefix}\n{}", text.replace(PREFIX, &prefix));
-        Library { text, prefix }
+        let name = |verb: &Verb| format!("{prefix}_{}", verb.script().name);
+        Library { text, functions: Verb::ALL.iter().map(name).collect() }
     }
 }
 
@@ -495,7 +496,8 @@ mod tests {
 
     #[test]
     fn the_library_declares_itself_first_and_its_constants_are_folded() {
-        let Library { text, prefix } = Library::get();
+        let Library { text, functions } = Library::get();
+        let prefix = functions[Verb::Calls as usize].strip_suffix("_calls").expect("its name");
         assert!(text.starts_with(&format!("#!lua name={prefix}\n")));
         for verb in Verb::ALL {
             assert!(text.contains(&format!("'{}'", Library::get().function(*verb))), "{verb:?}");

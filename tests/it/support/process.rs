@@ -1,5 +1,6 @@
 //! The program as its users run it: `tollgate` processes, and what they say.
 
+use std::collections::BTreeSet;
 use std::fmt::Debug;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -163,6 +164,34 @@ impl Sidecar {
     #[track_caller]
     pub fn wait_for_log(&self, text: &str) {
         wait_until(text, || self.log(), |log| log.contains(text));
+    }
+
+    /// How many connections for calls each event loop of the process has, of those that have any, in order.
+    pub fn connections_of_loops(&self) -> Vec<usize> {
+        let process = format!("/proc/{}", self.child.id());
+        let sockets = std::fs::read_to_string(format!("{process}/net/tcp"));
+        let local = format!(":{:04X}", self.calls.port());
+        let established = |line: &str| {
+            let words: Vec<_> = line.split_whitespace().collect();
+            let is = words.len() > 9 && words[1].ends_with(&local) && words[3] == "01";
+            is.then(|| words[9].parse::<u64>().expect("an inode"))
+        };
+        let sockets: Vec<_> =
+            sockets.expect("a running process on Linux").lines().filter_map(established).collect();
+        let descriptors = std::fs::read_dir(format!("{process}/fdinfo")).expect("likewise");
+        let watched = |text: String| {
+            let inodes = text.lines().filter(|line| line.starts_with("tfd:"));
+            let inodes = inodes.filter_map(|line| line.split("ino:").nth(1)?.split(' ').next());
+            let inodes = inodes.filter_map(|inode| u64::from_str_radix(inode, 16).ok());
+            inodes.filter(|inode| sockets.contains(inode)).collect::<BTreeSet<_>>()
+        };
+        // One that is closed meanwhile is no event loop.
+        let texts = descriptors.filter_map(|one| std::fs::read_to_string(one.ok()?.path()).ok());
+        // A loop has several descriptors, which tell the same.
+        let loops: BTreeSet<_> = texts.map(watched).collect();
+        let mut counts: Vec<_> = loops.iter().map(BTreeSet::len).filter(|n| *n > 0).collect();
+        counts.sort_unstable();
+        counts
     }
 
     /// Resident memory of the process, in KiB.

@@ -102,7 +102,7 @@ impl Book {
             let key = || id.as_str().as_bytes().to_vec();
             rows.push(Row { kind: Kind::Payer, key: key(), value: Some(packed(&payer.account)?) });
             if payer.kept_version != payer.account.version {
-                let profile = json(&(&payer.profile, &payer.seats))?;
+                let profile = json(&(&payer.profile, &*payer.seats))?;
                 rows.push(Row { kind: Kind::Profile, key: key(), value: Some(profile) });
                 let version = payer.account.version;
                 self.payers.update_unnoted(&id, |payer| payer.kept_version = version);
@@ -181,7 +181,7 @@ impl Book {
             Kind::Record => self.record = Some(read_json(value)?),
             Kind::Payer | Kind::Profile => {
                 let id = PayerId::new(text()?).map_err(|error| error.to_string())?;
-                let mut payer = Payer::default();
+                let mut payer = Box::<Payer>::default();
                 if let Some(known) = self.payers.get(&id) {
                     payer.account.clone_from(&known.account);
                     payer.profile.clone_from(&known.profile);
