@@ -163,7 +163,7 @@ pub async fn start<L: Ledger>(ledger: Arc<L>, config: &Config) -> io::Result<Run
     let mut call_threads = vec![];
     // Not each thread for itself: whichever is awake would take them all.
     let mut dealer = calls.dealer();
-    for n in 0..config.call_threads {
+    for n in 0..config.threads_for_calls() {
         let share = dealer.share();
         let (control, gate, json) = (control.clone(), gate.clone(), json.clone());
         let directives = directives.clone();

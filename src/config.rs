@@ -112,8 +112,8 @@ settings! {
         "How long to wait for the ledger; must be below the callers' deadlines; 10ms to 1m";
     require_ledger_at_start: bool = "false", "TOLLGATE_REQUIRE_LEDGER_AT_START", flag,
         "true: exit when the ledger cannot be reached at start; false: wait for it, answering emergency calls";
-    call_threads: u32 = "1", "TOLLGATE_CALL_THREADS", whole(1, 64),
-        "Threads that serve calls, each with its own connection to the ledger; a client's connection stays on one; 1 to 64";
+    call_threads: u32 = "0", "TOLLGATE_CALL_THREADS", whole(0, MOST_CALL_THREADS),
+        "Threads that serve calls, each with its own connection to the ledger; a client's connection stays on one; 0: one for each core where the ledger is in memory, else 1; 0 to 64";
     max_requests_in_flight: u32 = "1024", "TOLLGATE_MAX_REQUESTS_IN_FLIGHT", whole(1, 1_000_000),
         "Most requests served at a time, further ones are shed; 1 to 1000000";
     max_message_size: u32 = "64KiB", "TOLLGATE_MAX_MESSAGE_SIZE", size(4 << 10, 16 << 20),
@@ -209,6 +209,8 @@ pub const RELOADED: &[&str] = &[
 
 /// Tables of the file: what stands in one has its name before the key, as in `notices_interval`.
 const TABLES: &[&str] = &["notices"];
+
+const MOST_CALL_THREADS: u32 = 64;
 
 /// One setting, as it may be given.
 #[derive(Clone, Copy, Debug)]
@@ -359,6 +361,19 @@ impl Config {
     /// What grants are signed with.
     pub fn token_keys(&self) -> Option<TokenKeys> {
         self.token_keys_file.as_ref().map(|file| file.keys.clone())
+    }
+
+    /// How many threads serve calls. Memory is shared by threads at no cost, so that the machine is all there is to
+    /// give; Redis takes a core for itself, and a file waits for its disk.
+    pub fn threads_for_calls(&self) -> u32 {
+        match (self.call_threads, &self.ledger) {
+            (0, LedgerUrl::Memory) => {
+                let cores = std::thread::available_parallelism().map_or(1, usize::from);
+                u32::try_from(cores).unwrap_or(MOST_CALL_THREADS).min(MOST_CALL_THREADS)
+            }
+            (0, _) => 1,
+            (stated, _) => stated,
+        }
     }
 
     /// What webhooks are signed with.

@@ -89,6 +89,17 @@ fn the_sample_file_has_every_key_at_its_default() {
 }
 
 #[test]
+fn threads_for_calls_are_as_many_as_stated_or_what_the_ledger_can_use() {
+    let threads = |file: &str| from(&[], file).expect("it is right").threads_for_calls();
+    let cores = std::thread::available_parallelism().map_or(1, usize::from).min(64);
+    assert_eq!(threads("") as usize, cores);
+    assert_eq!(threads("ledger = 'file:ledger'"), 1);
+    assert_eq!(threads("ledger = 'redis://localhost'"), 1);
+    assert_eq!(threads("ledger = 'redis://localhost'\ncall_threads = 3"), 3);
+    assert_eq!(threads("call_threads = 1"), 1);
+}
+
+#[test]
 fn a_setting_of_notices_stands_in_its_table() {
     let config = from(&[], "[notices]\ninterval = \"5s\"\n").expect("it is right");
     assert_eq!(config.notices_interval, Duration::from_secs(5));

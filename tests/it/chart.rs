@@ -714,7 +714,7 @@ fn wrong_values_are_refused_with_what_is_wrong() {
         ("replicas: 0", "at '/replicas': minimum: got 0, want 1"),
         ("replicas: two", "at '/replicas': got string, want integer"),
         ("config: { max_grnt: 4h }", "at '/config': additional properties 'max_grnt' not allowed"),
-        ("config: { call_threads: 0 }", "at '/config/call_threads': minimum: got 0, want 1"),
+        ("config: { call_threads: 65 }", "at '/config/call_threads': maximum: got 65, want 64"),
         ("config: { grace: 60 }", "at '/config/grace': got number, want string"),
         ("config: { grace: soon }", "at '/config/grace': 'soon' does not match pattern"),
         ("config: { emergency_country: usa }", "at '/config/emergency_country'"),

@@ -1,9 +1,10 @@
 //! The Lua scripts: their text, built once, and the keys that each is given.
 //!
 //! A script is one verb, and Redis keeps all of them as one library of functions, with `fields.lua` and
-//! `lib.lua` before them, and the verbs on calls, which `calls.lua` carries out together. It is named by a digest of its text, so that replicas of different versions use
-//! one Redis side by side. Each function declares its flags, so that a store that is out of memory,
-//! read-only or short of replicas refuses it before its first command, never between two.
+//! `lib.lua` before them, and the verbs on calls, which `calls.lua` carries out together. The library is named by a
+//! digest of its text, so that replicas of different versions use one Redis side by side. Each function declares its
+//! flags, so that a store that is out of memory, read-only or short of replicas refuses it before its first
+//! command, never between two.
 
 use std::collections::HashMap;
 use std::fmt::Write;
