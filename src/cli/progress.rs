@@ -28,6 +28,8 @@ impl Progress {
         if let Ok(style) = ProgressStyle::with_template(template) {
             bar.set_style(style);
         }
+        // At once: the thread that turns it may come too late for short work.
+        bar.tick();
         bar.enable_steady_tick(TURN);
         Progress(bar)
     }

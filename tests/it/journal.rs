@@ -159,7 +159,7 @@ async fn what_was_accepted_while_redis_was_down_outlives_the_sidecar_and_is_done
     redis.start();
     let files = Files::default();
     let journal = files.path("journal");
-    let sidecar = with_journal(&redis, &journal);
+    let mut sidecar = with_journal(&redis, &journal);
     sidecar.wait_until_ready();
     sidecar.set_up(&organisation());
     for call in ["talked", "rang"] {
@@ -248,7 +248,7 @@ async fn records_of_calls_decided_without_redis_outlive_a_killed_sidecar() {
     redis.start();
     let files = Files::default();
     let journal = files.path("journal");
-    let sidecar = with_journal(&redis, &journal);
+    let mut sidecar = with_journal(&redis, &journal);
     sidecar.wait_until_ready();
     sidecar.set_up(&organisation());
     allowed(&sidecar, "known").await;

@@ -90,7 +90,7 @@ async fn play(first: &Sidecar, second: &Sidecar, kill: impl FnOnce()) {
 async fn calls_that_end_while_a_sidecar_is_killed_are_charged_once() {
     let redis = RedisServer::started();
     let (first, second) = (Sidecar::on(&redis.url()), Sidecar::on(&redis.url()));
-    play(&first, &second, || first.kill()).await;
+    play(&first, &second, || first.signal("KILL")).await;
 }
 
 #[tokio::test]

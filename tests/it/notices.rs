@@ -629,7 +629,7 @@ async fn a_process_that_is_killed_is_followed_by_another_and_says_no_secret() {
         "--notices-retry-first",
         "10ms",
     ];
-    let first = Sidecar::ready(&flags);
+    let mut first = Sidecar::ready(&flags);
     let private = "http://127.0.0.1:9/hook?token=hidden";
     let other =
         format!("  - {{ id: fabrikam, currency: USD, notices: {{ webhook: \"{private}\" }} }}\n");

@@ -208,10 +208,12 @@ impl Sidecar {
         matches!(self.child.try_wait(), Ok(None))
     }
 
-    /// Kills it.
+    /// Kills it, and waits until it is gone.
     #[track_caller]
-    pub fn kill(&self) {
+    pub fn kill(&mut self) {
         self.signal("KILL");
+        // What it has locked is free only then.
+        self.child.wait().expect("a child of this process");
     }
 
     /// Sends it a signal, such as `HUP`.
