@@ -35,6 +35,7 @@ use crate::ledger::recharge::{Recharge, RechargeRequest};
 use crate::ledger::state::{
     Adjustment, Block, BlockNote, BlockedBy, Bucket, Call, CallState, Entry, Lot, MoneyLine,
     PayerAccount, PoolLine, Reader, SpendRing, TenantAccount, Terms, Upkeep, VelocityLine, Wallet,
+    nuance_code,
 };
 use crate::metrics::LedgerFault;
 
@@ -111,6 +112,50 @@ pub struct Authorize {
     pub ended_retention: Seconds,
 }
 
+impl Authorize {
+    /// The call, with nothing held.
+    pub(crate) fn new_call(&self, now: Millis, state: CallState, decision: Decision) -> Call {
+        Call {
+            fingerprint: self.fingerprint.clone(),
+            decision: Some(decision),
+            payer: self.payer.as_str().to_owned(),
+            trunk: self.trunk.clone(),
+            context: self.context.clone(),
+            ..Call::new(state, now)
+        }
+    }
+
+    /// The call as it stands if it is decided as proposed, and its first pool has all that it asks for; without its
+    /// two instants.
+    pub(crate) fn proposed(&self) -> Call {
+        let offer = match &self.proposal {
+            Proposal::Refuse(decision, nuance) => {
+                let mut call = self.new_call(Millis::ZERO, CallState::Denied, *decision);
+                call.nuance = nuance_code(*nuance);
+                return call;
+            }
+            Proposal::Grant(offer) | Proposal::Record(offer) => offer,
+        };
+        let mut call = self.new_call(Millis::ZERO, CallState::Ringing, offer.decision);
+        offer.shape(&mut call);
+        call.granted = offer.requested;
+        if let ([first, ..], false) = (&mut call.pools[..], offer.terms.free) {
+            first.held = offer.requested.round_up(first.increment);
+        }
+        call
+    }
+
+    /// When the call that was decided now expires or is forgotten, if nothing more is heard of it.
+    pub(crate) fn first_deadline(&self, now: Millis, call: &Call) -> Millis {
+        let terms = &call.terms;
+        now.after(match (call.state, terms.reports_answer) {
+            (CallState::Denied, _) => self.denied_retention,
+            (_, true) => terms.ringing,
+            (_, false) => terms.ringing + call.granted + terms.grace,
+        })
+    }
+}
+
 /// What the rules say before balances are looked at.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Proposal {
@@ -146,6 +191,26 @@ pub struct Offer {
     pub when_spend_limited: Decision,
     /// The refusal when the tenant's spend velocity forbids it.
     pub when_velocity_limited: Decision,
+}
+
+impl Offer {
+    /// Gives a call what never changes of it.
+    pub(crate) fn shape(&self, call: &mut Call) {
+        let month = &self.month.key;
+        let line = |pool: &PoolOffer| PoolLine {
+            pool: PoolId::of(&pool.family, month),
+            closed_by: match pool.closed_by.as_str() {
+                "" => String::new(),
+                family => pool_id(family, month),
+            },
+            increment: pool.increment,
+            held: Seconds::ZERO,
+            spent: Seconds::ZERO,
+        };
+        call.terms = self.terms;
+        call.pools = self.pools.iter().map(line).collect();
+        call.money = self.money.map(|money| money.line(month));
+    }
 }
 
 /// A pool that covers a call.

@@ -154,8 +154,8 @@ impl RedisLedger {
         args: &impl Serialize,
         opaque: &[u8],
     ) -> Result<Told, LedgerError> {
-        let (args, opaque) = (encode(args)?, opaque.to_vec());
-        self.sender.run_with_others(tenant, Command { verb, args, opaque, shared: vec![] }).await
+        let arguments = vec![encode(args)?, opaque.to_vec()];
+        self.sender.run_with_others(tenant, Command { verb, arguments }).await
     }
 
     fn connection(&self) -> &Connection {
@@ -256,10 +256,16 @@ impl Ledger for RedisLedger {
     }
 
     async fn authorize(&self, command: &Authorize) -> Result<Reply<Authorized>, LedgerError> {
-        let told = AuthorizeArgs::told(command)?;
+        let mut proposed = command.proposed();
+        let told = AuthorizeArgs::told(command, &proposed)?;
         let (verb, told) = (told.verb, self.sender.run_with_others(&command.tenant, told).await?);
         let reply = CallReply::of(&told)?;
         let outcome = match reply.tag {
+            "as_proposed" => {
+                (proposed.authorized_at, proposed.deadline) =
+                    (reply.now, command.first_deadline(reply.now, &proposed));
+                Authorized::Decided(proposed)
+            }
             "decided" => Authorized::Decided(reply.call()?),
             "replayed" => Authorized::Replayed(reply.call()?),
             "conflict" => Authorized::Conflict,

@@ -25,8 +25,8 @@ use crate::ledger::memory::table::Table;
 use crate::ledger::recharge::{Recharge, RechargeRequest, RechargeTerms, unspent};
 use crate::ledger::state::{
     Adjustment, Block, BlockNote, BlockedBy, Bucket, Call, CallState, Entry, EntryKind, Funds, Lot,
-    LotLine, MAX_MONEY, MoneyLine, PayerAccount, PoolLine, Posting, Reader, SpendRing,
-    TenantAccount, Upkeep, Wallet, credit_side, nuance_code, pool_sides, reach_code,
+    LotLine, MAX_MONEY, MoneyLine, PayerAccount, Posting, Reader, SpendRing, TenantAccount, Upkeep,
+    Wallet, credit_side, nuance_code, pool_sides, reach_code,
 };
 use crate::ledger::{
     Answered, Applied, Authorize, Authorized, Balance, BlockSet, COPIED_AT_FINISH, CallLimits, End,
@@ -105,7 +105,7 @@ impl Book {
         }
         let offer = match &command.proposal {
             Proposal::Record(offer) => {
-                let call = self.new_call(now, command, CallState::Ringing, Some(offer.decision));
+                let call = command.new_call(now, CallState::Ringing, offer.decision);
                 return self.grant(now, command, offer, call, due);
             }
             _ if self.versions(&command.payer) != command.versions => return Authorized::Stale,
@@ -128,7 +128,7 @@ impl Book {
         if let Some(nuance) = nuance {
             return self.deny(now, command, Decision::ConcurrencyLimit, nuance);
         }
-        let call = self.new_call(now, command, CallState::Ringing, Some(offer.decision));
+        let call = command.new_call(now, CallState::Ringing, offer.decision);
         self.grant(now, command, offer, call, due)
     }
 
@@ -179,17 +179,17 @@ impl Book {
             if same && call.state == CallState::Denied {
                 // A refusal that came too late to be told: the client has the grant.
                 self.unlist(&command.call, &call);
-                let call = self.new_call(now, command, CallState::Ringing, Some(offer.decision));
+                let call = command.new_call(now, CallState::Ringing, offer.decision);
                 return self.grant(now, command, offer, call, None);
             }
-            let unknown = self.new_call(now, command, CallState::Ringing, Some(offer.decision));
+            let unknown = command.new_call(now, CallState::Ringing, offer.decision);
             self.note_call(now, EntryKind::Authorized, &unknown, &command.call, vec![]);
             self.tenant.decisions += 1;
             return Authorized::Conflict;
         }
         let was = call;
-        call = self.new_call(now, command, CallState::Released, Some(offer.decision));
-        self.shape(&mut call, offer);
+        call = command.new_call(now, CallState::Released, offer.decision);
+        offer.shape(&mut call);
         call.granted = offer.requested;
         call.ended_at = was.ended_at;
         call.deadline = was.deadline;
@@ -240,7 +240,7 @@ impl Book {
         mut call: Call,
         mut due: Option<Seconds>,
     ) -> Authorized {
-        self.shape(&mut call, offer);
+        offer.shape(&mut call);
         let mut postings = vec![];
         if offer.terms.free {
             call.granted = offer.requested;
@@ -264,35 +264,11 @@ impl Book {
             call.reach = reach_code(reservation.reach);
             postings = self.hold(now, &mut call, &reservation);
         }
-        let mut life = call.terms.ringing;
-        if !call.terms.reports_answer {
-            life = life + call.granted + call.terms.grace;
-        }
-        self.open(&command.call, &mut call, now.after(life));
+        let deadline = command.first_deadline(now, &call);
+        self.open(&command.call, &mut call, deadline);
         self.note_call(now, EntryKind::Authorized, &call, &command.call, postings);
         self.tenant.decisions += 1;
         Authorized::Decided(call)
-    }
-
-    /// Gives the call what never changes of it.
-    fn shape(&self, call: &mut Call, offer: &Offer) {
-        call.terms = offer.terms;
-        call.pools = offer.pools.iter().map(|pool| self.pool_line(pool, &offer.month)).collect();
-        call.money = offer.money.map(|money| money.line(&offer.month.key));
-    }
-
-    fn pool_line(&self, offer: &crate::ledger::PoolOffer, month: &Month) -> PoolLine {
-        let closed_by = match offer.closed_by.as_str() {
-            "" => String::new(),
-            family => pool_id(family, &month.key),
-        };
-        PoolLine {
-            pool: PoolId::of(&offer.family, &month.key),
-            closed_by,
-            increment: offer.increment,
-            held: Seconds::ZERO,
-            spent: Seconds::ZERO,
-        }
     }
 
     fn deny(
@@ -302,9 +278,10 @@ impl Book {
         decision: Decision,
         nuance: Nuance,
     ) -> Authorized {
-        let mut call = self.new_call(now, command, CallState::Denied, Some(decision));
+        let mut call = command.new_call(now, CallState::Denied, decision);
         call.nuance = nuance_code(nuance);
-        self.retain(&command.call, &mut call, now.after(command.denied_retention));
+        let deadline = command.first_deadline(now, &call);
+        self.retain(&command.call, &mut call, deadline);
         self.note_call(now, EntryKind::Refused, &call, &command.call, vec![]);
         self.tenant.decisions += 1;
         Authorized::Decided(call)
@@ -934,23 +911,6 @@ impl Book {
 
     // Calls and their deadlines.
 
-    fn new_call(
-        &self,
-        now: Millis,
-        command: &Authorize,
-        state: CallState,
-        decision: Option<Decision>,
-    ) -> Call {
-        Call {
-            fingerprint: command.fingerprint.clone(),
-            decision,
-            payer: command.payer.as_str().to_owned(),
-            trunk: command.trunk.clone(),
-            context: command.context.clone(),
-            ..Call::new(state, now)
-        }
-    }
-
     fn mark_answered(&self, now: Millis, call: &mut Call) {
         call.state = CallState::Answered;
         if call.answered_at == Millis::ZERO {
@@ -1192,7 +1152,7 @@ impl Book {
 
     /// A decision that leaves the call of its key as it is.
     fn note_refusal(&mut self, now: Millis, command: &Authorize, decision: Decision) {
-        let call = self.new_call(now, command, CallState::Denied, Some(decision));
+        let call = command.new_call(now, CallState::Denied, decision);
         self.note_call(now, EntryKind::Refused, &call, &command.call, vec![]);
         self.tenant.decisions += 1;
     }

@@ -94,12 +94,8 @@ fn refuse(requests: Vec<Request>, error: &LedgerError) {
 /// What a script is told for a command on a call.
 pub(super) struct Command {
     pub(super) verb: CallVerb,
-    /// Its packed fields.
-    pub(super) args: Vec<u8>,
-    /// What the script keeps and does not read.
-    pub(super) opaque: Vec<u8>,
-    /// What it has in common with many others, which a script unpacks once; empty where there is nothing.
-    pub(super) shared: Vec<u8>,
+    /// Its packed fields, what the script keeps and does not read, and whatever else its script names.
+    pub(super) arguments: Vec<Vec<u8>>,
 }
 
 /// What a script answers about a command.
@@ -261,10 +257,10 @@ impl Sender {
         };
         metrics::get().run(verb as usize, verb.script().name, requests.len());
         let clock = self.clock_argument();
-        let mut arguments = Vec::with_capacity(2 + 3 * requests.len());
+        let mut arguments = Vec::with_capacity(2 + 5 * requests.len());
         arguments.extend([clock.as_bytes(), &*verbs]);
         for Request { command, .. } in requests {
-            arguments.extend([&*command.args, &*command.opaque, &*command.shared]);
+            arguments.extend(command.arguments.iter().map(Vec::as_slice));
         }
         let (answer, epoch) = self.evaluate(verb, tenant, &arguments).await?;
         let count = answer.len();

@@ -10,16 +10,17 @@ use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
 
 use super::batch::{Command, Told};
+use super::keys::payer;
 use super::scripts::CallVerb;
-use super::stored::{Shape, read_call};
+use super::stored::{Shape, read_call, write_call_behind_instants, write_entry_behind_instant};
 use crate::charging::decision::Decision;
 use crate::charging::month::Month;
 use crate::charging::profile::{PayerProfile, PayerState};
 use crate::charging::units::{Micros, Millis, Seconds};
 use crate::ledger::recharge::{Recharge, RechargeRequest, RechargeTerms};
 use crate::ledger::state::{
-    Block, Bucket, Call, CallState, Entry, MoneyLine, PayerAccount, PoolLine, Reader, SpendRing,
-    TenantAccount, at_most_one, nuance_code,
+    Block, Bucket, Call, CallState, Entry, EntryKind, MoneyLine, PayerAccount, PoolLine, Posting,
+    Reader, SpendRing, TenantAccount, at_most_one,
 };
 use crate::ledger::{
     AdjustBalance, AdjustSettlement, Authorize, Correction, End, Ending, Extend, LedgerError,
@@ -71,9 +72,7 @@ pub(super) fn encode_json<T: Serialize>(value: &T) -> Result<String, LedgerError
 #[cfg_attr(test, derive(Deserialize))]
 pub(super) struct AuthorizeArgs<'a> {
     call: &'a str,
-    fingerprint: &'a str,
     payer: &'a str,
-    trunk: &'a str,
     payer_version: u64,
 }
 
@@ -86,8 +85,6 @@ pub(super) struct BasisArgs<'a> {
     ended_retention: Seconds,
     swept: u32,
     proposal: &'a str,
-    refusal: &'a str,
-    nuance: u8,
 }
 
 #[derive(Serialize)]
@@ -110,49 +107,85 @@ pub(super) struct OfferArgs<'a> {
 }
 
 impl<'a> AuthorizeArgs<'a> {
-    /// The command, as a script is told it.
-    pub(super) fn told(command: &'a Authorize) -> Result<Command, LedgerError> {
-        let Authorize { call, fingerprint, payer, trunk, versions, .. } = command;
-        let args = AuthorizeArgs {
-            call: call.as_str(),
-            fingerprint,
-            payer: payer.as_str(),
-            trunk,
-            payer_version: versions.payer,
-        };
-        let (opaque, shared) = (command.context.clone(), BasisArgs::bytes_of(command)?);
-        Ok(Command { verb: CallVerb::Authorize, args: encode(&args)?, opaque, shared })
+    /// The command, as a script is told it; with the call as it is proposed.
+    pub(super) fn told(command: &'a Authorize, proposed: &Call) -> Result<Command, LedgerError> {
+        let payer = payer(&proposed.payer);
+        let (call, payer_version) = (command.call.as_str(), command.versions.payer);
+        let args = encode(&AuthorizeArgs { call, payer: &payer, payer_version })?;
+        let (shared, shape) = BasisArgs::bytes_of(command, proposed)?;
+        let arguments = vec![
+            args,
+            command.context.clone(),
+            shared,
+            write_call_behind_instants(proposed, shape)?,
+            write_entry_behind_instant(&decided(command, proposed))?,
+        ];
+        Ok(Command { verb: CallVerb::Authorize, arguments })
+    }
+}
+
+/// The entry of a call that is decided as it is proposed, without its instant and its context.
+fn decided(command: &Authorize, proposed: &Call) -> Entry {
+    let posting = |line: &PoolLine| Posting {
+        bucket: pool_bucket(line.pool.as_str()),
+        funded: 0,
+        held: line.held.0,
+        spent: 0,
+        expired: 0,
+        adjusted: 0,
+    };
+    Entry {
+        kind: match &command.proposal {
+            Proposal::Refuse(..) => EntryKind::Refused,
+            Proposal::Grant(_) | Proposal::Record(_) => EntryKind::Authorized,
+        },
+        at: Millis::ZERO,
+        subject: command.call.as_str().to_owned(),
+        payer: proposed.payer.clone(),
+        decision: proposed.decision,
+        used: Seconds::ZERO,
+        granted: proposed.granted,
+        shortfall_duration: Seconds::ZERO,
+        shortfall_money: Micros::ZERO,
+        postings: proposed
+            .pools
+            .iter()
+            .filter(|line| line.held.is_positive())
+            .map(posting)
+            .collect(),
+        context: vec![],
+        report: vec![],
     }
 }
 
 impl<'a> BasisArgs<'a> {
     fn of(command: &'a Authorize) -> Self {
-        let (proposal, refusal, nuance) = match &command.proposal {
-            Proposal::Refuse(decision, nuance) => ("refuse", decision.name(), nuance_code(*nuance)),
-            Proposal::Grant(_) => ("grant", "", 0),
-            Proposal::Record(_) => ("record", "", 0),
-        };
         BasisArgs {
             tenant_version: command.versions.tenant,
             denied_retention: command.denied_retention,
             ended_retention: command.ended_retention,
             swept: SWEPT_PER_AUTHORIZE,
-            proposal,
-            refusal,
-            nuance,
+            proposal: match &command.proposal {
+                Proposal::Refuse(..) => "refuse",
+                Proposal::Grant(_) => "grant",
+                Proposal::Record(_) => "record",
+            },
         }
     }
 
-    /// These fields, and behind them the shape of the call and the offer. Commands have few different ones, so that a
-    /// script unpacks each of them once.
-    fn bytes_of(command: &'a Authorize) -> Result<Vec<u8>, LedgerError> {
+    /// These fields, and behind them the shape of the call and the offer; with how many bytes the shape has. Commands have
+    /// few different ones, so that a script unpacks each of them once.
+    fn bytes_of(command: &'a Authorize, proposed: &Call) -> Result<(Vec<u8>, usize), LedgerError> {
         let mut bytes = Vec::with_capacity(384);
         encode_behind(&mut bytes, &BasisArgs::of(command))?;
+        let before = bytes.len();
+        let mut shape = 0;
         if let Proposal::Grant(offer) | Proposal::Record(offer) = &command.proposal {
-            encode_behind(&mut bytes, &Shape::of_offer(offer))?;
+            encode_behind(&mut bytes, &Shape::of_call(proposed))?;
+            shape = bytes.len() - before;
             encode_behind(&mut bytes, &OfferArgs::of(offer))?;
         }
-        Ok(bytes)
+        Ok((bytes, shape))
     }
 }
 
@@ -299,8 +332,9 @@ impl<'a> RestoreArgs<'a> {
     /// The command, as a script is told it.
     pub(super) fn told(command: &'a Restore) -> Result<Command, LedgerError> {
         let shared = encode(&Shape::of_call(&command.granted))?;
-        let (args, opaque) = (encode(&RestoreArgs::of(command))?, command.granted.context.clone());
-        Ok(Command { verb: CallVerb::Restore, args, opaque, shared })
+        let args = encode(&RestoreArgs::of(command))?;
+        let arguments = vec![args, command.granted.context.clone(), shared];
+        Ok(Command { verb: CallVerb::Restore, arguments })
     }
 
     fn of(command: &'a Restore) -> Self {

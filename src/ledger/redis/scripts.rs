@@ -465,8 +465,18 @@ mod tests {
             let told = |what: &str| header.iter().find_map(|line| line.strip_prefix(what));
             let fields = told(" FIELDS those of ").and_then(|line| line.split(';').next());
             assert_eq!(fields, Some(&*name.to_uppercase()), "{name}.lua");
-            let is_some = [told(" OPAQUE "), told(" SHARED ")].map(|line| line.is_some());
-            assert_eq!(is_some, [true; 2], "{name}.lua");
+            let is_argument = |line: &&&str| {
+                let name = line.trim_start().split(' ').next().unwrap_or_default();
+                name.len() > 2 && name.chars().all(|c| c.is_ascii_uppercase())
+            };
+            let listed = header.iter().filter(is_argument).count();
+            let told_to_carry_out = verb
+                .source()
+                .lines()
+                .find_map(|line| line.strip_prefix("arguments_of["))
+                .and_then(|line| line.split_once("] = ")?.1.parse().ok());
+            assert_eq!(told_to_carry_out, Some(listed), "{name}.lua");
+            assert!(listed >= 2, "{name}.lua: answers take the place of two");
         }
     }
 

@@ -17,11 +17,11 @@ use crate::charging::decision::Decision;
 use crate::charging::ids::PoolId;
 use crate::charging::rating::Tariff;
 use crate::charging::units::{Micros, Millis, Seconds};
+use crate::ledger::LedgerError;
 use crate::ledger::state::{
     Call, CallState, Entry, EntryKind, LotLine, MoneyLine, PoolLine, Posting, Slot, Terms,
     VelocityLine,
 };
-use crate::ledger::{LedgerError, Offer, pool_id};
 
 /// What never changes of a call, but for who makes it: calls to the same place by payers of the same plan share it, so
 /// that a script unpacks it once.
@@ -38,10 +38,8 @@ pub(super) struct Shape<'a> {
 /// What never changes of a line on a pool.
 #[derive(Serialize, Deserialize)]
 pub(super) struct PoolShape<'a> {
-    #[serde(borrow)]
-    pool: std::borrow::Cow<'a, str>,
-    #[serde(borrow)]
-    closed_by: std::borrow::Cow<'a, str>,
+    pool: &'a str,
+    closed_by: &'a str,
     increment: Seconds,
 }
 
@@ -67,36 +65,11 @@ pub(super) struct MoneyTaken {
 }
 
 impl<'a> Shape<'a> {
-    /// Of the call that an offer would make.
-    pub(super) fn of_offer(offer: &'a Offer) -> Shape<'a> {
-        let month = &offer.month.key;
-        let pool = |pool: &'a crate::ledger::PoolOffer| PoolShape {
-            pool: pool_id(&pool.family, month).into(),
-            closed_by: match pool.closed_by.as_str() {
-                "" => "".into(),
-                family => pool_id(family, month).into(),
-            },
-            increment: pool.increment,
-        };
-        let money = |money: crate::ledger::MoneyOffer| MoneyShape {
-            tariff: money.tariff,
-            spend_limit: money.spend_limit.map_or(-1, |limit| limit.0),
-            month,
-            overage: money.overage,
-            velocity: money.velocity.as_ref().map(VelocityLine::new).into_iter().collect(),
-        };
-        Shape {
-            terms: offer.terms,
-            pools: offer.pools.iter().map(pool).collect(),
-            money: offer.money.map(money).into_iter().collect(),
-        }
-    }
-
     /// Of a call.
     pub(super) fn of_call(call: &'a Call) -> Shape<'a> {
         let pool = |line: &'a PoolLine| PoolShape {
-            pool: line.pool.as_str().into(),
-            closed_by: line.closed_by.as_str().into(),
+            pool: line.pool.as_str(),
+            closed_by: &line.closed_by,
             increment: line.increment,
         };
         let money = |line: &'a MoneyLine| MoneyShape {
@@ -174,15 +147,15 @@ impl<'a> Fields<'a> {
 /// The call that these bytes are.
 pub(super) fn read_call(bytes: &[u8]) -> Result<Call, LedgerError> {
     let mut fields = Fields { what: "call", rest: bytes };
+    let (authorized_at, deadline) = (Millis(fields.number()?), Millis(fields.number()?));
     let lines = fields.byte()?;
     let state = CallState::try_from(fields.byte()?).map_err(LedgerError::Corrupt)?;
-    let (nuance, reach) = (fields.byte()?, fields.byte()?);
-    let mut call = Call::new(state, Millis(fields.number()?));
-    call.nuance = nuance;
-    call.reach = reach;
+    let mut call = Call::new(state, authorized_at);
+    call.deadline = deadline;
+    call.nuance = fields.byte()?;
+    call.reach = fields.byte()?;
     call.answered_at = Millis(fields.number()?);
     call.ended_at = Millis(fields.number()?);
-    call.deadline = Millis(fields.number()?);
     call.sequence = fields.number()?;
     call.used = Seconds(fields.number()?);
     call.settle_used = fields.number()?;
@@ -219,8 +192,8 @@ pub(super) fn read_call(bytes: &[u8]) -> Result<Call, LedgerError> {
     }
     call.terms = shape.terms;
     let line = |(pool, (held, spent)): (PoolShape<'_>, _)| {
-        let id = PoolId::new(&pool.pool).map_err(|_| fields.corrupt("a pool's name"))?;
-        let (closed_by, increment) = (pool.closed_by.into_owned(), pool.increment);
+        let id = PoolId::new(pool.pool).map_err(|_| fields.corrupt("a pool's name"))?;
+        let (closed_by, increment) = (pool.closed_by.to_owned(), pool.increment);
         Ok(PoolLine { pool: id, closed_by, increment, held, spent })
     };
     call.pools = shape.pools.into_iter().zip(taken).map(line).collect::<Result<_, _>>()?;
@@ -259,8 +232,8 @@ pub(super) fn read_entry(
     report: Option<&[u8]>,
 ) -> Result<Entry, LedgerError> {
     let mut fields = Fields { what: "journal entry", rest: bytes };
-    let postings = fields.length()?;
     let at = Millis(fields.number()?);
+    let postings = fields.length()?;
     let (used, granted) = (Seconds(fields.number()?), Seconds(fields.number()?));
     let shortfall_duration = Seconds(fields.number()?);
     let shortfall_money = Micros(fields.number()?);
@@ -326,56 +299,93 @@ impl Bytes {
         self.0.extend(text.as_bytes());
         Ok(())
     }
+
+    fn behind_instant(&mut self, entry: &Entry) -> Result<(), LedgerError> {
+        self.length(entry.postings.len())?;
+        self.number(entry.used.0);
+        self.number(entry.granted.0);
+        self.number(entry.shortfall_duration.0);
+        self.number(entry.shortfall_money.0);
+        self.text(&name_of(entry.kind)?)?;
+        self.text(&entry.subject)?;
+        self.text(&entry.payer)?;
+        self.text(entry.decision.map(Decision::name).unwrap_or_default())?;
+        for posting in &entry.postings {
+            self.text(&posting.bucket)?;
+            let Posting { funded, held, spent, expired, adjusted, .. } = posting;
+            for number in [funded, held, spent, expired, adjusted] {
+                self.number(*number);
+            }
+        }
+        Ok(())
+    }
+
+    fn behind_instants(
+        &mut self,
+        call: &Call,
+        shape: usize,
+        money: usize,
+    ) -> Result<(), LedgerError> {
+        let lines = u8::try_from(call.pools.len())
+            .map_err(|_| LedgerError::Corrupt("unwritable: too many lines".to_owned()))?;
+        self.0.extend([lines, call.state.into(), call.nuance, call.reach]);
+        self.number(call.answered_at.0);
+        self.number(call.ended_at.0);
+        self.number(call.sequence);
+        self.number(call.used.0);
+        self.number(call.settle_used);
+        self.number(call.granted.0);
+        self.number(call.granted_from.0);
+        self.number(call.money_duration.0);
+        self.number(call.shortfall_duration.0);
+        self.number(call.shortfall_money.0);
+        self.number(call.parked.0);
+        self.number(call.presumed.0);
+        self.text(&call.fingerprint)?;
+        self.text(call.decision.map(Decision::name).unwrap_or_default())?;
+        self.text(&call.payer)?;
+        self.text(&call.trunk)?;
+        self.length(shape)?;
+        self.length(money)?;
+        self.length(call.context.len())?;
+        for line in &call.pools {
+            self.number(line.held.0);
+            self.number(line.spent.0);
+        }
+        Ok(())
+    }
 }
 
 /// The bytes of an entry without its context and its report.
 pub(super) fn write_entry(entry: &Entry) -> Result<Vec<u8>, LedgerError> {
     let mut bytes = Bytes::default();
-    bytes.length(entry.postings.len())?;
     bytes.number(entry.at.0);
-    bytes.number(entry.used.0);
-    bytes.number(entry.granted.0);
-    bytes.number(entry.shortfall_duration.0);
-    bytes.number(entry.shortfall_money.0);
-    bytes.text(&name_of(entry.kind)?)?;
-    bytes.text(&entry.subject)?;
-    bytes.text(&entry.payer)?;
-    bytes.text(entry.decision.map(Decision::name).unwrap_or_default())?;
-    for posting in &entry.postings {
-        bytes.text(&posting.bucket)?;
-        let Posting { funded, held, spent, expired, adjusted, .. } = posting;
-        for number in [funded, held, spent, expired, adjusted] {
-            bytes.number(*number);
-        }
-    }
+    bytes.behind_instant(entry)?;
+    Ok(bytes.0)
+}
+
+/// The bytes of an entry without its instant, its context and its report.
+pub(super) fn write_entry_behind_instant(entry: &Entry) -> Result<Vec<u8>, LedgerError> {
+    let mut bytes = Bytes(Vec::with_capacity(256));
+    bytes.behind_instant(entry)?;
+    Ok(bytes.0)
+}
+
+/// The bytes of a call for which money has not paid, without its instants, its shape (of that many bytes) and its context,
+/// which a script puts around it.
+pub(super) fn write_call_behind_instants(
+    call: &Call,
+    shape: usize,
+) -> Result<Vec<u8>, LedgerError> {
+    let mut bytes = Bytes(Vec::with_capacity(320));
+    bytes.behind_instants(call, shape, 0)?;
     Ok(bytes.0)
 }
 
 /// The bytes of a call, which only scripts write but in tests.
 #[cfg(any(test, fuzzing))]
 pub(super) fn write_call(call: &Call) -> Result<Vec<u8>, LedgerError> {
-    let mut bytes = Bytes::default();
-    let lines = u8::try_from(call.pools.len())
-        .map_err(|_| LedgerError::Corrupt("unwritable: too many lines".to_owned()))?;
-    bytes.0.extend([lines, call.state.into(), call.nuance, call.reach]);
-    for at in [call.authorized_at, call.answered_at, call.ended_at, call.deadline] {
-        bytes.number(at.0);
-    }
-    bytes.number(call.sequence);
-    bytes.number(call.used.0);
-    bytes.number(call.settle_used);
-    bytes.number(call.granted.0);
-    bytes.number(call.granted_from.0);
-    bytes.number(call.money_duration.0);
-    bytes.number(call.shortfall_duration.0);
-    bytes.number(call.shortfall_money.0);
-    bytes.number(call.parked.0);
-    bytes.number(call.presumed.0);
-    bytes.text(&call.fingerprint)?;
-    bytes.text(call.decision.map(Decision::name).unwrap_or_default())?;
-    bytes.text(&call.payer)?;
-    bytes.text(&call.trunk)?;
-    let is_known = call.terms != Terms::default() || lines > 0 || call.money.is_some();
+    let is_known = call.terms != Terms::default() || !call.pools.is_empty() || call.money.is_some();
     let shape = if is_known { encode(&Shape::of_call(call))? } else { vec![] };
     let money = match &call.money {
         None => vec![],
@@ -388,13 +398,10 @@ pub(super) fn write_call(call: &Call) -> Result<Vec<u8>, LedgerError> {
             })?
         }
     };
-    bytes.length(shape.len())?;
-    bytes.length(money.len())?;
-    bytes.length(call.context.len())?;
-    for line in &call.pools {
-        bytes.number(line.held.0);
-        bytes.number(line.spent.0);
-    }
+    let mut bytes = Bytes::default();
+    bytes.number(call.authorized_at.0);
+    bytes.number(call.deadline.0);
+    bytes.behind_instants(call, shape.len(), money.len())?;
     Ok([bytes.0, shape, money, call.context.clone()].concat())
 }
 
@@ -403,14 +410,14 @@ pub(super) fn write_call(call: &Call) -> Result<Vec<u8>, LedgerError> {
 #[derive(Deserialize)]
 #[allow(dead_code)]
 pub(super) struct StoredCall {
+    authorized_at: i64,
+    deadline: i64,
     lines: u8,
     state: u8,
     nuance: u8,
     reach: u8,
-    authorized_at: i64,
     answered_at: i64,
     ended_at: i64,
-    deadline: i64,
     sequence: i64,
     used: i64,
     settle_used: i64,
@@ -542,7 +549,7 @@ mod tests {
     #[test]
     fn an_enormous_length_is_corrupt_and_costs_no_memory() {
         let mut bytes = write_call(&call()).expect("bytes");
-        let fingerprint = 4 + 14 * 8;
+        let fingerprint = 2 * 8 + 4 + 12 * 8;
         bytes[fingerprint..fingerprint + 4].copy_from_slice(&u32::MAX.to_le_bytes());
         is_corrupt(read_call(&bytes));
         is_corrupt(read_entry(&[0xff; 64], None, None));

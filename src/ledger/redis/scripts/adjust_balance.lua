@@ -39,7 +39,7 @@ local pool = command[ADJUST_BALANCE.pool][1]
 local function adjusted()
   local kind, posted = 'adjusted', posting(field, 0, 0, 0, 0, amount)
   local entry = { kind, now, field, '', '', 0, 0, 0, 0, { posted }, '', ARGV[3] }
-  entries[#entries + 1] = entry
+  note(entry)
   note_alerts()
   local kept = remember(key, fingerprint, entry)
   save()

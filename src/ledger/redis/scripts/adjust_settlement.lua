@@ -35,7 +35,7 @@ if known then
   if known[ADJUSTMENT.fingerprint] ~= fingerprint then return adjust_reply('conflict') end
   return adjust_reply('replayed', known[ADJUSTMENT.entry])
 end
-local call = read(CALLS, id)
+local call = read_call(id)
 if not call then return adjust_reply('not_found') end
 if call[CALL.state] ~= STATE.settled then
   return adjust_reply('not_settled', nil, call[CALL.state])

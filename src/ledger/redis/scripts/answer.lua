@@ -2,7 +2,6 @@
 --
 -- FIELDS those of ANSWER
 -- OPAQUE nothing
--- SHARED nothing
 --
 -- Answers for each command [tag, now, detail], and the call beside it:
 --   not_found: no such call
@@ -18,7 +17,7 @@ local function answer(command)
   local id = command[ANSWER.call]
 
   -- Read, refuse.
-  local call = read(CALLS, id)
+  local call = read_call(id)
   if not call then return reply('not_found') end
   local state = call[CALL.state]
   if state == STATE.denied then return reply('denied', id) end
@@ -34,3 +33,4 @@ local function answer(command)
 end
 
 wants_of[VERB.answer], decides[VERB.answer] = want_accounts_of, answer
+arguments_of[VERB.answer] = 2

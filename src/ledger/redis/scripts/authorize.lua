@@ -1,10 +1,14 @@
 -- authorize: decides a call, and holds what it may cost.
 --
--- FIELDS those of AUTHORIZE
+-- FIELDS those of AUTHORIZE; payer is the field of its account
 -- OPAQUE the context, kept with the call and its entry
 -- SHARED the packed fields of BASIS, and behind them those of SHAPE and of OFFER unless it is a refusal
+-- CALL the call as it stands where it is decided as proposed and its first pool has all that it asks for: without its
+-- instants, its shape and its context
+-- ENTRY its entry, without the instant
 --
 -- Answers for each command [tag, now, detail], and the call beside it:
+--   as_proposed: decided now; the call is that of CALL, and not shown
 --   decided: now; the call is ringing or denied
 --   replayed: before, with the same payload
 --   conflict: the key was used with another payload; the call is as it was
@@ -16,12 +20,12 @@
 -- decision never changes. Where a call is known already, is refused by a limit on calls, or would get less than it asks
 -- for, due holds expire first, each complete in itself, so that what they give back is seen.
 
-local AUTHORIZE = { call = 1, fingerprint = 2, payer = 3, trunk = 4, payer_version = 5 }
-local BASIS = { tenant_version = 1, denied_retention = 2, ended_retention = 3, swept = 4, proposal = 5, refusal = 6, nuance = 7 }
+local AUTHORIZE = { call = 1, payer = 2, payer_version = 3 }
+local BASIS = { tenant_version = 1, denied_retention = 2, ended_retention = 3, swept = 4, proposal = 5 }
 local OFFER = { decision = 1, month_starts = 2, month_ends = 3, requested = 4, families = 5, payer_calls = 6, tenant_calls = 7, calls_per_second = 8, when_exhausted = 9, when_spend_limited = 10, when_velocity_limited = 11 }
 
 -- The command in hand: each is decided as if it had come alone.
-local command, context, id, basis, offer, shape, is_swept
+local command, context, id, proposed_call, proposed_entry, basis, offer, shape, unpacked, is_swept
 
 -- What commands rest on, by its bytes: many are made the same offer, so that it is unpacked once. Bytes always mean the
 -- same; nothing in it may be changed.
@@ -31,26 +35,29 @@ local function basis_of(bytes)
   local found = bases[bytes]
   if not found then
     if bases_known >= 256 then bases, bases_known = {}, 0 end
-    local its_basis, its_shape, its_pools, its_offer, rest, _
+    local its_basis, its_shape, its_offer, rest, _
     its_basis, rest = unpack_array(bytes)
-    its_shape, its_pools = '', {}
+    its_shape = ''
     if rest > 0 then
       local behind = string.sub(bytes, rest + 1)
       _, rest = unpack_array(behind)
       its_shape = string.sub(behind, 1, rest)
-      its_pools = unpacked_shape(its_shape)[SHAPE.pools]
       its_offer = unpack_array(string.sub(behind, rest + 1))
     end
-    found = { basis = its_basis, shape = its_shape, pools = its_pools, offer = its_offer }
+    found = {
+      basis = its_basis, shape = its_shape, unpacked = unpacked_shape(its_shape), offer = its_offer,
+    }
     bases[bytes], bases_known = found, bases_known + 1
   end
   return found
 end
 
--- A call of this command: a refusal has no shape.
+-- A call of this command that is decided otherwise than proposed, or not with all that it asks for; nothing is held yet. A
+-- refusal has no shape.
 local function new_call(state, decision, its_shape)
-  return fresh_call(state, command[AUTHORIZE.fingerprint], decision, command[AUTHORIZE.payer],
-    command[AUTHORIZE.trunk], context, its_shape)
+  local call = unpack_call(write_fixed(INSTANTS, now, 0) .. proposed_call .. shape .. context)
+  return fresh_call(
+    state, call[CALL.fingerprint], decision, call[CALL.payer], call[CALL.trunk], context, its_shape)
 end
 
 -- Expires what is due, so that what it holds is seen: once a command, and only where that matters. Whether that
@@ -74,6 +81,15 @@ local function deny(decision, nuance)
   note_call('refused', id, call, {})
   count_decision()
   return reply('decided', id)
+end
+
+-- Keeps the call as it was proposed, and its entry, neither of which is unpacked for that; counts what `open` and
+-- `count_decision` would.
+local function keep_as_proposed(list, deadline, is_counted)
+  keep_packed(id, list, deadline, proposed_call, proposed_entry, shape, context)
+  local tenant = is_counted and count_one(command[AUTHORIZE.payer], 1) or tenant_account()
+  tenant[TENANT_ACCOUNT.decisions] = tenant[TENANT_ACCOUNT.decisions] + 1
+  put(ACCOUNTS, 't', tenant)
 end
 
 local NONE = {}
@@ -111,52 +127,57 @@ local function cover_month(field, bucket, starts, ends)
   end
 end
 
+-- When a call expires that nobody answers, or whose answer nobody tells.
+local function first_deadline(terms, granted)
+  local life = terms[TERMS.ringing]
+  if not terms[TERMS.reports_answer] then life = life + granted + terms[TERMS.grace] end
+  return now + life * 1000
+end
+
+-- Whether the call holds everything that it asks for now, as it was proposed.
+local function holds_as_proposed()
+  if unpacked[SHAPE.terms][TERMS.free] then return true end
+  local added, bucket = hold_plenty(unpacked, offer[OFFER.requested], 0, 0)
+  if not added then return false end
+  cover_month(
+    unpacked[SHAPE.pools][1].field, bucket, offer[OFFER.month_starts], offer[OFFER.month_ends])
+  return true
+end
+
 -- Opens the call, and holds what it may cost.
 local function grant()
+  local requested, terms, pools = offer[OFFER.requested], unpacked[SHAPE.terms], unpacked[SHAPE.pools]
+  if holds_as_proposed() then
+    keep_as_proposed(deadlines, first_deadline(terms, requested), terms[TERMS.counted])
+    return reply('as_proposed')
+  end
   local call = new_call(STATE.ringing, offer[OFFER.decision], shape)
-  local unpacked = shape_of(call)
-  local terms, pools = unpacked[SHAPE.terms], unpacked[SHAPE.pools]
-  local requested, postings = offer[OFFER.requested], {}
-  if terms[TERMS.free] then
-    call[CALL.granted] = requested
-  else
-    local starts, ends = offer[OFFER.month_starts], offer[OFFER.month_ends]
-    local enough, plenty = hold_plenty(call, unpacked, requested)
-    if enough then
-      call[CALL.granted], postings = requested, enough
-      cover_month(pools[1].field, plenty, starts, ends)
-    else
-      local unopened, new_pools = unopened_pools(pools)
-      local added_to, added_money, covered, reach =
-        reserve(requested, pool_sides(call, new_pools), credit_side(call))
-      if reach ~= REACH.full and expire_due() then
-        added_to, added_money, covered, reach =
-          reserve(requested, pool_sides(call, new_pools), credit_side(call))
-      end
-      if covered <= 0 then
-        local decision = offer[OFFER.when_exhausted]
-        if reach == REACH.spend_limit then decision = offer[OFFER.when_spend_limited] end
-        if reach == REACH.velocity then decision = offer[OFFER.when_velocity_limited] end
-        return deny(decision, NUANCE.none)
-      end
-      for _, pool in ipairs(unopened) do
-        put(ACCOUNTS, 'p:' .. pool, new_pools[pool])
-        opened_pools[#opened_pools + 1] = pool
-      end
-      for i = 1, #pools do
-        local field = pools[i].field
-        cover_month(field, read(ACCOUNTS, field), starts, ends)
-      end
-      call[CALL.granted] = covered < requested and covered or requested
-      call[CALL.reach] = reach
-      postings = hold(call, added_to, added_money)
-    end
+  local unopened, new_pools = unopened_pools(pools)
+  local added_to, added_money, covered, reach =
+    reserve(requested, pool_sides(call, new_pools), credit_side(call))
+  if reach ~= REACH.full and expire_due() then
+    added_to, added_money, covered, reach =
+      reserve(requested, pool_sides(call, new_pools), credit_side(call))
   end
-  local life = terms[TERMS.ringing]
-  if not terms[TERMS.reports_answer] then
-    life = life + call[CALL.granted] + terms[TERMS.grace]
+  if covered <= 0 then
+    local decision = offer[OFFER.when_exhausted]
+    if reach == REACH.spend_limit then decision = offer[OFFER.when_spend_limited] end
+    if reach == REACH.velocity then decision = offer[OFFER.when_velocity_limited] end
+    return deny(decision, NUANCE.none)
   end
-  open(id, call, now + life * 1000)
+  for _, pool in ipairs(unopened) do
+    put(ACCOUNTS, 'p:' .. pool, new_pools[pool])
+    opened_pools[#opened_pools + 1] = pool
+  end
+  for i = 1, #pools do
+    local field = pools[i].field
+    cover_month(
+      field, read(ACCOUNTS, field), offer[OFFER.month_starts], offer[OFFER.month_ends])
+  end
+  call[CALL.granted] = covered < requested and covered or requested
+  call[CALL.reach] = reach
+  local postings = hold(call, added_to, added_money)
+  open(id, call, first_deadline(terms, call[CALL.granted]))
   note_call('authorized', id, call, postings)
   count_decision()
   return reply('decided', id)
@@ -167,14 +188,15 @@ end
 local function record_again(was)
   local decision = offer[OFFER.decision]
   if was[CALL.state] ~= STATE.ended then
-    local same = was[CALL.fingerprint] == command[AUTHORIZE.fingerprint]
+    local again = new_call(STATE.ringing, decision, '')
+    local same = was[CALL.fingerprint] == again[CALL.fingerprint]
     if same and was[CALL.decision] == decision then return reply('replayed', id) end
     if same and was[CALL.state] == STATE.denied then
       -- A refusal that came too late to be told: the client has the grant.
       retained[id] = false
       return grant()
     end
-    note_call('authorized', id, new_call(STATE.ringing, decision, ''), {})
+    note_call('authorized', id, again, {})
     count_decision()
     return reply('conflict')
   end
@@ -199,7 +221,8 @@ end
 local function authorize_again(call)
   local state = call[CALL.state]
   if basis[BASIS.proposal] == 'record' then return record_again(call) end
-  if state ~= STATE.ended and call[CALL.fingerprint] ~= command[AUTHORIZE.fingerprint] then
+  local again = new_call(STATE.denied, '', '')
+  if state ~= STATE.ended and call[CALL.fingerprint] ~= again[CALL.fingerprint] then
     note_refusal('KEY_CONFLICT')
     return reply('conflict')
   end
@@ -226,7 +249,7 @@ end
 -- The nuance by which the payer or the tenant has too many calls; nil where neither has.
 local function too_many_calls()
   local of_payer, of_tenant = offer[OFFER.payer_calls], offer[OFFER.tenant_calls]
-  local payer = of_payer >= 0 and payer_account(command[AUTHORIZE.payer])
+  local payer = of_payer >= 0 and read(ACCOUNTS, command[AUTHORIZE.payer])
   if of_payer >= 0 and (payer and payer[PAYER_ACCOUNT.open] or 0) >= of_payer then
     return NUANCE.none
   end
@@ -237,30 +260,33 @@ end
 
 -- Notes what the command needs; what it rests on.
 local function want_accounts(accounts, asked, _, bytes)
-  want(accounts, payer_field(asked[AUTHORIZE.payer]))
+  want(accounts, asked[AUTHORIZE.payer])
   local found = basis_of(bytes)
-  want_pools(accounts, found.pools)
+  want_pools(accounts, found.unpacked[SHAPE.pools])
   return found
 end
 
 -- Refuses, or grants.
-local function authorize(this, opaque, its_basis)
+local function authorize(this, opaque, its_basis, its_call, its_entry)
   command, context, id, is_swept = this, opaque, this[AUTHORIZE.call], false
-  basis, offer, shape = its_basis.basis, its_basis.offer, its_basis.shape
-  local known = read(CALLS, id)
+  proposed_call, proposed_entry = its_call, its_entry
+  basis, offer = its_basis.basis, its_basis.offer
+  shape, unpacked = its_basis.shape, its_basis.unpacked
+  local known = read_call(id)
   if known then
     expire_due()
-    known = read(CALLS, id)
+    known = read_call(id)
   end
   if known then return authorize_again(known) end
   if basis[BASIS.proposal] == 'record' then return grant() end
-  local tenant, payer = tenant_account(), payer_account(command[AUTHORIZE.payer])
+  local tenant, payer = tenant_account(), read(ACCOUNTS, command[AUTHORIZE.payer])
   if tenant[TENANT_ACCOUNT.version] ~= basis[BASIS.tenant_version]
     or (payer and payer[PAYER_ACCOUNT.version] or 0) ~= command[AUTHORIZE.payer_version] then
     return reply('stale')
   end
   if basis[BASIS.proposal] == 'refuse' then
-    return deny(basis[BASIS.refusal], basis[BASIS.nuance])
+    keep_as_proposed(retained, now + basis[BASIS.denied_retention] * 1000, false)
+    return reply('as_proposed')
   end
   if now < offer[OFFER.month_starts] or now >= offer[OFFER.month_ends] then return reply('stale') end
   if offer[OFFER.calls_per_second] >= 0 and is_too_fast(tenant) then
@@ -274,3 +300,4 @@ local function authorize(this, opaque, its_basis)
 end
 
 wants_of[VERB.authorize], decides[VERB.authorize] = want_accounts, authorize
+arguments_of[VERB.authorize] = 5

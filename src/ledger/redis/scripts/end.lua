@@ -2,7 +2,6 @@
 --
 -- FIELDS those of END; how is settle, release or proven
 -- OPAQUE the report, kept with the journal entry
--- SHARED nothing
 --
 -- Answers for each command [tag, now, detail], and the call beside it; _again where the end was reported before:
 --   settled: charged
@@ -26,7 +25,7 @@ local function finish(command, report)
   local keep = now + command[END.ended_retention] * 1000
 
   -- Read, refuse.
-  local call = read(CALLS, id)
+  local call = read_call(id)
   if how == 'proven' and not (call and is_open(call)) then return reply('not_open') end
   if not call and command[END.has_grant] then return reply('unknown') end
   if not call then
@@ -59,33 +58,36 @@ local function finish(command, report)
 
   -- Then write.
   if state == STATE.ringing and used <= 0 then
-    local postings = settle_lines(call, 0)
+    settle_call('released', id, call, 0, report)
     call[CALL.settle_used] = 0
     close(id, call, STATE.released, keep)
-    note_call('released', id, call, postings, report)
     return reply('released', id)
   end
   if how == 'proven' then
     -- As an expiry: a true report that comes later is charged the difference.
-    local postings = settle_lines(call, call[CALL.used])
+    settle_call('expired', id, call, call[CALL.used], report)
     close(id, call, STATE.expired, keep)
-    note_call('expired', id, call, postings, report)
     return reply('settled', id)
   end
   call[CALL.used] = math.max(call[CALL.used], used)
   call[CALL.settle_used] = used
-  local postings = take_back_presumed(call) or settle_lines(call, call[CALL.used])
+  local kind = is_open(call) and 'settled' or 'settled_late'
+  local given_back = take_back_presumed(call)
+  if given_back then
+    note_call(kind, id, call, given_back, report)
+  else
+    settle_call(kind, id, call, call[CALL.used], report)
+  end
   owe(call[CALL.shortfall_money])
-  if is_open(call) then
+  if kind == 'settled' then
     close(id, call, STATE.settled, keep)
-    note_call('settled', id, call, postings, report)
   else
     call[CALL.state] = STATE.settled
     call[CALL.ended_at] = now
     retain(id, call, keep)
-    note_call('settled_late', id, call, postings, report)
   end
   return reply('settled', id)
 end
 
 wants_of[VERB.finish], decides[VERB.finish] = want_accounts_of, finish
+arguments_of[VERB.finish] = 2

@@ -10,8 +10,7 @@
 -- KEYS[8] journal: everything that happened
 -- ARGV[1] the clock (see read_clock)
 -- ARGV[2] of each command the number of its verb in VERB, a byte each
--- ARGV[3] the packed FIELDS of the first command, behind them its OPAQUE and its SHARED bytes, which its verb's script names
--- and so on: three for each command
+-- ARGV[3] the packed FIELDS of the first command, behind them its OPAQUE bytes and what else its verb's script names, and so on
 --
 -- Answers the instant, then for each command what the script of its verb says.
 --

@@ -2,7 +2,6 @@
 --
 -- FIELDS those of EXTEND; sequence is an array of nothing or one
 -- OPAQUE nothing
--- SHARED nothing
 --
 -- Answers for each command [tag, now, detail], and the call beside it:
 --   not_found: no such call
@@ -28,7 +27,7 @@ local function extend(command)
   local id, used, sequence = command[EXTEND.call], command[EXTEND.used], command[EXTEND.sequence][1]
 
   -- Read.
-  local call = read(CALLS, id)
+  local call = read_call(id)
   if not call then return reply('not_found') end
 
   -- Refuse.
@@ -63,8 +62,12 @@ local function extend(command)
   if state == STATE.expired then
     reopen(id, call, target)
   else
-    local postings = lengthen(call, target)
-    note_call('extended', id, call, postings)
+    local added, postings = lengthen(call, target)
+    if postings or added <= 0 then
+      note_call('extended', id, call, postings or {})
+    else
+      note_one('extended', id, call, field_of_first_pool(call), added, 0, '')
+    end
   end
   mark_answered(call)
   list_open(id, call, in_call_deadline(call))
@@ -72,3 +75,4 @@ local function extend(command)
 end
 
 wants_of[VERB.extend], decides[VERB.extend] = want_accounts_of, extend
+arguments_of[VERB.extend] = 2

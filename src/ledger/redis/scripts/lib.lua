@@ -27,76 +27,90 @@ end
 
 -- The values of a packed array, as `cmsgpack.unpack` gives them, for half the price: its table is made in one
 -- piece, not grown.
-local function table_of(rest, ...) return { ... }, rest end
+local unpack_array
+do
+  local function table_of(rest, ...) return { ... }, rest end
 
--- Returns with them where the bytes go on, -1 at their end.
-local function unpack_array(bytes)
-  local first, second, third = byte(bytes, 1, 3)
-  local length, start = -1, 1
-  if first and first >= 144 and first <= 159 then
-    length = first - 144
-  elseif first == 220 and third then
-    length, start = second * 256 + third, 3
+  -- Returns with them where the bytes go on, -1 at their end.
+  function unpack_array(bytes)
+    local first, second, third = byte(bytes, 1, 3)
+    local length, start = -1, 1
+    if first and first >= 144 and first <= 159 then
+      length = first - 144
+    elseif first == 220 and third then
+      length, start = second * 256 + third, 3
+    end
+    if length <= 0 or length > 200 then return cmsgpack.unpack(bytes), -1 end
+    local found, rest = table_of(unpack_first(bytes, length, start))
+    if #found ~= length then error('Missing bytes in input.') end
+    return found, rest
   end
-  if length <= 0 or length > 200 then return cmsgpack.unpack(bytes), -1 end
-  local found, rest = table_of(unpack_first(bytes, length, start))
-  if #found ~= length then error('Missing bytes in input.') end
-  return found, rest
 end
 
--- A call is stored as StoredCall in stored.rs says, by `struct` rather than `cmsgpack`: that costs a third. Three texts
--- stand behind the rest; what never changes of a call (its shape) is made by Rust, and is one of them.
+-- A call is stored as StoredCall in stored.rs says, by `struct` rather than `cmsgpack`: that costs a third. Its two instants
+-- come first, so that a script can put them before what Rust has packed already. Three texts stand behind the rest; what
+-- never changes of a call (its shape) is made by Rust, and is one of them.
 
-local CALL_FORMAT = '<BBBB' .. 'i8i8i8i8i8i8i8i8i8i8i8i8i8i8' .. 'Ic0Ic0Ic0Ic0' .. 'III'
+-- Lua lets a library have 200 names: what only these two need is in a block of their own.
 
--- By the number of pool lines; others are made when they are met.
-local call_formats = {
-  [0] = CALL_FORMAT, CALL_FORMAT .. 'i8i8', CALL_FORMAT .. 'i8i8i8i8', CALL_FORMAT .. 'i8i8i8i8i8i8',
-}
+local INSTANTS = '<i8i8'
+local unpack_call, pack_call
+do
+  local CALL_FORMAT = INSTANTS .. 'BBBB' .. 'i8i8i8i8i8i8i8i8i8i8i8i8' .. 'Ic0Ic0Ic0Ic0' .. 'III'
 
-local function call_format(lines)
-  return call_formats[lines] or CALL_FORMAT .. string.rep('i8i8', lines)
-end
+  -- Which byte says how many pool lines there are: the first behind the instants.
+  local LINES_AT = 17
 
-local function unpack_call(bytes)
-  local lines = byte(bytes)
-  local call = { read_fixed(call_formats[lines] or call_format(lines), bytes) }
-  local from = call[CALL.held + 2 * lines]
-  local till = from + call[CALL.shape]
-  call[CALL.shape] = part(bytes, from, till - 1)
-  if call[CALL.money] > 0 then
-    from, till = till, till + call[CALL.money]
-    call[CALL.money] = part(bytes, from, till - 1)
-  else
-    call[CALL.money] = ''
+  -- By the number of pool lines; others are made when they are met.
+  local call_formats = {
+    [0] = CALL_FORMAT, CALL_FORMAT .. 'i8i8', CALL_FORMAT .. 'i8i8i8i8', CALL_FORMAT .. 'i8i8i8i8i8i8',
+  }
+
+  local function call_format(lines)
+    return call_formats[lines] or CALL_FORMAT .. string.rep('i8i8', lines)
   end
-  if call[CALL.context] ~= #bytes - till + 1 then error('Missing bytes in input.') end
-  call[CALL.context] = part(bytes, till)
-  return call
-end
 
-local function pack_call(call)
-  local line = call.money_line
-  if line then
-    local velocity = line[MONEY_LINE.velocity][1]
-    call[CALL.money] = pack({
-      line[MONEY_LINE.lots], velocity and velocity[VELOCITY_LINE.width] or 0,
-      velocity and velocity[VELOCITY_LINE.slots] or {},
-    })
+  function unpack_call(bytes)
+    local lines = byte(bytes, LINES_AT)
+    local call = { read_fixed(call_formats[lines] or call_format(lines), bytes) }
+    local from = call[CALL.held + 2 * lines]
+    local till = from + call[CALL.shape]
+    call[CALL.shape] = part(bytes, from, till - 1)
+    if call[CALL.money] > 0 then
+      from, till = till, till + call[CALL.money]
+      call[CALL.money] = part(bytes, from, till - 1)
+    else
+      call[CALL.money] = ''
+    end
+    if call[CALL.context] ~= #bytes - till + 1 then error('Missing bytes in input.') end
+    call[CALL.context] = part(bytes, till)
+    return call
   end
-  local lines = call[CALL.lines]
-  local fingerprint, decision, payer = call[CALL.fingerprint], call[CALL.decision], call[CALL.payer]
-  local trunk, shape, money, context =
-    call[CALL.trunk], call[CALL.shape], call[CALL.money], call[CALL.context]
-  local format = call_formats[lines] or call_format(lines)
-  return write_fixed(
-    format, lines, call[CALL.state], call[CALL.nuance], call[CALL.reach], call[CALL.authorized_at],
-    call[CALL.answered_at], call[CALL.ended_at], call[CALL.deadline], call[CALL.sequence],
-    call[CALL.used], call[CALL.settle_used], call[CALL.granted], call[CALL.granted_from],
-    call[CALL.money_duration], call[CALL.shortfall_duration], call[CALL.shortfall_money],
-    call[CALL.parked], call[CALL.presumed], #fingerprint, fingerprint, #decision, decision, #payer,
-    payer, #trunk, trunk, #shape, #money, #context, unpack(call, CALL.held, CALL.context + 2 * lines)
-  ) .. shape .. money .. context
+
+  function pack_call(call)
+    local line = call.money_line
+    if line then
+      local velocity = line[MONEY_LINE.velocity][1]
+      call[CALL.money] = pack({
+        line[MONEY_LINE.lots], velocity and velocity[VELOCITY_LINE.width] or 0,
+        velocity and velocity[VELOCITY_LINE.slots] or {},
+      })
+    end
+    local lines = call[CALL.lines]
+    local fingerprint, decision, payer = call[CALL.fingerprint], call[CALL.decision], call[CALL.payer]
+    local trunk, shape, money, context =
+      call[CALL.trunk], call[CALL.shape], call[CALL.money], call[CALL.context]
+    local format = call_formats[lines] or call_format(lines)
+    return write_fixed(
+      format, call[CALL.authorized_at], call[CALL.deadline], lines, call[CALL.state],
+      call[CALL.nuance], call[CALL.reach], call[CALL.answered_at], call[CALL.ended_at],
+      call[CALL.sequence], call[CALL.used], call[CALL.settle_used], call[CALL.granted],
+      call[CALL.granted_from], call[CALL.money_duration], call[CALL.shortfall_duration],
+      call[CALL.shortfall_money], call[CALL.parked], call[CALL.presumed], #fingerprint, fingerprint,
+      #decision, decision, #payer, payer, #trunk, trunk, #shape, #money, #context,
+      unpack(call, CALL.held, CALL.context + 2 * lines)
+    ) .. shape .. money .. context
+  end
 end
 
 -- Shapes by their bytes: many calls have the same, so that it is unpacked once. Bytes always mean the same, so
@@ -222,6 +236,20 @@ local function put(key, field, value)
   if hash.bytes[field] then hash.bytes[field] = nil end
 end
 
+-- Stands for the value of a call of which this run knows the bytes only.
+local PACKED = true
+
+-- A call; false where there is none.
+local function read_call(id)
+  local call = read(CALLS, id)
+  if call == PACKED then
+    local hash = hash_of(CALLS)
+    call = unpack_call(hash.bytes[id])
+    hash.values[id] = call
+  end
+  return call
+end
+
 -- A call as it is stored.
 local function bytes_of_call(id)
   local hash = hash_of(CALLS)
@@ -234,50 +262,64 @@ local function bytes_of_call(id)
 end
 
 -- Changes of the two lists of calls: an instant, or false to strike off.
-local deadlines, retained, opened_pools, entries = {}, {}, {}, {}
+local deadlines, retained, opened_pools = {}, {}, {}
+
+-- What is to be noted in the journal: of each entry its bytes, its context and its report.
+local notes = {}
 
 -- Instants as text: Redis writes a number that Lua hands it digit by digit, each time.
-local text_number, text_written = 0, '0'
+local text_of
+do
+  local text_number, text_written = 0, '0'
 
-local function text_of(number)
-  if number ~= text_number then
-    text_number, text_written = number, string.format('%d', number)
+  function text_of(number)
+    if number ~= text_number then
+      text_number, text_written = number, string.format('%d', number)
+    end
+    return text_written
   end
-  return text_written
 end
 
 -- An entry is stored as write_entry in stored.rs says. What Rust said about the call and what the client said about its
 -- end are fields of their own: Lua reads a text once over to make it, so it is best not made again.
 
-local POSTING_FORMAT = 'Ic0i8i8i8i8i8'
-local ENTRY_FORMAT = '<Ii8i8i8i8i8' .. 'Ic0Ic0Ic0Ic0'
-local ENTRY_FORMAT_1 = ENTRY_FORMAT .. POSTING_FORMAT
+local INSTANT = '<i8'
+local note_bytes, note_one, note
+do
+  local POSTING_FORMAT = 'Ic0i8i8i8i8i8'
+  local ENTRY_FORMAT = INSTANT .. 'Ii8i8i8i8' .. 'Ic0Ic0Ic0Ic0'
+  local ENTRY_FORMAT_1 = ENTRY_FORMAT .. POSTING_FORMAT
 
-local function pack_entry(entry)
-  local postings, kind, subject = entry[ENTRY.postings], entry[ENTRY.kind], entry[ENTRY.subject]
-  local payer, decision, count = entry[ENTRY.payer], entry[ENTRY.decision], #postings
-  local first, bucket = postings[1], ''
-  if count == 1 then
-    bucket = first[POSTING.bucket]
-  else
-    -- The shorter format leaves it out.
-    first = { '', 0, 0, 0, 0, 0 }
+  function note_bytes(bytes, context, report)
+    local count = #notes
+    notes[count + 1], notes[count + 2], notes[count + 3] = bytes, context, report
   end
-  local bytes = write_fixed(
-    count == 1 and ENTRY_FORMAT_1 or ENTRY_FORMAT, count, entry[ENTRY.at], entry[ENTRY.used],
-    entry[ENTRY.granted], entry[ENTRY.shortfall_duration], entry[ENTRY.shortfall_money], #kind, kind,
-    #subject, subject, #payer, payer, #decision, decision, #bucket, bucket, first[POSTING.funded],
-    first[POSTING.held], first[POSTING.spent], first[POSTING.expired], first[POSTING.adjusted])
-  if count <= 1 then return bytes end
-  local parts = { bytes }
-  for i = 1, count do
-    local one = postings[i]
-    bucket = one[POSTING.bucket]
-    parts[i + 1] = write_fixed(
-      '<' .. POSTING_FORMAT, #bucket, bucket, one[POSTING.funded], one[POSTING.held],
-      one[POSTING.spent], one[POSTING.expired], one[POSTING.adjusted])
+
+  -- Notes what has happened to a call and moved its hold in one account, which is most of what is noted: no table is made.
+  function note_one(kind, id, call, bucket, held, spent, report)
+    local payer, decision = call[CALL.payer], call[CALL.decision]
+    note_bytes(write_fixed(
+      ENTRY_FORMAT_1, now, 1, call[CALL.used], call[CALL.granted], call[CALL.shortfall_duration],
+      call[CALL.shortfall_money], #kind, kind, #id, id, #payer, payer, #decision, decision,
+      #bucket, bucket, 0, held, spent, 0, 0), call[CALL.context], report)
   end
-  return table.concat(parts)
+
+  -- Notes the fields of an Entry.
+  function note(entry)
+    local postings, kind, subject = entry[ENTRY.postings], entry[ENTRY.kind], entry[ENTRY.subject]
+    local payer, decision = entry[ENTRY.payer], entry[ENTRY.decision]
+    local packed = { write_fixed(
+      ENTRY_FORMAT, entry[ENTRY.at], #postings, entry[ENTRY.used], entry[ENTRY.granted],
+      entry[ENTRY.shortfall_duration], entry[ENTRY.shortfall_money], #kind, kind, #subject, subject,
+      #payer, payer, #decision, decision) }
+    for i, one in ipairs(postings) do
+      local bucket = one[POSTING.bucket]
+      packed[i + 1] = write_fixed(
+        '<' .. POSTING_FORMAT, #bucket, bucket, one[POSTING.funded], one[POSTING.held],
+        one[POSTING.spent], one[POSTING.expired], one[POSTING.adjusted])
+    end
+    note_bytes(table.concat(packed), entry[ENTRY.context], entry[ENTRY.report])
+  end
 end
 
 local function write_entry(key, id, bytes, context, report)
@@ -359,11 +401,9 @@ end
 -- Writes everything. The journal comes first: it is the one key that no script reads, so that where
 -- it is no stream, nothing else has been written yet.
 local function save()
-  for i = 1, #entries do
-    local entry = entries[i]
-    write_entry(JOURNAL, '*', pack_entry(entry), entry[ENTRY.context], entry[ENTRY.report])
-    entries[i] = nil
-  end
+  for i = 1, #notes, 3 do write_entry(JOURNAL, '*', notes[i], notes[i + 1], notes[i + 2]) end
+  if #notes > 3 * MOST_EMPTIED then notes = {} end
+  for i = #notes, 1, -1 do notes[i] = nil end
   for key, hash in following, hashes do
     save_hash(key, hash)
     hashes[key] = nil
@@ -384,39 +424,48 @@ local function reply(tag, id, detail)
   return detail and tag .. ' ' .. detail or tag, id and bytes_of_call(id) or ''
 end
 
--- Verbs of calls, by their numbers in VERB: what notes the accounts that a command needs and says what to hand to it beside
--- its fields and its opaque bytes, and what decides it. Each is set once, by the script of that verb.
-local wants_of, decides = { [0] = false }, { [0] = false }
+-- Verbs of calls, by their numbers in VERB: how many arguments a command has (at least two), what notes the accounts that
+-- it needs and says what to hand to it in the place of its third, and what decides it. Each is set once, by the script
+-- of that verb.
+local arguments_of, wants_of, decides = { [0] = 0 }, { [0] = false }, { [0] = false }
 
 -- Carries out commands of calls, one after the other, and writes once: as if each had come alone, at one instant. The
 -- arguments are the clock, a text with the number of each command's verb as a byte, then of each command its fields, of which
--- the first is the call, its opaque bytes, and what many commands share. The answers are the clock, and those of `reply`, two
+-- the first is the call, its opaque bytes, and what else its verb asks for. The answers are the clock, and those of `reply`, two
 -- each; they take the place of the arguments. Answers with how many there are, too.
 local function carry_out(arguments)
-  local count = (#arguments - 2) / 3
+  local count, all = #arguments[2], #arguments
   local verbs = { byte(arguments[2], 1, count) }
   local calls = hash_of(CALLS).values
+  local at = 3
   for i = 1, count do
-    local command = unpack_array(arguments[3 * i])
-    arguments[3 * i] = command
+    local command = unpack_array(arguments[at])
+    arguments[at] = command
     want(calls, command[1])
+    at = at + arguments_of[verbs[i]]
   end
+  if at ~= all + 1 then error('Missing arguments in input.') end
   fetch_wanted(CALLS)
   local accounts = hash_of(ACCOUNTS).values
   want(accounts, 't')
+  at = 3
   for i = 1, count do
-    local at = 3 * i
-    local command = arguments[at]
-    arguments[at + 2] = wants_of[verbs[i]](accounts, command, calls[command[1]], arguments[at + 2])
+    local verb, command = verbs[i], arguments[at]
+    local handed = wants_of[verb](accounts, command, calls[command[1]], arguments[at + 2])
+    if handed then arguments[at + 2] = handed end
+    at = at + arguments_of[verb]
   end
   fetch_wanted(ACCOUNTS)
   arguments[1] = now
+  at = 3
   for i = 1, count do
-    local at = 3 * i
-    arguments[2 * i], arguments[2 * i + 1] =
-      decides[verbs[i]](arguments[at], arguments[at + 1], arguments[at + 2])
+    local verb = verbs[i]
+    -- Answers never overtake the arguments, since a command has two at least.
+    arguments[2 * i], arguments[2 * i + 1] = decides[verb](
+      arguments[at], arguments[at + 1], arguments[at + 2], arguments[at + 3], arguments[at + 4])
+    at = at + arguments_of[verb]
   end
-  for i = 2 * count + 2, 3 * count + 2 do arguments[i] = nil end
+  for i = 2 * count + 2, all do arguments[i] = nil end
   save()
   return arguments, 2 * count + 1
 end
@@ -589,13 +638,16 @@ end
 -- Accounts and buckets.
 
 -- The last one is remembered: a text that is made costs a look at each of its bytes.
-local last_payer, last_payer_field = '', 'u:'
+local payer_field
+do
+  local last_payer, last_payer_field = '', 'u:'
 
-local function payer_field(payer)
-  if payer ~= last_payer then
-    last_payer, last_payer_field = payer, 'u:' .. payer
+  function payer_field(payer)
+    if payer ~= last_payer then
+      last_payer, last_payer_field = payer, 'u:' .. payer
+    end
+    return last_payer_field
   end
-  return last_payer_field
 end
 
 local function tenant_account()
@@ -637,10 +689,9 @@ local function fetch_accounts_of(call)
   fetch_wanted(ACCOUNTS)
 end
 
--- The payer's account, to be changed. One that is not applied yet has an account from its first counted
+-- The payer's account of this field, to be changed. One that is not applied yet has an account from its first counted
 -- call on, so that what is counted up before it is applied can be counted down after.
-local function changed_payer(payer)
-  local field = payer_field(payer)
+local function changed_payer(field)
   local account = read(ACCOUNTS, field) or { 0, false, 0, '', 0, 0, false }
   put(ACCOUNTS, field, account)
   return account
@@ -652,19 +703,25 @@ local function count_decision()
   put(ACCOUNTS, 't', tenant)
 end
 
-local function count_open(call, by)
-  if not shape_of(call)[SHAPE.terms][TERMS.counted] then return end
-  local tenant = tenant_account()
+-- Counts calls of the payer of that field as open; the tenant's account.
+local function count_one(field, by)
+  local accounts = hash_of(ACCOUNTS)
+  local known, changed = accounts.values, accounts.changed
+  local tenant, payer = known.t or tenant_account(), known[field] or changed_payer(field)
   tenant[TENANT_ACCOUNT.open] = tenant[TENANT_ACCOUNT.open] + by
-  put(ACCOUNTS, 't', tenant)
-  local payer = changed_payer(call[CALL.payer])
   payer[PAYER_ACCOUNT.open] = payer[PAYER_ACCOUNT.open] + by
+  changed.t, changed[field] = true, true
+  return tenant
+end
+
+local function count_open(call, by)
+  if shape_of(call)[SHAPE.terms][TERMS.counted] then count_one(payer_field(call[CALL.payer]), by) end
 end
 
 -- Counts money towards the payer's spend limit of `month`; an older month no longer counts.
 local function count_money(payer, month, held, spent)
   if held == 0 and spent == 0 then return end
-  local account = changed_payer(payer)
+  local account = changed_payer(payer_field(payer))
   if precedes(account[PAYER_ACCOUNT.month], month) then
     account[PAYER_ACCOUNT.month] = month
     account[PAYER_ACCOUNT.held] = 0
@@ -719,79 +776,82 @@ end
 
 -- Spend velocity: the twin of SpendRing in ledger/state.rs, which says what is what.
 
-local VELOCITY_SLOTS = 12
+local ring_total, stored_ring, ring_seen_by, count_velocity
+do
+  local VELOCITY_SLOTS = 12
 
-local function current_slot(ring)
-  local width, slots = ring[SPEND_RING.width], ring[SPEND_RING.slots]
-  local number, last = (now - now % width) / width, slots[#slots]
-  return last and math.max(number, last[SLOT.number]) or number
-end
-
-local function slots_since(slots, oldest)
-  local kept = {}
-  for _, slot in ipairs(slots) do
-    if slot[SLOT.number] >= oldest then kept[#kept + 1] = slot end
+  local function current_slot(ring)
+    local width, slots = ring[SPEND_RING.width], ring[SPEND_RING.slots]
+    local number, last = (now - now % width) / width, slots[#slots]
+    return last and math.max(number, last[SLOT.number]) or number
   end
-  return kept
-end
 
-local function ring_total(ring)
-  local sum = 0
-  for _, slot in ipairs(ring[SPEND_RING.slots]) do sum = sum + slot[SLOT.money] end
-  return sum
-end
-
--- The ring as stored; of no width before the first use.
-local function stored_ring()
-  return read(LOTS, 'v') or { 0, {} }
-end
-
--- The ring as a call finds it: without what is older than the window, and with slots of the call's length
--- where it has not committed anything yet.
-local function ring_seen_by(line)
-  local ring = stored_ring()
-  local width, live = ring[SPEND_RING.width], {}
-  if width > 0 then live = slots_since(ring[SPEND_RING.slots], current_slot(ring) - VELOCITY_SLOTS) end
-  ring = { width, live }
-  local asked = line[VELOCITY_LINE.width]
-  if width == asked or #line[VELOCITY_LINE.slots] > 0 then return ring end
-  local sum, slots = ring_total(ring), {}
-  if sum > 0 then slots[1] = { (now - now % asked) / asked, sum } end
-  return { asked, slots }
-end
-
--- Counts what a call holds or is charged more than before; less than zero is given back, from the call's
--- newest slot down.
-local function count_velocity(money, by)
-  local line = money[MONEY_LINE.velocity][1]
-  if not line or by == 0 then return end
-  local ring = ring_seen_by(line)
-  if line[VELOCITY_LINE.width] ~= ring[SPEND_RING.width] then
-    line[VELOCITY_LINE.width], line[VELOCITY_LINE.slots] = ring[SPEND_RING.width], {}
+  local function slots_since(slots, oldest)
+    local kept = {}
+    for _, slot in ipairs(slots) do
+      if slot[SLOT.number] >= oldest then kept[#kept + 1] = slot end
+    end
+    return kept
   end
-  local mine = line[VELOCITY_LINE.slots]
-  if by > 0 then
-    local number = current_slot(ring)
-    for _, slots in ipairs({ ring[SPEND_RING.slots], mine }) do
-      local last = slots[#slots]
-      if last and last[SLOT.number] == number then
-        last[SLOT.money] = last[SLOT.money] + by
-      else
-        slots[#slots + 1] = { number, by }
+
+  function ring_total(ring)
+    local sum = 0
+    for _, slot in ipairs(ring[SPEND_RING.slots]) do sum = sum + slot[SLOT.money] end
+    return sum
+  end
+
+  -- The ring as stored; of no width before the first use.
+  function stored_ring()
+    return read(LOTS, 'v') or { 0, {} }
+  end
+
+  -- The ring as a call finds it: without what is older than the window, and with slots of the call's length
+  -- where it has not committed anything yet.
+  function ring_seen_by(line)
+    local ring = stored_ring()
+    local width, live = ring[SPEND_RING.width], {}
+    if width > 0 then live = slots_since(ring[SPEND_RING.slots], current_slot(ring) - VELOCITY_SLOTS) end
+    ring = { width, live }
+    local asked = line[VELOCITY_LINE.width]
+    if width == asked or #line[VELOCITY_LINE.slots] > 0 then return ring end
+    local sum, slots = ring_total(ring), {}
+    if sum > 0 then slots[1] = { (now - now % asked) / asked, sum } end
+    return { asked, slots }
+  end
+
+  -- Counts what a call holds or is charged more than before; less than zero is given back, from the call's
+  -- newest slot down.
+  function count_velocity(money, by)
+    local line = money[MONEY_LINE.velocity][1]
+    if not line or by == 0 then return end
+    local ring = ring_seen_by(line)
+    if line[VELOCITY_LINE.width] ~= ring[SPEND_RING.width] then
+      line[VELOCITY_LINE.width], line[VELOCITY_LINE.slots] = ring[SPEND_RING.width], {}
+    end
+    local mine = line[VELOCITY_LINE.slots]
+    if by > 0 then
+      local number = current_slot(ring)
+      for _, slots in ipairs({ ring[SPEND_RING.slots], mine }) do
+        local last = slots[#slots]
+        if last and last[SLOT.number] == number then
+          last[SLOT.money] = last[SLOT.money] + by
+        else
+          slots[#slots + 1] = { number, by }
+        end
+      end
+      line[VELOCITY_LINE.slots] = slots_since(mine, number - VELOCITY_SLOTS)
+    else
+      local by_number, rest = {}, -by
+      for _, slot in ipairs(ring[SPEND_RING.slots]) do by_number[slot[SLOT.number]] = slot end
+      for i = #mine, 1, -1 do
+        local back, slot = math.min(rest, mine[i][SLOT.money]), by_number[mine[i][SLOT.number]]
+        mine[i][SLOT.money] = mine[i][SLOT.money] - back
+        rest = rest - back
+        if slot then slot[SLOT.money] = math.max(slot[SLOT.money] - back, 0) end
       end
     end
-    line[VELOCITY_LINE.slots] = slots_since(mine, number - VELOCITY_SLOTS)
-  else
-    local by_number, rest = {}, -by
-    for _, slot in ipairs(ring[SPEND_RING.slots]) do by_number[slot[SLOT.number]] = slot end
-    for i = #mine, 1, -1 do
-      local back, slot = math.min(rest, mine[i][SLOT.money]), by_number[mine[i][SLOT.number]]
-      mine[i][SLOT.money] = mine[i][SLOT.money] - back
-      rest = rest - back
-      if slot then slot[SLOT.money] = math.max(slot[SLOT.money] - back, 0) end
-    end
+    put(LOTS, 'v', ring)
   end
-  put(LOTS, 'v', ring)
 end
 
 -- The lots that may still be drawn, in drawing order, all read at once.
@@ -863,88 +923,91 @@ end
 -- Most money that any sum of a wallet may come to.
 local MAX_MONEY = 1000000000000000
 
--- A whole number as text; tostring would turn to exponents.
-local function decimal(number)
-  return string.format('%.0f', number)
-end
-
-local function day_of(instant)
-  return (instant - instant % 86400000) / 86400000
-end
-
--- Money of the live lots as a balance shows it: available, and what is held if that counts.
-local function unspent(with_held)
-  local sum = 0
-  for _, id in ipairs(live_lots()) do
-    local bucket = lot(id)
-    if bucket and now < bucket[BUCKET.ends] then sum = sum + available(bucket) end
-    if bucket and with_held then sum = sum + bucket[BUCKET.held] end
+local decimal, unspent, recharge_terms, judge_recharge, fail_recharge, succeed_recharge
+do
+  -- A whole number as text; tostring would turn to exponents.
+  function decimal(number)
+    return string.format('%.0f', number)
   end
-  return sum
-end
 
-local function recharge_entry(kind, key, amount, reason)
-  return { kind, now, key, '', '', 0, 0, 0, 0, {}, decimal(amount), reason or '' }
-end
-
--- The terms by which a recharge is asked for; nil where it never is.
-local function recharge_terms()
-  local recharge = wallet()[WALLET.recharge][1]
-  return recharge and recharge[RECHARGE.terms][1]
-end
-
--- Asks for a recharge where the balance is below the trigger and nothing stands against it (D16); noted
--- after the next entry.
-local function judge_recharge()
-  local terms = recharge_terms()
-  if not terms then return end
-  local found = wallet()
-  local recharge = found[WALLET.recharge][1]
-  local amount, cap = terms[RECHARGE_TERMS.amount], terms[RECHARGE_TERMS.daily_cap]
-  local day, requested = day_of(now), recharge[RECHARGE.requested]
-  if day > recharge[RECHARGE.day] then requested = 0 end
-  if recharge[RECHARGE.in_flight] or now < recharge[RECHARGE.not_before]
-    or (cap >= 0 and requested + amount > cap) then return end
-  if unspent(not terms[RECHARGE_TERMS.on_available]) >= terms[RECHARGE_TERMS.trigger] then return end
-  recharge[RECHARGE.requested] = math.min(requested + amount, MAX_MONEY)
-  recharge[RECHARGE.day] = math.max(recharge[RECHARGE.day], day)
-  recharge[RECHARGE.requests] = recharge[RECHARGE.requests] + 1
-  recharge[RECHARGE.in_flight] = true
-  local key = 'recharge.' .. decimal(recharge[RECHARGE.requests])
-  put(LOTS, 'w', found)
-  put(LOTS, 'r:' .. key, { amount, now, false })
-  alerts[#alerts + 1] = recharge_entry('recharge_requested', key, amount)
-end
-
--- The request in flight has failed: its part of the day is given back, and there is a wait.
-local function fail_recharge(recharge, key, request, reason)
-  local failures = recharge[RECHARGE.failures] + 1
-  local wait = failures < 8 and math.min(900 * 2 ^ (failures - 1), 86400) or 86400
-  recharge[RECHARGE.in_flight] = false
-  recharge[RECHARGE.failures] = failures
-  recharge[RECHARGE.not_before] = now + wait * 1000
-  local amount = request[RECHARGE_REQUEST.amount]
-  if day_of(request[RECHARGE_REQUEST.requested_at]) == recharge[RECHARGE.day] then
-    recharge[RECHARGE.requested] = math.max(recharge[RECHARGE.requested] - amount, 0)
+  local function day_of(instant)
+    return (instant - instant % 86400000) / 86400000
   end
-  request[RECHARGE_REQUEST.failed] = true
-  put(LOTS, 'w', wallet())
-  put(LOTS, 'r:' .. key, request)
-  entries[#entries + 1] = recharge_entry('recharge_failed', key, amount, reason)
-end
 
--- A request has succeeded, be it one that was reported failed: that counts for its day again.
-local function succeed_recharge(recharge, key, request)
-  if not request[RECHARGE_REQUEST.failed] then
+  -- Money of the live lots as a balance shows it: available, and what is held if that counts.
+  function unspent(with_held)
+    local sum = 0
+    for _, id in ipairs(live_lots()) do
+      local bucket = lot(id)
+      if bucket and now < bucket[BUCKET.ends] then sum = sum + available(bucket) end
+      if bucket and with_held then sum = sum + bucket[BUCKET.held] end
+    end
+    return sum
+  end
+
+  local function recharge_entry(kind, key, amount, reason)
+    return { kind, now, key, '', '', 0, 0, 0, 0, {}, decimal(amount), reason or '' }
+  end
+
+  -- The terms by which a recharge is asked for; nil where it never is.
+  function recharge_terms()
+    local recharge = wallet()[WALLET.recharge][1]
+    return recharge and recharge[RECHARGE.terms][1]
+  end
+
+  -- Asks for a recharge where the balance is below the trigger and nothing stands against it (D16); noted
+  -- after the next entry.
+  function judge_recharge()
+    local terms = recharge_terms()
+    if not terms then return end
+    local found = wallet()
+    local recharge = found[WALLET.recharge][1]
+    local amount, cap = terms[RECHARGE_TERMS.amount], terms[RECHARGE_TERMS.daily_cap]
+    local day, requested = day_of(now), recharge[RECHARGE.requested]
+    if day > recharge[RECHARGE.day] then requested = 0 end
+    if recharge[RECHARGE.in_flight] or now < recharge[RECHARGE.not_before]
+      or (cap >= 0 and requested + amount > cap) then return end
+    if unspent(not terms[RECHARGE_TERMS.on_available]) >= terms[RECHARGE_TERMS.trigger] then return end
+    recharge[RECHARGE.requested] = math.min(requested + amount, MAX_MONEY)
+    recharge[RECHARGE.day] = math.max(recharge[RECHARGE.day], day)
+    recharge[RECHARGE.requests] = recharge[RECHARGE.requests] + 1
+    recharge[RECHARGE.in_flight] = true
+    local key = 'recharge.' .. decimal(recharge[RECHARGE.requests])
+    put(LOTS, 'w', found)
+    put(LOTS, 'r:' .. key, { amount, now, false })
+    alerts[#alerts + 1] = recharge_entry('recharge_requested', key, amount)
+  end
+
+  -- The request in flight has failed: its part of the day is given back, and there is a wait.
+  function fail_recharge(recharge, key, request, reason)
+    local failures = recharge[RECHARGE.failures] + 1
+    local wait = failures < 8 and math.min(900 * 2 ^ (failures - 1), 86400) or 86400
     recharge[RECHARGE.in_flight] = false
-  elseif day_of(request[RECHARGE_REQUEST.requested_at]) == recharge[RECHARGE.day] then
-    recharge[RECHARGE.requested] =
-      math.min(recharge[RECHARGE.requested] + request[RECHARGE_REQUEST.amount], MAX_MONEY)
+    recharge[RECHARGE.failures] = failures
+    recharge[RECHARGE.not_before] = now + wait * 1000
+    local amount = request[RECHARGE_REQUEST.amount]
+    if day_of(request[RECHARGE_REQUEST.requested_at]) == recharge[RECHARGE.day] then
+      recharge[RECHARGE.requested] = math.max(recharge[RECHARGE.requested] - amount, 0)
+    end
+    request[RECHARGE_REQUEST.failed] = true
+    put(LOTS, 'w', wallet())
+    put(LOTS, 'r:' .. key, request)
+    note(recharge_entry('recharge_failed', key, amount, reason))
   end
-  recharge[RECHARGE.failures] = 0
-  recharge[RECHARGE.not_before] = 0
-  put(LOTS, 'w', wallet())
-  put(LOTS, 'r:' .. key, false)
+
+  -- A request has succeeded, be it one that was reported failed: that counts for its day again.
+  function succeed_recharge(recharge, key, request)
+    if not request[RECHARGE_REQUEST.failed] then
+      recharge[RECHARGE.in_flight] = false
+    elseif day_of(request[RECHARGE_REQUEST.requested_at]) == recharge[RECHARGE.day] then
+      recharge[RECHARGE.requested] =
+        math.min(recharge[RECHARGE.requested] + request[RECHARGE_REQUEST.amount], MAX_MONEY)
+    end
+    recharge[RECHARGE.failures] = 0
+    recharge[RECHARGE.not_before] = 0
+    put(LOTS, 'w', wallet())
+    put(LOTS, 'r:' .. key, false)
+  end
 end
 
 -- Counts what a settled call fell short of (D7), or less where a correction lowers that; of an expired one
@@ -1159,29 +1222,29 @@ local function hold(call, added_to, added_money)
   return postings
 end
 
--- Holds what the call needs so that it can run for `target`, where its only pool has that for each of its calls; the
--- postings and the pool's account, nil wherever `reserve` has more to say. Most calls are like this, and it costs a fifth.
-local function hold_plenty(call, shape, target)
+-- Has the only pool of a call hold what it needs to run for `target`, where that has enough for each of its calls; `held`
+-- and `spent` are what it has of it already. How much more it holds, and the pool's account; nil wherever `reserve` has more
+-- to say. Most calls are like this, and it costs a fifth.
+local function hold_plenty(shape, target, held, spent)
   local pools = shape[SHAPE.pools]
   local pool = pools[1]
-  if not pool or pools[2] or pool[POOL_SHAPE.closed_by] ~= '' or target <= 0
-    or call.money_line or call[CALL.money] ~= '' then return nil end
+  if not pool or pools[2] or pool[POOL_SHAPE.closed_by] ~= '' or target <= 0 then return nil end
   local field = pool.field
   local bucket = read(ACCOUNTS, field)
   if not bucket then return nil end
-  local held, increment = call[CALL.held], pool[POOL_SHAPE.increment]
+  local increment = pool[POOL_SHAPE.increment]
   local added = target + increment - 1
-  added = added - added % increment - held - call[CALL.spent]
-  if added <= 0 then return {}, bucket end
+  added = added - added % increment - held - spent
+  if added <= 0 then return 0, bucket end
   local all_held, ways = bucket[BUCKET.held], bucket[BUCKET.holds]
   local left = bucket[BUCKET.funded] + bucket[BUCKET.adjusted] - all_held - bucket[BUCKET.spent]
     - bucket[BUCKET.expired]
   if held <= 0 then ways = ways + 1 end
   local share = (left - left % ways) / ways
   if share - share % increment < added then return nil end
-  bucket[BUCKET.held], bucket[BUCKET.holds], call[CALL.held] = all_held + added, ways, held + added
+  bucket[BUCKET.held], bucket[BUCKET.holds] = all_held + added, ways
   put(ACCOUNTS, field, bucket)
-  return { { field, 0, added, 0, 0, 0 } }, bucket
+  return added, bucket
 end
 
 -- Charges `owed` to the lots: first what the call holds, in the order held, then what is left,
@@ -1261,21 +1324,37 @@ local function charge_call(call, used, gives_back)
   return charge(used, pools, credits)
 end
 
+-- Charges `used` and gives back the rest where the call's only pool pays out of what the call has taken, as it does mostly.
+-- The pool's account, what it holds less and has spent more; nil wherever `settle_lines` has more to say.
+local function settle_plenty(call, used)
+  if call[CALL.lines] ~= 1 or used < 0 or has_money(call) then return nil end
+  local pool = shape_of(call)[SHAPE.pools][1]
+  local increment, held, before = pool[POOL_SHAPE.increment], call[CALL.held], call[CALL.spent]
+  local paid = used + increment - 1
+  paid = paid - paid % increment
+  local spent = paid - before
+  if paid > held + before or (held == 0 and spent == 0) then return nil end
+  local field = pool.field
+  local bucket = read(ACCOUNTS, field)
+  local all_spent = bucket[BUCKET.spent] + spent
+  bucket[BUCKET.held], bucket[BUCKET.spent] = bucket[BUCKET.held] - held, all_spent
+  if held > 0 then bucket[BUCKET.holds] = bucket[BUCKET.holds] - 1 end
+  call[CALL.held], call[CALL.spent] = 0, paid
+  call[CALL.money_duration], call[CALL.shortfall_duration], call[CALL.shortfall_money] = 0, 0, 0
+  if all_spent * 5 >= (bucket[BUCKET.funded] + bucket[BUCKET.adjusted]) * 4 then
+    alert(pool[POOL_SHAPE.pool], bucket)
+  end
+  put(ACCOUNTS, field, bucket)
+  return field, held, spent
+end
+
 -- Charges `used` to the call's lines and gives back everything else that they hold. Where less is charged
 -- than before (`gives_back`) that takes nothing that the lines do not have.
 local function settle_lines(call, used, gives_back)
   local shape = shape_of(call)
   if shape[SHAPE.terms][TERMS.free] then return {} end
   local pools = shape[SHAPE.pools]
-  local charged_to, price, length, short, short_price
-  local paid = call[CALL.lines] == 1 and used >= 0 and not has_money(call)
-    and round_up(used, pools[1][POOL_SHAPE.increment])
-  if paid and paid <= call[CALL.held] + call[CALL.spent] then
-    -- The usual case: the only pool pays out of what the call has taken.
-    charged_to, price, length, short, short_price = { paid }, 0, 0, 0, 0
-  else
-    charged_to, price, length, short, short_price = charge_call(call, used, gives_back)
-  end
+  local charged_to, price, length, short, short_price = charge_call(call, used, gives_back)
   call[CALL.money_duration] = length
   call[CALL.shortfall_duration] = short
   call[CALL.shortfall_money] = short_price
@@ -1322,7 +1401,7 @@ end
 -- A call that holds nothing and knows no usage.
 local function fresh_call(state, fingerprint, decision, payer, trunk, context, shape)
   local call = {
-    0, state, 0, REACH.full, now, 0, 0, 0, -1, 0, -1, 0, 0, 0, 0, 0, 0, 0,
+    now, 0, 0, state, 0, REACH.full, 0, 0, -1, 0, -1, 0, 0, 0, 0, 0, 0, 0,
     fingerprint, decision, payer, trunk, shape, '', context, 0, 0,
   }
   if shape ~= '' then
@@ -1376,11 +1455,30 @@ local function close(id, call, state, keep)
   retain(id, call, keep)
 end
 
+local keep_packed
+do
+  -- The instants that stand before what Rust has packed: made once for all calls of a run that have the same.
+  local stamped_now, stamped_deadline, entry_stamp, call_stamp = -1, -1, '', ''
+
+  -- Keeps a call and notes its entry, both of which Rust has packed but for the instants.
+  function keep_packed(id, list, deadline, call, entry, shape, context)
+    if now ~= stamped_now or deadline ~= stamped_deadline then
+      entry_stamp, call_stamp = write_fixed(INSTANT, now), write_fixed(INSTANTS, now, deadline)
+      stamped_now, stamped_deadline = now, deadline
+    end
+    local calls = hash_of(CALLS)
+    calls.bytes[id] = call_stamp .. call .. shape .. context
+    calls.values[id], calls.changed[id] = PACKED, true
+    list[id] = deadline
+    note_bytes(entry_stamp .. entry, context, '')
+  end
+end
+
 -- The journal.
 
 local function note_alerts()
   for i = 1, #alerts do
-    entries[#entries + 1] = alerts[i]
+    note(alerts[i])
     alerts[i] = nil
   end
 end
@@ -1394,21 +1492,21 @@ local function note_call(kind, id, call, postings, report)
     call[CALL.shortfall_duration], call[CALL.shortfall_money], postings,
     call[CALL.context], report or '',
   }
-  entries[#entries + 1] = entry
-  if #alerts > 0 then note_alerts() end
+  note(entry)
+  note_alerts()
   return entry
 end
 
 local function note_lot(kind, id, posted, context)
-  entries[#entries + 1] = { kind, now, id, '', '', 0, 0, 0, 0, { posted }, context, '' }
+  note({ kind, now, id, '', '', 0, 0, 0, 0, { posted }, context, '' })
 end
 
 local function note_erased(context)
-  entries[#entries + 1] = { 'numbers_erased', now, '', '', '', 0, 0, 0, 0, {}, context, '' }
+  note({ 'numbers_erased', now, '', '', '', 0, 0, 0, 0, {}, context, '' })
 end
 
 local function note_regressed(about)
-  entries[#entries + 1] = { 'ledger_regressed', now, '', '', '', 0, 0, 0, 0, {}, '', about }
+  note({ 'ledger_regressed', now, '', '', '', 0, 0, 0, 0, {}, '', about })
 end
 
 -- An answer about a correction: its entry where there is one, and a number.
@@ -1429,9 +1527,8 @@ end
 -- 'file'.
 local function keep_block(field, payer, by, block, context)
   put(BLOCKS, field, block)
-  entries[#entries + 1] = {
-    block and 'payer_blocked' or 'payer_unblocked', now, by, payer, '', 0, 0, 0, 0, {}, context, '',
-  }
+  local kind = block and 'payer_blocked' or 'payer_unblocked'
+  note({ kind, now, by, payer, '', 0, 0, 0, 0, {}, context, '' })
 end
 
 -- Adds a lot in its place in the drawing order, told by `kind`, and collects from it what earlier calls
@@ -1451,6 +1548,14 @@ local function add_lot(kind, id, amount, starts, ends, context)
   if available(bucket) > 0 then enlist_lot(id) end
 end
 
+-- Charges `used`, gives back everything else that the call holds, and notes that.
+local function settle_call(kind, id, call, used, report)
+  local field, held, spent = settle_plenty(call, used)
+  if not field then return note_call(kind, id, call, settle_lines(call, used), report) end
+  note_one(kind, id, call, field, -held, spent, report)
+  note_alerts()
+end
+
 -- Records usage that nothing was granted for.
 local function park(id, call, used, report)
   if used <= call[CALL.parked] then return end
@@ -1459,19 +1564,20 @@ local function park(id, call, used, report)
   note_call('parked', id, call, {}, report)
 end
 
--- Holds more, so that the call can run to `target`, and lengthens the grant; never shortens it.
+-- Holds more, so that the call can run to `target`, and lengthens the grant; never shortens it. How much more its only pool
+-- holds where that is all, else the postings behind it.
 local function lengthen(call, target)
   local shape = shape_of(call)
   local terms = shape[SHAPE.terms]
-  local postings, longest, reach = {}, terms[TERMS.longest], REACH.full
+  local added, postings, longest, reach = 0, nil, terms[TERMS.longest], REACH.full
   if longest > 0 and target > longest then
     target, reach = longest, REACH.exhausted
   end
   local covered = target
   if not terms[TERMS.free] then
-    local enough = hold_plenty(call, shape, target)
-    if enough then
-      postings = enough
+    added = not has_money(call) and hold_plenty(shape, target, call[CALL.held], call[CALL.spent])
+    if added then
+      call[CALL.held] = call[CALL.held] + added
     else
       local added_to, money, length, reached = reserve(target, pool_sides(call), credit_side(call))
       if reached ~= REACH.full then reach = reached end
@@ -1482,7 +1588,11 @@ local function lengthen(call, target)
   call[CALL.reach] = reach
   call[CALL.granted] = math.max(call[CALL.granted], covered)
   call[CALL.granted_from] = call[CALL.used]
-  return postings
+  return added, postings
+end
+
+local function field_of_first_pool(call)
+  return shape_of(call)[SHAPE.pools][1].field
 end
 
 -- Charges the proven usage in the place of a higher one that was presumed, once somebody has reported what it
@@ -1501,17 +1611,19 @@ local function reopen(id, call, target)
   call[CALL.money_duration] = 0
   call[CALL.shortfall_duration] = 0
   call[CALL.shortfall_money] = 0
-  for _, posted in ipairs(lengthen(call, target)) do postings[#postings + 1] = posted end
+  local added, more = lengthen(call, target)
+  if not more and added > 0 then more = { posting(field_of_first_pool(call), 0, added, 0, 0) } end
+  for _, posted in ipairs(more or {}) do postings[#postings + 1] = posted end
   open(id, call, in_call_deadline(call))
   note_call('reopened', id, call, postings)
 end
 
--- Expiry. Its parts are in a block of their own: Lua lets a library have 200 names.
+-- Expiry.
 
 local sweep
 do
   local function expire(id, keep)
-    local call = read(CALLS, id)
+    local call = read_call(id)
     if not call then
       deadlines[id] = false
       return
@@ -1523,9 +1635,8 @@ do
       kind, usage = 'expired_as_granted', call[CALL.granted]
       call[CALL.presumed] = usage
     end
-    local postings = settle_lines(call, usage)
+    settle_call(kind, id, call, usage, '')
     close(id, call, STATE.expired, keep)
-    note_call(kind, id, call, postings)
   end
 
   -- The first `most` calls of a list that are due, and when they were. What this run has changed is not among
@@ -1622,7 +1733,7 @@ local function begin()
   if not is_empty then
     -- It failed, or wrote nothing.
     hashes, spare, wanted, parts = {}, {}, {}, {}
-    deadlines, retained, opened_pools, entries = {}, {}, {}, {}
+    deadlines, retained, opened_pools, notes = {}, {}, {}, {}
     wanted_count = 0
   end
   if #alerts > 0 then alerts = {} end

@@ -32,7 +32,7 @@ for i, name in ipairs(names) do
   pools[i] = read(ACCOUNTS, 'p:' .. name[POOL_NAME.pool]) or unopened
 end
 local payer = payer_account(command[POSITION.payer]) or { 0, false, 0, '', 0, 0, false }
-local call = read(CALLS, command[POSITION.call]) and bytes_of_call(command[POSITION.call])
+local call = read_call(command[POSITION.call]) and bytes_of_call(command[POSITION.call])
 return cmsgpack.pack({
   'found', now, tenant_account(), payer, pools, credits_now(), wallet()[WALLET.holds], call or '',
   overage_lot(command[POSITION.month]), stored_ring(),

@@ -19,7 +19,7 @@ local command = cmsgpack.unpack(ARGV[1])
 local id = command[REPLACE_CONTEXT.call]
 
 -- Read, refuse.
-local call = read(CALLS, id)
+local call = read_call(id)
 if not call or call[CALL.context] ~= ARGV[3] then
   return cmsgpack.pack({ 'moved', now, 0 })
 end

@@ -74,7 +74,7 @@ end
 local function call_in(leases)
   local lenders, seen = {}, {}
   for _, id in ipairs(leases) do
-    local lease = not seen[id] and read(CALLS, id)
+    local lease = not seen[id] and read_call(id)
     if lease and lease[CALL.state] == STATE.ringing then
       seen[id] = true
       fetch_accounts_of(lease)
@@ -132,7 +132,7 @@ local function restore(command, context, its_shape)
   local id = command[RESTORE.call]
 
   -- Read, refuse.
-  local known = read(CALLS, id)
+  local known = read_call(id)
   if known and not replaces(command, known) then return reply('known') end
   if now >= command[RESTORE.too_late] then return reply('too_late') end
   local call = unfunded(command, context, its_shape)
@@ -174,3 +174,4 @@ end
 local function hand_on(_, _, _, its_shape) return its_shape end
 
 wants_of[VERB.restore], decides[VERB.restore] = hand_on, restore
+arguments_of[VERB.restore] = 3
