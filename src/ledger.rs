@@ -145,6 +145,11 @@ impl Authorize {
         call
     }
 
+    /// Gives a call that was decided now as proposed its two instants.
+    pub(crate) fn date(&self, call: &mut Call, now: Millis) {
+        (call.authorized_at, call.deadline) = (now, self.first_deadline(now, call));
+    }
+
     /// When the call that was decided now expires or is forgotten, if nothing more is heard of it.
     pub(crate) fn first_deadline(&self, now: Millis, call: &Call) -> Millis {
         let terms = &call.terms;

@@ -9,9 +9,9 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use crate::charging::units::{Millis, Seconds};
-use crate::ledger::state::{Call, CallState};
-use crate::ledger::{Authorize, Ledger, LedgerError, Proposal};
+use crate::charging::units::Millis;
+use crate::ledger::state::Call;
+use crate::ledger::{Authorize, Ledger, LedgerError};
 
 /// Most records that wait for the ledger; one more is dropped, with an error in the log that repeats it.
 pub const MAX_WAITING: usize = 10_000;
@@ -88,19 +88,7 @@ async fn deliver<L: Ledger>(ledger: &L, record: &Authorize) {
 
 /// The call as the ledger will hold it once it has the record.
 pub fn granted_call(record: &Authorize, now: Millis) -> Call {
-    let mut call = Call::new(CallState::Ringing, now);
-    call.payer = record.payer.as_str().to_owned();
-    call.trunk = record.trunk.clone();
-    call.context = record.context.clone();
-    if let Proposal::Record(offer) = &record.proposal {
-        call.decision = Some(offer.decision);
-        call.terms = offer.terms;
-        call.granted = offer.requested;
-    }
-    let after_answer = match call.terms.reports_answer {
-        true => Seconds::ZERO,
-        false => call.granted + call.terms.grace,
-    };
-    call.deadline = now.after(call.terms.ringing + after_answer);
+    let mut call = record.proposed();
+    record.date(&mut call, now);
     call
 }

@@ -262,8 +262,7 @@ impl Ledger for RedisLedger {
         let reply = CallReply::of(&told)?;
         let outcome = match reply.tag {
             "as_proposed" => {
-                (proposed.authorized_at, proposed.deadline) =
-                    (reply.now, command.first_deadline(reply.now, &proposed));
+                command.date(&mut proposed, reply.now);
                 Authorized::Decided(proposed)
             }
             "decided" => Authorized::Decided(reply.call()?),

@@ -36,6 +36,9 @@ const MOST: usize = 64;
 /// the run before them has ended.
 const MOST_WAITING: usize = 10_000;
 
+/// Where an authorize has what it shares with many others: sent once for all that follow each other in a run.
+const SHARED: usize = 2;
+
 /// How often a run is sent that finds the ledger to have gone back: more than once only where it goes back
 /// again and again.
 const MOST_REGRESSIONS: usize = 4;
@@ -94,7 +97,8 @@ fn refuse(requests: Vec<Request>, error: &LedgerError) {
 /// What a script is told for a command on a call.
 pub(super) struct Command {
     pub(super) verb: CallVerb,
-    /// Its packed fields, what the script keeps and does not read, and whatever else its script names.
+    /// Its packed fields, what the script keeps and does not read, and whatever else its script names; of an authorize
+    /// [`SHARED`] at its place.
     pub(super) arguments: Vec<Vec<u8>>,
 }
 
@@ -259,8 +263,17 @@ impl Sender {
         let clock = self.clock_argument();
         let mut arguments = Vec::with_capacity(2 + 5 * requests.len());
         arguments.extend([clock.as_bytes(), &*verbs]);
-        for Request { command, .. } in requests {
-            arguments.extend(command.arguments.iter().map(Vec::as_slice));
+        let mut shared: &[u8] = b"";
+        for Request { command: Command { verb, arguments: own }, .. } in requests {
+            let first = arguments.len();
+            arguments.extend(own.iter().map(Vec::as_slice));
+            if *verb == CallVerb::Authorize {
+                let place = &mut arguments[first + SHARED];
+                match *place == shared {
+                    true => *place = b"",
+                    false => shared = place,
+                }
+            }
         }
         let (answer, epoch) = self.evaluate(verb, tenant, &arguments).await?;
         let count = answer.len();

@@ -37,7 +37,7 @@ pub(super) fn is_moved(verb: Verb, answer: &Value) -> bool {
 fn is_paid_for(told: &[Value]) -> bool {
     let [Value::BulkString(said), Value::BulkString(call)] = told else { return true };
     if call.is_empty() {
-        // A call that is put back is not shown.
+        // Neither a call that is put back is shown, nor one that is decided as proposed: by one pool, or for nothing.
         return said == b"restored";
     }
     let has_lots = |money: &MoneyLine| !money.lots.is_empty();
@@ -93,6 +93,7 @@ mod tests {
             run(vec![Value::Int(1), Value::BulkString(said.into()), Value::BulkString(vec![])])
         };
         assert!(is_moved(Verb::Calls, &said("restored")) && !is_moved(Verb::Calls, &said("known")));
+        assert!(!is_moved(Verb::Calls, &said("as_proposed")));
         assert!(is_moved(Verb::Purchase, &run(vec![Value::BulkString(vec![])])));
         let gone_back = Value::Array(vec![Value::Int(0), Value::Int(7)]);
         assert!(!is_moved(Verb::Purchase, &gone_back));

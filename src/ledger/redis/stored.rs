@@ -382,7 +382,7 @@ pub(super) fn write_call_behind_instants(
     Ok(bytes.0)
 }
 
-/// The bytes of a call, which only scripts write but in tests.
+/// The bytes of a call, which only scripts write whole but in tests.
 #[cfg(any(test, fuzzing))]
 pub(super) fn write_call(call: &Call) -> Result<Vec<u8>, LedgerError> {
     let is_known = call.terms != Terms::default() || !call.pools.is_empty() || call.money.is_some();

@@ -2,7 +2,8 @@
 --
 -- FIELDS those of AUTHORIZE; payer is the field of its account
 -- OPAQUE the context, kept with the call and its entry
--- SHARED the packed fields of BASIS, and behind them those of SHAPE and of OFFER unless it is a refusal
+-- SHARED the packed fields of BASIS, and behind them those of SHAPE and of OFFER unless it is a refusal; nothing where they
+-- are those of the authorize before it in the run
 -- CALL the call as it stands where it is decided as proposed and its first pool has all that it asks for: without its
 -- instants, its shape and its context
 -- ENTRY its entry, without the instant
@@ -27,13 +28,16 @@ local OFFER = { decision = 1, month_starts = 2, month_ends = 3, requested = 4, f
 -- The command in hand: each is decided as if it had come alone.
 local command, context, id, proposed_call, proposed_entry, basis, offer, shape, unpacked, is_swept
 
--- What commands rest on, by its bytes: many are made the same offer, so that it is unpacked once. Bytes always mean the
--- same; nothing in it may be changed.
-local bases, bases_known = {}, 0
+local basis_of
+do
+  -- What commands rest on, by its bytes: many are made the same offer, so that it is unpacked once. Bytes always mean the
+  -- same; nothing in it may be changed.
+  local bases, bases_known = {}, 0
 
-local function basis_of(bytes)
-  local found = bases[bytes]
-  if not found then
+  -- That of the command before, in the same run.
+  local last
+
+  local function unpacked_basis(bytes)
     if bases_known >= 256 then bases, bases_known = {}, 0 end
     local its_basis, its_shape, its_offer, rest, _
     its_basis, rest = unpack_array(bytes)
@@ -44,12 +48,17 @@ local function basis_of(bytes)
       its_shape = string.sub(behind, 1, rest)
       its_offer = unpack_array(string.sub(behind, rest + 1))
     end
-    found = {
+    local found = {
       basis = its_basis, shape = its_shape, unpacked = unpacked_shape(its_shape), offer = its_offer,
     }
     bases[bytes], bases_known = found, bases_known + 1
+    return found
   end
-  return found
+
+  function basis_of(bytes)
+    if bytes ~= '' then last = bases[bytes] or unpacked_basis(bytes) end
+    return last
+  end
 end
 
 -- A call of this command that is decided otherwise than proposed, or not with all that it asks for; nothing is held yet. A
@@ -92,29 +101,32 @@ local function keep_as_proposed(list, deadline, is_counted)
   put(ACCOUNTS, 't', tenant)
 end
 
-local NONE = {}
+local unopened_pools
+do
+  local NONE = {}
 
--- The pools of the call that do not exist yet, as they would be opened.
-local function unopened_pools(pools)
-  local are_open = true
-  for i = 1, #pools do
-    if not read(ACCOUNTS, pools[i].field) then are_open = false end
-  end
-  if are_open then return NONE, NONE end
-  local unopened, families, new_pools = {}, {}, {}
-  for i = 1, #pools do
-    if not read(ACCOUNTS, pools[i].field) then
-      unopened[#unopened + 1] = pools[i][POOL_SHAPE.pool]
-      families[#families + 1] = offer[OFFER.families][i]
+  -- The pools of the call that do not exist yet, as they would be opened.
+  function unopened_pools(pools)
+    local are_open = true
+    for i = 1, #pools do
+      if not read(ACCOUNTS, pools[i].field) then are_open = false end
     end
+    if are_open then return NONE, NONE end
+    local unopened, families, new_pools = {}, {}, {}
+    for i = 1, #pools do
+      if not read(ACCOUNTS, pools[i].field) then
+        unopened[#unopened + 1] = pools[i][POOL_SHAPE.pool]
+        families[#families + 1] = offer[OFFER.families][i]
+      end
+    end
+    fetch(SIZES, families)
+    for i, pool in ipairs(unopened) do
+      local size = read(SIZES, families[i]) or 0
+      new_pools[pool] =
+        { size, 0, 0, 0, 0, 0, offer[OFFER.month_starts], offer[OFFER.month_ends], 0 }
+    end
+    return unopened, new_pools
   end
-  fetch(SIZES, families)
-  for i, pool in ipairs(unopened) do
-    local size = read(SIZES, families[i]) or 0
-    new_pools[pool] =
-      { size, 0, 0, 0, 0, 0, offer[OFFER.month_starts], offer[OFFER.month_ends], 0 }
-  end
-  return unopened, new_pools
 end
 
 -- Keeps an open pool valid throughout the month, also where a new time zone of the tenant has moved the

@@ -50,8 +50,8 @@ local function finish(command, report)
     local same = used <= 0 or used == call[CALL.used] or used == call[CALL.settle_used]
     return reply(same and 'settled_again' or 'already_settled_again', id)
   end
-  local presumed = how == 'settle' and call[CALL.presumed] > 0
-  if not is_open(call) and used <= 0 and not presumed then
+  local presumed, was_open = how == 'settle' and call[CALL.presumed] > 0, is_open(call)
+  if not was_open and used <= 0 and not presumed then
     local charged = state == STATE.expired and call[CALL.used] + call[CALL.presumed] > 0
     return reply(charged and 'settled_again' or 'released_again', id)
   end
@@ -69,9 +69,9 @@ local function finish(command, report)
     close(id, call, STATE.expired, keep)
     return reply('settled', id)
   end
-  call[CALL.used] = math.max(call[CALL.used], used)
+  if used > call[CALL.used] then call[CALL.used] = used end
   call[CALL.settle_used] = used
-  local kind = is_open(call) and 'settled' or 'settled_late'
+  local kind = was_open and 'settled' or 'settled_late'
   local given_back = take_back_presumed(call)
   if given_back then
     note_call(kind, id, call, given_back, report)
@@ -79,7 +79,7 @@ local function finish(command, report)
     settle_call(kind, id, call, call[CALL.used], report)
   end
   owe(call[CALL.shortfall_money])
-  if kind == 'settled' then
+  if was_open then
     close(id, call, STATE.settled, keep)
   else
     call[CALL.state] = STATE.settled

@@ -40,7 +40,7 @@ local function extend(command)
   local stop = stopped(call)
   local is_old = sequence and sequence <= call[CALL.sequence]
   if is_old and is_open(call) then
-    call[CALL.used] = math.max(call[CALL.used], used)
+    if used > call[CALL.used] then call[CALL.used] = used end
     if call[CALL.state] == STATE.ringing and call[CALL.used] > 0 then
       mark_answered(call)
       list_open(id, call, in_call_deadline(call))
@@ -51,8 +51,8 @@ local function extend(command)
   if stop and not is_open(call) then return reply('stopped', id, stop) end
 
   -- Then write.
-  call[CALL.sequence] = math.max(call[CALL.sequence], sequence or -1)
-  call[CALL.used] = math.max(call[CALL.used], used)
+  if sequence and sequence > call[CALL.sequence] then call[CALL.sequence] = sequence end
+  if used > call[CALL.used] then call[CALL.used] = used end
   if stop then
     mark_answered(call)
     put(CALLS, id, call)
@@ -62,11 +62,11 @@ local function extend(command)
   if state == STATE.expired then
     reopen(id, call, target)
   else
-    local added, postings = lengthen(call, target)
-    if postings or added <= 0 then
-      note_call('extended', id, call, postings or {})
+    local postings, field, added = lengthen(call, target)
+    if postings then
+      note_call('extended', id, call, postings)
     else
-      note_one('extended', id, call, field_of_first_pool(call), added, 0, '')
+      note_one('extended', id, call, field, added, 0, '')
     end
   end
   mark_answered(call)

@@ -1426,7 +1426,8 @@ local function mark_answered(call)
 end
 
 local function in_call_deadline(call)
-  local left = math.max(call[CALL.granted] - call[CALL.used], 0)
+  local left = call[CALL.granted] - call[CALL.used]
+  if left < 0 then left = 0 end
   return now + (left + shape_of(call)[SHAPE.terms][TERMS.grace]) * 1000
 end
 
@@ -1553,7 +1554,7 @@ local function settle_call(kind, id, call, used, report)
   local field, held, spent = settle_plenty(call, used)
   if not field then return note_call(kind, id, call, settle_lines(call, used), report) end
   note_one(kind, id, call, field, -held, spent, report)
-  note_alerts()
+  if #alerts > 0 then note_alerts() end
 end
 
 -- Records usage that nothing was granted for.
@@ -1564,19 +1565,20 @@ local function park(id, call, used, report)
   note_call('parked', id, call, {}, report)
 end
 
--- Holds more, so that the call can run to `target`, and lengthens the grant; never shortens it. How much more its only pool
--- holds where that is all, else the postings behind it.
+-- Holds more, so that the call can run to `target`, and lengthens the grant; never shortens it. The postings; nil where only
+-- one pool holds more, then its account and how much.
 local function lengthen(call, target)
   local shape = shape_of(call)
   local terms = shape[SHAPE.terms]
-  local added, postings, longest, reach = 0, nil, terms[TERMS.longest], REACH.full
+  local postings, longest, reach = {}, terms[TERMS.longest], REACH.full
   if longest > 0 and target > longest then
     target, reach = longest, REACH.exhausted
   end
-  local covered = target
+  local covered, field, added = target, nil, nil
   if not terms[TERMS.free] then
     added = not has_money(call) and hold_plenty(shape, target, call[CALL.held], call[CALL.spent])
     if added then
+      if added > 0 then postings, field = nil, shape[SHAPE.pools][1].field end
       call[CALL.held] = call[CALL.held] + added
     else
       local added_to, money, length, reached = reserve(target, pool_sides(call), credit_side(call))
@@ -1586,13 +1588,9 @@ local function lengthen(call, target)
     end
   end
   call[CALL.reach] = reach
-  call[CALL.granted] = math.max(call[CALL.granted], covered)
+  if covered > call[CALL.granted] then call[CALL.granted] = covered end
   call[CALL.granted_from] = call[CALL.used]
-  return added, postings
-end
-
-local function field_of_first_pool(call)
-  return shape_of(call)[SHAPE.pools][1].field
+  return postings, field, added
 end
 
 -- Charges the proven usage in the place of a higher one that was presumed, once somebody has reported what it
@@ -1611,9 +1609,10 @@ local function reopen(id, call, target)
   call[CALL.money_duration] = 0
   call[CALL.shortfall_duration] = 0
   call[CALL.shortfall_money] = 0
-  local added, more = lengthen(call, target)
-  if not more and added > 0 then more = { posting(field_of_first_pool(call), 0, added, 0, 0) } end
-  for _, posted in ipairs(more or {}) do postings[#postings + 1] = posted end
+  local more, field, added = lengthen(call, target)
+  for _, posted in ipairs(more or { posting(field, 0, added, 0, 0) }) do
+    postings[#postings + 1] = posted
+  end
   open(id, call, in_call_deadline(call))
   note_call('reopened', id, call, postings)
 end
