@@ -166,20 +166,26 @@ pub(super) fn read_call(bytes: &[u8]) -> Result<Call, LedgerError> {
     call.shortfall_money = Micros(fields.number()?);
     call.parked = Seconds(fields.number()?);
     call.presumed = Seconds(fields.number()?);
-    call.fingerprint = fields.text()?.to_owned();
-    call.decision = fields.decision()?;
-    call.payer = fields.text()?.to_owned();
-    call.trunk = fields.text()?.to_owned();
-    let (shape, money, context) = (fields.length()?, fields.length()?, fields.length()?);
+    let money = fields.length()?;
     let mut taken = vec![];
     for _ in 0..lines {
         taken.push((Seconds(fields.number()?), Seconds(fields.number()?)));
     }
-    let (shape, money) = (fields.bytes(shape)?, fields.bytes(money)?);
-    if fields.rest.len() != context {
+    call.payer = fields.text()?.to_owned();
+    call.decision = fields.decision()?;
+    let (identity, shape, context) = (fields.length()?, fields.length()?, fields.length()?);
+    let mut identity = Fields { what: "identity of a call", rest: fields.bytes(identity)? };
+    call.fingerprint = identity.text()?.to_owned();
+    call.trunk = identity.text()?.to_owned();
+    if !identity.rest.is_empty() {
+        return Err(identity.corrupt("bytes after the value"));
+    }
+    let shape = fields.bytes(shape)?;
+    call.context = fields.bytes(context)?.to_vec();
+    if fields.rest.len() != money {
         return Err(fields.corrupt("bytes are missing, or too many"));
     }
-    call.context = fields.rest.to_vec();
+    let money = fields.rest;
     if shape.is_empty() {
         return match taken.is_empty() && money.is_empty() {
             true => Ok(call),
@@ -278,6 +284,9 @@ fn name_of(kind: EntryKind) -> Result<String, LedgerError> {
     }
 }
 
+/// Bytes of the length before a text.
+const LENGTH: usize = 4;
+
 /// Writes fields one after the other.
 #[derive(Default)]
 struct Bytes(Vec<u8>);
@@ -341,18 +350,19 @@ impl Bytes {
         self.number(call.shortfall_money.0);
         self.number(call.parked.0);
         self.number(call.presumed.0);
-        self.text(&call.fingerprint)?;
-        self.text(call.decision.map(Decision::name).unwrap_or_default())?;
-        self.text(&call.payer)?;
-        self.text(&call.trunk)?;
-        self.length(shape)?;
         self.length(money)?;
-        self.length(call.context.len())?;
         for line in &call.pools {
             self.number(line.held.0);
             self.number(line.spent.0);
         }
-        Ok(())
+        self.text(&call.payer)?;
+        self.text(call.decision.map(Decision::name).unwrap_or_default())?;
+        // The two texts of the identity, each behind its length.
+        self.length(call.fingerprint.len() + call.trunk.len() + 2 * LENGTH)?;
+        self.length(shape)?;
+        self.length(call.context.len())?;
+        self.text(&call.fingerprint)?;
+        self.text(&call.trunk)
     }
 }
 
@@ -402,7 +412,7 @@ pub(super) fn write_call(call: &Call) -> Result<Vec<u8>, LedgerError> {
     bytes.number(call.authorized_at.0);
     bytes.number(call.deadline.0);
     bytes.behind_instants(call, shape.len(), money.len())?;
-    Ok([bytes.0, shape, money, call.context.clone()].concat())
+    Ok([bytes.0, shape, call.context.clone(), money].concat())
 }
 
 /// The fields of a stored call as a script numbers them; those of a further pool line follow.
@@ -410,6 +420,13 @@ pub(super) fn write_call(call: &Call) -> Result<Vec<u8>, LedgerError> {
 #[derive(Deserialize)]
 #[allow(dead_code)]
 pub(super) struct StoredCall {
+    payer: String,
+    decision: String,
+    shape: String,
+    context: String,
+    /// All of these and the identity, as they are stored.
+    texts: String,
+    money: String,
     authorized_at: i64,
     deadline: i64,
     lines: u8,
@@ -428,13 +445,7 @@ pub(super) struct StoredCall {
     shortfall_money: i64,
     parked: i64,
     presumed: i64,
-    fingerprint: String,
-    decision: String,
-    payer: String,
-    trunk: String,
-    shape: String,
-    money: String,
-    context: String,
+    money_length: u32,
     held: i64,
     spent: i64,
 }
@@ -549,8 +560,8 @@ mod tests {
     #[test]
     fn an_enormous_length_is_corrupt_and_costs_no_memory() {
         let mut bytes = write_call(&call()).expect("bytes");
-        let fingerprint = 2 * 8 + 4 + 12 * 8;
-        bytes[fingerprint..fingerprint + 4].copy_from_slice(&u32::MAX.to_le_bytes());
+        let payer = 2 * 8 + 4 + 12 * 8 + 4 + 2 * 2 * 8;
+        bytes[payer..payer + 4].copy_from_slice(&u32::MAX.to_le_bytes());
         is_corrupt(read_call(&bytes));
         is_corrupt(read_entry(&[0xff; 64], None, None));
     }

@@ -65,8 +65,7 @@ end
 -- refusal has no shape.
 local function new_call(state, decision, its_shape)
   local call = unpack_call(write_fixed(INSTANTS, now, 0) .. proposed_call .. shape .. context)
-  return fresh_call(
-    state, call[CALL.fingerprint], decision, call[CALL.payer], call[CALL.trunk], context, its_shape)
+  return fresh_call(state, identity_of(call), decision, call[CALL.payer], context, its_shape)
 end
 
 -- Expires what is due, so that what it holds is seen: once a command, and only where that matters. Whether that
@@ -201,7 +200,7 @@ local function record_again(was)
   local decision = offer[OFFER.decision]
   if was[CALL.state] ~= STATE.ended then
     local again = new_call(STATE.ringing, decision, '')
-    local same = was[CALL.fingerprint] == again[CALL.fingerprint]
+    local same = fingerprint_of(was) == fingerprint_of(again)
     if same and was[CALL.decision] == decision then return reply('replayed', id) end
     if same and was[CALL.state] == STATE.denied then
       -- A refusal that came too late to be told: the client has the grant.
@@ -234,7 +233,7 @@ local function authorize_again(call)
   local state = call[CALL.state]
   if basis[BASIS.proposal] == 'record' then return record_again(call) end
   local again = new_call(STATE.denied, '', '')
-  if state ~= STATE.ended and call[CALL.fingerprint] ~= again[CALL.fingerprint] then
+  if state ~= STATE.ended and fingerprint_of(call) ~= fingerprint_of(again) then
     note_refusal('KEY_CONFLICT')
     return reply('conflict')
   end

@@ -47,43 +47,45 @@ do
   end
 end
 
--- A call is stored as StoredCall in stored.rs says, by `struct` rather than `cmsgpack`: that costs a third. Its two instants
--- come first, so that a script can put them before what Rust has packed already. Three texts stand behind the rest; what
--- never changes of a call (its shape) is made by Rust, and is one of them.
+-- A call is stored as write_call in stored.rs says, by `struct` rather than `cmsgpack`: that costs a third. Its two instants
+-- come first, so that a script can put them before what Rust has packed already; then come the other numbers and those of its
+-- lines; then its texts, which never change and are made by Rust, so that a script passes them on in one piece; then money.
+-- Of the texts the last two are what a script keeps: its fingerprint and its trunk (identity), which are hardly read.
 
--- Lua lets a library have 200 names: what only these two need is in a block of their own.
+-- Lua lets a library have 200 names: what only these need is in a block of their own.
 
 local INSTANTS = '<i8i8'
-local unpack_call, pack_call
+local unpack_call, pack_call, texts_of, identity_of, fingerprint_of
 do
-  local CALL_FORMAT = INSTANTS .. 'BBBB' .. 'i8i8i8i8i8i8i8i8i8i8i8i8' .. 'Ic0Ic0Ic0Ic0' .. 'III'
+  local NUMBERS = INSTANTS .. 'BBBB' .. 'i8i8i8i8i8i8i8i8i8i8i8i8' .. 'I'
+  local TEXTS = '<Ic0Ic0III'
 
-  -- Which byte says how many pool lines there are: the first behind the instants.
-  local LINES_AT = 17
+  -- Which byte says how many pool lines there are: the first behind the instants. Where the texts of a call without lines
+  -- begin, and how many bytes a line has.
+  local LINES_AT, TEXTS_AT, LINE = 17, 121, 16
 
   -- By the number of pool lines; others are made when they are met.
-  local call_formats = {
-    [0] = CALL_FORMAT, CALL_FORMAT .. 'i8i8', CALL_FORMAT .. 'i8i8i8i8', CALL_FORMAT .. 'i8i8i8i8i8i8',
+  local numbers_of = {
+    [0] = NUMBERS, NUMBERS .. 'i8i8', NUMBERS .. 'i8i8i8i8', NUMBERS .. 'i8i8i8i8i8i8',
   }
 
-  local function call_format(lines)
-    return call_formats[lines] or CALL_FORMAT .. string.rep('i8i8', lines)
+  local function format_of(lines)
+    return numbers_of[lines] or NUMBERS .. string.rep('i8i8', lines)
   end
 
   function unpack_call(bytes)
     local lines = byte(bytes, LINES_AT)
-    local call = { read_fixed(call_formats[lines] or call_format(lines), bytes) }
-    local from = call[CALL.held + 2 * lines]
-    local till = from + call[CALL.shape]
-    call[CALL.shape] = part(bytes, from, till - 1)
-    if call[CALL.money] > 0 then
-      from, till = till, till + call[CALL.money]
-      call[CALL.money] = part(bytes, from, till - 1)
-    else
-      call[CALL.money] = ''
-    end
-    if call[CALL.context] ~= #bytes - till + 1 then error('Missing bytes in input.') end
-    call[CALL.context] = part(bytes, till)
+    local format = numbers_of[lines] or format_of(lines)
+    local texts_at = TEXTS_AT + LINE * lines
+    local payer, decision, identity, shape, context, from = read_fixed(TEXTS, bytes, texts_at)
+    local shape_at = from + identity
+    local context_at = shape_at + shape
+    local behind = context_at + context
+    local call = {
+      payer, decision, part(bytes, shape_at, context_at - 1), part(bytes, context_at, behind - 1),
+      part(bytes, texts_at, behind - 1), part(bytes, behind), read_fixed(format, bytes),
+    }
+    if behind + call[CALL.money_length] ~= #bytes + 1 then error('Missing bytes in input.') end
     return call
   end
 
@@ -95,21 +97,29 @@ do
         line[MONEY_LINE.lots], velocity and velocity[VELOCITY_LINE.width] or 0,
         velocity and velocity[VELOCITY_LINE.slots] or {},
       })
+      call[CALL.money_length] = #call[CALL.money]
     end
     local lines = call[CALL.lines]
-    local fingerprint, decision, payer = call[CALL.fingerprint], call[CALL.decision], call[CALL.payer]
-    local trunk, shape, money, context =
-      call[CALL.trunk], call[CALL.shape], call[CALL.money], call[CALL.context]
-    local format = call_formats[lines] or call_format(lines)
     return write_fixed(
-      format, call[CALL.authorized_at], call[CALL.deadline], lines, call[CALL.state],
-      call[CALL.nuance], call[CALL.reach], call[CALL.answered_at], call[CALL.ended_at],
-      call[CALL.sequence], call[CALL.used], call[CALL.settle_used], call[CALL.granted],
-      call[CALL.granted_from], call[CALL.money_duration], call[CALL.shortfall_duration],
-      call[CALL.shortfall_money], call[CALL.parked], call[CALL.presumed], #fingerprint, fingerprint,
-      #decision, decision, #payer, payer, #trunk, trunk, #shape, #money, #context,
-      unpack(call, CALL.held, CALL.context + 2 * lines)
-    ) .. shape .. money .. context
+      numbers_of[lines] or format_of(lines),
+      unpack(call, CALL.authorized_at, CALL.money_length + 2 * lines)
+    ) .. call[CALL.texts] .. call[CALL.money]
+  end
+
+  function texts_of(payer, decision, identity, shape, context)
+    return write_fixed(
+      TEXTS, #payer, payer, #decision, decision, #identity, #shape, #context
+    ) .. identity .. shape .. context
+  end
+
+  function identity_of(call)
+    local texts = call[CALL.texts]
+    local _, _, identity, _, _, from = read_fixed(TEXTS, texts)
+    return part(texts, from, from + identity - 1)
+  end
+
+  function fingerprint_of(call)
+    return (read_fixed('<Ic0', identity_of(call)))
   end
 end
 
@@ -526,113 +536,116 @@ end
 
 local survey, tariff_of
 
-local function current_source(pools, credits)
-  if credits and credits.taken > 0 then return #pools + 1 end
-  for i = #pools, 1, -1 do
-    if pools[i].taken > 0 then return i end
+local reserve, charge
+do
+  local function current_source(pools, credits)
+    if credits and credits.taken > 0 then return #pools + 1 end
+    for i = #pools, 1, -1 do
+      if pools[i].taken > 0 then return i end
+    end
+    return 1
   end
-  return 1
-end
 
-local function reserve_money(rest, credits)
-  local taken, tariff = credits.taken, credits.tariff
-  local wanted = math.max(cost(tariff, rest) - taken, 0)
-  local available = math.max(credits.available, 0)
-  local limit = math.max(credits.limit or available, 0)
-  local velocity = math.max(credits.velocity or available, 0)
-  local left = math.min(available, limit, velocity)
-  local ways = credits.others + 1
-  local share = math.min((available - available % ways) / ways, left)
-  if wanted <= share then return wanted, REACH.full end
-  local function following(held)
-    return cost(tariff, affordable(tariff, held, rest) + 1) - held
+  local function reserve_money(rest, credits)
+    local taken, tariff = credits.taken, credits.tariff
+    local wanted = math.max(cost(tariff, rest) - taken, 0)
+    local available = math.max(credits.available, 0)
+    local limit = math.max(credits.limit or available, 0)
+    local velocity = math.max(credits.velocity or available, 0)
+    local left = math.min(available, limit, velocity)
+    local ways = credits.others + 1
+    local share = math.min((available - available % ways) / ways, left)
+    if wanted <= share then return wanted, REACH.full end
+    local function following(held)
+      return cost(tariff, affordable(tariff, held, rest) + 1) - held
+    end
+    local fair = math.max(cost(tariff, affordable(tariff, taken + share, rest)) - taken, 0)
+    local added = 0
+    if fair > 0 then
+      added = fair
+    elseif following(taken) <= left then
+      added = following(taken)
+    end
+    if added >= wanted then return added, REACH.full end
+    if following(taken + added) <= left - added then return added, REACH.shared end
+    -- Told before any other cause: a sign of fraud.
+    if credits.velocity and following(taken + added) > velocity - added then
+      return added, REACH.velocity
+    end
+    if credits.limit and following(taken + added) > limit - added then
+      return added, REACH.spend_limit
+    end
+    return added, REACH.exhausted
   end
-  local fair = math.max(cost(tariff, affordable(tariff, taken + share, rest)) - taken, 0)
-  local added = 0
-  if fair > 0 then
-    added = fair
-  elseif following(taken) <= left then
-    added = following(taken)
-  end
-  if added >= wanted then return added, REACH.full end
-  if following(taken + added) <= left - added then return added, REACH.shared end
-  -- Told before any other cause: a sign of fraud.
-  if credits.velocity and following(taken + added) > velocity - added then
-    return added, REACH.velocity
-  end
-  if credits.limit and following(taken + added) > limit - added then
-    return added, REACH.spend_limit
-  end
-  return added, REACH.exhausted
-end
 
--- How much more each source must hold so that the call can run for `target` since answer: seconds by
--- pool, money, what all lines together then cover, and why it ends there.
-local function reserve(target, pools, credits)
-  local current = current_source(pools, credits)
-  local added_to, covered, rest = {}, 0, target
-  for i = 1, #pools do added_to[i] = 0 end
-  for i = 1, #pools do
-    local pool = pools[i]
-    local taken = pool.taken
-    if i >= current then
-      -- Written out without math.max and the like: a function called costs as much as all else here.
-      local increment, available, wanted = pool.increment, pool.available, rest
-      if available < 0 then available = 0 end
-      if wanted < 0 then wanted = 0 end
-      wanted = wanted + increment - 1
-      wanted = wanted - wanted % increment - taken
-      if wanted < 0 then wanted = 0 end
-      local left = available - available % increment
-      local ways = pool.others + 1
-      local share = (available - available % ways) / ways
-      share = share - share % increment
-      if share < increment then share = increment end
-      local added = wanted
-      if share < added then added = share end
-      if left < added then added = left end
-      added_to[i] = added
-      taken = taken + added
-      if added < wanted and added < left then
-        return added_to, 0, covered + taken, REACH.shared
+  -- How much more each source must hold so that the call can run for `target` since answer: seconds by
+  -- pool, money, what all lines together then cover, and why it ends there.
+  function reserve(target, pools, credits)
+    local current = current_source(pools, credits)
+    local added_to, covered, rest = {}, 0, target
+    for i = 1, #pools do added_to[i] = 0 end
+    for i = 1, #pools do
+      local pool = pools[i]
+      local taken = pool.taken
+      if i >= current then
+        -- Written out without math.max and the like: a function called costs as much as all else here.
+        local increment, available, wanted = pool.increment, pool.available, rest
+        if available < 0 then available = 0 end
+        if wanted < 0 then wanted = 0 end
+        wanted = wanted + increment - 1
+        wanted = wanted - wanted % increment - taken
+        if wanted < 0 then wanted = 0 end
+        local left = available - available % increment
+        local ways = pool.others + 1
+        local share = (available - available % ways) / ways
+        share = share - share % increment
+        if share < increment then share = increment end
+        local added = wanted
+        if share < added then added = share end
+        if left < added then added = left end
+        added_to[i] = added
+        taken = taken + added
+        if added < wanted and added < left then
+          return added_to, 0, covered + taken, REACH.shared
+        end
       end
+      covered = covered + taken
+      rest = rest - taken
     end
-    covered = covered + taken
-    rest = rest - taken
-  end
-  if rest <= 0 then return added_to, 0, covered, REACH.full end
-  if not credits then return added_to, 0, covered, REACH.exhausted end
-  survey(credits)
-  local money, reach = reserve_money(rest, credits)
-  return added_to, money, covered + affordable(credits.tariff, credits.taken + money, rest), reach
-end
-
--- What `used` seconds cost each source: seconds by pool, money, the billed seconds that money pays
--- for, the used seconds that nothing pays for, and their price.
-local function charge(used, pools, credits)
-  local current = current_source(pools, credits)
-  local charged_to, rest = {}, used
-  for i = 1, #pools do
-    local pool = pools[i]
-    local capacity = pool.taken
-    if i >= current then
-      capacity = capacity + round_down(math.max(pool.available, 0), pool.increment)
-    end
-    local paid = math.min(round_up(math.max(rest, 0), pool.increment), capacity)
-    charged_to[i] = paid
-    rest = rest - paid
-  end
-  if rest <= 0 then return charged_to, 0, 0, 0, 0 end
-  if not credits then return charged_to, 0, 0, rest, 0 end
-  local tariff = tariff_of(credits)
-  local price = cost(tariff, rest)
-  local money = math.min(price, credits.taken)
-  if money < price then
+    if rest <= 0 then return added_to, 0, covered, REACH.full end
+    if not credits then return added_to, 0, covered, REACH.exhausted end
     survey(credits)
-    money = math.min(price, credits.taken + math.max(credits.available, 0))
+    local money, reach = reserve_money(rest, credits)
+    return added_to, money, covered + affordable(credits.tariff, credits.taken + money, rest), reach
   end
-  local length = affordable(tariff, money, rest)
-  return charged_to, money, length, math.max(rest - length, 0), price - money
+
+  -- What `used` seconds cost each source: seconds by pool, money, the billed seconds that money pays
+  -- for, the used seconds that nothing pays for, and their price.
+  function charge(used, pools, credits)
+    local current = current_source(pools, credits)
+    local charged_to, rest = {}, used
+    for i = 1, #pools do
+      local pool = pools[i]
+      local capacity = pool.taken
+      if i >= current then
+        capacity = capacity + round_down(math.max(pool.available, 0), pool.increment)
+      end
+      local paid = math.min(round_up(math.max(rest, 0), pool.increment), capacity)
+      charged_to[i] = paid
+      rest = rest - paid
+    end
+    if rest <= 0 then return charged_to, 0, 0, 0, 0 end
+    if not credits then return charged_to, 0, 0, rest, 0 end
+    local tariff = tariff_of(credits)
+    local price = cost(tariff, rest)
+    local money = math.min(price, credits.taken)
+    if money < price then
+      survey(credits)
+      money = math.min(price, credits.taken + math.max(credits.available, 0))
+    end
+    local length = affordable(tariff, money, rest)
+    return charged_to, money, length, math.max(rest - length, 0), price - money
+  end
 end
 
 -- Accounts and buckets.
@@ -1048,7 +1061,7 @@ local function pool_sides(call, new_pools)
   for i = 1, #pools do
     local pool = pools[i]
     local id, closed_by, held =
-      pool[POOL_SHAPE.pool], pool[POOL_SHAPE.closed_by], call[CALL.context + 2 * i - 1]
+      pool[POOL_SHAPE.pool], pool[POOL_SHAPE.closed_by], call[CALL.money_length + 2 * i - 1]
     local bucket = read(ACCOUNTS, pool.field) or (new_pools and new_pools[id])
     local closed = false
     if pool.closing_field then
@@ -1056,7 +1069,7 @@ local function pool_sides(call, new_pools)
       closed = other and is_used_up(other)
     end
     sides[i] = {
-      taken = held + call[CALL.context + 2 * i],
+      taken = held + call[CALL.money_length + 2 * i],
       available = bucket and not closed and available(bucket) or 0,
       others = (bucket and bucket[BUCKET.holds] or 0) - (held > 0 and 1 or 0),
       increment = pool[POOL_SHAPE.increment],
@@ -1182,7 +1195,7 @@ end
 local function hold(call, added_to, added_money)
   local postings, pools = {}, shape_of(call)[SHAPE.pools]
   for i = 1, #pools do
-    local added, at = added_to[i], CALL.context + 2 * i - 1
+    local added, at = added_to[i], CALL.money_length + 2 * i - 1
     if added > 0 then
       local field = pools[i].field
       local bucket = read(ACCOUNTS, field)
@@ -1247,173 +1260,180 @@ local function hold_plenty(shape, target, held, spent)
   return added, bucket
 end
 
--- Charges `owed` to the lots: first what the call holds, in the order held, then what is left,
--- soonest bought first, then overage where it may pay. What a lapsed lot gets back has expired (D17),
--- what overage gets back was never funded.
-local function charge_lots(money, owed, postings)
-  local rest = owed
-  for _, line in ipairs(money[MONEY_LINE.lots]) do
-    local held = line[LOT_LINE.held]
-    local bucket = held > 0 and lot(line[LOT_LINE.lot])
-    if bucket then
-      local field = 'l:' .. line[LOT_LINE.lot]
-      local paid = math.min(rest, held)
-      local overage = is_overage(line[LOT_LINE.lot])
-      local lapsed = not overage and bucket[BUCKET.ends] <= now and held - paid or 0
-      local unfunded = overage and held - paid or 0
-      rest = rest - paid
-      bucket[BUCKET.funded] = bucket[BUCKET.funded] - unfunded
-      bucket[BUCKET.held] = bucket[BUCKET.held] - held
-      bucket[BUCKET.spent] = bucket[BUCKET.spent] + paid
-      bucket[BUCKET.expired] = bucket[BUCKET.expired] + lapsed
-      bucket[BUCKET.holds] = bucket[BUCKET.holds] - 1
-      line[LOT_LINE.held] = 0
-      line[LOT_LINE.spent] = line[LOT_LINE.spent] + paid
-      put(LOTS, field, bucket)
-      postings[#postings + 1] = posting(field, -unfunded, -held, paid, lapsed)
-    end
-  end
-  if rest <= 0 then return end
-  for _, id in ipairs(live_lots()) do
-    local bucket = lot(id)
-    local paid = is_valid(bucket) and math.min(rest, available(bucket)) or 0
-    if paid > 0 then
-      local line = lot_line(money, id)
-      rest = rest - paid
-      bucket[BUCKET.spent] = bucket[BUCKET.spent] + paid
-      line[LOT_LINE.spent] = line[LOT_LINE.spent] + paid
-      put(LOTS, 'l:' .. id, bucket)
-      postings[#postings + 1] = posting('l:' .. id, 0, 0, paid, 0)
-    end
-  end
-  if rest > 0 and money[MONEY_LINE.overage] then post_pay(money, 0, rest, postings) end
-end
-
--- Gives money back to the lots that were charged, the last one first. What a lapsed lot gets back has
--- expired (D17), what overage gets back was never funded.
-local function give_back(money, owed, postings)
-  local rest, lines = owed, money[MONEY_LINE.lots]
-  for i = #lines, 1, -1 do
-    local line = lines[i]
-    local back = math.min(rest, line[LOT_LINE.spent])
-    local bucket = back > 0 and lot(line[LOT_LINE.lot])
-    if bucket then
-      local field = 'l:' .. line[LOT_LINE.lot]
-      local overage = is_overage(line[LOT_LINE.lot])
-      local lapsed = not overage and bucket[BUCKET.ends] <= now and back or 0
-      local unfunded = overage and back or 0
-      rest = rest - back
-      bucket[BUCKET.funded] = bucket[BUCKET.funded] - unfunded
-      bucket[BUCKET.spent] = bucket[BUCKET.spent] - back
-      bucket[BUCKET.expired] = bucket[BUCKET.expired] + lapsed
-      line[LOT_LINE.spent] = line[LOT_LINE.spent] - back
-      put(LOTS, field, bucket)
-      postings[#postings + 1] = posting(field, -unfunded, 0, -back, lapsed)
-      if not overage and lapsed == 0 then enlist_lot(line[LOT_LINE.lot]) end
-    end
-  end
-end
-
--- What `charge` says, from what the call's sources are now.
-local function charge_call(call, used, gives_back)
-  local pools, credits = pool_sides(call), credit_side(call)
-  if gives_back then
-    for _, pool in ipairs(pools) do pool.available = 0 end
-    if credits then credits.available = 0 end
-  end
-  return charge(used, pools, credits)
-end
-
--- Charges `used` and gives back the rest where the call's only pool pays out of what the call has taken, as it does mostly.
--- The pool's account, what it holds less and has spent more; nil wherever `settle_lines` has more to say.
-local function settle_plenty(call, used)
-  if call[CALL.lines] ~= 1 or used < 0 or has_money(call) then return nil end
-  local pool = shape_of(call)[SHAPE.pools][1]
-  local increment, held, before = pool[POOL_SHAPE.increment], call[CALL.held], call[CALL.spent]
-  local paid = used + increment - 1
-  paid = paid - paid % increment
-  local spent = paid - before
-  if paid > held + before or (held == 0 and spent == 0) then return nil end
-  local field = pool.field
-  local bucket = read(ACCOUNTS, field)
-  local all_spent = bucket[BUCKET.spent] + spent
-  bucket[BUCKET.held], bucket[BUCKET.spent] = bucket[BUCKET.held] - held, all_spent
-  if held > 0 then bucket[BUCKET.holds] = bucket[BUCKET.holds] - 1 end
-  call[CALL.held], call[CALL.spent] = 0, paid
-  call[CALL.money_duration], call[CALL.shortfall_duration], call[CALL.shortfall_money] = 0, 0, 0
-  if all_spent * 5 >= (bucket[BUCKET.funded] + bucket[BUCKET.adjusted]) * 4 then
-    alert(pool[POOL_SHAPE.pool], bucket)
-  end
-  put(ACCOUNTS, field, bucket)
-  return field, held, spent
-end
-
--- Charges `used` to the call's lines and gives back everything else that they hold. Where less is charged
--- than before (`gives_back`) that takes nothing that the lines do not have.
-local function settle_lines(call, used, gives_back)
-  local shape = shape_of(call)
-  if shape[SHAPE.terms][TERMS.free] then return {} end
-  local pools = shape[SHAPE.pools]
-  local charged_to, price, length, short, short_price = charge_call(call, used, gives_back)
-  call[CALL.money_duration] = length
-  call[CALL.shortfall_duration] = short
-  call[CALL.shortfall_money] = short_price
-  local postings = {}
-  for i = 1, #pools do
-    local at = CALL.context + 2 * i - 1
-    local held, spent = call[at], charged_to[i] - call[at + 1]
-    if held ~= 0 or spent ~= 0 then
-      local pool, field = pools[i][POOL_SHAPE.pool], pools[i].field
-      local bucket = read(ACCOUNTS, field)
-      bucket[BUCKET.held] = bucket[BUCKET.held] - held
-      bucket[BUCKET.spent] = bucket[BUCKET.spent] + spent
-      if held > 0 then bucket[BUCKET.holds] = bucket[BUCKET.holds] - 1 end
-      call[at], call[at + 1] = 0, charged_to[i]
-      alert(pool, bucket)
-      if gives_back then
-        bucket[BUCKET.alerted] = math.min(bucket[BUCKET.alerted], alert_due(bucket))
+local settle_plenty, settle_lines
+do
+  -- Charges `owed` to the lots: first what the call holds, in the order held, then what is left,
+  -- soonest bought first, then overage where it may pay. What a lapsed lot gets back has expired (D17),
+  -- what overage gets back was never funded.
+  local function charge_lots(money, owed, postings)
+    local rest = owed
+    for _, line in ipairs(money[MONEY_LINE.lots]) do
+      local held = line[LOT_LINE.held]
+      local bucket = held > 0 and lot(line[LOT_LINE.lot])
+      if bucket then
+        local field = 'l:' .. line[LOT_LINE.lot]
+        local paid = math.min(rest, held)
+        local overage = is_overage(line[LOT_LINE.lot])
+        local lapsed = not overage and bucket[BUCKET.ends] <= now and held - paid or 0
+        local unfunded = overage and held - paid or 0
+        rest = rest - paid
+        bucket[BUCKET.funded] = bucket[BUCKET.funded] - unfunded
+        bucket[BUCKET.held] = bucket[BUCKET.held] - held
+        bucket[BUCKET.spent] = bucket[BUCKET.spent] + paid
+        bucket[BUCKET.expired] = bucket[BUCKET.expired] + lapsed
+        bucket[BUCKET.holds] = bucket[BUCKET.holds] - 1
+        line[LOT_LINE.held] = 0
+        line[LOT_LINE.spent] = line[LOT_LINE.spent] + paid
+        put(LOTS, field, bucket)
+        postings[#postings + 1] = posting(field, -unfunded, -held, paid, lapsed)
       end
-      put(ACCOUNTS, field, bucket)
-      postings[#postings + 1] = posting(field, 0, -held, spent, 0)
+    end
+    if rest <= 0 then return end
+    for _, id in ipairs(live_lots()) do
+      local bucket = lot(id)
+      local paid = is_valid(bucket) and math.min(rest, available(bucket)) or 0
+      if paid > 0 then
+        local line = lot_line(money, id)
+        rest = rest - paid
+        bucket[BUCKET.spent] = bucket[BUCKET.spent] + paid
+        line[LOT_LINE.spent] = line[LOT_LINE.spent] + paid
+        put(LOTS, 'l:' .. id, bucket)
+        postings[#postings + 1] = posting('l:' .. id, 0, 0, paid, 0)
+      end
+    end
+    if rest > 0 and money[MONEY_LINE.overage] then post_pay(money, 0, rest, postings) end
+  end
+
+  -- Gives money back to the lots that were charged, the last one first. What a lapsed lot gets back has
+  -- expired (D17), what overage gets back was never funded.
+  local function give_back(money, owed, postings)
+    local rest, lines = owed, money[MONEY_LINE.lots]
+    for i = #lines, 1, -1 do
+      local line = lines[i]
+      local back = math.min(rest, line[LOT_LINE.spent])
+      local bucket = back > 0 and lot(line[LOT_LINE.lot])
+      if bucket then
+        local field = 'l:' .. line[LOT_LINE.lot]
+        local overage = is_overage(line[LOT_LINE.lot])
+        local lapsed = not overage and bucket[BUCKET.ends] <= now and back or 0
+        local unfunded = overage and back or 0
+        rest = rest - back
+        bucket[BUCKET.funded] = bucket[BUCKET.funded] - unfunded
+        bucket[BUCKET.spent] = bucket[BUCKET.spent] - back
+        bucket[BUCKET.expired] = bucket[BUCKET.expired] + lapsed
+        line[LOT_LINE.spent] = line[LOT_LINE.spent] - back
+        put(LOTS, field, bucket)
+        postings[#postings + 1] = posting(field, -unfunded, 0, -back, lapsed)
+        if not overage and lapsed == 0 then enlist_lot(line[LOT_LINE.lot]) end
+      end
     end
   end
-  if price <= 0 and not has_money(call) then return postings end
-  local money, held, before = money_line(call), money_sums(call)
-  if held > 0 or price > before then
-    charge_lots(money, price - before, postings)
-    if held > 0 then
-      local found = wallet()
-      found[WALLET.holds] = found[WALLET.holds] - 1
-      put(LOTS, 'w', found)
+
+  -- What `charge` says, from what the call's sources are now.
+  local function charge_call(call, used, gives_back)
+    local pools, credits = pool_sides(call), credit_side(call)
+    if gives_back then
+      for _, pool in ipairs(pools) do pool.available = 0 end
+      if credits then credits.available = 0 end
     end
-    drop_empty_lots()
-    judge_recharge()
-  elseif price < before then
-    give_back(money, before - price, postings)
+    return charge(used, pools, credits)
   end
-  count_velocity(money, price - before - held)
-  count_money(call[CALL.payer], money[MONEY_LINE.month], -held, price - before)
-  return postings
+
+  -- Charges `used` and gives back the rest where the call's only pool pays out of what the call has taken, as it does mostly.
+  -- The pool's account, what it holds less and has spent more; nil wherever `settle_lines` has more to say.
+  function settle_plenty(call, used)
+    if call[CALL.lines] ~= 1 or used < 0 or has_money(call) then return nil end
+    local pool = shape_of(call)[SHAPE.pools][1]
+    local increment, held, before = pool[POOL_SHAPE.increment], call[CALL.held], call[CALL.spent]
+    local paid = used + increment - 1
+    paid = paid - paid % increment
+    local spent = paid - before
+    if paid > held + before or (held == 0 and spent == 0) then return nil end
+    local field = pool.field
+    local bucket = read(ACCOUNTS, field)
+    local all_spent = bucket[BUCKET.spent] + spent
+    bucket[BUCKET.held], bucket[BUCKET.spent] = bucket[BUCKET.held] - held, all_spent
+    if held > 0 then bucket[BUCKET.holds] = bucket[BUCKET.holds] - 1 end
+    call[CALL.held], call[CALL.spent] = 0, paid
+    call[CALL.money_duration], call[CALL.shortfall_duration], call[CALL.shortfall_money] = 0, 0, 0
+    if all_spent * 5 >= (bucket[BUCKET.funded] + bucket[BUCKET.adjusted]) * 4 then
+      alert(pool[POOL_SHAPE.pool], bucket)
+    end
+    put(ACCOUNTS, field, bucket)
+    return field, held, spent
+  end
+
+  -- Charges `used` to the call's lines and gives back everything else that they hold. Where less is charged
+  -- than before (`gives_back`) that takes nothing that the lines do not have.
+  function settle_lines(call, used, gives_back)
+    local shape = shape_of(call)
+    if shape[SHAPE.terms][TERMS.free] then return {} end
+    local pools = shape[SHAPE.pools]
+    local charged_to, price, length, short, short_price = charge_call(call, used, gives_back)
+    call[CALL.money_duration] = length
+    call[CALL.shortfall_duration] = short
+    call[CALL.shortfall_money] = short_price
+    local postings = {}
+    for i = 1, #pools do
+      local at = CALL.money_length + 2 * i - 1
+      local held, spent = call[at], charged_to[i] - call[at + 1]
+      if held ~= 0 or spent ~= 0 then
+        local pool, field = pools[i][POOL_SHAPE.pool], pools[i].field
+        local bucket = read(ACCOUNTS, field)
+        bucket[BUCKET.held] = bucket[BUCKET.held] - held
+        bucket[BUCKET.spent] = bucket[BUCKET.spent] + spent
+        if held > 0 then bucket[BUCKET.holds] = bucket[BUCKET.holds] - 1 end
+        call[at], call[at + 1] = 0, charged_to[i]
+        alert(pool, bucket)
+        if gives_back then
+          bucket[BUCKET.alerted] = math.min(bucket[BUCKET.alerted], alert_due(bucket))
+        end
+        put(ACCOUNTS, field, bucket)
+        postings[#postings + 1] = posting(field, 0, -held, spent, 0)
+      end
+    end
+    if price <= 0 and not has_money(call) then return postings end
+    local money, held, before = money_line(call), money_sums(call)
+    if held > 0 or price > before then
+      charge_lots(money, price - before, postings)
+      if held > 0 then
+        local found = wallet()
+        found[WALLET.holds] = found[WALLET.holds] - 1
+        put(LOTS, 'w', found)
+      end
+      drop_empty_lots()
+      judge_recharge()
+    elseif price < before then
+      give_back(money, before - price, postings)
+    end
+    count_velocity(money, price - before - held)
+    count_money(call[CALL.payer], money[MONEY_LINE.month], -held, price - before)
+    return postings
+  end
 end
 
 -- Calls and their deadlines.
 
 -- A call that holds nothing and knows no usage.
-local function fresh_call(state, fingerprint, decision, payer, trunk, context, shape)
+local function fresh_call(state, identity, decision, payer, context, shape)
   local call = {
-    now, 0, 0, state, 0, REACH.full, 0, 0, -1, 0, -1, 0, 0, 0, 0, 0, 0, 0,
-    fingerprint, decision, payer, trunk, shape, '', context, 0, 0,
+    payer, decision, shape, context, texts_of(payer, decision, identity, shape, context), '',
+    now, 0, 0, state, 0, REACH.full, 0, 0, -1, 0, -1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
   }
   if shape ~= '' then
     local lines = #shape_of(call)[SHAPE.pools]
     call[CALL.lines] = lines
-    for i = CALL.spent + 1, CALL.context + 2 * lines do call[i] = 0 end
+    for i = CALL.spent + 1, CALL.money_length + 2 * lines do call[i] = 0 end
   end
   return call
 end
 
+local function packed_identity(fingerprint, trunk)
+  return write_fixed('<Ic0Ic0', #fingerprint, fingerprint, #trunk, trunk)
+end
+
 local function tombstone()
-  return fresh_call(STATE.ended, '', '', '', '', '', '')
+  return fresh_call(STATE.ended, packed_identity('', ''), '', '', '', '')
 end
 
 local function is_open(call)

@@ -26,6 +26,8 @@ end
 
 -- Then write.
 call[CALL.context] = ARGV[4]
+call[CALL.texts] = texts_of(
+  call[CALL.payer], call[CALL.decision], identity_of(call), call[CALL.shape], ARGV[4])
 put(CALLS, id, call)
 save()
 return cmsgpack.pack({ 'replaced', now, 0 })

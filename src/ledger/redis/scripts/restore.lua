@@ -18,8 +18,9 @@ local RESTORE = { call = 1, too_late = 2, state = 3, fingerprint = 4, decision =
 local RESTORED_POOL = { family = 1, taken = 2 }
 
 local function unfunded(command, context, shape)
-  local call = fresh_call(command[RESTORE.state], command[RESTORE.fingerprint],
-    command[RESTORE.decision], command[RESTORE.payer], command[RESTORE.trunk], context, shape)
+  local identity = packed_identity(command[RESTORE.fingerprint], command[RESTORE.trunk])
+  local call = fresh_call(command[RESTORE.state], identity, command[RESTORE.decision],
+    command[RESTORE.payer], context, shape)
   call[CALL.authorized_at] = command[RESTORE.authorized_at]
   call[CALL.answered_at] = command[RESTORE.answered_at]
   call[CALL.sequence] = command[RESTORE.sequence]
@@ -62,7 +63,7 @@ end
 local function held_by(call)
   local seconds, lots = {}, {}
   for i, pool in ipairs(shape_of(call)[SHAPE.pools]) do
-    seconds[i] = { pool[POOL_SHAPE.pool], call[CALL.context + 2 * i - 1] }
+    seconds[i] = { pool[POOL_SHAPE.pool], call[CALL.money_length + 2 * i - 1] }
   end
   for i, line in ipairs(has_money(call) and money_line(call)[MONEY_LINE.lots] or {}) do
     lots[i] = { line[LOT_LINE.lot], line[LOT_LINE.held] }
@@ -117,14 +118,14 @@ end
 
 -- Whether a call that the ledger knows gives way: a refusal, or a ringing call that holds less.
 local function replaces(command, known)
-  if #command[RESTORE.leases] == 0 or known[CALL.fingerprint] ~= command[RESTORE.fingerprint] then
+  if #command[RESTORE.leases] == 0 or fingerprint_of(known) ~= command[RESTORE.fingerprint] then
     return false
   end
   if known[CALL.state] == STATE.denied then return known[CALL.parked] <= 0 end
   if known[CALL.state] ~= STATE.ringing then return false end
   local seconds, held = 0, money_sums(known)
   for _, pool in ipairs(command[RESTORE.pools]) do seconds = seconds + pool[RESTORED_POOL.taken] end
-  for i = 1, known[CALL.lines] do seconds = seconds - known[CALL.context + 2 * i - 1] end
+  for i = 1, known[CALL.lines] do seconds = seconds - known[CALL.money_length + 2 * i - 1] end
   return seconds > 0 or command[RESTORE.money] > held
 end
 
