@@ -6,9 +6,12 @@ use std::sync::Arc;
 use redis::Commands;
 use tokio::task::JoinSet;
 use tollgate::charging::decision::Decision;
+use tollgate::charging::units::Seconds;
 use tollgate::ledger::redis::RedisLedger;
 use tollgate::ledger::state::{CallState, EntryKind};
-use tollgate::ledger::{Authorize, Authorized, CallLimits, Ledger, LedgerError, Reply};
+use tollgate::ledger::{
+    Authorize, Authorized, CallLimits, EndResult, Ended, Extended, Ledger, LedgerError, Reply,
+};
 
 use crate::support::redis::RedisServer;
 use crate::support::{DOMESTIC, MINUTE, Opened, Stage, request};
@@ -129,6 +132,48 @@ async fn a_call_that_is_made_anew_is_not_forgotten_in_the_same_run() {
         }
     }
     assert!(anew > 1, "{anew}");
+    stage.assert_audit_clean().await;
+}
+
+/// What a run has made is what its later commands find, also where it was stored as it was proposed.
+#[tokio::test]
+async fn a_call_is_made_lengthened_and_settled_in_one_run() {
+    let server = RedisServer::started();
+    let stage = on(&server).await;
+    stage.set_pool(DOMESTIC, 2 * MINUTE.0 * CALLERS).await;
+    let commands = asked(&stage).await;
+    let before = runs(&server);
+    let mut crowd = JoinSet::new();
+    for (caller, command) in commands.into_iter().enumerate() {
+        let stage = stage.clone();
+        crowd.spawn(async move {
+            let call = format!("c{caller}");
+            tokio::join!(
+                stage.ledger.authorize(&command),
+                stage.extend(&call, 30, Some(1), MINUTE.0),
+                stage.settle(&call, 61)
+            )
+        });
+    }
+    for answers in crowd.join_all().await {
+        let (
+            Ok(Reply { outcome: Authorized::Decided(made), .. }),
+            Extended::Granted { call: longer, replayed: false },
+            Ended::Done { result: EndResult::Settled, call: settled, replayed: false },
+        ) = answers
+        else {
+            panic!("{answers:?}");
+        };
+        assert_eq!((made.state, made.granted), (CallState::Ringing, MINUTE));
+        assert_eq!((longer.state, longer.granted), (CallState::Answered, Seconds(90)));
+        assert_eq!(longer.pools[0].held, Seconds(120));
+        assert_eq!((settled.pools[0].held, settled.pools[0].spent), (Seconds(0), Seconds(120)));
+        assert_eq!(made.authorized_at, settled.authorized_at);
+    }
+    let ran = runs(&server) - before;
+    assert!(ran <= 30, "{} commands in {ran} runs", 3 * CALLERS);
+    let pool = stage.pool(DOMESTIC).await;
+    assert_eq!((pool.held, pool.holds, pool.spent), (0, 0, 2 * MINUTE.0 * CALLERS));
     stage.assert_audit_clean().await;
 }
 
