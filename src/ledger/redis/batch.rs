@@ -36,7 +36,7 @@ const MOST: usize = 64;
 /// the run before them has ended.
 const MOST_WAITING: usize = 10_000;
 
-/// Where an authorize has what it shares with many others: sent once for all that follow each other in a run.
+/// Where an authorize has what it shares with many others: not sent again where the authorize before it in the run has the same.
 const SHARED: usize = 2;
 
 /// How often a run is sent that finds the ledger to have gone back: more than once only where it goes back

@@ -34,7 +34,7 @@ do
   -- same; nothing in it may be changed.
   local bases, bases_known = {}, 0
 
-  -- That of the command before, in the same run.
+  -- That of the authorize before, in the same run: the first of a run always brings its own.
   local last
 
   local function unpacked_basis(bytes)

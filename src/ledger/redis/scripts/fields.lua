@@ -1,6 +1,7 @@
 -- Where each field stands in the stored arrays: the field order of the Rust structs of the same names
 -- in ledger/state.rs, ledger/redis/stored.rs and charging/rating.rs, which a test compares. `scripts.rs`
--- folds these tables into the text of a script, so that `call[CALL.used]` costs what `call[10]` does.
+-- folds these tables into the text of a script, so that `call[CALL.used]` costs what `call[16]` does. Those of a call stand as
+-- `unpack_call` arranges them, its texts first.
 local CALL = { payer = 1, decision = 2, shape = 3, context = 4, texts = 5, money = 6, authorized_at = 7, deadline = 8, lines = 9, state = 10, nuance = 11, reach = 12, answered_at = 13, ended_at = 14, sequence = 15, used = 16, settle_used = 17, granted = 18, granted_from = 19, money_duration = 20, shortfall_duration = 21, shortfall_money = 22, parked = 23, presumed = 24, money_length = 25, held = 26, spent = 27 }
 local SHAPE = { terms = 1, pools = 2, money = 3 }
 local POOL_SHAPE = { pool = 1, closed_by = 2, increment = 3 }

@@ -48,10 +48,10 @@ do
 end
 
 -- A call is stored as write_call in stored.rs says, by `struct` rather than `cmsgpack`: that costs a third. Its two instants
--- come first, so that a script can put them before what Rust has packed already; then come the other numbers and those of its
--- lines; then its texts, which never change and are made by Rust, so that a script passes them on in one piece; then money.
--- Of the texts the last two are what a script keeps: its fingerprint and its trunk (identity), which are hardly read.
-
+-- come first, so that a script can put them before what Rust has packed already; then the other numbers and those of its
+-- lines; then its texts, which no command changes (but for the erasure of numbers, replace_context), so that a script passes
+-- them on in one piece; then money. The identity among the texts is the fingerprint and the trunk, which are hardly ever read.
+--
 -- Lua lets a library have 200 names: what only these need is in a block of their own.
 
 local INSTANTS = '<i8i8'
