@@ -24,6 +24,9 @@ LAGOS = "+2348031234567"
 SLACK = 0.45
 """Seconds that SIPp and Kamailio may see differently: pauses end in the middle of a second."""
 
+LOOKED_FOR = 100.0
+"""When the agent has looked for a call whose end it was not told, at the latest: HUNG_UP and LOOK_AGAIN; in seconds."""
+
 ALICE = "{ id: alice, usage_location: US, licences: [MCOEV, MCOPSTNPP, MCOPSTN_PAYG_1, MCOMEETADD] }"
 
 
@@ -162,10 +165,17 @@ def cut(stack, name="cut"):
         (talked,) = call.caller.talked()
         check(6 <= talked <= 11, f"cut after {talked} s")
         until("held again", lambda: stack.credits(name)["held"] == "0" and not stack.open_calls(name))
-        money = stack.credits(name)
-        charged = int(Decimal(money["spent"]) * 100)
-        check(charged in (7, 8), f"charged {charged} s")
-        row = Row("200, BYE by Kamailio to both", f"{talked:.2f} s", f"{charged} s, {money['spent']} USD")
+
+        def charged():
+            return int(Decimal(stack.credits(name)["spent"]) * 100)
+
+        outcome = "200, BYE by Kamailio to both"
+        if charged() not in (7, 8):
+            # Now and then Kamailio tells no end after its own BYE: the hold expires with what was proven, and the agent
+            # settles the rest when it looks for such calls.
+            outcome += ", settled when looked for"
+            until(f"charged, not {charged()} s", lambda: charged() in (7, 8), LOOKED_FOR)
+        row = Row(outcome, f"{talked:.2f} s", f"{charged()} s, {stack.credits(name)['spent']} USD")
         row.audit = stack.audit(name)
         return row
 
