@@ -130,6 +130,8 @@ class Leg:
         """Funds arrived while an extension was on its way."""
         self.ending = False
         """Kamailio was told to hang up."""
+        self.over_at = None
+        """When it has hung up since then, at the latest."""
         self.directed = None
         """A directive that came before the answer."""
 
@@ -244,8 +246,8 @@ class Agent:
     def _look_after(self, leg):
         """Kamailio tells no end where its own BYE is answered before it has noted that it sends one."""
         if self._legs.get(leg.call.call_id) is leg:
-            now, stop = leg.call.now(), leg.call.hard_stop_at
-            self._look(now if stop is None else min(now, stop), LOOK_AGAIN)
+            ends = (leg.call.now(), leg.call.hard_stop_at, leg.over_at)
+            self._look(min(end for end in ends if end is not None), LOOK_AGAIN)
 
     def _move_timeout(self, leg):
         left = 1 if leg.ending else leg.call.hard_stop_at - leg.call.now()
@@ -394,6 +396,7 @@ class Agent:
     def _hang_up(self, leg):
         """Kamailio sends its BYE to both legs when the dialog's timeout is over."""
         leg.ending = True
+        leg.over_at = leg.call.now() + 1
         if leg.timer is not None:
             leg.timer.cancel()
         if not self._switch.set_timeout(leg.dialog, 1):

@@ -80,12 +80,24 @@ def check(condition, text):
 
 
 def settled(stack, name, talked, *, outcome, rate="0.01", also=0):
-    """Waits until nothing is held, and compares what was charged with the seconds that SIPp talked."""
+    """Waits until nothing is held, and compares what was charged with the seconds that SIPp talked.
+
+    Now and then Kamailio tells no end after its own BYE: the hold expires with what was proven, and the agent settles
+    the rest when it looks for such calls.
+    """
     until(f"{name} holds nothing", lambda: stack.credits(name)["held"] == "0" and not stack.open_calls(name))
-    money = stack.credits(name)
-    charged = Decimal(money["spent"]) / Decimal(rate)
     least = sum(max(1, math.floor(t - SLACK)) for t in talked) + also
     most = sum(max(1, math.floor(t + SLACK)) for t in talked) + also
+    if Decimal(stack.credits(name)["spent"]) / Decimal(rate) < least:
+        outcome += ", settled when looked for"
+        until(
+            f"{least} s charged",
+            lambda: Decimal(stack.credits(name)["spent"]) / Decimal(rate) >= least,
+            LOOKED_FOR,
+            0.5,
+        )
+    money = stack.credits(name)
+    charged = Decimal(money["spent"]) / Decimal(rate)
     check(least <= charged <= most, f"charged {charged} s, SIPp talked {talked}")
     check(money["owed"] == "0", f"a shortfall of {money['owed']}")
     text = f"{sum(talked):.2f} s" if talked else "-"
