@@ -396,7 +396,8 @@ class Agent:
     def _hang_up(self, leg):
         """Kamailio sends its BYE to both legs when the dialog's timeout is over."""
         leg.ending = True
-        leg.over_at = leg.call.now() + 1
+        # Its timers count whole seconds: one asked for takes up to two.
+        leg.over_at = leg.call.now() + 2
         if leg.timer is not None:
             leg.timer.cancel()
         if not self._switch.set_timeout(leg.dialog, 1):
