@@ -51,6 +51,7 @@ class Client:
 
     def __init__(self):
         self.asked = []
+        self.used = {}
         self.extensions = asyncio.Queue()
         self.directives = asyncio.Queue()
         self.refusals = []
@@ -64,6 +65,7 @@ class Client:
 
     async def settle(self, **fields):
         self.asked.append(("settle", fields["call_id"]))
+        self.used[fields["call_id"]] = fields.get("used_seconds")
         raise UnavailableError("away")
 
     release = settle
@@ -230,6 +232,19 @@ class TestAgent(unittest.IsolatedAsyncioTestCase):
         self.switch.dialogs = False
         await asyncio.sleep(0.1)
         self.assertIn(("settle", "c1"), self.client.asked)
+
+    async def test_a_call_that_is_hung_up_without_a_word_is_charged_to_when_it_was_hung_up(self):
+        self.authorized()
+        self.answered()
+        leg = self.agent._legs["c1"]
+        with unittest.mock.patch.object(agents, "HUNG_UP", -0.99):
+            self.agent.directed(directive("END_NOW"))
+        self.switch.dialogs = False
+        # It is looked for much later.
+        leg.call.now = lambda: time.monotonic() + 10
+        await asyncio.sleep(0.1)
+        self.assertIn(("settle", "c1"), self.client.asked)
+        self.assertLess(self.client.used["c1"], 4)
 
     async def test_a_call_that_ended_at_its_hard_stop_without_a_word_is_settled(self):
         self.switch.dialogs = False
